@@ -1,0 +1,116 @@
+/** THE schema of both config files: what may be written, its defaults, and (by inference) the types the program works with. */
+import { z } from 'zod'
+import { familyOf, parseAddress, parseCidr } from '../shared/address.js'
+
+const address = z
+  .string()
+  .refine((text) => familyOf(text) !== undefined, 'is no IP address')
+  .transform((text) => parseAddress(text)?.toString() ?? text)
+const addressOf = (family: 4 | 6) => address.refine((text) => familyOf(text) === family, `is no IPv${family} address`)
+const cidr = z.string().transform((text, context) => {
+  const parsed = parseCidr(text)
+  if (parsed !== undefined) return parsed
+  context.addIssue({ code: 'custom', message: 'is no network: write address/prefix, for instance 10.0.0.0/8' })
+  return z.NEVER
+})
+const port = z.int().min(1).max(65535)
+const seconds = z.number().positive().max(1_000_000)
+// IFNAMSIZ leaves 15 bytes; the kernel refuses "/" and white space, iptables takes a trailing "+" as a wildcard.
+const interfaceName = z.string().regex(/^[^\s/+]{1,15}$/, 'is no interface name')
+const name = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$/, 'is no name: use letters, digits, - and _')
+
+const common = {
+  /** Threads that move bytes. Default: one a core, at most 4. */
+  workers: z.int().min(1).max(16).optional(),
+  /** Default: what the descriptor limit carries. */
+  max_connections: z.int().min(1).max(1_000_000).optional(),
+  /** RFC 5382 REQ-5 asks for at least 2 h 4 min. */
+  idle_timeout_seconds: seconds.default(7500),
+  /** At SIGTERM: how long connections may go on before they are aborted. */
+  drain_seconds: z.number().min(0).max(3600).default(10),
+  log_level: z.enum(['error', 'warn', 'info', 'debug']).default('info'),
+}
+
+const wan = z.strictObject({
+  name,
+  interface: interfaceName,
+  /** Learned from the interface's default route when left out; not needed on point-to-point devices. */
+  gateway: addressOf(4).optional(),
+  gateway6: addressOf(6).optional(),
+})
+
+const hag = z.strictObject({
+  address,
+  port: port.default(1080),
+  username: z.string().min(1).max(255).optional(),
+  /** A file with the password in its first line, readable by root only. */
+  password_file: z.string().min(1).optional(),
+})
+
+export const gatewaySchema = z
+  .strictObject({
+    lan: z.strictObject({ interfaces: z.array(interfaceName).min(1) }),
+    // MPTCP limits: at most 8 endpoints in a namespace.
+    wans: z.array(wan).min(1).max(8),
+    hags: z.array(hag).min(1),
+    /** Destinations that are not redirected. */
+    bypass: z.array(cidr).default([]),
+    listen: z.strictObject({ port: port.default(12345) }).prefault({}),
+    /** When no HAG can be reached: go to the server over the best WAN without bonding, or RST. */
+    on_hag_down: z.enum(['direct', 'reject']).default('direct'),
+    /** Milliseconds granularity is wanted here, so fractions are allowed. */
+    connect_timeout_seconds: seconds.default(3),
+    ...common,
+  })
+  .superRefine((config, context) => {
+    const unique = (path: string[], key: string, values: string[]) => {
+      values.forEach((value, index) => {
+        if (values.indexOf(value) === index) return
+        context.addIssue({ code: 'custom', path: [...path, index, key], message: `${value} is used twice` })
+      })
+    }
+    unique(
+      ['wans'],
+      'name',
+      config.wans.map((one) => one.name),
+    )
+    unique(
+      ['wans'],
+      'interface',
+      config.wans.map((one) => one.interface),
+    )
+    config.wans.forEach((one, index) => {
+      if (!config.lan.interfaces.includes(one.interface)) return
+      context.addIssue({
+        code: 'custom',
+        path: ['wans', index, 'interface'],
+        message: `${one.interface} is a LAN interface too`,
+      })
+    })
+    config.hags.forEach((one, index) => {
+      if ((one.username === undefined) === (one.password_file === undefined)) return
+      context.addIssue({
+        code: 'custom',
+        path: ['hags', index],
+        message: 'username and password_file go together',
+      })
+    })
+  })
+
+export const hagSchema = z.strictObject({
+  listen: z.strictObject({ address, port: port.default(1080) }),
+  /** Who may use this HAG: required, so that nobody runs an open proxy unknowingly. */
+  clients: z.array(cidr).min(1),
+  /** Lines of `name:password`; clients must then log in (RFC 1929). */
+  users_file: z.string().min(1).optional(),
+  /** Loopback, link-local, private, multicast and own addresses are refused unless they lie in one of these. */
+  allow: z.array(cidr).default([]),
+  connect_timeout_seconds: seconds.default(10),
+  handshake_timeout_seconds: seconds.default(10),
+  ...common,
+})
+
+export type GatewayConfig = z.output<typeof gatewaySchema>
+export type HagConfig = z.output<typeof hagSchema>
+export type WanConfig = GatewayConfig['wans'][number]
+export type UpstreamConfig = GatewayConfig['hags'][number]

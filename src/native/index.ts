@@ -1,0 +1,247 @@
+/**
+ * The only door to the addon: everything C++ offers to TypeScript is declared here. The engine moves bytes and reports; every decision
+ * (where to, over which WAN, retry, refuse) is made by the caller.
+ */
+import { createRequire } from 'node:module'
+import type { SocketAddress } from '../shared/address.js'
+
+/**
+ * What a listener's clients speak. `redirect`: TCP diverted by iptables REDIRECT, destination from SO_ORIGINAL_DST; `tproxy`: the
+ * destination is the socket's local address; both are plain TCP sockets. `socks`: server side of SOCKS5 (RFC 1928) over MPTCP.
+ */
+export type ListenerKind = 'redirect' | 'tproxy' | 'socks'
+
+export interface ListenOptions {
+  kind: ListenerKind
+  /** IP literal. `::` listens on IPv6 only (IPV6_V6ONLY): IPv4 has a listener of its own. */
+  address: string
+  /** 0 lets the kernel choose; the answer says which. */
+  port: number
+  /** `socks` only: require user and password (RFC 1929). Default false. */
+  authentication?: boolean
+}
+
+export interface Listening extends SocketAddress {
+  /** 'tcp' where a `socks` listener had to do without MPTCP because the kernel has none. */
+  protocol: Protocol
+}
+
+export type Protocol = 'mptcp' | 'tcp'
+
+/** One attempt to reach a destination for a connection. */
+export interface Way {
+  /** 'mptcp' falls back to a TCP socket where the kernel has no MPTCP; `opened` says what it became. */
+  protocol: Protocol
+  remote: SocketAddress
+  /** Source address: selects the WAN of the first subflow. The port is left to the kernel. */
+  bind?: string
+  /** Milliseconds from SYN until the connection is established. */
+  connectTimeoutMs: number
+  /** Client side of SOCKS5 on this connection; without it, `remote` is the destination itself. */
+  socks?: {
+    /** IP literal or domain name (at most 255 bytes). */
+    host: string
+    port: number
+    username?: string
+    password?: string
+    /**
+     * `sequential` waits for every answer. `pipelined` sends greeting, authentication, CONNECT and what the client has sent by
+     * then in one go; the client's bytes are consumed only once the HAG has said yes, so a failed attempt loses nothing.
+     */
+    handshake: 'sequential' | 'pipelined'
+    /** Milliseconds from the established connection until the HAG's reply to CONNECT. */
+    timeoutMs: number
+  }
+}
+
+export interface EngineOptions {
+  /** Worker threads, 1 to 16. */
+  workers: number
+  /** Connections at once; above, accepting pauses and goes on below 95 % of it. */
+  maxConnections: number
+  /** Milliseconds without a byte in either direction after which a relayed connection is aborted. */
+  idleTimeoutMs: number
+  /** `socks` listeners: milliseconds from accept until the client's request is complete. */
+  handshakeTimeoutMs: number
+  /** Called with at least one event, in the order in which each connection met them. Must not throw. */
+  onEvents(events: EngineEvent[]): void
+}
+
+/** Identifies a connection for the life of the engine; a safe integer, never used twice. */
+export type ConnectionId = number
+
+/** An errno name, or one of the engine's own: `ETIMEDOUT` also stands for our timeouts. */
+export interface Failure {
+  /** For instance `ECONNREFUSED`; `EPROTO` for an answer that is not SOCKS5; `SOCKS_REPLY` where `reply` says why. */
+  code: string
+  errno: number
+  syscall: string
+}
+
+export type EngineEvent =
+  /** A client arrived at a `redirect` or `tproxy` listener and waits, unread, for `open` or `reset`. */
+  | {
+      type: 'accepted'
+      connection: ConnectionId
+      client: SocketAddress
+      /** Where the client wanted to go. Equal to `local` where nothing was redirected. */
+      destination: SocketAddress
+      /** The address and port of ours that took it. */
+      local: SocketAddress
+    }
+  /** `socks` listeners with authentication: answer with `authenticate`. Before `request`. */
+  | { type: 'credentials'; connection: ConnectionId; client: SocketAddress; username: string; password: string }
+  /** A SOCKS CONNECT is complete: answer with `open` (the reply follows by itself when it succeeds) or `refuse`. */
+  | {
+      type: 'request'
+      connection: ConnectionId
+      client: SocketAddress
+      /** The address and port of ours that took it. */
+      local: SocketAddress
+      /** IP literal or domain name. */
+      host: string
+      port: number
+    }
+  /** An attempt succeeded and relaying has begun. */
+  | {
+      type: 'opened'
+      connection: ConnectionId
+      /** Our end of the new connection. */
+      local: SocketAddress
+      /** 'tcp' also where an MPTCP connection fell back; undefined where the kernel cannot tell (before 5.16). */
+      protocol: Protocol | undefined
+    }
+  /** An attempt failed; the client still waits, all it sent still unread: `open` another way, `refuse` or `reset`. */
+  | {
+      type: 'failed'
+      connection: ConnectionId
+      /** Where it failed. `request`: the HAG answered CONNECT with `reply` (RFC 1928 section 6), or did not answer it. */
+      stage: 'connect' | 'greeting' | 'authentication' | 'request'
+      failure: Failure
+      reply?: number
+    }
+  /** The connection is gone, its descriptors are closed. The last event of every connection, exactly one. */
+  | {
+      type: 'closed'
+      connection: ConnectionId
+      /**
+       * `end`: both directions ended; `client-reset` / `upstream-reset`: that side aborted, so the other was too; `idle`;
+       * `handshake`: a SOCKS client was too slow, spoke no SOCKS5 or asked for what we do not do; `refused`, `reset`: as we were told.
+       */
+      reason: 'end' | 'client-reset' | 'upstream-reset' | 'idle' | 'handshake' | 'refused' | 'reset'
+      /** Set where an error ended it. */
+      failure?: Failure
+      client: SocketAddress
+      /** Bytes of payload from the client to the upstream, and back. */
+      sent: number
+      received: number
+      /** Milliseconds since accept. */
+      durationMs: number
+    }
+  /** Accepting paused at a limit, or goes on. Once a change, not once a connection. */
+  | { type: 'limit'; limited: boolean; cause: 'connections' | 'descriptors' | 'memory' }
+
+export interface Subflow {
+  local: SocketAddress
+  remote: SocketAddress
+  bytesSent: number
+  bytesReceived: number
+  /** Smoothed round-trip time, microseconds. */
+  rttUs: number
+  backup: boolean
+}
+
+export interface Inspection {
+  connection: ConnectionId
+  client: SocketAddress
+  /** The upstream side. undefined protocol: the kernel cannot tell. */
+  remote: SocketAddress
+  protocol: Protocol | undefined
+  sent: number
+  received: number
+  /** Empty for plain TCP, and where the kernel lacks MPTCP_FULL_INFO (before 6.5). */
+  subflows: Subflow[]
+}
+
+export interface EngineStats {
+  connections: number
+  /** Connections that relay, out of `connections`. */
+  relaying: number
+  /** Pipes that hold bytes now, and idle ones kept for reuse. */
+  pipesInUse: number
+  pipesPooled: number
+  /** Bytes inside our pipes now. */
+  bytesParked: number
+}
+
+export interface Engine {
+  /**
+   * Opens the listening sockets of all workers. Throws a system error (`code`, `errno`, `syscall`), EADDRINUSE also where another
+   * process of ours holds the port with SO_REUSEPORT.
+   */
+  listen(options: ListenOptions): Listening
+  /** Closes every listening socket; connections go on. */
+  stopListening(): void
+  /** Tries a way; exactly one `opened`, `failed` or `closed` follows. One attempt of a connection at a time. */
+  open(connection: ConnectionId, way: Way): void
+  /** Answers `credentials`; a refused client gets status 1 (RFC 1929 section 2) and is closed. */
+  authenticate(connection: ConnectionId, accepted: boolean): void
+  /** Answers `request` with a failure reply (RFC 1928 section 6) and closes; `closed` follows. */
+  refuse(connection: ConnectionId, reply: number): void
+  /** Aborts at any step: RST to the client and, where there is one, to the upstream; `closed` follows. Unknown ids are ignored. */
+  reset(connection: ConnectionId): void
+  /** Relayed connections with their subflows, read at this moment; all of them, or those asked for. */
+  inspect(connections?: ConnectionId[]): Promise<Inspection[]>
+  stats(): EngineStats
+  /** Aborts what is left, ends the threads and closes every descriptor; no event follows. Idempotent. */
+  close(): void
+}
+
+/** One direction of an emulated link. */
+export interface LinkDirection {
+  /** Bits of IP packets per second; 0 is unlimited. */
+  rate: number
+  /** Microseconds from the last bit sent to arrival. */
+  delayUs: number
+  /** Bytes that may wait for the line; what does not fit is dropped (tail drop). */
+  queueBytes: number
+  /** Probability of losing a packet, 0 to 1. 1 is a silent black hole. */
+  loss: number
+}
+
+export interface LinkEnd {
+  /** Path of a network namespace, for instance `/run/netns/x`. */
+  netns: string
+  /** Name of the TUN device that is made there. */
+  device: string
+  mtu?: number
+}
+
+export interface LinkStats {
+  /** Packets and bytes delivered, from the first end to the second and back, and packets dropped. */
+  forward: { packets: number; bytes: number; dropped: number }
+  backward: { packets: number; bytes: number; dropped: number }
+}
+
+/** Two TUN devices in two namespaces with a delay line of our own between them: a lab's link where the kernel has no netem. */
+export interface LinkEmulator {
+  /** Changes a direction at once; packets on their way keep their arrival time. */
+  set(direction: 'forward' | 'backward', parameters: LinkDirection): void
+  /** Carrier of an end's device (TUNSETCARRIER): false is a pulled plug. */
+  setCarrier(end: 'first' | 'second', up: boolean): void
+  stats(): LinkStats
+  /** Removes both devices. Idempotent. */
+  close(): void
+}
+
+export interface Native {
+  Engine: new (options: EngineOptions) => Engine
+  LinkEmulator: new (first: LinkEnd, second: LinkEnd, forward: LinkDirection, backward: LinkDirection) => LinkEmulator
+  /** SO_NETNS_COOKIE of the namespace we run in, in decimal: never reused until reboot, unlike an inode. */
+  netnsCookie(): string
+  /** undefined where an MPTCP socket can be made; else why not (`EINVAL`: kernel before 5.6, `EPROTONOSUPPORT`: not compiled in, `ENOPROTOOPT`: net.mptcp.enabled=0). */
+  mptcpUnavailable(): string | undefined
+}
+
+// Both src/native/ and dist/native/ lie two folders below the package's root.
+export const native = createRequire(import.meta.url)('../../build/bondsocks.node') as Native

@@ -1,0 +1,63 @@
+import ipaddr from 'ipaddr.js'
+
+export type Family = 4 | 6
+
+/** An IP address in canonical text (RFC 5952 for IPv6, never v4-mapped) with a TCP port. */
+export interface SocketAddress {
+  address: string
+  port: number
+}
+
+/** A network in canonical CIDR text, for instance `10.0.0.0/8`; a single address is a /32 or /128. */
+export interface Cidr {
+  address: ipaddr.IPv4 | ipaddr.IPv6
+  prefix: number
+}
+
+/** Parses an IP address; a v4-mapped IPv6 address becomes the IPv4 one. Returns undefined for anything else. */
+export function parseAddress(text: string): ipaddr.IPv4 | ipaddr.IPv6 | undefined {
+  // ipaddr.js takes classful and octal forms ("10.1", "010.0.0.1") that no user means.
+  if (ipaddr.IPv4.isValidFourPartDecimal(text)) return ipaddr.IPv4.parse(text)
+  if (!text.includes(':') || !ipaddr.IPv6.isValid(text) || text.includes('%')) return undefined
+  const six = ipaddr.IPv6.parse(text)
+  return six.isIPv4MappedAddress() ? six.toIPv4Address() : six
+}
+
+/** The family of an IP address in text; undefined where the text is no IP address (a host name, say). */
+export function familyOf(text: string): Family | undefined {
+  const parsed = parseAddress(text)
+  return parsed === undefined ? undefined : parsed.kind() === 'ipv4' ? 4 : 6
+}
+
+/** Parses `address` or `address/prefix`; host bits are cleared. Returns undefined for anything else. */
+export function parseCidr(text: string): Cidr | undefined {
+  const [addressText = '', prefixText, ...rest] = text.split('/')
+  const address = parseAddress(addressText)
+  if (address === undefined || rest.length > 0) return undefined
+  const bits = address.kind() === 'ipv4' ? 32 : 128
+  if (prefixText !== undefined && !/^\d{1,3}$/.test(prefixText)) return undefined
+  const prefix = prefixText === undefined ? bits : Number(prefixText)
+  if (prefix > bits) return undefined
+  const canonical = `${address.toString()}/${prefix}`
+  return {
+    address:
+      address.kind() === 'ipv4' ? ipaddr.IPv4.networkAddressFromCIDR(canonical) : ipaddr.IPv6.networkAddressFromCIDR(canonical),
+    prefix,
+  }
+}
+
+/** True where the address lies in one of the networks; networks of the other family never match. */
+export function isInside(address: string, networks: readonly Cidr[]): boolean {
+  const parsed = parseAddress(address)
+  if (parsed === undefined) return false
+  return networks.some((network) => network.address.kind() === parsed.kind() && parsed.match(network.address, network.prefix))
+}
+
+/** `192.0.2.1:443` or `[2001:db8::1]:443`. */
+export function formatSocketAddress({ address, port }: SocketAddress): string {
+  return address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`
+}
+
+export function formatCidr({ address, prefix }: Cidr): string {
+  return `${address.toString()}/${prefix}`
+}

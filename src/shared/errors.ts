@@ -1,0 +1,20 @@
+/** Exit code 1: the machine, the network or a peer did not let us do it. 2: the user's command line or config is wrong. */
+export type ExitCode = 1 | 2
+
+/**
+ * The one error class that users see. Its message is one line that says what happened, to which object, and what to do.
+ * `code` is stable: it is the label in the log and in metrics.
+ */
+export class BondsocksError extends Error {
+  override readonly name = 'BondsocksError'
+  readonly code: string
+  readonly exitCode: ExitCode
+  readonly retryable: boolean
+
+  constructor(code: string, message: string, options: { exitCode?: ExitCode; retryable?: boolean; cause?: unknown } = {}) {
+    super(message, { cause: options.cause })
+    this.code = code
+    this.exitCode = options.exitCode ?? 1
+    this.retryable = options.retryable ?? false
+  }
+}
