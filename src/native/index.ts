@@ -6,10 +6,10 @@ import { createRequire } from 'node:module'
 import type { SocketAddress } from '../shared/address.js'
 
 /**
- * What a listener's clients speak. `redirect`: TCP diverted by iptables REDIRECT, destination from SO_ORIGINAL_DST; `tproxy`: the
- * destination is the socket's local address; both are plain TCP sockets. `socks`: server side of SOCKS5 (RFC 1928) over MPTCP.
+ * What a listener's clients speak. `redirect`: TCP diverted by iptables REDIRECT, original destination from SO_ORIGINAL_DST or
+ * IP6T_SO_ORIGINAL_DST; a plain TCP socket, because an MPTCP one answers EOPNOTSUPP. `socks`: server side of SOCKS5 (RFC 1928) over MPTCP.
  */
-export type ListenerKind = 'redirect' | 'tproxy' | 'socks'
+export type ListenerKind = 'redirect' | 'socks'
 
 export interface ListenOptions {
   kind: ListenerKind
@@ -54,6 +54,19 @@ export interface Way {
   }
 }
 
+/** What to find out about a HAG: connect, greeting and, with credentials, authentication; no CONNECT. */
+export interface Probe extends Omit<Way, 'socks'> {
+  username?: string
+  password?: string
+  /** Milliseconds from the established connection until the HAG's last answer. */
+  timeoutMs: number
+}
+
+export type ProbeResult =
+  /** `protocol` as in `opened`, read after the HAG's answer; `connectMs` is about one round trip. */
+  | { ok: true; local: SocketAddress; protocol: Protocol | undefined; connectMs: number }
+  | { ok: false; stage: 'connect' | 'greeting' | 'authentication'; failure: Failure }
+
 export interface EngineOptions {
   /** Worker threads, 1 to 16. */
   workers: number
@@ -79,7 +92,7 @@ export interface Failure {
 }
 
 export type EngineEvent =
-  /** A client arrived at a `redirect` or `tproxy` listener and waits, unread, for `open` or `reset`. */
+  /** A client arrived at a `redirect` listener and waits, unread, for `open` or `reset`. */
   | {
       type: 'accepted'
       connection: ConnectionId
@@ -190,6 +203,8 @@ export interface Engine {
   refuse(connection: ConnectionId, reply: number): void
   /** Aborts at any step: RST to the client and, where there is one, to the upstream; `closed` follows. Unknown ids are ignored. */
   reset(connection: ConnectionId): void
+  /** Asks a HAG for a sign of life, on a connection of its own. Never rejects; after `close` it never settles. */
+  probe(probe: Probe): Promise<ProbeResult>
   /** Relayed connections with their subflows, read at this moment; all of them, or those asked for. */
   inspect(connections?: ConnectionId[]): Promise<Inspection[]>
   stats(): EngineStats
