@@ -1,0 +1,84 @@
+/** Network namespaces for tests: random names, removed when the test ends, and at the latest when the test's process does. */
+import { execFile, execFileSync } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { readdirSync } from 'node:fs'
+import { promisify } from 'node:util'
+
+const run = promisify(execFile)
+
+/** What registers a clean-up: any tap test. */
+export interface Scope {
+  teardown(handler: () => unknown): unknown
+}
+
+/** For `t.test(name, { skip: needsRoot }, ...)`. */
+export const needsRoot: string | false = process.getuid?.() === 0 ? false : 'needs root, to make network namespaces'
+
+const alive = new Set<string>()
+// A test that times out is ended without its teardown handlers.
+process.on('exit', () => {
+  for (const name of alive) removeNow(name)
+})
+
+export class Namespace {
+  constructor(readonly name: string) {}
+
+  /** The command line that runs `argv` in here. `ip` replaces itself, so the process id is the program's. */
+  argv(...argv: string[]): string[] {
+    return ['ip', 'netns', 'exec', this.name, ...argv]
+  }
+
+  /** Runs a command to its end and returns what it printed; rejects where it fails. */
+  async exec(...argv: string[]): Promise<string> {
+    const [file = '', ...rest] = this.argv(...argv)
+    return (await run(file, rest, { maxBuffer: 64 << 20 })).stdout
+  }
+}
+
+export async function createNamespace(scope: Scope, label = 'ns'): Promise<Namespace> {
+  const name = `bstest-${randomBytes(4).toString('hex')}-${label}`
+  await run('ip', ['netns', 'add', name])
+  alive.add(name)
+  scope.teardown(() => {
+    removeNow(name)
+    alive.delete(name)
+  })
+  const namespace = new Namespace(name)
+  await namespace.exec('ip', 'link', 'set', 'lo', 'up')
+  return namespace
+}
+
+export interface Port {
+  namespace: Namespace
+  device: string
+  /** Addresses with prefix, of either family. */
+  addresses: string[]
+}
+
+/** Joins two namespaces with a veth pair; both ends are up and have their addresses when it resolves. */
+export async function connect(first: Port, second: Port): Promise<void> {
+  await run('ip', [
+    ...['link', 'add', first.device, 'netns', first.namespace.name, 'type', 'veth'],
+    ...['peer', 'name', second.device, 'netns', second.namespace.name],
+  ])
+  for (const { namespace, device, addresses } of [first, second]) {
+    for (const address of addresses) {
+      // Without nodad an IPv6 address is not usable for about a second.
+      const nodad = address.includes(':') ? ['nodad'] : []
+      await namespace.exec('ip', 'address', 'add', address, 'dev', device, ...nodad)
+    }
+    await namespace.exec('ip', 'link', 'set', device, 'up')
+  }
+}
+
+/** Ends the processes that still run in a namespace, by their ids, and removes it. */
+function removeNow(name: string): void {
+  try {
+    for (const pid of execFileSync('ip', ['netns', 'pids', name], { encoding: 'utf8' }).split('\n')) {
+      if (/^\d+$/.test(pid) && readdirSync('/proc').includes(pid)) process.kill(Number(pid), 'SIGKILL')
+    }
+    execFileSync('ip', ['netns', 'delete', name], { stdio: 'ignore' })
+  } catch {
+    // Gone already: the aim is reached.
+  }
+}

@@ -1,0 +1,27 @@
+/** What the kernel says of a process, from /proc. */
+import { execFileSync } from 'node:child_process'
+import { readdirSync, readFileSync } from 'node:fs'
+
+/** Open descriptors. */
+export function countDescriptors(pid: number): number {
+  return readdirSync(`/proc/${pid}/fd`).length
+}
+
+/** Memory that is the process's alone, bytes: Private_Clean + Private_Dirty of smaps_rollup. */
+export function privateMemory(pid: number): number {
+  const rollup = readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8')
+  const kilobytes = ['Private_Clean', 'Private_Dirty'].map((key) =>
+    Number(rollup.match(new RegExp(`^${key}:\\s+(\\d+) kB`, 'm'))?.[1]),
+  )
+  return kilobytes.reduce((sum, value) => sum + value, 0) * 1024
+}
+
+const ticksPerSecond = Number(execFileSync('getconf', ['CLK_TCK'], { encoding: 'utf8' }))
+
+/** User and system time of all its threads since it started, seconds; resolution is one clock tick (10 ms). */
+export function cpuSeconds(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+  // The second field is the name in parentheses, which may hold blanks; utime and stime are fields 14 and 15.
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  return (Number(fields[11]) + Number(fields[12])) / ticksPerSecond
+}
