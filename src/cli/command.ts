@@ -1,0 +1,29 @@
+/** What every file in this folder exports as `command`. */
+import type { ParseArgsConfig } from 'node:util'
+import { BondsocksError } from '../shared/errors.js'
+
+export interface Command {
+  /** Printed by `bondsocks NAME --help`: usage, what it does, its options with their defaults. */
+  help: string
+  /** As util.parseArgs takes them; `--help` is understood everywhere. */
+  options?: NonNullable<ParseArgsConfig['options']>
+  /** Operands it takes; none when left out. */
+  operands?: { min: number; max: number }
+  /** Resolves to the exit code. Errors for people are thrown as BondsocksError. */
+  run(values: Values, operands: string[]): Promise<0 | 1 | 2>
+}
+
+export type Values = Readonly<Record<string, string | boolean | undefined>>
+
+/** The `-c FILE` that most commands take. */
+export const configOption = { config: { type: 'string', short: 'c' } } as const satisfies Command['options']
+
+/** The value of `-c`; throws where it was not given. */
+export function configFile(values: Values): string {
+  if (typeof values.config === 'string' && values.config !== '') return values.config
+  throw usageError('which config? Say -c FILE')
+}
+
+export function usageError(message: string): BondsocksError {
+  return new BondsocksError('USAGE', message, { exitCode: 2 })
+}
