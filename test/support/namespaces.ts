@@ -35,8 +35,16 @@ export class Namespace {
   }
 }
 
+/**
+ * A random name for a namespace or a lab. It begins with what scripts/test gave to this run, so that it can find and remove what a test
+ * that was killed left behind.
+ */
+export function randomName(): string {
+  return `${process.env['BONDSOCKS_TEST_RUN'] ?? 'bst'}${randomBytes(3).toString('hex')}`
+}
+
 export async function createNamespace(scope: Scope, label = 'ns'): Promise<Namespace> {
-  const name = `bstest-${randomBytes(4).toString('hex')}-${label}`
+  const name = `${randomName()}-${label}`
   await run('ip', ['netns', 'add', name])
   alive.add(name)
   scope.teardown(() => {
@@ -58,7 +66,7 @@ export interface Port {
 /** Joins two namespaces with a veth pair; both ends are up and have their addresses when it resolves. */
 export async function connect(first: Port, second: Port): Promise<void> {
   await run('ip', [
-    ...['link', 'add', first.device, 'netns', first.namespace.name, 'type', 'veth'],
+    ...['link', 'add', 'name', first.device, 'netns', first.namespace.name, 'type', 'veth'],
     ...['peer', 'name', second.device, 'netns', second.namespace.name],
   ])
   for (const { namespace, device, addresses } of [first, second]) {
@@ -67,7 +75,7 @@ export async function connect(first: Port, second: Port): Promise<void> {
       const nodad = address.includes(':') ? ['nodad'] : []
       await namespace.exec('ip', 'address', 'add', address, 'dev', device, ...nodad)
     }
-    await namespace.exec('ip', 'link', 'set', device, 'up')
+    await namespace.exec('ip', 'link', 'set', 'dev', device, 'up')
   }
 }
 

@@ -1,0 +1,173 @@
+/** Clients of the near end: each does one thing that a LAN device does, and says what it saw. */
+import { once } from 'node:events'
+import { createConnection, type Socket } from 'node:net'
+import { SocksClient, type SocksClientOptions } from 'socks'
+import { writeStream } from './servers.js'
+import { Check, streamSha256 } from './stream.js'
+
+export interface Target {
+  host: string
+  port: number
+}
+
+export interface Transfer {
+  intact: boolean
+  bytes: number
+  sha256: string
+  seconds: number
+  /** errno where it broke off. */
+  error?: string
+}
+
+const held: Socket[] = []
+
+function open(target: Target, localAddress?: string): Socket {
+  const socket = createConnection({ ...target, ...(localAddress && { localAddress }), allowHalfOpen: true })
+  socket.setNoDelay(true)
+  return socket
+}
+
+const codeOf = (error: unknown): string => (error as NodeJS.ErrnoException).code ?? String(error)
+
+/** Sends, reads until the server ends, and hands every chunk to `onData`. */
+async function exchange(target: Target, send: (socket: Socket) => unknown, onData: (data: Buffer) => void) {
+  const started = performance.now()
+  const socket = open(target)
+  let error: string | undefined
+  socket.on('data', onData)
+  socket.on('error', (reason) => (error = codeOf(reason)))
+  socket.on('connect', () => send(socket))
+  socket.on('end', () => socket.end())
+  await once(socket, 'close').catch(() => {})
+  return { seconds: (performance.now() - started) / 1000, ...(error !== undefined && { error }) }
+}
+
+async function download({ bytes, seed = 0, ...target }: Target & { bytes: number; seed?: number }): Promise<Transfer> {
+  const check = new Check(seed)
+  const end = await exchange(
+    target,
+    (socket) => socket.write(`GET ${bytes} ${seed}\n`),
+    (data) => check.add(data),
+  )
+  return { intact: check.isIntact(bytes), bytes: check.bytes, sha256: check.sha256(), ...end }
+}
+
+/** Sends everything, ends its direction, and only then gets the server's answer: its count and checksum, then as many bytes back. */
+async function halfClose({ bytes, seed = 0, ...target }: Target & { bytes: number; seed?: number }): Promise<Transfer> {
+  const back = new Check(seed + 1)
+  let head = ''
+  const end = await exchange(
+    target,
+    async (socket) => {
+      socket.write(`${seed}\n`)
+      if (await writeStream(socket, seed, bytes)) socket.end()
+    },
+    (data) => {
+      if (head.includes('\n')) return back.add(data)
+      const newline = data.indexOf('\n')
+      head += data.subarray(0, newline < 0 ? data.length : newline + 1).toString()
+      if (newline >= 0 && newline + 1 < data.length) back.add(data.subarray(newline + 1))
+    },
+  )
+  const [, , sha256 = ''] = head.trim().split(' ')
+  return {
+    intact: head === `${bytes} true ${streamSha256(seed, bytes)}\n` && back.isIntact(bytes),
+    bytes: back.bytes,
+    sha256,
+    ...end,
+  }
+}
+
+export const clients = {
+  download,
+  halfClose,
+
+  /** `count` transfers at once, each with a seed of its own; returns what went wrong, so an empty list is a success. */
+  many: async (kind: 'download' | 'halfClose', count: number, transfer: Target & { bytes: number }): Promise<Transfer[]> => {
+    const one = kind === 'download' ? download : halfClose
+    const all = await Promise.all(Array.from({ length: count }, (_, seed) => one({ ...transfer, seed })))
+    return all.filter(({ intact, error }) => !intact || error !== undefined)
+  },
+
+  /** Connects, sends `text`, and waits for the end or `timeoutMs`: the text that came, and how it ended (`end`, an errno, `open`). */
+  talk: async (target: Target, text = '', timeoutMs = 5000): Promise<{ received: string; ending: string; ms: number }> => {
+    const started = performance.now()
+    const socket = open(target)
+    let received = ''
+    let ending = 'open'
+    socket.on('data', (data) => (received += data.toString()))
+    socket.on('error', (reason) => (ending = codeOf(reason)))
+    socket.on('end', () => {
+      ending = 'end'
+      socket.end()
+    })
+    socket.on('connect', () => text && socket.write(text))
+    await Promise.race([once(socket, 'close').catch(() => {}), new Promise((resolve) => setTimeout(resolve, timeoutMs))])
+    const ms = performance.now() - started
+    socket.destroy()
+    return { received, ending, ms }
+  },
+
+  /** Opens `count` connections to an echo server, proves each with one byte, and keeps them; returns how many are held now. */
+  hold: async (target: Target, count: number, localAddress?: string): Promise<number> => {
+    const one = async () => {
+      const socket = open(target, localAddress)
+      await once(socket, 'connect')
+      socket.write('x')
+      await once(socket, 'data')
+      socket.on('error', () => {})
+      held.push(socket)
+    }
+    for (let done = 0; done < count; done += 100) await Promise.all(Array.from({ length: Math.min(100, count - done) }, one))
+    return held.length
+  },
+
+  /** Of the held connections, how many still are alive. */
+  alive: async (): Promise<number> => held.filter((socket) => !socket.destroyed && socket.readable).length,
+
+  /** Says something on each held connection and returns how many answer within `timeoutMs`. */
+  ping: async (timeoutMs = 5000): Promise<number> => {
+    let answers = 0
+    const all = held.map(async (socket) => {
+      if (socket.destroyed) return
+      socket.write('y')
+      await once(socket, 'data')
+      answers += 1
+    })
+    await Promise.race([Promise.allSettled(all), new Promise((resolve) => setTimeout(resolve, timeoutMs))])
+    return answers
+  },
+
+  /** Lets go of what is held: `fin` ends, `rst` aborts. */
+  release: async (how: 'fin' | 'rst'): Promise<void> => {
+    for (const socket of held.splice(0)) how === 'fin' ? socket.destroy() : socket.resetAndDestroy()
+  },
+
+  /** Connects, sends a little, and goes away `afterMs` after that, whatever has happened by then. */
+  vanish: async (target: Target, afterMs: number, how: 'fin' | 'rst'): Promise<void> => {
+    const socket = open(target)
+    socket.on('error', () => {})
+    socket.on('connect', () => socket.write('GET 1000000 1\n'))
+    await new Promise((resolve) => setTimeout(resolve, afterMs))
+    how === 'fin' ? socket.destroy() : socket.resetAndDestroy()
+  },
+
+  /** Asks a SOCKS5 server for `destination` with the `socks` package, then for `bytes` from a `source` there. */
+  socks: async (
+    proxy: Target & { userId?: string; password?: string },
+    destination: Target,
+    bytes = 0,
+  ): Promise<{ intact: boolean } | { refusal: string }> => {
+    const options: SocksClientOptions = { command: 'connect', proxy: { ...proxy, type: 5 }, destination, timeout: 15_000 }
+    try {
+      const { socket } = await SocksClient.createConnection(options)
+      const check = new Check(0)
+      socket.on('data', (data) => check.add(data))
+      socket.write(`GET ${bytes} 0\n`)
+      await once(socket, 'end')
+      return { intact: check.isIntact(bytes) }
+    } catch (error) {
+      return { refusal: (error as Error).message }
+    }
+  },
+}

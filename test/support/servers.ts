@@ -1,0 +1,112 @@
+/** Servers of the far end. Each listens on every address of its family-neutral wildcard and returns its port. */
+
+import { once } from 'node:events'
+import { createServer as createHttpServer } from 'node:http'
+import { createServer, type Socket } from 'node:net'
+import type { Writable } from 'node:stream'
+import { Check, streamSlice } from './stream.js'
+
+const chunkBytes = 65536
+
+async function listen(port: number, onSocket: (socket: Socket) => void): Promise<number> {
+  const server = createServer({ allowHalfOpen: true }, (socket) => {
+    // A client that went away is its own business; the test looks at what the client saw.
+    socket.on('error', () => socket.destroy())
+    onSocket(socket)
+  })
+  server.listen(port, '::', 4096)
+  await once(server, 'listening')
+  return port
+}
+
+/** Writes `bytes` of the stream of `seed`, as fast as the other side takes them. Resolves false where it went away. */
+export async function writeStream(socket: Writable, seed: number, bytes: number): Promise<boolean> {
+  for (let at = 0; at < bytes; at += chunkBytes) {
+    if (socket.destroyed) return false
+    if (socket.write(streamSlice(seed, at, Math.min(chunkBytes, bytes - at)))) continue
+    await new Promise<void>((resolve) => {
+      const done = () => {
+        socket.off('drain', done).off('close', done)
+        resolve()
+      }
+      socket.on('drain', done).on('close', done)
+    })
+  }
+  return !socket.destroyed
+}
+
+export const servers = {
+  /** Sends back what it gets; ends when the client ends. */
+  echo: (port: number) => listen(port, (socket) => socket.pipe(socket)),
+
+  /** Speaks first, then echoes. */
+  greeter: (port: number) =>
+    listen(port, (socket) => {
+      socket.write('220 at your service\r\n')
+      socket.pipe(socket)
+    }),
+
+  /** `GET <bytes> <seed>\n` streams that many bytes and ends. */
+  source: (port: number) =>
+    listen(port, (socket) => {
+      socket.once('data', async (line) => {
+        const [, bytes, seed] = line.toString().trim().split(' ').map(Number)
+        if (await writeStream(socket, seed ?? 0, bytes ?? 0)) socket.end()
+      })
+    }),
+
+  /**
+   * The first line is the seed, then a stream until the client ends; only then it answers with `<bytes> <intact> <sha256>\n` and,
+   * for a client that wants proof that the way back still works, the same number of bytes of the stream of seed + 1.
+   */
+  sink: (port: number) =>
+    listen(port, (socket) => {
+      let check: Check | undefined
+      socket.on('data', (data) => {
+        let rest = data
+        if (check === undefined) {
+          const newline = data.indexOf('\n')
+          check = new Check(Number(data.subarray(0, newline).toString()))
+          rest = data.subarray(newline + 1)
+        }
+        if (rest.length > 0) check.add(rest)
+      })
+      socket.on('end', async () => {
+        if (check === undefined) {
+          socket.end()
+          return
+        }
+        socket.write(`${check.bytes} ${check.differsAt === undefined} ${check.sha256()}\n`)
+        if (await writeStream(socket, check.seed + 1, check.bytes)) socket.end()
+      })
+    }),
+
+  /** Aborts as soon as the client has said something. */
+  aborter: (port: number) => listen(port, (socket) => socket.once('data', () => socket.resetAndDestroy())),
+
+  /** Echoes, and tells whether a client's connection ended (`end`) or was aborted (an errno): see `lastEnding`. */
+  witness: (port: number) =>
+    listen(port, (socket) => {
+      socket.on('data', (data) => socket.write(data))
+      socket.on('end', () => endings.push('end') && socket.end())
+      socket.on('error', (error: NodeJS.ErrnoException) => endings.push(error.code ?? 'error'))
+    }),
+
+  /** How the connections of `witness` ended, in order. */
+  endings: async () => endings,
+
+  /** `GET /<seed>/<bytes>` over HTTP, for curl. */
+  http: async (port: number) => {
+    const server = createHttpServer(async (request, response) => {
+      const [, seed, bytes] = (request.url ?? '').split('/').map(Number)
+      response.writeHead(200, { 'content-length': bytes, 'content-type': 'application/octet-stream', connection: 'close' })
+      response.on('error', () => {})
+      if (await writeStream(response, seed ?? 0, bytes ?? 0)) response.end()
+    })
+    server.listen(port, '::', 1024)
+    await once(server, 'listening')
+    return port
+  },
+}
+
+const endings: string[] = []
