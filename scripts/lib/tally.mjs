@@ -1,0 +1,42 @@
+// Reads TAP from standard input, shows one line a test file, what failed and the figures that tests print (`# ...`), and ends with
+// `N passed, N failed`, on top of what the arguments say had passed and failed before. Exits 1 where anything failed.
+
+import { inspect } from 'node:util'
+import { Parser } from 'tap-parser'
+
+const [passedBefore = 0, failedBefore = 0] = process.argv.slice(2).map(Number)
+const totals = { pass: passedBefore, fail: failedBefore, skip: 0, todo: 0 }
+const parser = new Parser()
+for (const kind of Object.keys(totals)) parser.on(kind, () => totals[kind]++)
+parser.on('skip', ({ fullname, skip }) => console.log(`skipped: ${fullname}: ${skip}`))
+parser.on('fail', ({ fullname, diag }) => {
+  console.log(`FAILED: ${fullname}`)
+  for (const [key, value] of Object.entries(diag ?? {})) {
+    const text = typeof value === 'string' ? value.trimEnd() : inspect(value, { depth: 6, breakLength: 120 })
+    console.log(`${key}: ${text}`.replace(/^/gm, '    '))
+  }
+})
+parser.on('child', (file) => {
+  const figures = (child) => {
+    child.on('comment', (comment) => {
+      const text = comment.trim()
+      if (!/^# (Subtest|time|test count|failed|skip|todo)\b/.test(text)) console.log(`  ${text}`)
+    })
+    child.on('child', figures)
+  }
+  figures(file)
+})
+parser.on('assert', ({ ok, name, time }) =>
+  console.log(`${ok ? 'ok    ' : 'NOT OK'} ${name} (${Math.round((time ?? 0) / 1000)} s)`),
+)
+
+process.stdin.pipe(parser).on('complete', (results) => {
+  // A runner that broke off, or ran nothing, has not passed.
+  if (results.count === 0 || (!results.ok && totals.fail === failedBefore)) {
+    totals.fail++
+    console.log(`FAILED: the test runner: ${results.bailout || 'it ended early, or ran no test'}`)
+  }
+  const skipped = totals.skip + totals.todo
+  console.log(`\n${totals.pass} passed, ${totals.fail} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`)
+  process.exitCode = totals.fail > 0 ? 1 : 0
+})
