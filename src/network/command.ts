@@ -1,0 +1,91 @@
+/** The kernel that we run on. The only importer of execa. */
+import { mkdir, readdir, readFile, rename, rm, rmdir, writeFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { execa } from 'execa'
+import type { CommandResult, Kernel } from './kernel.js'
+
+/** iptables waits up to 5 s for its lock; nothing else we run takes longer than a moment. */
+const timeoutMs = 10_000
+const capNetAdmin = 12n
+
+/** Runs a command to its end, at most 10 s. Never rejects. */
+export async function runCommand(argv: readonly string[], input?: string): Promise<CommandResult> {
+  const [file = '', ...args] = argv
+  const result = await execa(file, args, {
+    ...(input === undefined ? { stdin: 'ignore' } : { input }),
+    env: { LC_ALL: 'C' },
+    reject: false,
+    timeout: timeoutMs,
+    stripFinalNewline: false,
+  })
+  const { stdout, stderr } = result
+  if (result.code === 'ENOENT') return { code: 127, stdout, stderr: `${file} is not installed` }
+  if (result.timedOut) return { code: 124, stdout, stderr: `${stderr}no end after ${timeoutMs / 1000} s` }
+  return {
+    code: result.exitCode ?? 1,
+    stdout,
+    stderr: result.exitCode === undefined ? stderr || (result.shortMessage ?? '') : stderr,
+  }
+}
+
+const root = '/proc/sys'
+
+async function expand(pattern: string): Promise<string[]> {
+  const [before, after] = pattern.split('/*/')
+  if (before === undefined || after === undefined) return [pattern]
+  const names = await readdir(join(root, before)).catch(() => [])
+  return names.map((name) => `${before}/${name}/${after}`)
+}
+
+async function stateFile(): Promise<string> {
+  // Loaded late, so that commands which never touch the network work without the addon.
+  const { native } = await import('../native/index.js')
+  return `/run/bondsocks/net-${native.netnsCookie()}/network.json`
+}
+
+export function systemKernel(): Kernel {
+  return {
+    run: runCommand,
+
+    async readSysctls(patterns) {
+      const paths = (await Promise.all(patterns.map(expand))).flat()
+      const read = async (path: string) => {
+        const text = await readFile(join(root, path), 'utf8').catch(() => undefined)
+        return text === undefined ? [] : [[path, text.trim().replace(/\s+/g, ' ')] as const]
+      }
+      return new Map((await Promise.all(paths.map(read))).flat())
+    },
+
+    async writeSysctl(path, value) {
+      await writeFile(join(root, path), value)
+    },
+
+    async readState() {
+      return readFile(await stateFile(), 'utf8').catch((error: NodeJS.ErrnoException) => {
+        if (error.code === 'ENOENT') return undefined
+        throw error
+      })
+    },
+
+    async writeState(text) {
+      const file = await stateFile()
+      const folder = dirname(file)
+      if (text === undefined) {
+        await rm(file, { force: true })
+        // Others may keep files of their own there.
+        for (const empty of [folder, dirname(folder)]) await rmdir(empty).catch(() => {})
+        return
+      }
+      await mkdir(folder, { recursive: true })
+      // Whole or not at all, whenever we are killed.
+      await writeFile(`${file}.new`, text, { mode: 0o600 })
+      await rename(`${file}.new`, file)
+    },
+
+    async mayAdminister() {
+      const status = await readFile('/proc/self/status', 'utf8')
+      const effective = BigInt(`0x${status.match(/^CapEff:\s*([0-9a-f]+)$/m)?.[1] ?? '0'}`)
+      return ((effective >> capNetAdmin) & 1n) === 1n
+    },
+  }
+}

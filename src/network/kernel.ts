@@ -1,0 +1,24 @@
+/** The one seam of the control path: all that it asks of the machine. Tests put a model or a network namespace behind it. */
+import type { Sysctls } from './state.js'
+
+export interface CommandResult {
+  /** Exit code; 127 where the program is not installed. */
+  code: number
+  stdout: string
+  stderr: string
+}
+
+export interface Kernel {
+  /** Runs a command with LC_ALL=C. Never rejects: what went wrong is in the result. */
+  run(argv: readonly string[], input?: string): Promise<CommandResult>
+  /** Values by path below /proc/sys; `*` stands for any one folder. What the kernel lacks is left out. */
+  readSysctls(patterns: readonly string[]): Promise<Sysctls>
+  /** Rejects with a system error. */
+  writeSysctl(path: string, value: string): Promise<void>
+  /** The state file of this network namespace; undefined where there is none. */
+  readState(): Promise<string | undefined>
+  /** Replaces the state file as a whole; undefined removes it. */
+  writeState(text: string | undefined): Promise<void>
+  /** True with CAP_NET_ADMIN. */
+  mayAdminister(): Promise<boolean>
+}

@@ -1,0 +1,138 @@
+/** Reads what the kernel has: what is ours, and what we learn from. */
+import type { Family } from '../shared/address.js'
+import { BondsocksError } from '../shared/errors.js'
+import { parseNat } from './kernel/firewall.js'
+import { parseEndpoints, parseSubflowLimit } from './kernel/mptcp.js'
+import { parseRoutes } from './kernel/route.js'
+import { parseRules } from './kernel/rule.js'
+import type { Kernel } from './kernel.js'
+import { type Chains, type Interface, type Observed, type Saved, textOf } from './state.js'
+
+const sysctls = [
+  'net/mptcp/enabled',
+  'net/mptcp/blackhole_timeout',
+  'net/mptcp/close_timeout',
+  'net/ipv4/tcp_rmem',
+  'net/ipv4/tcp_wmem',
+  'net/ipv4/ip_forward',
+  'net/ipv4/conf/*/forwarding',
+  'net/ipv4/conf/*/rp_filter',
+  'net/ipv4/conf/all/accept_redirects',
+  'net/ipv6/conf/*/forwarding',
+  'net/ipv6/conf/*/accept_ra',
+]
+
+/**
+ * `lenient` is for `remove`: what is missing cannot hold anything of ours. Otherwise each of no CAP_NET_ADMIN, no iptables and no MPTCP in
+ * the kernel is an error; no `ip` always is.
+ */
+export async function observe(kernel: Kernel, { lenient = false } = {}): Promise<Observed> {
+  if (!(await kernel.mayAdminister())) {
+    throw new BondsocksError('NOT_ROOT', 'reading and changing the network set-up needs root (CAP_NET_ADMIN): run it with sudo')
+  }
+  const links = await capture(kernel, ['ip', '-j', 'address', 'show'])
+  const [values, stateText] = await Promise.all([kernel.readSysctls(sysctls), kernel.readState()])
+  const saved = parseSaved(stateText)
+  const notes: string[] = []
+  const hasMptcp = values.has('net/mptcp/enabled')
+  if (!hasMptcp && !lenient) {
+    throw new BondsocksError(
+      'NO_MPTCP',
+      'this kernel has no MPTCP (no /proc/sys/net/mptcp): use Linux 5.15 or later, built with CONFIG_MPTCP',
+    )
+  }
+  const families: Family[] = values.has('net/ipv6/conf/all/forwarding') ? [4, 6] : [4]
+  if (families.length === 1) notes.push('IPv6 is left alone: this kernel has none')
+
+  const rules = []
+  const routes = []
+  const mainRoutes = []
+  for (const family of families) {
+    rules.push(...parseRules(await capture(kernel, ['ip', '-N', '-j', `-${family}`, 'rule', 'show']), family))
+    const parsed = parseRoutes(await capture(kernel, ['ip', '-N', '-j', `-${family}`, 'route', 'show', 'table', 'all']), family)
+    routes.push(...parsed.ours)
+    mainRoutes.push(...parsed.main)
+  }
+  const endpoints = hasMptcp ? parseEndpoints(await capture(kernel, ['ip', '-j', 'mptcp', 'endpoint', 'show'])) : []
+  const subflows = hasMptcp ? parseSubflowLimit(await capture(kernel, ['ip', 'mptcp', 'limits', 'show'])) : undefined
+  const chains = await observeChains(kernel, families, lenient, notes)
+  return {
+    ...{ families, interfaces: parseInterfaces(links), mainRoutes, rules, routes, endpoints, subflows, chains },
+    ...{ sysctls: values, saved, notes },
+  }
+}
+
+async function observeChains(kernel: Kernel, families: readonly Family[], lenient: boolean, notes: string[]): Promise<Chains> {
+  const chains: Chains = {}
+  for (const family of families) {
+    const program = family === 4 ? 'iptables' : 'ip6tables'
+    const { code, stdout, stderr } = await kernel.run([`${program}-save`, '-t', 'nat'])
+    if (code === 0) chains[family] = parseNat(stdout)
+    else if (family === 6) notes.push(`IPv6 is not redirected: ip6tables has no nat table here (${lastLine(stderr)})`)
+    else if (!lenient && code === 127)
+      throw new BondsocksError('NO_IPTABLES', 'iptables is missing: install the package iptables')
+    else if (!lenient) throw new BondsocksError('NO_NAT', `iptables has no nat table: ${lastLine(stderr)}`)
+  }
+  return chains
+}
+
+/** Runs a command that must succeed and returns what it printed. */
+export async function capture(kernel: Kernel, argv: string[], input?: string): Promise<string> {
+  const { code, stdout, stderr } = await kernel.run(argv, input)
+  if (code === 0) return stdout
+  if (code === 127 && argv[0] === 'ip') throw new BondsocksError('NO_IPROUTE2', 'ip is missing: install the package iproute2')
+  const action = input === undefined ? { argv } : { argv, input }
+  throw new BondsocksError('COMMAND_FAILED', `"${textOf(action)}" failed: ${oneLine(stderr || stdout) || `exit code ${code}`}`)
+}
+
+const oneLine = (text: string) => text.trim().replace(/\s*\n\s*/g, '; ')
+const lastLine = (text: string) => text.trim().split('\n').at(-1) ?? ''
+
+function parseSaved(text: string | undefined): Saved {
+  try {
+    return { sysctls: {}, ...(JSON.parse(text ?? '{}') as Partial<Saved>) }
+  } catch (cause) {
+    throw new BondsocksError(
+      'BAD_STATE_FILE',
+      'the state file below /run/bondsocks is damaged: delete it, former sysctls are lost',
+      { cause },
+    )
+  }
+}
+
+interface LinkJson {
+  ifname?: string
+  flags?: string[]
+  addr_info?: {
+    family?: string
+    local?: string
+    scope?: string
+    tentative?: boolean
+    dadfailed?: boolean
+    deprecated?: boolean
+    temporary?: boolean
+  }[]
+}
+
+/** Reads `ip -j address show`. */
+export function parseInterfaces(json: string): Interface[] {
+  return (JSON.parse(json || '[]') as LinkJson[]).flatMap(({ ifname, flags = [], addr_info = [] }) =>
+    ifname === undefined
+      ? []
+      : [
+          {
+            name: ifname,
+            up: flags.includes('UP'),
+            pointToPoint: flags.includes('POINTOPOINT') || flags.includes('NOARP'),
+            addresses: addr_info
+              .filter(({ family, local }) => local !== undefined && (family === 'inet' || family === 'inet6'))
+              .map(({ family, local = '', scope, tentative, dadfailed, deprecated, temporary = false }) => ({
+                family: family === 'inet' ? 4 : 6,
+                address: local,
+                usable: scope === 'global' && !tentative && !dadfailed && !deprecated,
+                temporary,
+              })),
+          },
+        ],
+  )
+}

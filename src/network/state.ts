@@ -1,0 +1,184 @@
+/** What the control path talks about: what is ours, what the kernel has, what it should have, and the steps from one to the other. */
+import type { Family } from '../shared/address.js'
+
+/**
+ * Everything we make is found again by these ranges and this name alone, so `remove` needs no config. Whatever else lies in them counts
+ * as ours. WAN n (config order) gets table and rule priority `base + n`.
+ */
+export const owned = {
+  /** Above the priorities that mwan3 (1000 to 3255) and Tailscale (5210 to 5270) use, below main (32766). */
+  base: 5800,
+  /** MPTCP's limit on endpoints in a namespace, and with it the config's limit on WANs. */
+  count: 8,
+  /**
+   * Handed out from the highest down: the kernel numbers an endpoint without id upwards from the highest id ever given and starts again
+   * at 1 after 255, so other people's endpoints stay out of this range while ours hold its top.
+   */
+  endpointIds: { first: 248, last: 255 },
+  chain: 'BONDSOCKS',
+} as const
+
+export interface InterfaceAddress {
+  family: Family
+  address: string
+  /** Neither link-local, tentative, deprecated nor failed in duplicate address detection: fit to be a source address. */
+  usable: boolean
+  /** Privacy address (RFC 8981), which is replaced within a day. */
+  temporary: boolean
+}
+
+export interface Interface {
+  name: string
+  up: boolean
+  /** No neighbours to resolve (TUN, PPP): its default route needs no gateway. */
+  pointToPoint: boolean
+  addresses: InterfaceAddress[]
+}
+
+/** A unicast route of the main table, one for each next hop. */
+export interface MainRoute {
+  family: Family
+  /** CIDR, bare address, or `default`. */
+  destination: string
+  device: string
+  gateway?: string
+  metric: number
+  /** From a router advertisement. */
+  advertised: boolean
+}
+
+/** A rule or a route of ours, as the words that follow `ip rule add` or `ip route add`: one spelling for one object. */
+export interface Entry {
+  family: Family
+  spelling: string
+}
+
+export interface Endpoint {
+  address: string
+  device: string | undefined
+}
+
+export interface KernelEndpoint extends Endpoint {
+  id: number
+  /** Sorted; a WAN's is just `subflow`. */
+  flags: string[]
+}
+
+/** Our part of a nat table, in the spelling of iptables-save. Without rules and jumps there is none. */
+export interface Chain {
+  exists: boolean
+  /** `-A BONDSOCKS ...` */
+  rules: string[]
+  /** `-A PREROUTING ... -j BONDSOCKS` */
+  jumps: string[]
+}
+
+export type Chains = Partial<Record<Family, Chain>>
+
+/** Values by path below /proc/sys, white space reduced to single blanks. */
+export type Sysctls = ReadonlyMap<string, string>
+
+/** A value that we changed. While the kernel holds another one than `ours`, somebody else has taken it over, and it stays theirs. */
+export interface Held<Value> {
+  former: Value
+  ours: Value
+}
+
+/** The state file: what `remove` puts back. */
+export interface Saved {
+  sysctls: Record<string, Held<string>>
+  subflows?: Held<number>
+}
+
+export interface Observed {
+  families: Family[]
+  interfaces: Interface[]
+  mainRoutes: MainRoute[]
+  rules: Entry[]
+  routes: Entry[]
+  endpoints: KernelEndpoint[]
+  /** `ip mptcp limits`; undefined where the kernel has no MPTCP. */
+  subflows: number | undefined
+  /** A family without a nat table has no key. */
+  chains: Chains
+  sysctls: Sysctls
+  saved: Saved
+  notes: string[]
+}
+
+export interface WanAddresses {
+  name: string
+  interface: string
+  address4?: string
+  address6?: string
+}
+
+export interface Desired {
+  rules: Entry[]
+  routes: Entry[]
+  endpoints: Endpoint[]
+  subflows: number | undefined
+  chains: Chains
+  sysctls: Sysctls
+  wans: WanAddresses[]
+  notes: string[]
+}
+
+/** What `remove` wants. */
+export const nothing: Desired = {
+  rules: [],
+  routes: [],
+  endpoints: [],
+  subflows: undefined,
+  chains: {},
+  sysctls: new Map(),
+  wans: [],
+  notes: [],
+}
+
+export type Action = { argv: string[]; input?: string } | { sysctl: string; value: string }
+
+export interface Step {
+  /** The command as a person would type it. */
+  text: string
+  action: Action
+  /** What brings back the state before this step, in order. */
+  undo: Action[]
+}
+
+export interface Change {
+  steps: Step[]
+  /** The state file while the steps run: everything that may have to be put back, whatever happens. */
+  savedMeanwhile: Saved
+  savedAfter: Saved
+}
+
+export interface Plan {
+  steps: Step[]
+  wans: WanAddresses[]
+  /** One-line remarks. */
+  notes: string[]
+}
+
+/** `net/ipv4/conf/eth0.100/rp_filter` is written `net.ipv4.conf.eth0/100.rp_filter` (sysctl(8)). */
+export function sysctlName(path: string): string {
+  return path.replace(/[/.]/g, (one) => (one === '/' ? '.' : '/'))
+}
+
+export function textOf(action: Action): string {
+  if ('sysctl' in action) {
+    const assignment = `${sysctlName(action.sysctl)}=${action.value}`
+    return `sysctl -w ${action.value.includes(' ') ? `'${assignment}'` : assignment}`
+  }
+  const command = action.argv.join(' ')
+  return action.input === undefined ? command : `${command} <<'END'\n${action.input}END`
+}
+
+export function step(action: Action, ...undo: Action[]): Step {
+  return { text: textOf(action), action, undo }
+}
+
+/** The command line of `ip` for a family. */
+export function ip(family: Family, ...words: string[]): { argv: string[] } {
+  return { argv: [...(family === 6 ? ['ip', '-6'] : ['ip']), ...words.flatMap((word) => word.split(' '))] }
+}

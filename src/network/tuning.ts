@@ -1,0 +1,48 @@
+/** The sysctls of a gateway and why; what a kernel lacks is not asked of it. */
+import type { GatewayConfig } from '../config/schema.js'
+import type { Observed, Sysctls } from './state.js'
+
+/**
+ * RFC 6182 section 5.3 asks for 2 x sum of bandwidths x largest RTT: 16 MB carry 1 Gbit/s at 64 ms or 500 Mbit/s at 128 ms down, 4 MB a
+ * quarter of that up (the sender's buffer also parks what the HAG has not yet taken, so it is kept smaller).
+ */
+const bufferMaximum = { 'net/ipv4/tcp_rmem': 16 << 20, 'net/ipv4/tcp_wmem': 4 << 20 }
+
+export function desiredSysctls(config: GatewayConfig, { sysctls, saved, interfaces, mainRoutes }: Observed): Sysctls {
+  const wanted = new Map<string, string>()
+  const want = (path: string, value: string) => {
+    if (sysctls.has(path)) wanted.set(path, value)
+  }
+  /** The value before we changed it. */
+  const former = (path: string) => {
+    const held = saved.sysctls[path]
+    return held !== undefined && held.ours === sysctls.get(path) ? held.former : sysctls.get(path)
+  }
+
+  want('net/mptcp/enabled', '1')
+  // One WAN that drops MP_CAPABLE would turn MPTCP off on all of them for an hour.
+  want('net/mptcp/blackhole_timeout', '0')
+  // How long a connection whose last subflow was reset looks alive (60 s otherwise): long enough for the other WAN to take over.
+  want('net/mptcp/close_timeout', '10')
+  for (const [path, minimum] of Object.entries(bufferMaximum)) {
+    const [least = '', initial = '', most = ''] = sysctls.get(path)?.split(' ') ?? []
+    want(path, `${least} ${initial} ${Math.max(Number(most), minimum)}`)
+  }
+  // Loose: an answer may come in by the WAN that the main table does not point to. The kernel takes the larger of this and conf/all.
+  for (const wan of config.wans) want(`net/ipv4/conf/${wan.interface}/rp_filter`, '2')
+  want('net/ipv4/ip_forward', '1')
+
+  const ends = [...config.lan.interfaces, ...config.wans.map((wan) => wan.interface)]
+  const hasIpv6 = interfaces.some(
+    ({ name, addresses }) => ends.includes(name) && addresses.some((one) => one.family === 6 && one.usable),
+  )
+  if (!hasIpv6) return wanted
+  // A router ignores router advertisements, and forgets routes learned from them, unless accept_ra is 2: so that comes first.
+  const advertised = mainRoutes.filter((route) => route.advertised).map(({ device }) => device)
+  for (const name of new Set([...config.wans.map((wan) => wan.interface), ...advertised])) {
+    const listens = former(`net/ipv6/conf/${name}/accept_ra`) === '1' && former(`net/ipv6/conf/${name}/forwarding`) === '0'
+    if (listens) want(`net/ipv6/conf/${name}/accept_ra`, '2')
+  }
+  want('net/ipv6/conf/all/forwarding', '1')
+  return wanted
+}
