@@ -1,0 +1,21 @@
+import { loadHag } from '../config/load.js'
+import { type Command, configFile, configOption } from './command.js'
+
+export const command: Command = {
+  help: `Usage: bondsocks hag -c FILE
+
+The Hybrid Access Gateway, in the foreground: a SOCKS5 server over MPTCP. Logs JSON lines to standard output. SIGTERM or SIGINT:
+stops accepting, lets connections end for drain_seconds (default 10), then aborts them; a second signal aborts at once.
+
+  -c, --config FILE   the HAG config
+
+Exit codes: 0 stopped by a signal, 1 failed, 2 wrong config.
+`,
+  options: configOption,
+  async run(values) {
+    const config = loadHag(configFile(values))
+    const { runHag } = await import('../hag.js')
+    await runHag(config)
+    return 0
+  },
+}

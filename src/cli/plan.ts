@@ -1,0 +1,24 @@
+import { loadGateway } from '../config/load.js'
+import { type Command, configFile, configOption } from './command.js'
+import { renderSteps } from './render.js'
+
+export const command: Command = {
+  help: `Usage: bondsocks plan -c FILE [--json]
+
+Shows what \`apply\` would change on this machine, one step a line, in order. Changes nothing.
+
+  -c, --config FILE   the gateway config
+      --json          the steps, WANs and notes as JSON
+`,
+  options: { ...configOption, json: { type: 'boolean' } },
+  async run(values) {
+    const config = loadGateway(configFile(values))
+    const { Network, systemKernel } = await import('../network/network.js')
+    const plan = await new Network(systemKernel()).plan(config)
+    const { steps, wans, notes } = plan
+    if (values.json === true)
+      process.stdout.write(`${JSON.stringify({ steps: steps.map(({ text }) => text), wans, notes }, null, 2)}\n`)
+    else process.stdout.write(renderSteps(plan, 'nothing to do: all is as the config says'))
+    return 0
+  },
+}

@@ -1,0 +1,7 @@
+/** The schema of what may be written in a config file, as JSON Schema, for editors: `config/*.schema.json` is made from it. */
+import { z } from 'zod'
+import { gatewaySchema, hagSchema } from './schema.js'
+
+export function jsonSchema(kind: 'gateway' | 'hag'): object {
+  return z.toJSONSchema(kind === 'gateway' ? gatewaySchema : hagSchema, { io: 'input' })
+}

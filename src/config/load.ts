@@ -1,0 +1,210 @@
+/**
+ * Reads a config file: YAML text -> schema -> typed config. Every fault is reported at once, each as one line
+ * `FILE:LINE:COLUMN: path: message`, in the order of the file.
+ */
+import { readFileSync } from 'node:fs'
+import { dirname, resolve } from 'node:path'
+import { type Document, isMap, isNode, isScalar, LineCounter, parseDocument } from 'yaml'
+import type { z } from 'zod'
+import { BondsocksError } from '../shared/errors.js'
+import { nearest } from '../shared/nearest.js'
+import { jsonSchema } from './json-schema.js'
+import { type GatewayConfig, gatewaySchema, type HagConfig, hagSchema } from './schema.js'
+
+export type ConfigKind = 'gateway' | 'hag'
+
+/** Reads and checks a gateway config. Relative paths in it are resolved against its folder. Throws BondsocksError, exit code 2. */
+export function loadGateway(file: string): GatewayConfig {
+  return parseGateway(read(file), file)
+}
+
+/** The same for a HAG config. */
+export function loadHag(file: string): HagConfig {
+  return parseHag(read(file), file)
+}
+
+/** Checks a config of either kind and tells which it is. */
+export function checkConfig(file: string): ConfigKind {
+  const text = read(file)
+  const source = new Source(text, file)
+  const kind = source.kind()
+  if (kind === undefined) {
+    throw source.error([[0, 'is neither a gateway config (lan, wans, hags) nor a HAG config (listen.address, clients)']])
+  }
+  source.parse(kind === 'gateway' ? gatewaySchema : hagSchema, kind)
+  return kind
+}
+
+export function parseGateway(text: string, file: string): GatewayConfig {
+  const config = new Source(text, file).parse(gatewaySchema, 'gateway')
+  for (const hag of config.hags) {
+    if (hag.password_file !== undefined) hag.password_file = resolve(dirname(file), hag.password_file)
+  }
+  return config
+}
+
+export function parseHag(text: string, file: string): HagConfig {
+  const config = new Source(text, file).parse(hagSchema, 'hag')
+  if (config.users_file !== undefined) config.users_file = resolve(dirname(file), config.users_file)
+  return config
+}
+
+function read(file: string): string {
+  try {
+    return readFileSync(file, 'utf8')
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException
+    const why = { ENOENT: 'no such file', EACCES: 'permission denied', EISDIR: 'is a folder' }[code ?? ''] ?? code
+    throw new BondsocksError('CONFIG', `${file}: cannot be read: ${why}`, { exitCode: 2, cause })
+  }
+}
+
+type Path = readonly (string | number)[]
+/** Offset in the text, and what is wrong there. */
+type Fault = [number, string]
+
+class Source {
+  readonly #file: string
+  readonly #lines = new LineCounter()
+  readonly #document: Document.Parsed
+  readonly #value: unknown
+
+  constructor(text: string, file: string) {
+    this.#file = file
+    this.#document = parseDocument(text, { lineCounter: this.#lines, prettyErrors: false, stringKeys: true })
+    const faults = [...this.#document.errors, ...this.#document.warnings]
+    if (faults.length > 0) throw this.error(faults.map(({ pos, message }) => [pos[0], firstLine(message)]))
+    try {
+      this.#value = this.#document.toJS()
+    } catch (cause) {
+      // An alias without anchor, or aliases that multiply without end.
+      throw this.error([[0, firstLine((cause as Error).message)]])
+    }
+  }
+
+  /** Which kind of config the keys look like; undefined where they look like neither. */
+  kind(): ConfigKind | undefined {
+    const root = this.#document.contents
+    if (!isMap(root)) return undefined
+    if (root.has('lan') || root.has('wans') || root.has('hags')) return 'gateway'
+    return root.has('clients') || this.#document.hasIn(['listen', 'address']) ? 'hag' : undefined
+  }
+
+  parse<Schema extends z.ZodType>(schema: Schema, kind: ConfigKind): z.output<Schema> {
+    const looksLike = this.kind()
+    if (looksLike !== undefined && looksLike !== kind) {
+      const [name, command] = looksLike === 'hag' ? ['a HAG config', 'hag'] : ['a gateway config', 'run']
+      throw this.error([[0, `is ${name}: use it with \`bondsocks ${command}\``]])
+    }
+    const result = schema.safeParse(this.#value)
+    if (result.success) return result.data
+    throw this.error(result.error.issues.flatMap((issue) => this.#faults(issue, kind)))
+  }
+
+  /** All the faults as one error, sorted by place, each line once. */
+  error(faults: Fault[]): BondsocksError {
+    const lines = faults
+      .toSorted(([a], [b]) => a - b)
+      .map(([offset, message]) => {
+        const { line, col } = this.#lines.linePos(offset)
+        // An empty file has no line 1 to the counter.
+        return `${this.#file}:${line || 1}:${col || 1}: ${message}`
+      })
+    return new BondsocksError('CONFIG', [...new Set(lines)].join('\n'), { exitCode: 2 })
+  }
+
+  #faults(issue: z.core.$ZodIssue, kind: ConfigKind): Fault[] {
+    const path = issue.path as Path
+    if (issue.code === 'unrecognized_keys') {
+      const known = knownKeys(kind, path)
+      return issue.keys.map((key) => {
+        const near = nearest(key, known)
+        return [
+          this.#keyOffset(path, key),
+          `${prefix(path)}unknown key \`${key}\`${near === undefined ? '' : `, did you mean \`${near}\`?`}`,
+        ]
+      })
+    }
+    const value = this.#valueAt(path)
+    if (value === undefined && issue.code === 'invalid_type')
+      return [[this.#offset(path.slice(0, -1)), `${prefix(path)}is required`]]
+    return [[this.#offset(path), `${prefix(path)}${describe(issue, value)}`]]
+  }
+
+  #valueAt(path: Path): unknown {
+    return path.reduce<unknown>(
+      (value, step) => (value as Record<string | number, unknown> | null | undefined)?.[step],
+      this.#value,
+    )
+  }
+
+  /** Where the value at a path begins, or the nearest value around it that exists. */
+  #offset(path: Path): number {
+    const node = path.length === 0 ? this.#document.contents : this.#document.getIn(path, true)
+    if (isNode(node) && node.range != null) return node.range[0]
+    return path.length === 0 ? 0 : this.#offset(path.slice(0, -1))
+  }
+
+  #keyOffset(path: Path, key: string): number {
+    const map = path.length === 0 ? this.#document.contents : this.#document.getIn(path, true)
+    const pair = isMap(map) ? map.items.find((item) => isScalar(item.key) && String(item.key.value) === key) : undefined
+    return isNode(pair?.key) && pair.key.range != null ? pair.key.range[0] : this.#offset(path)
+  }
+}
+
+/** `wans[0].gateway: `, or nothing for the whole file. */
+function prefix(path: Path): string {
+  const text = path.map((step) => (typeof step === 'number' ? `[${step}]` : `.${step}`)).join('')
+  return text === '' ? '' : `${text.replace(/^\./, '')}: `
+}
+
+function describe(issue: z.core.$ZodIssue, value: unknown): string {
+  switch (issue.code) {
+    case 'invalid_type':
+      return `expected ${typeNames[issue.expected] ?? issue.expected}, found ${found(value)}`
+    case 'invalid_value':
+      return `expected ${issue.values.join(' or ')}, found ${found(value)}`
+    case 'too_small':
+      if (issue.origin === 'array') return 'needs at least one entry'
+      if (issue.origin === 'string') return 'must not be empty'
+      return `must be ${issue.inclusive ? 'at least' : 'above'} ${issue.minimum}, found ${found(value)}`
+    case 'too_big':
+      if (issue.origin === 'array') return `may have at most ${issue.maximum} entries`
+      if (issue.origin === 'string') return `may have at most ${issue.maximum} characters`
+      return `must be at most ${issue.maximum}, found ${found(value)}`
+    default:
+      // The schema's own texts; those about the value itself begin with "is no".
+      return issue.message.startsWith('is no ') ? `${found(value)} ${issue.message}` : issue.message
+  }
+}
+
+const typeNames: Record<string, string> = {
+  object: 'keys with values',
+  array: 'a list',
+  string: 'text',
+  number: 'a number',
+  int: 'a whole number',
+  boolean: 'true or false',
+}
+
+function found(value: unknown): string {
+  if (value === null) return 'nothing'
+  if (Array.isArray(value)) return 'a list'
+  if (typeof value === 'object') return 'keys with values'
+  return typeof value === 'string' ? JSON.stringify(value) : String(value)
+}
+
+interface SchemaNode {
+  properties?: Record<string, SchemaNode>
+  items?: SchemaNode
+}
+
+function knownKeys(kind: ConfigKind, path: Path): string[] {
+  let node: SchemaNode | undefined = jsonSchema(kind) as SchemaNode
+  for (const step of path) node = typeof step === 'number' ? node?.items : node?.properties?.[step]
+  return Object.keys(node?.properties ?? {})
+}
+
+function firstLine(text: string): string {
+  return text.split('\n', 1)[0] as string
+}

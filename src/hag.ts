@@ -1,0 +1,78 @@
+/** The Hybrid Access Gateway: wires the engine and the HAG's decisions together. */
+import { engineLimits } from './config/defaults.js'
+import type { HagConfig } from './config/schema.js'
+import { listenError } from './gateway.js'
+import type { Native } from './native/index.js'
+import { Access } from './server/access.js'
+import { Users } from './server/auth.js'
+import { Dialer, type DialOptions } from './server/dial.js'
+import { OwnAddresses } from './shared/own-addresses.js'
+import { aborted, drain, logLimit, StopSignals } from './shared/service.js'
+import { createLog, type Log } from './telemetry/log.js'
+
+export interface HagParts {
+  native: Pick<Native, 'Engine' | 'mptcpUnavailable'>
+  log: Log
+  signals: Pick<StopSignals, 'stop' | 'hurry' | 'dispose'>
+}
+
+async function realParts(config: HagConfig): Promise<HagParts> {
+  const { native } = await import('./native/index.js')
+  return { native, log: createLog(config.log_level), signals: new StopSignals() }
+}
+
+/** Runs until a signal. Throws BondsocksError where it cannot run. */
+export async function runHag(config: HagConfig, given?: HagParts): Promise<void> {
+  const { native, log, signals } = given ?? (await realParts(config))
+  try {
+    const users = config.users_file === undefined ? undefined : new Users(config.users_file, log)
+    const own = new OwnAddresses()
+    const engine = new native.Engine({
+      ...engineLimits(config),
+      idleTimeoutMs: config.idle_timeout_seconds * 1000,
+      handshakeTimeoutMs: config.handshake_timeout_seconds * 1000,
+      onEvents: (events) => {
+        for (const event of events) {
+          if (event.type === 'limit') logLimit(event, log)
+          else dialer.handle(event)
+        }
+      },
+    })
+    const options: DialOptions = {
+      engine,
+      access: new Access(config, (address) => own.has(address)),
+      connectTimeoutMs: config.connect_timeout_seconds * 1000,
+      log,
+    }
+    if (users !== undefined) options.users = users
+    const dialer = new Dialer(options)
+    try {
+      const { address, port } = config.listen
+      const { protocol } = listen(engine, address, port, users !== undefined)
+      log.info('HAG listens', { address, port, protocol, authentication: users !== undefined })
+      if (protocol === 'tcp') {
+        const why = native.mptcpUnavailable()
+        const mend = why === 'ENOPROTOOPT' ? 'set the sysctl net.mptcp.enabled to 1' : 'use a kernel with CONFIG_MPTCP'
+        log.warn(`without MPTCP (${why}): gateways reach this HAG, but over one WAN at a time; ${mend}`)
+      }
+      await aborted(signals.stop)
+      engine.stopListening()
+      log.info('stopping: connections may end', { seconds: config.drain_seconds, connections: engine.stats().connections })
+      const left = await drain(engine, config.drain_seconds, signals.hurry)
+      if (left > 0) log.warn(`${left} connections aborted`)
+      log.info('stopped')
+    } finally {
+      engine.close()
+    }
+  } finally {
+    signals.dispose()
+  }
+}
+
+function listen(engine: InstanceType<Native['Engine']>, address: string, port: number, authentication: boolean) {
+  try {
+    return engine.listen({ kind: 'socks', address, port, authentication })
+  } catch (cause) {
+    throw listenError(address, port, cause)
+  }
+}

@@ -1,0 +1,114 @@
+#!/usr/bin/env node
+/** argv -> command; errors -> one line and an exit code. Commands are imported when asked for: `check` works without the addon. */
+import { readFileSync } from 'node:fs'
+import { parseArgs } from 'node:util'
+import { type Command, usageError } from './cli/command.js'
+import { BondsocksError } from './shared/errors.js'
+import { nearest } from './shared/nearest.js'
+
+const commands: Record<string, { summary: string; load(): Promise<{ command: Command }> }> = {
+  run: { summary: 'the gateway: network set-up and redirector, in the foreground', load: () => import('./cli/run.js') },
+  hag: { summary: 'the Hybrid Access Gateway: SOCKS5 over MPTCP, in the foreground', load: () => import('./cli/hag.js') },
+  check: { summary: 'validate a config file of either kind', load: () => import('./cli/check.js') },
+  plan: { summary: 'what apply would change here; changes nothing', load: () => import('./cli/plan.js') },
+  apply: { summary: 'install the network set-up; a second apply changes nothing', load: () => import('./cli/apply.js') },
+  remove: { summary: 'take away all that is ours, with no config and after any crash', load: () => import('./cli/remove.js') },
+  lab: { summary: 'a LAN, a gateway with two WANs, a HAG and a server, in namespaces', load: () => import('./cli/lab.js') },
+}
+
+const help = `Usage: bondsocks COMMAND [OPTION...]
+
+Carries a LAN's TCP connections over several WANs at once, with Multipath TCP, up to a Hybrid Access Gateway (HAG).
+
+Commands:
+${Object.entries(commands)
+  .map(([name, { summary }]) => `  ${name.padEnd(8)} ${summary}`)
+  .join('\n')}
+
+  bondsocks COMMAND --help   its options and their defaults
+  bondsocks --version
+
+Exit codes: 0 done, 1 failed, 2 wrong use or wrong config.
+`
+
+async function main(argv: readonly string[]): Promise<0 | 1 | 2> {
+  const [name, ...rest] = argv
+  if (name === undefined || name === '--help' || name === '-h' || name === 'help') {
+    ;(name === undefined ? process.stderr : process.stdout).write(help)
+    return name === undefined ? 2 : 0
+  }
+  if (name === '--version') {
+    process.stdout.write(`${version()}\n`)
+    return 0
+  }
+  const entry = Object.hasOwn(commands, name) ? commands[name] : undefined
+  if (entry === undefined) {
+    throw usageError(`there is no ${name.startsWith('-') ? 'option' : 'command'} \`${name}\`${hint(name, Object.keys(commands))}`)
+  }
+  const { command } = await entry.load()
+  const options = { help: { type: 'boolean', short: 'h' }, ...command.options } as const
+  const { values, positionals } = parse(name, rest, options)
+  if (values.help === true) {
+    process.stdout.write(command.help)
+    return 0
+  }
+  const { min, max } = command.operands ?? { min: 0, max: 0 }
+  if (positionals.length < min) throw usageError(`${name} needs more operands; see \`bondsocks ${name} --help\``)
+  if (positionals.length > max) {
+    throw usageError(`${name} does not take \`${positionals[max]}\`; see \`bondsocks ${name} --help\``)
+  }
+  return command.run(values, positionals)
+}
+
+function parse(name: string, args: string[], options: NonNullable<Command['options']>) {
+  try {
+    const { values, positionals } = parseArgs({ args, options, allowPositionals: true })
+    return { values: values as Record<string, string | boolean | undefined>, positionals }
+  } catch (error) {
+    const unknown = /^Unknown option '(-{1,2}[^']*)'/.exec((error as Error).message)?.[1]
+    if (unknown === undefined) throw usageError(`${name}: ${(error as Error).message.split('. ')[0]}`)
+    const known = Object.keys(options).map((option) => `--${option}`)
+    throw usageError(`${name} has no option \`${unknown}\`${hint(unknown, known)}; see \`bondsocks ${name} --help\``)
+  }
+}
+
+function hint(word: string, known: readonly string[]): string {
+  const near = nearest(word, known)
+  return near === undefined ? '' : `, did you mean \`${near}\`?`
+}
+
+function version(): string {
+  return (JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }).version
+}
+
+function report(thrown: unknown): 0 | 1 | 2 {
+  const error = thrown as NodeJS.ErrnoException
+  if (error instanceof BondsocksError) {
+    // Config errors are lines of `FILE:LINE:COLUMN: message`, as editors read them.
+    process.stderr.write(error.code === 'CONFIG' ? `${error.message}\n` : `bondsocks: ${error.message}\n`)
+    if (process.env.BONDSOCKS_DEBUG !== undefined && error.cause instanceof Error) process.stderr.write(`${error.cause.stack}\n`)
+    return error.exitCode
+  }
+  if (error?.code === 'MODULE_NOT_FOUND' && error.message.includes('bondsocks.node')) {
+    process.stderr.write('bondsocks: the addon is not built: run `npm run build`\n')
+    return 1
+  }
+  const debug = process.env.BONDSOCKS_DEBUG !== undefined
+  process.stderr.write(
+    `bondsocks: unexpected error: ${error?.message ?? String(thrown)}${debug ? '' : ' (BONDSOCKS_DEBUG=1 shows where)'}\n`,
+  )
+  if (debug && error?.stack !== undefined) process.stderr.write(`${error.stack}\n`)
+  return 1
+}
+
+// A reader that went away (`bondsocks plan | head`) is no error.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit(0)
+  throw error
+})
+
+try {
+  process.exitCode = await main(process.argv.slice(2))
+} catch (thrown) {
+  process.exitCode = report(thrown)
+}

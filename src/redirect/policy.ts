@@ -1,0 +1,96 @@
+/** What may be done with a redirected connection. No I/O: the same input gives the same answer. */
+import type { GatewayConfig } from '../config/schema.js'
+import { type Cidr, formatSocketAddress, isInside, type SocketAddress } from '../shared/address.js'
+
+/** A WAN with the source addresses that select it; one it lacks is left out. */
+export interface Wan {
+  name: string
+  address4?: string | undefined
+  address6?: string | undefined
+}
+
+export interface Hag extends SocketAddress {
+  username?: string
+  password?: string
+}
+
+/** One way out: to a HAG over a WAN or, without `hag`, to the destination itself over a WAN. */
+export interface Path {
+  hag?: Hag
+  wan: Wan
+  /** The WAN's address of the family of the HAG or the destination. */
+  bind: string
+}
+
+export interface Refusal {
+  /** The same for every connection that is refused for this reason. */
+  cause: 'loop-listener' | 'loop-own'
+  message: string
+}
+
+/** HAGs in the config's order, each over every WAN that has an address of the HAG's family. */
+export function hagPaths(hags: readonly Hag[], wans: readonly Wan[]): (Path & { hag: Hag })[] {
+  return hags.flatMap((hag) => directPaths(hag.address, wans).map((path) => ({ ...path, hag })))
+}
+
+/** Every WAN that has an address of the destination's family. */
+export function directPaths(destination: string, wans: readonly Wan[]): Path[] {
+  const six = destination.includes(':')
+  return wans.flatMap((wan) => {
+    const bind = six ? wan.address6 : wan.address4
+    return bind === undefined ? [] : [{ wan, bind }]
+  })
+}
+
+/**
+ * Why a connection must not be opened: it would come back to us. Every connection that the gateway opens has one of its own
+ * addresses as source, so one that is redirected with such a source would be opened and redirected without end.
+ */
+export function refusal(
+  connection: { client: SocketAddress; destination: SocketAddress; local: SocketAddress },
+  isOwn: (address: string) => boolean,
+): Refusal | undefined {
+  const { client, destination, local } = connection
+  if (destination.port === local.port && (destination.address === local.address || isOwn(destination.address))) {
+    return {
+      cause: 'loop-listener',
+      message:
+        `refused a connection from ${client.address} to our own listener ${formatSocketAddress(destination)}: ` +
+        'nothing redirected it, or a REDIRECT rule that takes local destinations too: ' +
+        'let that rule in `iptables -t nat -S` skip them with `-m addrtype ! --dst-type LOCAL`',
+    }
+  }
+  if (isOwn(client.address)) {
+    return {
+      cause: 'loop-own',
+      message:
+        `refused a redirect loop: the gateway's own connection from ${client.address} to ${formatSocketAddress(destination)} ` +
+        'was redirected to us: take away the REDIRECT rule in the OUTPUT chain (`iptables -t nat -S OUTPUT`), ' +
+        'or limit it to LAN interfaces with `-i`',
+    }
+  }
+  return undefined
+}
+
+const rememberedAddresses = 4096
+
+/** Whether destinations are bypassed, remembered per address: most connections go where one went before. */
+export class Bypass {
+  readonly #networks: readonly Cidr[]
+  readonly #known = new Map<string, boolean>()
+
+  constructor({ bypass }: Pick<GatewayConfig, 'bypass'>) {
+    this.#networks = bypass
+  }
+
+  has(address: string): boolean {
+    if (this.#networks.length === 0) return false
+    let inside = this.#known.get(address)
+    if (inside === undefined) {
+      inside = isInside(address, this.#networks)
+      if (this.#known.size >= rememberedAddresses) this.#known.clear()
+      this.#known.set(address, inside)
+    }
+    return inside
+  }
+}

@@ -1,0 +1,172 @@
+/** One SOCKS request, from credentials to closed: access, name resolution, one attempt an address, and the truth in the reply. */
+import { lookup } from 'node:dns/promises'
+import type { ConnectionId, Engine, EngineEvent, Failure } from '../native/index.js'
+import { familyOf, formatSocketAddress } from '../shared/address.js'
+import { Attempts } from '../shared/attempts.js'
+import type { Log } from '../telemetry/log.js'
+import type { Access } from './access.js'
+import type { Users } from './auth.js'
+
+type Request = Extract<EngineEvent, { type: 'request' }>
+type Credentials = Extract<EngineEvent, { type: 'credentials' }>
+type Closed = Extract<EngineEvent, { type: 'closed' }>
+
+/** RFC 1928 section 6. */
+export const reply = { failure: 1, notAllowed: 2, networkUnreachable: 3, hostUnreachable: 4, refused: 5 } as const
+
+/** Enough for any real name; a hostile one must not keep us busy. */
+const mostAddresses = 8
+
+export interface DialOptions {
+  engine: Engine
+  access: Access
+  users?: Users
+  connectTimeoutMs: number
+  log: Log
+  /** IP addresses of a name, best first (RFC 6724). Rejects with a system error. */
+  resolve?: (name: string) => Promise<string[]>
+}
+
+export class Dialer {
+  readonly #options: DialOptions
+  readonly #attempts: Attempts
+  readonly #resolve: (name: string) => Promise<string[]>
+  readonly #relaying = new Map<ConnectionId, string>()
+
+  constructor(options: DialOptions) {
+    this.#options = options
+    this.#attempts = new Attempts(options.engine)
+    this.#resolve = options.resolve ?? resolveName
+  }
+
+  handle(event: EngineEvent): void {
+    if (event.type === 'credentials') {
+      this.#options.engine.authenticate(event.connection, this.#authentic(event))
+    } else if (event.type === 'request') {
+      this.#attempts.begin(event.connection)
+      this.#serve(event)
+        .catch((error: Error) => {
+          this.#options.log.error(`unexpected error in a request: ${error.message}`, { stack: error.stack })
+          this.#options.engine.reset(event.connection)
+        })
+        .finally(() => this.#attempts.end(event.connection))
+    } else if (event.type === 'opened' || event.type === 'failed' || event.type === 'closed') {
+      this.#attempts.settle(event)
+      if (event.type === 'closed' && this.#options.log.debugging) this.#logClosed(event)
+    }
+  }
+
+  #authentic({ client, username, password }: Credentials): boolean {
+    const { access, users, log } = this.#options
+    if (!access.client(client.address)) {
+      log.debug('client is not in `clients`', { client: client.address })
+      return false
+    }
+    const accepted = users === undefined || users.accepts(username, password)
+    if (!accepted) log.debug('wrong user name or password', { client: client.address, username })
+    return accepted
+  }
+
+  async #serve({ connection, client, host, port }: Request): Promise<void> {
+    const { engine, access, log } = this.#options
+    if (!access.client(client.address)) {
+      log.debug('client is not in `clients`', { client: client.address })
+      return engine.refuse(connection, reply.notAllowed)
+    }
+
+    const deadline = performance.now() + this.#options.connectTimeoutMs
+    const addresses = await this.#addresses(host)
+    if (addresses === undefined) return engine.refuse(connection, reply.hostUnreachable)
+    // Every address is checked, not the name: a name may lead anywhere (DNS rebinding).
+    const allowed = addresses.filter((address) => access.destination(address)).slice(0, mostAddresses)
+    if (allowed.length === 0) {
+      log.debug('destination is not allowed', { client: client.address, host })
+      return engine.refuse(connection, reply.notAllowed)
+    }
+
+    let answer: number = reply.hostUnreachable
+    for (const [index, address] of allowed.entries()) {
+      // What is left of the time is shared out among the addresses that are left.
+      const timeLeft = (deadline - performance.now()) / (allowed.length - index)
+      if (timeLeft <= 0) break
+      const way = { protocol: 'tcp', remote: { address, port }, connectTimeoutMs: Math.ceil(timeLeft) } as const
+      const outcome = await this.#attempts.open(connection, way)
+      if (outcome.type === 'closed') return
+      if (outcome.type === 'opened') {
+        if (log.debugging) this.#relaying.set(connection, formatSocketAddress(way.remote))
+        return
+      }
+      // Of several answers the most telling one: a port that refused us proves that the host is there.
+      if (answer !== reply.refused) answer = replyFor(outcome.failure)
+    }
+    engine.refuse(connection, answer)
+  }
+
+  async #addresses(host: string): Promise<string[] | undefined> {
+    if (familyOf(host) !== undefined) return [host]
+    try {
+      return interleave(await withTimeout(this.#resolve(host), this.#options.connectTimeoutMs))
+    } catch (error) {
+      this.#options.log.debug('name not resolved', { host, code: (error as NodeJS.ErrnoException).code })
+      return undefined
+    }
+  }
+
+  #logClosed({ connection, client, reason, failure, sent, received, durationMs }: Closed): void {
+    const destination = this.#relaying.get(connection)
+    this.#relaying.delete(connection)
+    this.#options.log.debug('connection closed', {
+      client: formatSocketAddress(client),
+      ...(destination === undefined ? {} : { destination }),
+      reason,
+      ...(failure === undefined ? {} : { code: failure.code }),
+      sent,
+      received,
+      durationMs,
+    })
+  }
+}
+
+/**
+ * The reply that tells the client what really happened. A timeout is "host unreachable": 6 would claim that a router reported an
+ * expired TTL, which nobody did.
+ */
+export function replyFor({ code }: Failure): number {
+  switch (code) {
+    case 'ECONNREFUSED':
+      return reply.refused
+    case 'ENETUNREACH':
+      return reply.networkUnreachable
+    case 'EHOSTUNREACH':
+    case 'ETIMEDOUT':
+      return reply.hostUnreachable
+    case 'EACCES':
+    case 'EPERM':
+      return reply.notAllowed
+    default:
+      return reply.failure
+  }
+}
+
+/** Alternates between the families, beginning with the first one's (RFC 8305 section 4): one dead family costs one attempt. */
+export function interleave(addresses: readonly string[]): string[] {
+  const families = addresses.map((address) => address.includes(':'))
+  const first = addresses.filter((_, index) => families[index] === families[0])
+  const second = addresses.filter((_, index) => families[index] !== families[0])
+  return addresses
+    .map((_, index) => [first[index], second[index]])
+    .flatMap((pair) => pair.filter((address) => address !== undefined))
+}
+
+async function resolveName(name: string): Promise<string[]> {
+  const found = await lookup(name, { all: true, verbatim: true })
+  return found.map(({ address }) => address)
+}
+
+async function withTimeout<T>(promise: Promise<T>, milliseconds: number): Promise<T> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(Object.assign(new Error('no answer in time'), { code: 'ETIMEDOUT' })), milliseconds)
+  })
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer))
+}

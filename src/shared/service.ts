@@ -1,0 +1,54 @@
+/** What the two long-running roles have in common. */
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Engine, EngineEvent } from '../native/index.js'
+import type { Log } from '../telemetry/log.js'
+
+/** The first signal asks to stop, the second not to wait for connections. */
+export class StopSignals {
+  readonly #stop = new AbortController()
+  readonly #hurry = new AbortController()
+  readonly #listener = () => (this.#stop.signal.aborted ? this.#hurry : this.#stop).abort()
+  // A terminal that closes must not leave the network set up, hence SIGHUP.
+  readonly #names = ['SIGTERM', 'SIGINT', 'SIGHUP'] as const
+  readonly stop = this.#stop.signal
+  readonly hurry = this.#hurry.signal
+
+  constructor() {
+    for (const name of this.#names) process.on(name, this.#listener)
+  }
+
+  /** Gives the signals back their default effect. */
+  dispose(): void {
+    for (const name of this.#names) process.off(name, this.#listener)
+  }
+}
+
+/** Settles when the signal is aborted, at once where it has been. */
+export function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve()
+    else signal.addEventListener('abort', () => resolve(), { once: true })
+  })
+}
+
+/** Waits until the engine has no connection left, at most so many seconds, or until told to hurry. Returns how many are left. */
+export async function drain(engine: Engine, seconds: number, hurry: AbortSignal): Promise<number> {
+  const deadline = performance.now() + seconds * 1000
+  let left = engine.stats().connections
+  while (left > 0 && performance.now() < deadline && !hurry.aborted) {
+    await sleep(50, undefined, { signal: hurry }).catch(() => undefined)
+    left = engine.stats().connections
+  }
+  return left
+}
+
+const limitTexts: Record<Extract<EngineEvent, { type: 'limit' }>['cause'], string> = {
+  connections: 'max_connections is reached',
+  descriptors: 'no descriptor is left (raise the limit: `ulimit -n`, LimitNOFILE=)',
+  memory: 'the kernel has no memory left for sockets',
+}
+
+export function logLimit({ limited, cause }: Extract<EngineEvent, { type: 'limit' }>, log: Log): void {
+  if (limited) log.warn(`accepting pauses: ${limitTexts[cause]}`, { cause })
+  else log.info('accepting goes on', { cause })
+}
