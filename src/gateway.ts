@@ -61,8 +61,9 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
     try {
       listen(engine, config.listen.port, log)
       if (signals.stop.aborted) return
+      // Where this fails it has changed nothing, or rolled back: what was there before us stays.
+      const { wans, notes } = await network.apply(config)
       try {
-        const { wans, notes } = await network.apply(config)
         for (const note of notes) log.warn(note)
         log.info('network is set up', { wans })
         const connectTimeoutMs = config.connect_timeout_seconds * 1000

@@ -1,0 +1,277 @@
+import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import t from 'tap'
+import { connectionsFor, descriptorLimit, engineLimits } from '../../src/config/defaults.js'
+import { schemaFile } from '../../src/config/json-schema.js'
+import { checkConfig, loadGateway, loadHag, parseGateway, parseHag } from '../../src/config/load.js'
+import { readPassword, readUsers } from '../../src/config/secrets.js'
+import { BondsocksError } from '../../src/shared/errors.js'
+
+const root = join(import.meta.dirname, '../..')
+
+const least = `lan:
+  interfaces: [br0]
+wans:
+  - name: dsl
+    interface: dsl
+hags:
+  - address: 203.0.113.3
+`
+
+/** The lines a user reads. */
+function faults(read: () => unknown): string[] {
+  try {
+    read()
+  } catch (error) {
+    t.type(error, BondsocksError)
+    t.equal((error as BondsocksError).exitCode, 2)
+    return (error as BondsocksError).message.split('\n')
+  }
+  return []
+}
+
+t.test('the least gateway config has every default', async (t) => {
+  t.same(parseGateway(least, 'g.yaml'), {
+    lan: { interfaces: ['br0'] },
+    wans: [{ name: 'dsl', interface: 'dsl' }],
+    hags: [{ address: '203.0.113.3', port: 1080 }],
+    bypass: [],
+    listen: { port: 12345 },
+    on_hag_down: 'direct',
+    connect_timeout_seconds: 3,
+    idle_timeout_seconds: 7500,
+    drain_seconds: 10,
+    log_level: 'info',
+  })
+})
+
+t.test('the least HAG config has every default', async (t) => {
+  const { clients, ...rest } = parseHag('listen: {address: 203.0.113.3}\nclients: [10.0.0.0/8]\n', 'h.yaml')
+  t.equal(clients.length, 1)
+  t.same(rest, {
+    listen: { address: '203.0.113.3', port: 1080 },
+    allow: [],
+    connect_timeout_seconds: 10,
+    handshake_timeout_seconds: 10,
+    idle_timeout_seconds: 7500,
+    drain_seconds: 10,
+    log_level: 'info',
+  })
+})
+
+t.test('every fault is one line with its place, in the order of the file', async (t) => {
+  const text = `lan:
+  interfaces: [br0]
+wans:
+  - name: dsl
+    interface: dsl
+    gatway: 10.1.0.1
+  - name: dsl
+    interface: br0
+    gateway: 5
+hags:
+  - address: 203.0.113.300
+    port: "x"
+    username: me
+bypass: [10.0.0.0/33, 5]
+on_hag_down: maybe
+workers: 1.5
+connect_timeout_seconds:
+drian_seconds: 3
+drain_seconds: -1
+log_level: [info]
+`
+  t.same(
+    faults(() => parseGateway(text, 'g.yaml')),
+    [
+      'g.yaml:6:5: wans[0]: unknown key `gatway`, did you mean `gateway`?',
+      'g.yaml:9:14: wans[1].gateway: expected text, found 5',
+      'g.yaml:11:14: hags[0].address: "203.0.113.300" is no IP address',
+      'g.yaml:12:11: hags[0].port: expected a number, found "x"',
+      'g.yaml:14:10: bypass[0]: "10.0.0.0/33" is no network: write address/prefix, for instance 10.0.0.0/8',
+      'g.yaml:14:23: bypass[1]: expected text, found 5',
+      'g.yaml:15:14: on_hag_down: expected direct or reject, found "maybe"',
+      'g.yaml:16:10: workers: expected a whole number, found 1.5',
+      'g.yaml:17:25: connect_timeout_seconds: expected a number, found nothing',
+      'g.yaml:18:1: unknown key `drian_seconds`, did you mean `drain_seconds`?',
+      'g.yaml:19:16: drain_seconds: must be at least 0, found -1',
+      'g.yaml:20:12: log_level: expected error or warn or info or debug, found a list',
+    ],
+  )
+})
+
+t.test('conflicts between keys', async (t) => {
+  const text = `lan: {interfaces: [br0]}
+wans:
+  - {name: dsl, interface: br0}
+  - {name: dsl, interface: br0}
+hags:
+  - {address: 203.0.113.3, username: me}
+`
+  t.same(
+    faults(() => parseGateway(text, 'g.yaml')),
+    [
+      'g.yaml:3:28: wans[0].interface: br0 is a LAN interface too',
+      'g.yaml:4:12: wans[1].name: dsl is used twice',
+      'g.yaml:4:28: wans[1].interface: br0 is used twice',
+      'g.yaml:4:28: wans[1].interface: br0 is a LAN interface too',
+      'g.yaml:6:5: hags[0]: username and password_file go together',
+    ],
+  )
+})
+
+t.test('missing and empty', async (t) => {
+  const required = ['lan', 'wans', 'hags'].map((key) => `g.yaml:1:1: ${key}: is required`)
+  t.same(
+    faults(() => parseGateway('{}', 'g.yaml')),
+    required,
+  )
+  t.same(
+    faults(() => parseGateway('', 'g.yaml')),
+    ['g.yaml:1:1: expected keys with values, found nothing'],
+  )
+  t.same(
+    faults(() => parseGateway('lan: {interfaces: []}\nwans: []\nhags: {}\n', 'g.yaml')),
+    [
+      'g.yaml:1:19: lan.interfaces: needs at least one entry',
+      'g.yaml:2:7: wans: needs at least one entry',
+      'g.yaml:3:7: hags: expected a list, found keys with values',
+    ],
+  )
+})
+
+t.test('text that is no YAML', async (t) => {
+  t.same(
+    faults(() => parseGateway('lan: [br0\nwans: x\n', 'g.yaml')),
+    ['g.yaml:2:1: Flow sequence in block collection must be sufficiently indented and end with a ]'],
+  )
+  t.same(
+    faults(() => parseGateway(`${least}listen: {}\nlisten: {}\n`, 'g.yaml')),
+    ['g.yaml:9:1: Map keys must be unique'],
+  )
+})
+
+t.test('the wrong kind of config says which command takes it', async (t) => {
+  t.same(
+    faults(() => parseHag(least, 'g.yaml')),
+    ['g.yaml:1:1: is a gateway config: use it with `bondsocks run`'],
+  )
+  t.same(
+    faults(() => parseGateway('clients: [10.0.0.0/8]\n', 'h.yaml')),
+    ['h.yaml:1:1: is a HAG config: use it with `bondsocks hag`'],
+  )
+})
+
+t.test('files: not there, neither kind, relative secrets', async (t) => {
+  const folder = t.testdir({ 'x.yaml': 'a: 1\n', 'g.yaml': `${least}    username: me\n    password_file: secret\n` })
+  t.same(
+    faults(() => checkConfig(join(folder, 'none.yaml'))),
+    [`${folder}/none.yaml: cannot be read: no such file`],
+  )
+  t.same(
+    faults(() => checkConfig(folder)),
+    [`${folder}: cannot be read: is a folder`],
+  )
+  t.same(
+    faults(() => checkConfig(join(folder, 'x.yaml'))),
+    [`${folder}/x.yaml:1:1: is neither a gateway config (lan, wans, hags) nor a HAG config (listen.address, clients)`],
+  )
+  t.equal(loadGateway(join(folder, 'g.yaml')).hags[0]?.password_file, join(folder, 'secret'))
+})
+
+t.test('the example configs are valid, and with every line in use they name every key', async (t) => {
+  for (const kind of ['gateway', 'hag'] as const) {
+    const file = join(root, `config/${kind}.yaml`)
+    t.equal(checkConfig(file), kind)
+    const all = readFileSync(file, 'utf8').replace(/^( *)# ( *[a-z0-9_]+:( .*)?)$/gm, '$1$2')
+    const config = kind === 'gateway' ? parseGateway(all, file) : parseHag(all, file)
+    const schema = JSON.parse(schemaFile(kind))
+    t.same(Object.keys(config).sort(), Object.keys(schema.properties).sort())
+    if (!('hags' in config)) continue
+    t.same(Object.keys(config.hags[0] as object).sort(), Object.keys(schema.properties.hags.items.properties).sort())
+    t.same(Object.keys(config.wans[0] as object).sort(), Object.keys(schema.properties.wans.items.properties).sort())
+  }
+})
+
+t.test('what the examples show as defaults are the defaults', async (t) => {
+  const noDefault = new Set(['lan', 'wans', 'hags', 'clients', 'bypass', 'allow', 'workers', 'max_connections', 'users_file'])
+  for (const [kind, bare, parse] of [
+    ['gateway', parseGateway(least, 'g'), parseGateway],
+    ['hag', loadHag(join(root, 'config/hag.yaml')), parseHag],
+  ] as const) {
+    const file = join(root, `config/${kind}.yaml`)
+    const shown = parse(readFileSync(file, 'utf8').replace(/^( *)# ( *[a-z0-9_]+:( .*)?)$/gm, '$1$2'), file)
+    for (const [key, value] of Object.entries(shown)) {
+      if (!noDefault.has(key)) t.same(value, bare[key as keyof typeof bare], key)
+    }
+  }
+})
+
+t.test('config/*.schema.json is what the schema says (else: npm run schema)', async (t) => {
+  for (const kind of ['gateway', 'hag'] as const) {
+    t.equal(readFileSync(join(root, `config/${kind}.schema.json`), 'utf8'), schemaFile(kind))
+  }
+})
+
+t.test('secrets', async (t) => {
+  const folder = t.testdir({
+    password: 'open sesame\nrest\n',
+    empty: '\n',
+    users: '# ours\nann:a:b\n\nbob:pw\r\n',
+    wrong: 'ann\n',
+    twice: 'ann:1\nann:2\n',
+    none: '# nobody\n',
+  })
+  const warnings: string[] = []
+  const warn = (message: string) => warnings.push(message)
+  chmodSync(join(folder, 'password'), 0o600)
+  t.equal(readPassword(join(folder, 'password'), warn), 'open sesame')
+  t.same(warnings, [])
+  chmodSync(join(folder, 'users'), 0o644)
+  t.same(
+    [...readUsers(join(folder, 'users'), warn)],
+    [
+      ['ann', 'a:b'],
+      ['bob', 'pw'],
+    ],
+  )
+  t.same(warnings, [`users_file ${folder}/users can be read by others: chmod 600 ${folder}/users`])
+  const long = join(folder, 'long')
+  writeFileSync(long, 'x'.repeat(256))
+  mkdirSync(join(folder, 'dir'))
+  const file = (name: string) => join(folder, name)
+  for (const [name, text] of [
+    ['empty', `password_file ${file('empty')} is empty: its first line must be the password`],
+    ['long', `password_file ${long}: the password is longer than 255 bytes, which RFC 1929 does not allow`],
+    ['missing', `password_file ${file('missing')} cannot be read: no such file`],
+    ['dir', `password_file ${file('dir')} cannot be read: is a folder`],
+  ] as const) {
+    t.same(
+      faults(() => readPassword(file(name), warn)),
+      [text],
+    )
+  }
+  for (const [name, text] of [
+    ['wrong', `users_file ${file('wrong')}, line 1: write name:password`],
+    ['twice', `users_file ${file('twice')}, line 2: the user "ann" is there twice`],
+    ['none', `users_file ${file('none')} has no user: write lines of name:password`],
+  ] as const) {
+    t.same(
+      faults(() => readUsers(file(name), warn)),
+      [text],
+    )
+  }
+})
+
+t.test('defaults of the machine', async (t) => {
+  const limits =
+    'Limit  Soft Limit  Hard Limit  Units\nMax open files            1024                 524288               files\n'
+  t.equal(descriptorLimit(limits), 1024)
+  t.equal(descriptorLimit(limits.replace('1024', 'unlimited')), Number.POSITIVE_INFINITY)
+  t.equal(connectionsFor(1024), 336)
+  t.equal(connectionsFor(64), 16)
+  t.equal(connectionsFor(Number.POSITIVE_INFINITY), 65_536)
+  t.same(engineLimits({ workers: 3, max_connections: 7 }), { workers: 3, maxConnections: 7 })
+  const { workers } = engineLimits({})
+  t.ok(workers >= 1 && workers <= 4)
+})
