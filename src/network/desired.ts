@@ -3,6 +3,7 @@ import type { GatewayConfig, WanConfig } from '../config/schema.js'
 import { type Cidr, type Family, familyOf, isInside, parseCidr } from '../shared/address.js'
 import { BondsocksError } from '../shared/errors.js'
 import { redirectChain } from './kernel/firewall.js'
+import { isOurs } from './kernel/mptcp.js'
 import { routeEntry } from './kernel/route.js'
 import { sourceRule } from './kernel/rule.js'
 import { type Chains, type Desired, type Endpoint, type Entry, type Interface, type Observed, owned } from './state.js'
@@ -30,6 +31,8 @@ export function usableWans(config: GatewayConfig, observed: Observed): UsableWan
   })
 }
 
+const gatewayKey = { 4: 'gateway', 6: 'gateway6' } as const
+
 function pathsOf(wan: WanConfig, observed: Observed): Path[] | { trouble: string } {
   const device = wan.interface
   const found = observed.interfaces.find(({ name }) => name === device)
@@ -45,7 +48,7 @@ function pathsOf(wan: WanConfig, observed: Observed): Path[] | { trouble: string
     return way === undefined ? [] : [{ family, source, ...way }]
   })
   if (paths.length > 0) return paths
-  const key = sources.some(({ family }) => family === 4) ? 'gateway' : 'gateway6'
+  const key = gatewayKey[sources.some(({ family }) => family === 4) ? 4 : 6]
   return { trouble: `interface ${device} has no default route to learn the gateway from: set "${key}" in the config` }
 }
 
@@ -59,7 +62,7 @@ const uniqueLocal = [parseCidr('fc00::/7')].filter((one) => one !== undefined)
 
 function defaultWay(wan: WanConfig, { name, pointToPoint }: Interface, family: Family, { mainRoutes }: Observed) {
   if (pointToPoint) return { gateway: undefined }
-  const configured = family === 4 ? wan.gateway : wan.gateway6
+  const configured = wan[gatewayKey[family]]
   if (configured !== undefined) return { gateway: configured }
   const [learned] = mainRoutes
     .filter((route) => route.family === family && route.device === name && route.destination === 'default')
@@ -67,7 +70,7 @@ function defaultWay(wan: WanConfig, { name, pointToPoint }: Interface, family: F
   return learned && { gateway: learned.gateway }
 }
 
-const linkLocal = 'fe80::/64'
+const isLinkLocal = (destination: string) => destination.startsWith('fe80:')
 
 /** Networks that the kernel reaches directly over a device. */
 function connected({ mainRoutes }: Observed, device: string, family: Family): string[] {
@@ -85,15 +88,15 @@ function routesOf({ config: wan, index, paths }: UsableWan, lan: readonly string
     const own = connected(observed, wan.interface, family)
     const near = own.map((destination) => ({
       ...{ destination, device: wan.interface, table },
-      source: destination === linkLocal ? undefined : source,
+      source: isLinkLocal(destination) ? undefined : source,
     }))
     // Without the LAN's networks an answer from the WAN's address to a LAN client would leave by the WAN.
     const inside = lan.flatMap((device) =>
       connected(observed, device, family)
-        .filter((destination) => destination !== linkLocal)
+        .filter((destination) => !isLinkLocal(destination))
         .map((destination) => ({ destination, device, table })),
     )
-    const onlink = gateway !== undefined && !isInside(gateway, [...networksOf(own), ...networksOf([linkLocal])])
+    const onlink = gateway !== undefined && !isLinkLocal(gateway) && !isInside(gateway, networksOf(own))
     const far = { destination: 'default', gateway, device: wan.interface, source, onlink, table }
     const routes = [...near, ...inside, far]
     const isFirst = ({ destination }: { destination: string }, at: number) =>
@@ -102,70 +105,73 @@ function routesOf({ config: wan, index, paths }: UsableWan, lan: readonly string
   })
 }
 
-/** MPTCP joins subflows of one family only, and there are eight places: no endpoint that no HAG could use. */
-function endpointsOf(wans: readonly UsableWan[], config: GatewayConfig): Endpoint[] {
+/** A connection's subflows are all of the HAG's family, and there are eight places: no endpoint that no HAG could use. */
+function endpointsOf(wans: readonly UsableWan[], config: GatewayConfig, observed: Observed) {
   const families = new Set(config.hags.map(({ address }) => familyOf(address)))
-  return wans.flatMap(({ config: { interface: device }, paths }) =>
-    paths.filter(({ family }) => families.has(family)).map(({ source }) => ({ address: source, device })),
+  const foreign = observed.endpoints.filter((one) => !isOurs(one))
+  const all = wans.flatMap(({ config: wan, paths }) =>
+    paths.filter(({ family }) => families.has(family)).map(({ source }) => ({ address: source, device: wan.interface })),
+  )
+  const isForeign = ({ address }: Endpoint) => foreign.some((one) => one.address === address)
+  const ours = all.filter((one) => !isForeign(one))
+  const places = Math.max(0, owned.count - foreign.length)
+  return {
+    endpoints: ours.slice(0, places),
+    notes: [
+      ...all.filter(isForeign).map(({ address }) => `MPTCP endpoint ${address} is somebody else's and stays as it is`),
+      ...ours.slice(places).map(({ address }) => `no MPTCP endpoint for ${address}: the kernel holds ${owned.count} at most`),
+    ],
+  }
+}
+
+function chainsOf(config: GatewayConfig, observed: Observed): Chains {
+  const lan = config.lan.interfaces
+  return Object.fromEntries(
+    observed.families
+      .filter((family) => observed.chains[family] !== undefined)
+      .map((family) => {
+        // From one LAN to another the gateway is just a router, and no HAG can reach those networks.
+        const near = lan.flatMap((device) => connected(observed, device, family)).filter((network) => !isLinkLocal(network))
+        return [family, redirectChain(family, lan, [...networksOf(near), ...config.bypass], config.listen.port)]
+      }),
   )
 }
 
 /** Throws `WAN_UNUSABLE`. Without `redirect` everything is there but the redirect rules. */
 export function desired(config: GatewayConfig, observed: Observed, { redirect = true } = {}): Desired {
-  const lan = config.lan.interfaces
   const wans = usableWans(config, observed)
-  const endpoints = endpointsOf(wans, config)
-  const chains: Chains = {}
-  for (const family of redirect ? observed.families : []) {
-    // From one LAN to another the gateway is just a router, and no HAG can reach those networks.
-    const kept = [...networksOf(lan.flatMap((device) => connected(observed, device, family))), ...config.bypass]
-    if (observed.chains[family]) chains[family] = redirectChain(family, lan, kept, config.listen.port)
-  }
-  // One more than the extra subflows that a connection needs: one that is about to die may still count.
-  const needed = Math.min(owned.count, wans.length)
+  const { endpoints, notes } = endpointsOf(wans, config, observed)
   const { subflows = 0, saved } = observed
   const former = saved.subflows?.ours === subflows ? saved.subflows.former : subflows
   return {
     rules: wans.flatMap(({ index, paths }) => paths.map(({ family, source }) => sourceRule(family, source, index))),
-    routes: wans.flatMap((wan) => routesOf(wan, lan, observed)),
-    endpoints: endpoints.slice(0, owned.count),
-    subflows: Math.max(former, needed),
-    chains,
+    routes: wans.flatMap((wan) => routesOf(wan, config.lan.interfaces, observed)),
+    endpoints,
+    // One more than the extra subflows that a connection needs: one that is about to die may still count. The kernel's limit is 8.
+    subflows: Math.max(former, wans.length),
+    chains: redirect ? chainsOf(config, observed) : {},
     sysctls: desiredSysctls(config, observed),
     wans: wans.map(({ config: wan, paths }) => ({
       name: wan.name,
       interface: wan.interface,
       ...Object.fromEntries(paths.map(({ family, source }) => [`address${family}`, source])),
     })),
-    notes: [...observed.notes, ...notesOn(config, observed, wans, endpoints)],
+    notes: [...observed.notes, ...notes, ...notesOn(config, observed, wans)],
   }
 }
 
-function notesOn(
-  config: GatewayConfig,
-  observed: Observed,
-  wans: readonly UsableWan[],
-  endpoints: readonly Endpoint[],
-): string[] {
-  const exists = (name: string) => observed.interfaces.some((one) => one.name === name)
-  const foreign = (address: string) =>
-    observed.endpoints.find(
-      (one) => one.address === address && (one.flags.join() !== 'subflow' || one.id < owned.endpointIds.first),
-    )
+function notesOn(config: GatewayConfig, { interfaces }: Observed, wans: readonly UsableWan[]): string[] {
+  const find = (name: string) => interfaces.find((one) => one.name === name)
+  const has = (name: string, family: Family) => find(name)?.addresses.some((one) => one.family === family && one.usable) ?? false
+  const missing = config.lan.interfaces.filter((name) => find(name) === undefined)
   return [
-    ...config.lan.interfaces.filter((name) => !exists(name)).map((name) => `LAN interface ${name} does not exist (yet)`),
-    ...wans
-      .filter(({ config: wan, paths }) => {
-        const { addresses = [] } = observed.interfaces.find(({ name }) => name === wan.interface) ?? {}
-        return !paths.some(({ family }) => family === 6) && addresses.some(({ family, usable }) => family === 6 && usable)
-      })
-      .map(
-        ({ config: wan }) =>
-          `WAN ${wan.name}: IPv6 is not used, because ${wan.interface} has no IPv6 default route and "gateway6" is not set`,
-      ),
-    ...endpoints
-      .filter(({ address }) => foreign(address))
-      .map(({ address }) => `endpoint ${address} is somebody else's (id ${foreign(address)?.id}) and stays as it is`),
-    ...endpoints.slice(owned.count).map(({ address, device }) => `no place left for an MPTCP endpoint ${address} on ${device}`),
+    ...missing.map((name) => `LAN interface ${name} does not exist: what comes in there is redirected once it does`),
+    ...wans.flatMap(({ config: wan, paths }) =>
+      ([4, 6] as const)
+        .filter((family) => has(wan.interface, family) && !paths.some((path) => path.family === family))
+        .map(
+          (family) => `WAN ${wan.name}: no IPv${family}, because there is neither a default route nor "${gatewayKey[family]}"`,
+        ),
+    ),
   ]
 }

@@ -6,7 +6,7 @@ import { parseEndpoints, parseSubflowLimit } from './kernel/mptcp.js'
 import { parseRoutes } from './kernel/route.js'
 import { parseRules } from './kernel/rule.js'
 import type { Kernel } from './kernel.js'
-import { type Chains, type Interface, type Observed, type Saved, textOf } from './state.js'
+import type { Chains, Interface, Observed, Saved } from './state.js'
 
 const sysctls = [
   'net/mptcp/enabled',
@@ -81,8 +81,7 @@ export async function capture(kernel: Kernel, argv: string[], input?: string): P
   const { code, stdout, stderr } = await kernel.run(argv, input)
   if (code === 0) return stdout
   if (code === 127 && argv[0] === 'ip') throw new BondsocksError('NO_IPROUTE2', 'ip is missing: install the package iproute2')
-  const action = input === undefined ? { argv } : { argv, input }
-  throw new BondsocksError('COMMAND_FAILED', `"${textOf(action)}" failed: ${oneLine(stderr || stdout) || `exit code ${code}`}`)
+  throw new BondsocksError('COMMAND_FAILED', `"${argv.join(' ')}" failed: ${oneLine(stderr || stdout) || `exit code ${code}`}`)
 }
 
 const oneLine = (text: string) => text.trim().replace(/\s*\n\s*/g, '; ')

@@ -14,7 +14,7 @@ export const owned = {
    * Handed out from the highest down: the kernel numbers an endpoint without id upwards from the highest id ever given and starts again
    * at 1 after 255, so other people's endpoints stay out of this range while ours hold its top.
    */
-  endpointIds: { first: 248, last: 255 },
+  endpointIds: { lowest: 248, highest: 255 },
   chain: 'BONDSOCKS',
 } as const
 
@@ -136,7 +136,13 @@ export const nothing: Desired = {
   notes: [],
 }
 
-export type Action = { argv: string[]; input?: string } | { sysctl: string; value: string }
+export interface SysctlWrite {
+  /** Path below /proc/sys. */
+  sysctl: string
+  value: string
+}
+
+export type Action = { argv: string[]; input?: string } | SysctlWrite
 
 export interface Step {
   /** The command as a person would type it. */

@@ -1,11 +1,11 @@
 /** MPTCP path manager: endpoints and limits (`ip mptcp`). */
 import { type Endpoint, type KernelEndpoint, owned, type Step, step } from '../state.js'
 
-const { first, last } = owned.endpointIds
+const { lowest, highest } = owned.endpointIds
 
 export const isOurs = ({ id, flags, device }: KernelEndpoint) =>
   // A foreign endpoint without an id of its own may have been numbered into our range; what is none of a WAN's cannot be ours.
-  id >= first && id <= last && flags.join() === 'subflow' && device !== undefined
+  id >= lowest && id <= highest && flags.join() === 'subflow' && device !== undefined
 
 /** Reads `ip -j mptcp endpoint show`: a flag is a key with the value true, present only when set. */
 export function parseEndpoints(json: string): KernelEndpoint[] {
@@ -30,27 +30,22 @@ const addCommand = ({ address, device, id }: Endpoint & { id: number }) => ({
 })
 const deleteCommand = ({ id }: { id: number }) => ({ argv: ['ip', 'mptcp', 'endpoint', 'delete', 'id', String(id)] })
 
-/** Endpoints keep the id that they have. `before` must go first: an address, and the last of eight places, can be held only once. */
-export function diffEndpoints(have: readonly KernelEndpoint[], want: readonly Endpoint[]) {
-  const ours = have.filter(isOurs)
-  const taken = new Set(have.map(({ id }) => id))
-  const stale = ours.filter((one) => !want.some(({ address, device }) => address === one.address && device === one.device))
-  const missing = want.filter(
-    ({ address, device }) =>
-      !have.some((one) => one.address === address && !stale.includes(one) && (!isOurs(one) || one.device === device)),
-  )
+/** Endpoints keep the id that they have. Some must be deleted first: an address, and the last of eight places, can be held only once. */
+export function diffEndpoints(have: readonly KernelEndpoint[], want: readonly Endpoint[]): { add: Step[]; remove: Step[] } {
+  const isSame = (one: Endpoint, other: Endpoint) => one.address === other.address && one.device === other.device
+  const stale = have.filter((one) => isOurs(one) && !want.some((other) => isSame(one, other)))
+  const missing = want.filter((one) => !have.some((other) => isSame(one, other)))
   const isFull = have.length + missing.length > owned.count
-  const before = stale.filter((one) => isFull || missing.some(({ address }) => address === one.address))
-  for (const { id } of before) taken.delete(id)
-  const add: Step[] = []
-  for (const endpoint of missing) {
-    let id: number = last
-    while (id >= first && taken.has(id)) id--
+  const first = stale.filter((one) => isFull || missing.some(({ address }) => address === one.address))
+  const taken = new Set(have.filter((one) => !first.includes(one)).map(({ id }) => id))
+  const add = missing.map((endpoint) => {
+    let id: number = highest
+    while (taken.has(id)) id--
     taken.add(id)
-    add.push(step(addCommand({ ...endpoint, id }), deleteCommand({ id })))
-  }
+    return step(addCommand({ ...endpoint, id }), deleteCommand({ id }))
+  })
   const remove = (one: KernelEndpoint) => step(deleteCommand(one), addCommand(one))
-  return { add: [...before.map(remove), ...add], remove: stale.filter((one) => !before.includes(one)).map(remove) }
+  return { add: [...first.map(remove), ...add], remove: stale.filter((one) => !first.includes(one)).map(remove) }
 }
 
 export function limitStep(from: number, to: number): Step {

@@ -38,6 +38,8 @@ export function routeEntry(family: Family, route: RouteWords): Entry {
 
 interface NextHopJson {
   gateway?: string
+  /** A gateway of the other family (RFC 8950), which we do not learn from. */
+  via?: unknown
   dev?: string
   flags?: string[]
 }
@@ -74,8 +76,8 @@ export function parseRoutes(json: string, family: Family): { ours: Entry[]; main
   const main = routes
     .filter(({ table, type }) => table === undefined && type === undefined)
     .flatMap((route) =>
-      (route.nexthops ?? [route]).flatMap(({ gateway, dev }) =>
-        dev === undefined
+      (route.nexthops ?? [route]).flatMap(({ gateway, dev, via }) =>
+        dev === undefined || via !== undefined
           ? []
           : [
               {

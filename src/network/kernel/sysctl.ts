@@ -1,5 +1,5 @@
 /** Sysctls: what to set, what to keep of the former values, and how to put them back exactly. */
-import { type Action, type Held, type Step, type Sysctls, step } from '../state.js'
+import { type Held, type Step, type Sysctls, type SysctlWrite, step } from '../state.js'
 
 const forwarding = /^net\/ipv([46])\/conf\/[^/]+\/forwarding$/
 const masters = { 4: 'net/ipv4/ip_forward', 6: 'net/ipv6/conf/all/forwarding' }
@@ -20,21 +20,17 @@ export function consequences(path: string, value: string, all: Iterable<string>)
 
 const isMaster = (path: string) => path === masters[4] || path === masters[6]
 
-/** The writes that lead from `from` to the `targets`; what they would change besides is put back too. */
-function writesTo(targets: Sysctls, from: Sysctls): Action[] {
+/** The writes that lead from `from` to the `targets`. What else they change follows them, as it does for an interface that came later. */
+function writesTo(targets: Sysctls, from: Sysctls): SysctlWrite[] {
   const values = new Map(from)
-  const wanted = new Map(targets)
-  const writes: Action[] = []
+  const writes: SysctlWrite[] = []
   const write = (path: string, value: string) => {
     if (values.get(path) === value) return
     writes.push({ sysctl: path, value })
-    for (const [other, changed] of consequences(path, value, values.keys())) {
-      if (!wanted.has(other)) wanted.set(other, values.get(other) ?? changed)
-      values.set(other, changed)
-    }
+    for (const [other, changed] of consequences(path, value, values.keys())) values.set(other, changed)
   }
   for (const [path, value] of targets) if (isMaster(path)) write(path, value)
-  for (const [path, value] of wanted) write(path, value)
+  for (const [path, value] of targets) write(path, value)
   return writes
 }
 
@@ -55,27 +51,24 @@ export function diffSysctls(current: Sysctls, saved: Record<string, Held<string>
   const released = Object.fromEntries(still.filter(([path]) => !covered.has(path)))
 
   const values = new Map(current)
+  /** A step that can be undone exactly: all that it may change is written back. */
+  const change = (path: string, value: string): Step => {
+    const changes = consequences(path, value, values.keys())
+    const before = new Map([...changes.keys()].map((other) => [other, values.get(other) ?? value]))
+    for (const [other, changed] of changes) values.set(other, changed)
+    return step({ sysctl: path, value }, ...writesTo(before, values))
+  }
+
   const set: Step[] = []
   for (const [path, value] of wanted) {
     if (values.get(path) === value) continue
-    const before = new Map(values)
-    for (const [other, ours] of consequences(path, value, current.keys())) {
-      if (before.get(other) === ours) continue
-      held[other] = { former: held[other]?.former ?? before.get(other) ?? ours, ours }
-      values.set(other, ours)
+    // What has this value already is kept too: putting the others back would change it.
+    for (const [other, ours] of consequences(path, value, values.keys())) {
+      held[other] = { former: held[other]?.former ?? values.get(other) ?? ours, ours }
     }
-    const touched = new Map([...before].filter(([other, former]) => values.get(other) !== former))
-    set.push(step({ sysctl: path, value }, ...writesTo(touched, values)))
+    set.push(change(path, value))
   }
-
   const targets = new Map(Object.entries(released).map(([path, { former }]) => [path, former]))
-  const restore = writesTo(targets, values).map((write) => {
-    if (!('sysctl' in write)) return step(write)
-    const former = new Map(values)
-    const changes = consequences(write.sysctl, write.value, values.keys())
-    for (const [path, value] of changes) values.set(path, value)
-    const touched = new Map([...former].filter(([path, value]) => values.get(path) !== value))
-    return step(write, ...writesTo(touched, values))
-  })
+  const restore = writesTo(targets, values).map(({ sysctl, value }) => change(sysctl, value))
   return { set, restore, held, released }
 }
