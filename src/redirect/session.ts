@@ -60,6 +60,7 @@ export class Sessions {
 
     const ways = bypass.has(destination.address) ? upstreams.direct(destination.address) : upstreams.ways(destination.address)
     for (const path of ways) {
+      upstreams.trying(path)
       const outcome = await this.#attempts.open(connection, this.#way(path, destination))
       upstreams.saw(path, outcome)
       if (outcome.type === 'closed') return

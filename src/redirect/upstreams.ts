@@ -55,13 +55,8 @@ export class Upstreams {
     const ready: Path[] = []
     const resting: Path[] = []
     for (const path of this.#paths) {
-      if (path.restsUntil > now) {
-        resting.push(path)
-        continue
-      }
-      // The first connection after the rest tries it again, alone: the others wait for what it finds.
-      if (path.restsUntil !== 0) path.restsUntil = now + restMs
-      ready.push(path)
+      if (path.restsUntil > now) resting.push(path)
+      else ready.push(path)
     }
     return [...ready, ...(this.#options.onHagDown === 'direct' ? this.#direct[family] : resting)]
   }
@@ -69,6 +64,11 @@ export class Upstreams {
   /** Ways around the HAGs, for bypassed destinations. */
   direct(destination: string): readonly Path[] {
     return this.#direct[destination.includes(':') ? 6 : 4]
+  }
+
+  /** To be called before an attempt: the first connection after a rest tries the path alone, others wait for what it finds. */
+  trying(path: Path): void {
+    if (path.hag !== undefined && (path as HagPath).restsUntil !== 0) (path as HagPath).restsUntil = this.#now() + restMs
   }
 
   /** Learns from an attempt over a path that `ways` gave. */

@@ -1,0 +1,212 @@
+/** The engine without sockets: tests play the clients and the far side. It keeps the contract that test/contract checks on both. */
+import type {
+  ConnectionId,
+  Engine,
+  EngineEvent,
+  EngineOptions,
+  EngineStats,
+  Inspection,
+  Listening,
+  ListenOptions,
+  Native,
+  Probe,
+  ProbeResult,
+  Way,
+} from '../../src/native/index.js'
+import type { SocketAddress } from '../../src/shared/address.js'
+
+type Failed = Extract<EngineEvent, { type: 'failed' }>
+export type Answer = 'opened' | 'silence' | Omit<Failed, 'type' | 'connection'>
+
+export interface FarSide {
+  /** What an attempt meets; 'opened' where left out. */
+  answer?(way: Way): Answer
+  probe?(probe: Probe): ProbeResult
+  /** Thrown by `listen`. */
+  listen?(options: ListenOptions): Error | undefined
+}
+
+interface FakeConnection {
+  client: SocketAddress
+  state: 'waiting' | 'opening' | 'relaying'
+  /** Called once when the client learns that it is over. */
+  over?: (how: 'end' | 'reset' | number) => void
+}
+
+export const failure = (stage: Failed['stage'], code: string, reply?: number): Answer => ({
+  stage,
+  failure: { code, errno: 0, syscall: stage === 'connect' ? 'connect' : 'recv' },
+  ...(reply === undefined ? {} : { reply }),
+})
+
+export class FakeEngine implements Engine {
+  readonly opens: { connection: ConnectionId; way: Way }[] = []
+  readonly resets: ConnectionId[] = []
+  readonly refusals: { connection: ConnectionId; reply: number }[] = []
+  readonly authentications: { connection: ConnectionId; accepted: boolean }[] = []
+  readonly listening: ListenOptions[] = []
+  stopped = false
+  closed = false
+  readonly #far: FarSide
+  readonly #onEvents: (events: EngineEvent[]) => void
+  readonly #connections = new Map<ConnectionId, FakeConnection>()
+  #queue: EngineEvent[] = []
+  #last = 0
+
+  constructor(options: Pick<EngineOptions, 'onEvents'>, far: FarSide = {}) {
+    this.#onEvents = options.onEvents
+    this.#far = far
+  }
+
+  // The test's side.
+
+  accept({
+    client = '192.168.1.20',
+    destination = '198.51.100.7',
+    port = 443,
+    local = '192.168.1.1',
+    localPort = 12345,
+  } = {}): ConnectionId {
+    const connection = this.#add(client)
+    const at = { client: { address: client, port: 40_000 }, local: { address: local, port: localPort } }
+    this.#emit({ type: 'accepted', connection, destination: { address: destination, port }, ...at })
+    return connection
+  }
+
+  request(host: string, { client = '10.1.0.2', port = 443 } = {}): ConnectionId {
+    const connection = this.#add(client)
+    const local = { address: '203.0.113.3', port: 1080 }
+    this.#emit({ type: 'request', connection, client: { address: client, port: 40_000 }, local, host, port })
+    return connection
+  }
+
+  credentials(username: string, password: string, { client = '10.1.0.2' } = {}): ConnectionId {
+    const connection = this.#add(client)
+    this.#emit({ type: 'credentials', connection, client: { address: client, port: 40_000 }, username, password })
+    return connection
+  }
+
+  /** The attempt under way gets its answer: for those that met 'silence'. */
+  answer(connection: ConnectionId, answer: Answer): void {
+    const entry = this.#connections.get(connection)
+    if (entry?.state !== 'opening' || answer === 'silence') return
+    entry.state = answer === 'opened' ? 'relaying' : 'waiting'
+    if (answer === 'opened')
+      this.#emit({ type: 'opened', connection, local: { address: '10.1.0.2', port: 50_000 }, protocol: 'mptcp' })
+    else this.#emit({ type: 'failed', connection, ...answer })
+  }
+
+  /** The client goes away: orderly after everything was relayed, or with a RST at any time. */
+  leave(connection: ConnectionId, reason: 'end' | 'client-reset' = 'end'): void {
+    this.#close(connection, reason)
+  }
+
+  onOver(connection: ConnectionId, over: NonNullable<FakeConnection['over']>): void {
+    const entry = this.#connections.get(connection)
+    if (entry !== undefined) entry.over = over
+  }
+
+  // The engine's side.
+
+  listen(options: ListenOptions): Listening {
+    const error = this.#far.listen?.(options)
+    if (error !== undefined) throw error
+    this.listening.push(options)
+    return { address: options.address, port: options.port, protocol: options.kind === 'socks' ? 'mptcp' : 'tcp' }
+  }
+
+  stopListening(): void {
+    this.stopped = true
+  }
+
+  open(connection: ConnectionId, way: Way): void {
+    const entry = this.#connections.get(connection)
+    if (entry === undefined) return
+    if (entry.state !== 'waiting') throw new Error(`open of a connection that is ${entry.state}`)
+    this.opens.push({ connection, way })
+    entry.state = 'opening'
+    this.answer(connection, this.#far.answer?.(way) ?? 'opened')
+  }
+
+  authenticate(connection: ConnectionId, accepted: boolean): void {
+    this.authentications.push({ connection, accepted })
+    if (!accepted) this.#close(connection, 'refused')
+  }
+
+  refuse(connection: ConnectionId, reply: number): void {
+    if (!this.#connections.has(connection)) return
+    this.refusals.push({ connection, reply })
+    this.#close(connection, 'refused', reply)
+  }
+
+  reset(connection: ConnectionId): void {
+    if (!this.#connections.has(connection)) return
+    this.resets.push(connection)
+    this.#close(connection, 'reset')
+  }
+
+  async probe(probe: Probe): Promise<ProbeResult> {
+    const local = { address: probe.bind ?? '10.1.0.2', port: 50_000 }
+    return this.#far.probe?.(probe) ?? { ok: true, local, protocol: 'mptcp', connectMs: 30 }
+  }
+
+  async inspect(): Promise<Inspection[]> {
+    return []
+  }
+
+  stats(): EngineStats {
+    const relaying = [...this.#connections.values()].filter(({ state }) => state === 'relaying').length
+    return { connections: this.#connections.size, relaying, pipesInUse: 0, pipesPooled: 0, bytesParked: 0 }
+  }
+
+  close(): void {
+    this.closed = true
+    this.#connections.clear()
+    this.#queue = []
+  }
+
+  #add(address: string): ConnectionId {
+    const connection = ++this.#last
+    this.#connections.set(connection, { client: { address, port: 40_000 }, state: 'waiting' })
+    return connection
+  }
+
+  #close(connection: ConnectionId, reason: Extract<EngineEvent, { type: 'closed' }>['reason'], reply?: number): void {
+    const entry = this.#connections.get(connection)
+    if (entry === undefined) return
+    this.#connections.delete(connection)
+    entry.over?.(reply ?? (reason === 'end' ? 'end' : 'reset'))
+    this.#emit({ type: 'closed', connection, reason, client: entry.client, sent: 0, received: 0, durationMs: 1 })
+  }
+
+  /** In batches, like the real one. */
+  #emit(event: EngineEvent): void {
+    this.#queue.push(event)
+    if (this.#queue.length > 1) return
+    setImmediate(() => {
+      const batch = this.#queue
+      this.#queue = []
+      if (!this.closed && batch.length > 0) this.#onEvents(batch)
+    })
+  }
+}
+
+/** Stands in for the addon; `engines` are those that were made. */
+export function fakeNative(far: FarSide = {}, unavailable?: string) {
+  const engines: FakeEngine[] = []
+  const native: Pick<Native, 'Engine' | 'mptcpUnavailable'> = {
+    Engine: class extends FakeEngine {
+      constructor(options: EngineOptions) {
+        super(options, far)
+        engines.push(this)
+      }
+    },
+    mptcpUnavailable: () => unavailable,
+  }
+  return { native, engines }
+}
+
+/** Lets everything that is under way in the fake happen. */
+export async function settle(): Promise<void> {
+  for (let round = 0; round < 12; round++) await new Promise((resolve) => setImmediate(resolve))
+}

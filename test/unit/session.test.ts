@@ -1,0 +1,280 @@
+import t from 'tap'
+import type { Way } from '../../src/native/index.js'
+import { Bypass } from '../../src/redirect/policy.js'
+import { Sessions } from '../../src/redirect/session.js'
+import { Upstreams } from '../../src/redirect/upstreams.js'
+import { type Cidr, parseCidr } from '../../src/shared/address.js'
+import type { LogLevel } from '../../src/telemetry/log.js'
+import { FakeEngine, type FarSide, failure, settle } from '../support/fake-engine.js'
+import { memoryLog } from '../support/memory-log.js'
+
+const first = { address: '203.0.113.3', port: 1080, username: 'me', password: 'pw' }
+const second = { address: '203.0.113.4', port: 1080 }
+const wans = [
+  { name: 'dsl', address4: '10.1.0.2' },
+  { name: 'lte', address4: '10.2.0.2' },
+]
+
+function gateway(far: FarSide, options: { onHagDown?: 'direct' | 'reject'; hags?: (typeof second)[]; level?: LogLevel } = {}) {
+  const log = memoryLog(options.level)
+  const clock = { now: 1000 }
+  const engine: FakeEngine = new FakeEngine({ onEvents: (events) => events.map((event) => sessions.handle(event)) }, far)
+  const upstreams = new Upstreams({
+    hags: options.hags ?? [first, second],
+    wans,
+    onHagDown: options.onHagDown ?? 'direct',
+    connectTimeoutMs: 3000,
+    log,
+    now: () => clock.now,
+  })
+  const bypass = new Bypass({ bypass: [parseCidr('192.0.2.0/24') as Cidr] })
+  const isOwn = (address: string) => address === '192.168.1.1' || address === '10.1.0.2'
+  const sessions = new Sessions({ engine, upstreams, bypass, isOwn, connectTimeoutMs: 3000, log })
+  /** `remote via bind` of every attempt since the last call. */
+  const tried = () => engine.opens.splice(0).map(({ way }) => `${way.remote.address} via ${way.bind}`)
+  return { engine, upstreams, log, clock, tried }
+}
+
+const everyWay = [
+  '203.0.113.3 via 10.1.0.2',
+  '203.0.113.3 via 10.2.0.2',
+  '203.0.113.4 via 10.1.0.2',
+  '203.0.113.4 via 10.2.0.2',
+  '198.51.100.7 via 10.1.0.2',
+  '198.51.100.7 via 10.2.0.2',
+]
+const isHag = (way: Way) => way.socks !== undefined
+
+t.test('a connection goes to the first HAG over the first WAN', async (t) => {
+  const { engine, tried } = gateway({})
+  const connection = engine.accept()
+  await settle()
+  t.same(engine.opens, [
+    {
+      connection,
+      way: {
+        protocol: 'mptcp',
+        remote: { address: '203.0.113.3', port: 1080 },
+        bind: '10.1.0.2',
+        connectTimeoutMs: 3000,
+        socks: { host: '198.51.100.7', port: 443, handshake: 'sequential', timeoutMs: 15_000, username: 'me', password: 'pw' },
+      },
+    },
+  ])
+  t.same(tried(), everyWay.slice(0, 1))
+  engine.leave(connection)
+  await settle()
+  t.same(engine.resets, [])
+})
+
+t.test('an IPv6 destination goes through a HAG reached over IPv4, and has no direct way without an IPv6 WAN', async (t) => {
+  const { engine, tried } = gateway({ answer: () => failure('connect', 'ETIMEDOUT') })
+  engine.accept({ destination: '2001:db8::7' })
+  await settle()
+  t.equal(engine.opens[0]?.way.socks?.host, '2001:db8::7')
+  t.same(tried(), everyWay.slice(0, 4))
+  t.equal(engine.resets.length, 1)
+})
+
+t.test('every way in order, then a RST', async (t) => {
+  const { engine, tried } = gateway({ answer: () => failure('connect', 'ETIMEDOUT') })
+  const connection = engine.accept()
+  await settle()
+  t.same(tried(), everyWay)
+  t.same(engine.resets, [connection])
+})
+
+t.test('on_hag_down reject: never direct', async (t) => {
+  const { engine, tried } = gateway({ answer: () => failure('connect', 'ECONNREFUSED') }, { onHagDown: 'reject' })
+  engine.accept()
+  await settle()
+  t.same(tried(), everyWay.slice(0, 4))
+  t.equal(engine.resets.length, 1)
+})
+
+t.test('direct is plain TCP to the destination itself', async (t) => {
+  const { engine } = gateway({ answer: (way) => (isHag(way) ? failure('connect', 'ETIMEDOUT') : 'opened') })
+  engine.accept()
+  await settle()
+  t.same(engine.opens.at(-1)?.way, {
+    protocol: 'tcp',
+    remote: { address: '198.51.100.7', port: 443 },
+    bind: '10.1.0.2',
+    connectTimeoutMs: 3000,
+  })
+  t.same(engine.resets, [])
+})
+
+for (const reply of [3, 4, 5, 6]) {
+  t.test(`reply ${reply} is about the destination: RST, no other way`, async (t) => {
+    const { engine, tried } = gateway({ answer: () => failure('request', 'SOCKS_REPLY', reply) })
+    engine.accept()
+    await settle()
+    t.same(tried(), everyWay.slice(0, 1))
+    t.equal(engine.resets.length, 1)
+  })
+}
+
+for (const reply of [1, 2, 7, 8]) {
+  t.test(`reply ${reply}: the next way`, async (t) => {
+    const { engine, tried } = gateway({
+      answer: (way) => (way.bind === '10.2.0.2' ? 'opened' : failure('request', 'SOCKS_REPLY', reply)),
+    })
+    engine.accept()
+    await settle()
+    t.same(tried(), everyWay.slice(0, 2))
+    engine.accept()
+    await settle()
+    t.same(tried(), everyWay.slice(0, 2), 'and the HAG is not taken for broken')
+  })
+}
+
+t.test('a destination that refuses a direct connection is not asked over the other WAN', async (t) => {
+  const { engine, tried } = gateway({ answer: (way) => failure('connect', isHag(way) ? 'ETIMEDOUT' : 'ECONNREFUSED') })
+  engine.accept()
+  await settle()
+  t.same(tried(), everyWay.slice(0, 5))
+  t.equal(engine.resets.length, 1)
+})
+
+t.test('a HAG that failed rests: direct at once, one try after five seconds, back when it works', async (t) => {
+  let down = true
+  let dslFails = false
+  const fails = (way: Way) => isHag(way) && (down || (dslFails && way.bind === '10.1.0.2'))
+  const { engine, tried, clock, log } = gateway(
+    { answer: (way) => (fails(way) ? failure('connect', 'ETIMEDOUT') : 'opened') },
+    { hags: [second] },
+  )
+  const [hagDsl, hagLte, direct] = everyWay.slice(2)
+  engine.accept()
+  await settle()
+  t.same(tried(), [hagDsl, hagLte, direct])
+  engine.accept()
+  await settle()
+  t.same(tried(), [direct])
+  clock.now += 5001
+  engine.accept()
+  engine.accept()
+  await settle()
+  const retried = tried()
+  t.equal(retried.filter((one) => one === hagDsl).length, 1, 'one of two connections tries DSL again')
+  t.ok(retried.includes(hagLte))
+  t.equal(retried.filter((one) => one === direct).length, 2)
+  down = false
+  clock.now += 5001
+  for (let n = 0; n < 3; n++) {
+    engine.accept()
+    await settle()
+  }
+  t.same(tried(), [hagDsl, hagDsl, hagDsl])
+  dslFails = true
+  engine.accept()
+  await settle()
+  t.same(tried(), [hagDsl, hagLte], 'what was never tried again does not go on resting')
+  t.same(log.lines, [
+    'warn HAG 203.0.113.4:1080 over dsl is unreachable: no answer (ETIMEDOUT)',
+    'warn HAG 203.0.113.4:1080 over lte is unreachable: no answer (ETIMEDOUT)',
+    'info HAG 203.0.113.4:1080 over dsl is reachable',
+    'warn HAG 203.0.113.4:1080 over dsl is unreachable: no answer (ETIMEDOUT)',
+    'info HAG 203.0.113.4:1080 over lte is reachable',
+  ])
+})
+
+t.test('with reject a HAG that failed is tried last, not skipped', async (t) => {
+  const { engine, tried } = gateway(
+    { answer: (way) => (way.remote.address === '203.0.113.3' ? failure('connect', 'ETIMEDOUT') : 'opened') },
+    { onHagDown: 'reject' },
+  )
+  engine.accept()
+  await settle()
+  t.same(tried(), everyWay.slice(0, 3))
+  engine.accept()
+  await settle()
+  t.same(tried(), everyWay.slice(2, 3))
+})
+
+t.test('with reject the only HAG is tried every time', async (t) => {
+  const { engine, tried } = gateway({ answer: () => failure('connect', 'ETIMEDOUT') }, { hags: [second], onHagDown: 'reject' })
+  for (let n = 0; n < 2; n++) {
+    engine.accept()
+    await settle()
+    t.same(tried(), everyWay.slice(2, 4))
+  }
+})
+
+t.test('credentials refused: said once, and the next HAG', async (t) => {
+  const { engine, tried, log } = gateway({
+    answer: (way) => (way.remote.address === '203.0.113.3' ? failure('authentication', 'EACCES') : 'opened'),
+  })
+  engine.accept()
+  await settle()
+  t.same(tried(), everyWay.slice(0, 3))
+  t.same(log.lines, [
+    'warn HAG 203.0.113.3:1080 over dsl refuses the user name or password',
+    'warn HAG 203.0.113.3:1080 over lte refuses the user name or password',
+    'info HAG 203.0.113.4:1080 over dsl is reachable',
+  ])
+  t.notMatch(log.lines.join(), /pw/)
+})
+
+t.test('a loop is refused, and said once per cause', async (t) => {
+  const { engine, tried, log } = gateway({})
+  for (let n = 0; n < 3; n++) {
+    engine.accept({ destination: '192.168.1.1', port: 12_345 })
+    engine.accept({ client: '10.1.0.2', destination: '203.0.113.3', port: 1080 })
+  }
+  await settle()
+  t.equal(engine.resets.length, 6)
+  t.same(tried(), [])
+  t.equal(log.lines.length, 2)
+  t.match(log.lines[0], /^warn refused a connection from 192\.168\.1\.20 to our own listener/)
+  t.match(log.lines[1], /^warn refused a redirect loop/)
+})
+
+t.test('a bypassed destination that arrives nevertheless goes direct', async (t) => {
+  const { engine, tried } = gateway({}, { onHagDown: 'reject' })
+  engine.accept({ destination: '192.0.2.9' })
+  await settle()
+  t.same(tried(), ['192.0.2.9 via 10.1.0.2'])
+})
+
+t.test('a client that goes away while we try', async (t) => {
+  const { engine, tried } = gateway({ answer: () => 'silence' })
+  const connection = engine.accept()
+  await settle()
+  engine.leave(connection, 'client-reset')
+  await settle()
+  t.same(tried(), everyWay.slice(0, 1))
+  t.same(engine.resets, [])
+})
+
+t.test('a client that goes away just when an attempt failed (both events in one batch)', async (t) => {
+  const { engine, tried } = gateway({ answer: () => 'silence' })
+  const connection = engine.accept()
+  await settle()
+  engine.answer(connection, failure('connect', 'ETIMEDOUT'))
+  engine.leave(connection, 'client-reset')
+  await settle()
+  t.same(tried(), everyWay.slice(0, 1), 'no other way is opened for it')
+  t.same(engine.resets, [])
+})
+
+t.test('debug: one line a connection, with what it was', async (t) => {
+  const { engine, log } = gateway({}, { level: 'debug' })
+  const connection = engine.accept()
+  await settle()
+  engine.leave(connection)
+  await settle()
+  t.same(log.debugLines, [
+    {
+      message: 'connection closed',
+      client: '192.168.1.20:40000',
+      destination: '198.51.100.7:443',
+      via: 'HAG 203.0.113.3:1080 over dsl',
+      reason: 'end',
+      sent: 0,
+      received: 0,
+      durationMs: 1,
+    },
+  ])
+})
