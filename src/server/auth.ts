@@ -13,12 +13,15 @@ export class Users {
   readonly #key = randomBytes(32)
   #digests: Map<string, Buffer>
   #version: string
-  #checkedAt = performance.now()
+  readonly #now: () => number
+  #checkedAt: number
 
   /** Throws BondsocksError where the file is missing or faulty. */
-  constructor(file: string, log: Pick<Log, 'info' | 'warn'>) {
+  constructor(file: string, log: Pick<Log, 'info' | 'warn'>, now: () => number = () => performance.now()) {
     this.#file = file
     this.#log = log
+    this.#now = now
+    this.#checkedAt = now()
     this.#version = fileVersion(file)
     this.#digests = this.#read()
   }
@@ -41,7 +44,7 @@ export class Users {
   }
 
   #refresh(): void {
-    const now = performance.now()
+    const now = this.#now()
     if (now - this.#checkedAt < checkFileMs) return
     this.#checkedAt = now
     const version = fileVersion(this.#file)

@@ -20,7 +20,7 @@ const mostAddresses = 8
 export interface DialOptions {
   engine: Engine
   access: Access
-  users?: Users
+  users?: Pick<Users, 'accepts'>
   connectTimeoutMs: number
   log: Log
   /** IP addresses of a name, best first (RFC 6724). Rejects with a system error. */

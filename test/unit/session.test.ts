@@ -145,7 +145,7 @@ t.test('a HAG that failed rests: direct at once, one try after five seconds, bac
     { answer: (way) => (fails(way) ? failure('connect', 'ETIMEDOUT') : 'opened') },
     { hags: [second] },
   )
-  const [hagDsl, hagLte, direct] = everyWay.slice(2)
+  const [hagDsl, hagLte, direct] = everyWay.slice(2) as [string, string, string]
   engine.accept()
   await settle()
   t.same(tried(), [hagDsl, hagLte, direct])

@@ -1,0 +1,69 @@
+import t from 'tap'
+import { Access } from '../../src/server/access.js'
+import { type Cidr, parseCidr } from '../../src/shared/address.js'
+
+const networks = (...texts: string[]) => texts.map((text) => parseCidr(text) as Cidr)
+const own = new Set(['203.0.113.3', '2001:db8::3'])
+const isOwn = (address: string) => own.has(address)
+const strict = new Access({ clients: networks('10.0.0.0/8', '2001:db8:c::/48'), allow: [] }, isOwn)
+
+t.test('clients', async (t) => {
+  for (const address of ['10.1.2.3', '2001:db8:c::9']) t.equal(strict.client(address), true, address)
+  for (const address of ['11.1.2.3', '2001:db8:d::9', '127.0.0.1', '']) t.equal(strict.client(address), false, address)
+})
+
+const refused = [
+  ['unspecified', '0.0.0.0', '0.1.2.3', '::', '0:0:0:0:0:0:0:0'],
+  ['loopback', '127.0.0.1', '127.255.255.254', '::1', '0:0:0:0:0:0:0:1'],
+  [
+    'private',
+    '10.0.0.1',
+    '172.16.0.1',
+    '172.31.255.255',
+    '192.168.1.1',
+    '100.64.0.1',
+    '100.127.255.255',
+    'fc00::1',
+    'fd12:3456::1',
+  ],
+  ['link-local', '169.254.169.254', 'fe80::1', 'febf::1', 'fec0::1'],
+  ['multicast, reserved, broadcast', '224.0.0.1', '239.255.255.250', '240.0.0.1', '255.255.255.255', 'ff02::1', 'ff0e::1'],
+  ['own', '203.0.113.3', '2001:db8::3', '2001:DB8:0:0:0:0:0:3'],
+  ['v4-mapped', '::ffff:127.0.0.1', '::ffff:7f00:1', '::FFFF:10.1.2.3', '::ffff:203.0.113.3'],
+  ['v4-compatible', '::127.0.0.1', '::a00:1'],
+  ['v4-translated', '::ffff:0:127.0.0.1'],
+  ['NAT64', '64:ff9b::127.0.0.1', '64:ff9b::a9fe:a9fe', '64:ff9b::203.0.113.3', '64:ff9b:1::8.8.8.8'],
+  ['6to4', '2002:7f00:1::', '2002:c0a8:101::1', '2002:cb00:7103::1'],
+  ['Teredo', '2001:0:4136:e378:8000:63bf:80ff:fffe', '2001::f5ff:fffe'],
+  ['no IP address', 'localhost', 'fe80::1%eth0', '127.1', '0177.0.0.1', '2130706433', ''],
+] as const
+
+for (const [kind, ...addresses] of refused) {
+  t.test(`refused: ${kind}`, async (t) => {
+    for (const address of addresses) t.equal(strict.destination(address), false, address)
+  })
+}
+
+t.test('the Internet, and the documentation networks that labs use, are allowed', async (t) => {
+  const allowed = [
+    '8.8.8.8',
+    '203.0.113.7',
+    '198.51.100.7',
+    '192.0.2.1',
+    '172.32.0.1',
+    '100.128.0.1',
+    '11.0.0.1',
+    '223.255.255.255',
+  ]
+  const six = ['2606:4700::1111', '2001:db8::7', '::ffff:8.8.8.8', '64:ff9b::808:808', '2002:808:808::1']
+  for (const address of [...allowed, ...six]) t.equal(strict.destination(address), true, address)
+})
+
+t.test('what the config allows is allowed, and nothing beside it', async (t) => {
+  const access = new Access({ clients: [], allow: networks('10.20.0.0/16', '203.0.113.3', '::1') }, isOwn)
+  for (const address of ['10.20.1.1', '203.0.113.3', '::1', '::ffff:10.20.1.1', '64:ff9b::10.20.1.1']) {
+    t.equal(access.destination(address), true, address)
+  }
+  for (const address of ['10.21.1.1', '127.0.0.1', '::ffff:10.21.1.1', '2001:db8::3'])
+    t.equal(access.destination(address), false, address)
+})

@@ -1,0 +1,163 @@
+import t from 'tap'
+import { Access } from '../../src/server/access.js'
+import { Dialer, interleave, replyFor } from '../../src/server/dial.js'
+import { type Cidr, parseCidr } from '../../src/shared/address.js'
+import type { LogLevel } from '../../src/telemetry/log.js'
+import { FakeEngine, type FarSide, failure, settle } from '../support/fake-engine.js'
+import { memoryLog } from '../support/memory-log.js'
+
+const names: Record<string, string[]> = {
+  'one.example': ['198.51.100.7'],
+  'both.example': ['2001:db8::7', '2001:db8::8', '198.51.100.7'],
+  'rebind.example': ['127.0.0.1', '198.51.100.7', '::1', '10.0.0.1'],
+  'inside.example': ['127.0.0.1', '192.168.0.1'],
+}
+
+function hag(
+  far: FarSide,
+  options: { users?: Record<string, string>; level?: LogLevel; resolve?: (name: string) => Promise<string[]> } = {},
+) {
+  const log = memoryLog(options.level)
+  const engine: FakeEngine = new FakeEngine({ onEvents: (events) => events.map((event) => dialer.handle(event)) }, far)
+  const rules = { clients: [parseCidr('10.0.0.0/8') as Cidr], allow: [] }
+  const dialer = new Dialer({
+    engine,
+    access: new Access(rules, (address) => address === '203.0.113.3'),
+    connectTimeoutMs: 10_000,
+    log,
+    ...(options.users === undefined ? {} : { users: { accepts: (name, password) => options.users?.[name] === password } }),
+    resolve:
+      options.resolve ??
+      (async (name) => {
+        const found = names[name]
+        if (found === undefined) throw Object.assign(new Error('not found'), { code: 'ENOTFOUND' })
+        return found
+      }),
+  })
+  return { engine, log, tried: () => engine.opens.map(({ way }) => way.remote.address) }
+}
+
+t.test('an allowed destination is opened with plain TCP', async (t) => {
+  const { engine } = hag({})
+  const connection = engine.request('198.51.100.7')
+  await settle()
+  t.equal(engine.opens.length, 1)
+  const { way } = engine.opens[0] as (typeof engine.opens)[0]
+  t.match(way, { protocol: 'tcp', remote: { address: '198.51.100.7', port: 443 } })
+  t.ok(way.connectTimeoutMs > 9000 && way.connectTimeoutMs <= 10_000)
+  t.same(engine.refusals, [])
+  engine.leave(connection)
+})
+
+t.test('what is refused, without an attempt', async (t) => {
+  for (const [host, reply] of [
+    ['127.0.0.1', 2],
+    ['203.0.113.3', 2],
+    ['::ffff:10.0.0.1', 2],
+    ['inside.example', 2],
+    ['nowhere.example', 4],
+  ] as const) {
+    const { engine, tried } = hag({})
+    engine.request(host)
+    await settle()
+    t.same(tried(), [], host)
+    t.match(engine.refusals, [{ reply }], host)
+  }
+})
+
+t.test('a client that is not listed gets reply 2, and its credentials are refused unseen', async (t) => {
+  const { engine, tried } = hag({}, { users: { ann: 'pw' } })
+  engine.request('198.51.100.7', { client: '11.0.0.1' })
+  engine.credentials('ann', 'pw', { client: '11.0.0.1' })
+  await settle()
+  t.same(tried(), [])
+  t.match(engine.refusals, [{ reply: 2 }])
+  t.match(engine.authentications, [{ accepted: false }])
+})
+
+t.test('credentials', async (t) => {
+  const { engine, log } = hag({}, { users: { ann: 'sesame' }, level: 'debug' })
+  engine.credentials('ann', 'sesame')
+  engine.credentials('ann', 'wrong-one')
+  await settle()
+  t.match(engine.authentications, [{ accepted: true }, { accepted: false }])
+  t.notMatch(JSON.stringify([log.lines, log.debugLines]), /sesame|wrong-one/)
+})
+
+t.test('every address of a name is checked, the bad ones are left out', async (t) => {
+  const { engine, tried } = hag({ answer: () => failure('connect', 'ETIMEDOUT') })
+  engine.request('rebind.example')
+  await settle()
+  t.same(tried(), ['198.51.100.7'])
+})
+
+t.test('the addresses of a name in turn, the families alternating', async (t) => {
+  const { engine, tried } = hag({
+    answer: (way) => (way.remote.address === '2001:db8::8' ? 'opened' : failure('connect', 'ENETUNREACH')),
+  })
+  engine.request('both.example')
+  await settle()
+  t.same(tried(), ['2001:db8::7', '198.51.100.7', '2001:db8::8'])
+  t.same(engine.refusals, [])
+  const [first, second] = engine.opens.map(({ way }) => way.connectTimeoutMs)
+  t.ok((first as number) <= 3334 && (second as number) <= 5000, 'the time is shared out')
+})
+
+t.test('of several answers the most telling one', async (t) => {
+  const { engine } = hag({
+    answer: (way) => failure('connect', way.remote.address === '198.51.100.7' ? 'ECONNREFUSED' : 'ENETUNREACH'),
+  })
+  engine.request('both.example')
+  await settle()
+  t.match(engine.refusals, [{ reply: 5 }])
+})
+
+t.test('the reply tells the truth', async (t) => {
+  const replies: [string, number][] = [
+    ['ECONNREFUSED', 5],
+    ['ENETUNREACH', 3],
+    ['EHOSTUNREACH', 4],
+    ['ETIMEDOUT', 4],
+    ['EACCES', 2],
+    ['EPERM', 2],
+    ['EADDRNOTAVAIL', 1],
+    ['EMFILE', 1],
+  ]
+  for (const [code, reply] of replies) {
+    t.equal(replyFor({ code, errno: 0, syscall: 'connect' }), reply, code)
+    const { engine } = hag({ answer: () => failure('connect', code) })
+    engine.request('198.51.100.7')
+    await settle()
+    t.match(engine.refusals, [{ reply }], code)
+  }
+})
+
+t.test('a client that goes away while its name is resolved', async (t) => {
+  let answer: (addresses: string[]) => void = () => undefined
+  const { engine, tried } = hag({}, { resolve: () => new Promise((resolve) => (answer = resolve)) })
+  const connection = engine.request('slow.example')
+  await settle()
+  engine.leave(connection, 'client-reset')
+  await settle()
+  answer(['198.51.100.7'])
+  await settle()
+  t.same(tried(), [])
+  t.same(engine.refusals, [])
+})
+
+t.test('debug: one line a connection', async (t) => {
+  const { engine, log } = hag({}, { level: 'debug' })
+  const connection = engine.request('one.example')
+  await settle()
+  engine.leave(connection)
+  await settle()
+  t.match(log.debugLines, [
+    { message: 'connection closed', client: '10.1.0.2:40000', destination: '198.51.100.7:443', reason: 'end' },
+  ])
+})
+
+t.test('interleave', async (t) => {
+  t.same(interleave(['a:', 'b:', '1', '2', '3']), ['a:', '1', 'b:', '2', '3'])
+  t.same(interleave(['1', 'a:', '2']), ['1', 'a:', '2'])
+  t.same(interleave([]), [])
+})
