@@ -25,7 +25,10 @@ export function loadHag(file: string): HagConfig {
 
 /** Checks a config of either kind and tells which it is. */
 export function checkConfig(file: string): ConfigKind {
-  const text = read(file)
+  return checkText(read(file), file)
+}
+
+export function checkText(text: string, file: string): ConfigKind {
   const source = new Source(text, file)
   const kind = source.kind()
   if (kind === undefined) {

@@ -1,0 +1,85 @@
+import fc from 'fast-check'
+import t from 'tap'
+import { Bypass, refusal } from '../../src/redirect/policy.js'
+import { Sessions } from '../../src/redirect/session.js'
+import { Upstreams } from '../../src/redirect/upstreams.js'
+import { type Cidr, familyOf, isInside, parseCidr } from '../../src/shared/address.js'
+import { type Answer, FakeEngine, failure, settle } from '../support/fake-engine.js'
+import { memoryLog } from '../support/memory-log.js'
+
+const wans = [
+  { name: 'dsl', address4: '10.1.0.2', address6: '2001:db8:1::2' },
+  { name: 'lte', address4: '10.2.0.2' },
+]
+const own = ['192.168.1.1', '10.1.0.2', '10.2.0.2', '2001:db8:1::2']
+const hags = [
+  { address: '203.0.113.3', port: 1080 },
+  { address: '2001:db8::4', port: 1080 },
+]
+const bypassed = ['192.0.2.0/24', '2001:db8:b::/48'].map((text) => parseCidr(text) as Cidr)
+
+const address = fc.oneof(
+  fc.constantFrom(...own, ...hags.map((hag) => hag.address), '192.0.2.9', '2001:db8:b::9', '192.168.1.20'),
+  fc.ipV4(),
+  fc.ipV6().map((text) => (familyOf(text) === undefined ? '2001:db8::1' : text)),
+)
+const port = fc.oneof(fc.constantFrom(12_345, 1080, 443), fc.integer({ min: 1, max: 65_535 }))
+const answer = fc.constantFrom<Answer[]>(
+  'opened',
+  failure('connect', 'ETIMEDOUT'),
+  failure('connect', 'ECONNREFUSED'),
+  failure('greeting', 'EPROTO'),
+  failure('authentication', 'EACCES'),
+  failure('request', 'ETIMEDOUT'),
+  ...[1, 2, 3, 4, 5, 6, 7, 8].map((reply) => failure('request', 'SOCKS_REPLY', reply)),
+)
+const connection = fc.record({ client: address, destination: address, port })
+
+t.test('no loop, no bypassed destination through a HAG, and every connection ends relayed or reset', async (t) => {
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(connection, { minLength: 1, maxLength: 4 }),
+      fc.array(answer, { minLength: 1, maxLength: 8 }),
+      fc.constantFrom<('direct' | 'reject')[]>('direct', 'reject'),
+      async (connections, answers, onHagDown) => {
+        let next = 0
+        const far = { answer: () => answers[next++ % answers.length] as Answer }
+        const engine: FakeEngine = new FakeEngine({ onEvents: (events) => events.map((event) => sessions.handle(event)) }, far)
+        const log = memoryLog()
+        const upstreams = new Upstreams({ hags, wans, onHagDown, connectTimeoutMs: 3000, log })
+        const isOwn = (text: string) => own.includes(text)
+        const sessions = new Sessions({
+          engine,
+          upstreams,
+          bypass: new Bypass({ bypass: bypassed }),
+          isOwn,
+          connectTimeoutMs: 3000,
+          log,
+        })
+        const made = connections.map((one) => ({ ...one, id: engine.accept(one) }))
+        await settle()
+        for (const { id, client, destination, port } of made) {
+          const ways = engine.opens.filter(({ connection }) => connection === id).map(({ way }) => way)
+          // What we open has one of our own addresses as source; if it came back to us, it must be refused.
+          for (const way of ways) {
+            const client = { address: way.bind as string, port: 50_000 }
+            const back = { client, destination: way.remote, local: { address: '192.168.1.1', port: 12_345 } }
+            t.ok(refusal(back, isOwn), 'refused when it comes back')
+            t.equal(familyOf(way.bind as string), familyOf(way.remote.address), 'source of the family of the far end')
+          }
+          if (isOwn(client) || (isOwn(destination) && port === 12_345)) t.same(ways, [], 'never opened')
+          if (isInside(destination, bypassed)) t.ok(ways.every(({ socks }) => socks === undefined))
+          if (onHagDown === 'reject' && !isInside(destination, bypassed)) t.ok(ways.every(({ socks }) => socks !== undefined))
+          t.equal(
+            new Set(ways.map((way) => `${way.remote.address} ${way.bind} ${way.socks === undefined}`)).size,
+            ways.length,
+            'no way twice',
+          )
+        }
+        const { connections: open, relaying } = engine.stats()
+        t.equal(open, relaying, 'nobody is left waiting')
+      },
+    ),
+    { numRuns: 150 },
+  )
+})

@@ -1,0 +1,218 @@
+import t from 'tap'
+import { parseGateway } from '../../src/config/load.js'
+import { runGateway } from '../../src/gateway.js'
+import type { Plan } from '../../src/network/state.js'
+import { BondsocksError } from '../../src/shared/errors.js'
+import { type FarSide, fakeNative, settle } from '../support/fake-engine.js'
+import { memoryLog } from '../support/memory-log.js'
+
+const text = `lan: {interfaces: [br0]}
+wans:
+  - {name: dsl, interface: dsl}
+  - {name: lte, interface: lte}
+hags:
+  - {address: 203.0.113.3}
+`
+const wans = [
+  { name: 'dsl', interface: 'dsl', address4: '10.1.0.2' },
+  { name: 'lte', interface: 'lte', address4: '10.2.0.2' },
+]
+
+function start(far: FarSide = {}, options: { more?: string; apply?: () => Promise<Plan>; mptcp?: string } = {}) {
+  const { native, engines } = fakeNative(far, options.mptcp)
+  const stop = new AbortController()
+  const hurry = new AbortController()
+  /** What happened on the machine, in order. */
+  const deeds: string[] = []
+  const log = memoryLog()
+  const network = {
+    async apply(_config: unknown, { redirect = true } = {}): Promise<Plan> {
+      deeds.push(redirect ? 'apply' : 'apply without redirect')
+      return options.apply?.() ?? { steps: [], wans, notes: ['a note'] }
+    },
+    async remove() {
+      deeds.push('remove')
+    },
+  }
+  const signals = { stop: stop.signal, hurry: hurry.signal, dispose: () => deeds.push('dispose') }
+  const config = parseGateway(`${text}${options.more ?? ''}`, 'g.yaml')
+  const ended = runGateway(config, { native, network, log, signals, isOwn: () => false }).then(
+    () => undefined,
+    (error: BondsocksError) => error,
+  )
+  return { engines, stop, hurry, deeds, log, ended }
+}
+
+const unreachable = { ok: false, stage: 'connect', failure: { code: 'ETIMEDOUT', errno: 110, syscall: 'connect' } } as const
+const refused = { ok: false, stage: 'authentication', failure: { code: 'EACCES', errno: 13, syscall: 'recv' } } as const
+
+t.test('start, serve, stop', async (t) => {
+  const { engines, stop, deeds, log, ended } = start()
+  await settle()
+  const engine = engines[0]
+  t.same(engine?.listening, [
+    { kind: 'redirect', address: '0.0.0.0', port: 12345 },
+    { kind: 'redirect', address: '::', port: 12345 },
+  ])
+  t.same(deeds, ['apply'])
+  engine?.accept()
+  await settle()
+  t.equal(engine?.opens.length, 1)
+  stop.abort()
+  await settle()
+  t.same(deeds, ['apply', 'apply without redirect'])
+  t.equal(engine?.stopped, true)
+  t.equal(engine?.closed, false, 'the connection may end')
+  engine?.leave(1)
+  t.equal(await ended, undefined)
+  t.equal(engine?.closed, true)
+  t.same(deeds, ['apply', 'apply without redirect', 'remove', 'dispose'])
+  t.same(log.lines, [
+    'info listening',
+    'warn a note',
+    'info network is set up',
+    'info HAG 203.0.113.3:1080 over dsl is reachable',
+    'info HAG 203.0.113.3:1080 over lte is reachable',
+    'info gateway runs',
+    'info stopping: connections may end',
+    'info network is as before',
+  ])
+})
+
+t.test('a second signal aborts what is left', async (t) => {
+  const { engines, stop, hurry, log, ended } = start({}, { more: 'drain_seconds: 600\n' })
+  await settle()
+  engines[0]?.accept()
+  await settle()
+  stop.abort()
+  await settle()
+  hurry.abort()
+  t.equal(await ended, undefined)
+  t.ok(log.lines.includes('warn 1 connections aborted'))
+})
+
+t.test('drain_seconds ends the wait', async (t) => {
+  const { engines, stop, ended } = start({}, { more: 'drain_seconds: 0.1\n' })
+  await settle()
+  engines[0]?.accept()
+  await settle()
+  stop.abort()
+  t.equal(await ended, undefined)
+  t.equal(engines[0]?.closed, true)
+})
+
+const failing: [string, FarSide, Parameters<typeof start>[1], 1 | 2, string, string[]][] = [
+  [
+    'port taken: the machine is not touched',
+    { listen: () => Object.assign(new Error('x'), { code: 'EADDRINUSE' }) },
+    {},
+    1,
+    "port 12345 is taken by another program: `ss -ltnp 'sport = :12345'` shows it; stop it, or choose another listen.port",
+    ['dispose'],
+  ],
+  [
+    'no MPTCP in the kernel: the machine is not touched',
+    {},
+    { mptcp: 'EPROTONOSUPPORT' },
+    1,
+    'this kernel has no MPTCP (EPROTONOSUPPORT): use Linux 5.6 or later with CONFIG_MPTCP; 5.15 or later is better',
+    ['dispose'],
+  ],
+  [
+    'network set-up fails: what was there stays',
+    {},
+    { apply: () => Promise.reject(new BondsocksError('WAN_UNUSABLE', 'WAN dsl has no address')) },
+    1,
+    'WAN dsl has no address',
+    ['apply', 'dispose'],
+  ],
+  [
+    'no HAG and on_hag_down reject',
+    { probe: () => unreachable },
+    { more: 'on_hag_down: reject\n' },
+    1,
+    'no HAG can be reached: HAG 203.0.113.3:1080 over dsl is unreachable: no answer (ETIMEDOUT); ' +
+      'HAG 203.0.113.3:1080 over lte is unreachable: no answer (ETIMEDOUT)',
+    ['apply', 'remove', 'dispose'],
+  ],
+  [
+    'wrong password',
+    { probe: () => refused },
+    {},
+    2,
+    'no HAG takes our credentials: HAG 203.0.113.3:1080 over dsl asks for a user name and password; ' +
+      'HAG 203.0.113.3:1080 over lte asks for a user name and password',
+    ['apply', 'remove', 'dispose'],
+  ],
+  [
+    'password file missing',
+    {},
+    { more: '    username: me\n    password_file: /nonexistent/secret\n' },
+    2,
+    'password_file /nonexistent/secret cannot be read: no such file',
+    ['dispose'],
+  ],
+]
+
+for (const [name, far, options, exitCode, message, deedsExpected] of failing) {
+  t.test(name, async (t) => {
+    const more = options?.more ?? ''
+    const { engines, deeds, ended } = start(
+      far,
+      more.startsWith('    ') ? { more: `  - address: 203.0.113.4\n${more}` } : options,
+    )
+    const error = await ended
+    t.type(error, BondsocksError)
+    t.equal(error?.message, message)
+    t.equal(error?.exitCode, exitCode)
+    t.same(deeds, deedsExpected)
+    t.equal(engines[0]?.closed ?? true, true)
+  })
+}
+
+t.test('no HAG and on_hag_down direct: says so once and runs', async (t) => {
+  const { engines, stop, log, ended } = start({
+    probe: () => unreachable,
+  })
+  await settle()
+  t.equal(log.lines.filter((line) => line === 'warn no HAG can be reached: connections go direct, without bonding').length, 1)
+  engines[0]?.accept()
+  await settle()
+  t.equal(engines[0]?.opens[0]?.way.remote.address, '198.51.100.7')
+  engines[0]?.leave(1)
+  stop.abort()
+  t.equal(await ended, undefined)
+})
+
+t.test('one WAN on which the HAG answers is enough', async (t) => {
+  const { stop, log, ended } = start(
+    {
+      probe: ({ bind = '' }) =>
+        bind === '10.1.0.2' ? unreachable : { ok: true, local: { address: bind, port: 1 }, protocol: 'tcp', connectMs: 1 },
+    },
+    { more: 'on_hag_down: reject\n' },
+  )
+  await settle()
+  t.ok(log.lines.includes('warn HAG 203.0.113.3:1080 over dsl is unreachable: no answer (ETIMEDOUT)'))
+  t.ok(log.lines.includes('info HAG 203.0.113.3:1080 over lte is reachable, but only with plain TCP: no bonding'))
+  stop.abort()
+  t.equal(await ended, undefined)
+})
+
+t.test('a machine without IPv6', async (t) => {
+  const listen = ({ address }: { address: string }) =>
+    address === '::' ? Object.assign(new Error('x'), { code: 'EAFNOSUPPORT' }) : undefined
+  const { stop, log, ended } = start({ listen })
+  await settle()
+  t.equal(log.lines[0], 'info listening, without IPv6: this machine has none')
+  stop.abort()
+  t.equal(await ended, undefined)
+})
+
+t.test('a signal during the set-up undoes it', async (t) => {
+  const { stop, deeds, ended } = start({ probe: () => unreachable })
+  stop.abort()
+  t.equal(await ended, undefined)
+  t.equal(deeds.at(-1), 'dispose')
+  t.equal(deeds.filter((deed) => deed === 'apply').length, deeds.filter((deed) => deed === 'remove').length)
+})

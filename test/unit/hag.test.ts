@@ -1,0 +1,56 @@
+import t from 'tap'
+import { parseHag } from '../../src/config/load.js'
+import { runHag } from '../../src/hag.js'
+import { type FarSide, fakeNative, settle } from '../support/fake-engine.js'
+import { memoryLog } from '../support/memory-log.js'
+
+function start(far: FarSide = {}, more = '', mptcp?: string) {
+  const { native, engines } = fakeNative(far, mptcp)
+  const stop = new AbortController()
+  const log = memoryLog()
+  const signals = { stop: stop.signal, hurry: new AbortController().signal, dispose: () => undefined }
+  const config = parseHag(`listen: {address: 203.0.113.3}\nclients: [10.0.0.0/8]\n${more}`, 'h.yaml')
+  const ended = runHag(config, { native, log, signals }).then(
+    () => undefined,
+    (error: Error) => error,
+  )
+  return { engines, stop, log, ended }
+}
+
+t.test('listens, serves, stops', async (t) => {
+  const { engines, stop, log, ended } = start()
+  await settle()
+  const engine = engines[0]
+  t.same(engine?.listening, [{ kind: 'socks', address: '203.0.113.3', port: 1080, authentication: false }])
+  engine?.request('198.51.100.7')
+  engine?.request('127.0.0.1')
+  await settle()
+  t.equal(engine?.opens.length, 1)
+  t.match(engine?.refusals, [{ connection: 2, reply: 2 }])
+  stop.abort()
+  await settle()
+  t.equal(engine?.stopped, true)
+  engine?.leave(1)
+  t.equal(await ended, undefined)
+  t.equal(engine?.closed, true)
+  t.same(log.lines, ['info HAG listens', 'info stopping: connections may end', 'info stopped'])
+})
+
+t.test('a users_file that is not there', async (t) => {
+  const { engines, ended } = start({}, 'users_file: /nonexistent/users\n')
+  t.match(await ended, { message: 'users_file /nonexistent/users cannot be read: no such file', exitCode: 2 })
+  t.same(engines, [])
+})
+
+t.test('what listening may fail with', async (t) => {
+  for (const [code, message] of [
+    ['EADDRINUSE', /^port 1080 is taken by another program/],
+    ['EADDRNOTAVAIL', /^203\.0\.113\.3 is no address of this machine: choose another listen\.address$/],
+    ['EACCES', /^port 1080 is not allowed: run as root, or choose a listen\.port above 1023$/],
+    ['ENOBUFS', /^cannot listen on 203\.0\.113\.3 port 1080: ENOBUFS$/],
+  ] as const) {
+    const { engines, ended } = start({ listen: () => Object.assign(new Error('x'), { code }) })
+    t.match(await ended, { message, exitCode: 1 })
+    t.equal(engines[0]?.closed, true)
+  }
+})
