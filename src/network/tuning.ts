@@ -13,10 +13,11 @@ export function desiredSysctls(config: GatewayConfig, { sysctls, saved, interfac
   const want = (path: string, value: string) => {
     if (sysctls.has(path)) wanted.set(path, value)
   }
-  /** The value before we changed it. */
-  const former = (path: string) => {
-    const held = saved.sysctls[path]
-    return held !== undefined && held.ours === sysctls.get(path) ? held.former : sysctls.get(path)
+  const held = (path: string) => (saved.sysctls[path]?.ours === sysctls.get(path) ? saved.sysctls[path] : undefined)
+  /** The value before we changed it; an interface that came later would have got the default's. */
+  const former = (name: string, key: string) => {
+    const path = `net/ipv6/conf/${name}/${key}`
+    return (held(path) ?? held(`net/ipv6/conf/default/${key}`))?.former ?? sysctls.get(path)
   }
 
   want('net/mptcp/enabled', '1')
@@ -40,7 +41,7 @@ export function desiredSysctls(config: GatewayConfig, { sysctls, saved, interfac
   // A router ignores router advertisements, and forgets routes learned from them, unless accept_ra is 2: so that comes first.
   const advertised = mainRoutes.filter((route) => route.advertised).map(({ device }) => device)
   for (const name of new Set([...config.wans.map((wan) => wan.interface), ...advertised])) {
-    const listens = former(`net/ipv6/conf/${name}/accept_ra`) === '1' && former(`net/ipv6/conf/${name}/forwarding`) === '0'
+    const listens = former(name, 'accept_ra') === '1' && former(name, 'forwarding') === '0'
     if (listens) want(`net/ipv6/conf/${name}/accept_ra`, '2')
   }
   want('net/ipv6/conf/all/forwarding', '1')

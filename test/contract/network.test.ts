@@ -1,0 +1,230 @@
+/** The same promises on the model and on the real kernel, with both flavours of iptables. */
+import { execFileSync } from 'node:child_process'
+import t from 'tap'
+import { Network } from '../../src/network/network.js'
+import { observe } from '../../src/network/observe.js'
+import { needsRoot, type Scope } from '../support/namespaces.js'
+import { addForeign, failing, fakeWorld, furnish, gateway, netnsWorld, snapshot, type World } from '../support/network-world.js'
+
+function lacks(program: string): string | false {
+  try {
+    execFileSync('sh', ['-c', `command -v ${program}`])
+    return false
+  } catch {
+    return `${program} is not installed`
+  }
+}
+
+/** `stride`: every how many steps one is made to fail; the model takes them all. */
+const worlds: [name: string, make: (scope: Scope) => Promise<World>, stride: number, skip: string | false][] = [
+  ['model', async () => fakeWorld(), 1, false],
+  ['kernel, iptables-nft', (scope) => netnsWorld(scope, 'nft'), 4, needsRoot || lacks('iptables-nft')],
+  ['kernel, iptables-legacy', (scope) => netnsWorld(scope, 'legacy'), 8, needsRoot || lacks('iptables-legacy')],
+]
+
+const texts = (steps: { text: string }[]) => steps.map(({ text }) => text)
+
+for (const [name, make, stride, skip] of worlds) {
+  t.test(name, { skip }, async (t) => {
+    const world = async (scope: Scope) => {
+      const made = await make(scope)
+      await furnish(made)
+      await addForeign(made.kernel)
+      return { ...made, network: new Network(made.kernel), before: await snapshot(made.kernel) }
+    }
+
+    t.test('plan changes nothing, apply does what plan said, a second apply nothing, remove undoes it', async (t) => {
+      const { kernel, network, before } = await world(t)
+      const plan = await network.plan(gateway())
+      t.match(texts(plan.steps), ['sysctl -w net.mptcp.blackhole_timeout=0'])
+      t.same(await snapshot(kernel), before)
+      t.equal(kernel.state, undefined)
+
+      t.same(await network.apply(gateway()), plan)
+      t.same(texts((await network.apply(gateway())).steps), [])
+      t.same(texts((await network.plan(gateway())).steps), [])
+
+      const removed = texts(await network.remove())
+      t.match(removed[0], /^iptables-restore .*-X BONDSOCKS/s, 'the redirect goes first')
+      t.same(await snapshot(kernel), before)
+      t.equal(kernel.state, undefined)
+      t.same(await network.remove(), [])
+    })
+
+    t.test('without redirect only the redirect goes', async (t) => {
+      const { network } = await world(t)
+      await network.apply(gateway())
+      const steps = texts((await network.apply(gateway(), { redirect: false })).steps)
+      t.equal(steps.length, 2)
+      t.ok(steps.every((text) => /^ip6?tables-restore/.test(text)))
+      t.same(texts((await network.plan(gateway(), { redirect: false })).steps), [])
+    })
+
+    t.test('a new address: the new path before the end of the old one, and the other WAN is not touched', async (t) => {
+      const { addAddress, removeAddress, network, kernel, before } = await world(t)
+      await network.apply(gateway())
+      await removeAddress('lte', '10.2.0.2/24')
+      await addAddress('lte', '10.2.0.77/24')
+      t.same(texts((await network.apply(gateway())).steps), [
+        'ip route add 10.2.0.0/24 dev lte scope link src 10.2.0.77 table 5801',
+        'ip route add default via 10.2.0.1 dev lte src 10.2.0.77 table 5801',
+        'ip rule add from 10.2.0.77 lookup 5801 pref 5801',
+        'ip mptcp endpoint add 10.2.0.77 dev lte id 253 subflow',
+        'ip mptcp endpoint delete id 254',
+        'ip rule del from 10.2.0.2 lookup 5801 pref 5801',
+      ])
+      t.same(texts((await network.plan(gateway())).steps), [])
+      await network.remove()
+      await removeAddress('lte', '10.2.0.77/24')
+      await addAddress('lte', '10.2.0.2/24')
+      t.same(await snapshot(kernel), before)
+    })
+
+    t.test('another gateway: the route is replaced in one step', async (t) => {
+      const { network } = await world(t)
+      await network.apply(gateway())
+      const moved = gateway({
+        wans: [
+          { name: 'dsl', interface: 'dsl', gateway: '10.1.0.254' },
+          { name: 'lte', interface: 'lte', gateway: '10.2.0.1' },
+        ],
+      })
+      const expected = 'ip route replace default via 10.1.0.254 dev dsl src 10.1.0.2 table 5800'
+      t.same(texts((await network.apply(moved)).steps), [expected])
+      t.same(texts((await network.plan(moved)).steps), [])
+    })
+
+    t.test('a WAN that is no longer configured is taken away', async (t) => {
+      const { network, kernel, before } = await world(t)
+      await network.apply(gateway())
+      const alone = gateway({ wans: [{ name: 'dsl', interface: 'dsl', gateway: '10.1.0.1', gateway6: 'fe80::1' }] })
+      const { steps } = await network.apply(alone)
+      t.match(texts(steps).join('\n'), /ip -6 route add default via fe80::1 dev dsl src 2001:db8:1::2 table 5800/)
+      t.match(texts(steps).join('\n'), /ip mptcp endpoint delete id 254/)
+      t.match(texts(steps).join('\n'), /sysctl -w net.ipv4.conf.lte.rp_filter=/)
+      t.same(texts((await network.plan(alone)).steps), [])
+      await network.remove()
+      t.same(await snapshot(kernel), before)
+    })
+
+    t.test('no spelling that the kernel prints in another way', async (t) => {
+      const { network, addDevice, addAddress } = await world(t)
+      await addDevice('br0.100')
+      await addAddress('br0.100', '2001:db8:0:1:0:0:0:1/64')
+      const config = gateway({
+        lan: { interfaces: ['br0', 'br0.100'] },
+        wans: [
+          { name: 'dsl', interface: 'dsl', gateway: '172.16.0.1', gateway6: '2001:db8:0:0:1:0:0:1' },
+          { name: 'lte', interface: 'lte', gateway: '10.2.0.1' },
+        ],
+        hags: [{ address: '203.0.113.3' }, { address: '2001:db8::3' }],
+        bypass: [
+          '0.0.0.0/0',
+          '::/0',
+          '192.0.2.1',
+          '2001:DB8::1',
+          '2001:db8:0:1:1:1:1:1',
+          '1:0:0:2:0:0:0:3',
+          '10.20.30.40/9',
+          '64:ff9b::/96',
+        ],
+      })
+      await network.apply(config)
+      t.same(texts((await network.plan(config)).steps), [])
+    })
+
+    t.test('a failed step: the command, its output, and everything as before', async (t) => {
+      const { kernel, network, before } = await world(t)
+      const { steps } = await network.plan(gateway())
+      for (const [at, { text }] of steps.entries()) {
+        if (at % stride !== 0 && at !== steps.length - 1) continue
+        const failure = new Network(failing(kernel, at)).apply(gateway())
+        const [command = ''] = text.split(" <<'END'")
+        await t.rejects(failure, {
+          name: 'BondsocksError',
+          exitCode: 1,
+          message: `"${command}" failed: injected failure; the network is as it was before`,
+        })
+        t.equal(kernel.state, undefined)
+      }
+      t.same(await snapshot(kernel), before)
+
+      await network.apply(gateway())
+      const [applied, state] = [await snapshot(kernel), kernel.state]
+      const other = gateway({
+        wans: [{ name: 'lte', interface: 'lte', gateway: '10.2.0.9' }],
+        bypass: ['192.0.2.0/24'],
+        hags: [{ address: '2001:db8::3' }],
+      })
+      const changes = (await network.plan(other)).steps.length
+      t.ok(changes > 5)
+      for (let at = changes - 1; at >= 0; at -= stride)
+        await t.rejects(new Network(failing(kernel, at)).apply(other), /injected failure/)
+      t.same(await snapshot(kernel), applied)
+      t.equal(kernel.state, state)
+    })
+
+    t.test('what somebody else changes after us stays theirs', async (t) => {
+      const { kernel, network, before } = await world(t)
+      await network.apply(gateway())
+      await kernel.writeSysctl('net/mptcp/close_timeout', '33')
+      await kernel.run(['ip', 'mptcp', 'limits', 'set', 'subflows', '7'])
+      t.same(texts((await network.apply(gateway())).steps), ['sysctl -w net.mptcp.close_timeout=10'], 'the limit may be higher')
+      await kernel.writeSysctl('net/mptcp/close_timeout', '33')
+      await network.remove()
+      const after = await snapshot(kernel)
+      t.match(after, { limits: 'add_addr_accepted 0 subflows 7', sysctls: { 'net/mptcp/close_timeout': '33' } })
+      t.same(after, { ...before, limits: after.limits, sysctls: { ...before.sysctls, 'net/mptcp/close_timeout': '33' } })
+    })
+
+    t.test('forwarding that was on for one interface only is found like that again', async (t) => {
+      const { kernel, network, addDevice } = await world(t)
+      for (const version of ['ipv4', 'ipv6']) await kernel.writeSysctl(`net/${version}/conf/lte/forwarding`, '1')
+      const before = await snapshot(kernel)
+      await network.apply(gateway())
+      await network.apply(gateway())
+      await network.remove()
+      t.same(await snapshot(kernel), before)
+
+      await network.apply(gateway())
+      await addDevice('late')
+      await network.remove()
+      const { sysctls } = await snapshot(kernel)
+      t.equal(sysctls['net/ipv4/conf/late/forwarding'], '0', 'an interface that came later does not go on forwarding')
+      t.equal(sysctls['net/ipv6/conf/late/forwarding'], '0')
+    })
+
+    t.test('an endpoint for an address that somebody else serves is theirs', async (t) => {
+      const { kernel, network } = await world(t)
+      await kernel.run('ip mptcp endpoint add 10.1.0.2 dev dsl id 9 subflow'.split(' '))
+      const { steps, notes } = await network.apply(gateway())
+      t.match(notes, ["MPTCP endpoint 10.1.0.2 is somebody else's and stays as it is"])
+      t.same(
+        texts(steps).filter((text) => text.includes('endpoint')),
+        ['ip mptcp endpoint add 10.2.0.2 dev lte id 255 subflow'],
+      )
+      const removed = texts(await network.remove()).filter((text) => text.includes('endpoint'))
+      t.same(removed, ['ip mptcp endpoint delete id 255'])
+    })
+
+    t.test('interfaces that have vanished leave nothing of ours behind', async (t) => {
+      const { kernel, network, removeDevice } = await world(t)
+      await network.apply(gateway())
+      await removeDevice('lte')
+      await removeDevice('br0')
+      await t.rejects(network.apply(gateway()), {
+        message: 'WAN lte: interface lte does not exist: create it, or correct the config',
+      })
+      await network.remove()
+      const { rules, routes, endpoints, chains, saved } = await observe(kernel)
+      t.same(
+        { rules, routes, chains, saved },
+        {
+          ...{ rules: [], routes: [], saved: { sysctls: {} } },
+          chains: { 4: { exists: false, rules: [], jumps: [] }, 6: { exists: false, rules: [], jumps: [] } },
+        },
+      )
+      t.same(endpoints.map(({ id }) => id).sort(), [250, 3])
+    })
+  })
+}

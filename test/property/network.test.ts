@@ -1,0 +1,182 @@
+/** Random walks over what can happen to a gateway, on the model: whatever the way, every apply arrives and remove leads back. */
+import { isDeepStrictEqual } from 'node:util'
+import fc from 'fast-check'
+import t from 'tap'
+import { desired } from '../../src/network/desired.js'
+import { isOurs } from '../../src/network/kernel/mptcp.js'
+import { Network } from '../../src/network/network.js'
+import { observe } from '../../src/network/observe.js'
+import { nothing } from '../../src/network/state.js'
+import { addForeign, failing, fakeWorld, gateway, snapshot, type World } from '../support/network-world.js'
+
+const names = ['dsl', 'lte', 'fibre'] as const
+const wan = fc.constantFrom(0, 1, 2)
+const host = fc.option(fc.integer({ min: 2, max: 4 }), { nil: undefined })
+
+const event = fc.oneof(
+  { weight: 1, arbitrary: fc.record({ type: fc.constant('device' as const), wan, present: fc.boolean() }) },
+  { weight: 3, arbitrary: fc.record({ type: fc.constant('address' as const), wan, family: fc.constantFrom(4, 6), host }) },
+  {
+    weight: 5,
+    arbitrary: fc.record({
+      type: fc.constant('apply' as const),
+      wans: fc.uniqueArray(wan, { minLength: 1, maxLength: 3 }),
+      gatewayHost: fc.constantFrom(1, 9),
+      bypass: fc.subarray(['192.0.2.0/24', '2001:db8:7::/48']),
+      hags: fc.subarray(['203.0.113.3', '2001:db8:3::3'], { minLength: 1 }),
+      port: fc.constantFrom(12345, 23456),
+      redirect: fc.boolean(),
+      failAt: fc.option(fc.nat(30), { nil: undefined, freq: 2 }),
+    }),
+  },
+  { weight: 1, arbitrary: fc.record({ type: fc.constant('remove' as const) }) },
+)
+type Event = typeof event extends fc.Arbitrary<infer Value> ? Value : never
+type Apply = Extract<Event, { type: 'apply' }>
+
+/** What happens around us, to one world; `addresses` remembers what it has. */
+async function happen(world: World, addresses: Map<string, string>, event: Event): Promise<void> {
+  if (event.type !== 'device' && event.type !== 'address') return
+  const name = names[event.wan] ?? 'dsl'
+  const has = addresses.has(name)
+  if (event.type === 'device') {
+    if (event.present === has) return
+    if (event.present) await world.addDevice(name)
+    else await world.removeDevice(name)
+    for (const key of [`${name}4`, `${name}6`]) addresses.delete(key)
+    if (event.present) addresses.set(name, '')
+    else addresses.delete(name)
+    return
+  }
+  if (!has) return
+  const key = `${name}${event.family}`
+  const former = addresses.get(key)
+  if (former !== undefined) await world.removeAddress(name, former)
+  addresses.delete(key)
+  if (event.host === undefined) return
+  const number = event.wan + 1
+  const address = event.family === 4 ? `10.${number}.0.${event.host}/24` : `2001:db8:${number}::${event.host}/64`
+  await world.addAddress(name, address)
+  addresses.set(key, address)
+}
+
+function configOf({ wans, gatewayHost, bypass, hags, port }: Apply) {
+  return gateway({
+    wans: wans.map((index) => ({
+      name: names[index],
+      interface: names[index],
+      gateway: `10.${index + 1}.0.${gatewayHost}`,
+      gateway6: 'fe80::1',
+    })),
+    hags: hags.map((address) => ({ address })),
+    listen: { port },
+    bypass,
+  })
+}
+
+const sorted = (list: readonly object[]) => list.map((one) => JSON.stringify(one)).sort()
+const same = (actual: unknown, expected: unknown, what: string) => {
+  if (!isDeepStrictEqual(actual, expected)) t.same(actual, expected, what)
+  if (!isDeepStrictEqual(actual, expected)) throw new Error(what)
+}
+
+/** How often each end was reached: a walk that never gets there proves nothing. */
+const reached = { applied: 0, refused: 0, failed: 0, removed: 0 }
+
+async function apply(world: World, event: Apply): Promise<void> {
+  const config = configOf(event)
+  const options = { redirect: event.redirect }
+  const [before, state] = [await snapshot(world.kernel), world.kernel.state]
+  const unchanged = async (what: string) => {
+    same(await snapshot(world.kernel), before, what)
+    same(world.kernel.state, state, `${what}: state file`)
+  }
+  const network = new Network(world.kernel)
+  const planned = await network.plan(config, options).catch((error: Error) => error)
+  await unchanged('plan changes nothing')
+  if (planned instanceof Error) {
+    await network.apply(config, options).then(
+      () => same('applied', 'refused', planned.message),
+      (error: Error) => same(error.message, planned.message, 'apply refuses with the words of plan'),
+    )
+    same((planned as { code?: string }).code, 'WAN_UNUSABLE', planned.message)
+    reached.refused += 1
+    return unchanged('a refused apply changes nothing')
+  }
+  if (event.failAt !== undefined && event.failAt < planned.steps.length) {
+    const error = await new Network(failing(world.kernel, event.failAt)).apply(config, options).catch((reason: Error) => reason)
+    same(error instanceof Error && /injected failure; the network is as it was before$/.test(error.message), true, String(error))
+    reached.failed += 1
+    return unchanged('a failed step leaves the former state')
+  }
+  reached.applied += 1
+  same(await network.apply(config, options), planned, 'apply does what plan said')
+  same((await network.plan(config, options)).steps, [], 'a second apply has no steps')
+  const after = await observe(world.kernel)
+  const wanted = desired(config, after, options)
+  same(sorted(after.rules), sorted(wanted.rules), 'rules')
+  same(sorted(after.routes), sorted(wanted.routes), 'routes')
+  const endpoints = after.endpoints.filter(isOurs).map(({ address, device }) => ({ address, device }))
+  same(sorted(endpoints), sorted(wanted.endpoints), 'endpoints')
+  const none = { exists: false, rules: [], jumps: [] }
+  same(after.chains, { 4: wanted.chains[4] ?? none, 6: wanted.chains[6] ?? none }, 'chains')
+  for (const [path, value] of wanted.sysctls) same(after.sysctls.get(path), value, path)
+}
+
+const initial = names.map((name, index) => [name, `10.${index + 1}.0.2/24`] as const)
+
+async function start(): Promise<World> {
+  const world = fakeWorld()
+  await world.addDevice('br0')
+  await world.addAddress('br0', '192.168.1.1/24')
+  for (const [device, address] of initial) {
+    await world.addDevice(device)
+    await world.addAddress(device, address)
+  }
+  await addForeign(world.kernel)
+  // One of the third WAN's addresses is served by somebody else.
+  await world.kernel.run('ip mptcp endpoint add 10.3.0.2 id 9 subflow'.split(' '))
+  return world
+}
+
+t.test('random walks', async (t) => {
+  await fc.assert(
+    fc.asyncProperty(fc.array(event, { minLength: 1, maxLength: 20, size: 'max' }), async (events) => {
+      const [world, untouched] = [await start(), await start()]
+      const known = () => new Map(initial.flatMap(([name, address]) => [[name, ''] as const, [`${name}4`, address] as const]))
+      const [here, there] = [known(), known()]
+      const isOtherwiseUntouched = async (what: string) =>
+        same(await snapshot(world.kernel), await snapshot(untouched.kernel), what)
+      for (const one of events) {
+        await happen(world, here, one)
+        await happen(untouched, there, one)
+        if (one.type === 'apply') {
+          await apply(world, one)
+          const foreign = (await snapshot(world.kernel)).nat4.filter((line) => line.includes('FOREIGN'))
+          same(
+            foreign,
+            (await snapshot(untouched.kernel)).nat4.filter((line) => line.includes('FOREIGN')),
+            'foreign rules',
+          )
+        }
+        if (one.type === 'remove') {
+          await new Network(world.kernel).remove()
+          same(world.kernel.state, undefined, 'no state file is left')
+          await isOtherwiseUntouched('remove leaves what would be there without us')
+          reached.removed += 1
+        }
+      }
+      await new Network(world.kernel).remove()
+      same(world.kernel.state, undefined, 'no state file is left')
+      await isOtherwiseUntouched('the last remove leaves what would be there without us')
+      const { rules, routes } = await observe(world.kernel, { lenient: true })
+      same({ rules, routes }, { rules: nothing.rules, routes: nothing.routes }, 'nothing of ours')
+    }),
+    { numRuns: 150 },
+  )
+  t.comment(reached)
+  t.ok(
+    Object.values(reached).every((count) => count > 30),
+    'every end was reached often',
+  )
+})

@@ -1,0 +1,344 @@
+/** A model of the kernel that understands exactly the commands of the control path, with the refusals that they can meet. */
+
+import type { CommandResult, Kernel } from '../../src/network/kernel.js'
+import { type Family, familyOf, isInside, parseCidr } from '../../src/shared/address.js'
+
+interface Route {
+  family: Family
+  table: string
+  words: Map<string, string>
+  destination: string
+  /** Made by the kernel itself. */
+  protocol?: string
+}
+
+interface Address {
+  family: Family
+  address: string
+  prefix: number
+}
+
+class Refusal extends Error {}
+
+function refuse(text: string): never {
+  throw new Refusal(text)
+}
+
+const perInterface: Record<string, string> = {
+  'net/ipv4/conf/*/forwarding': '0',
+  'net/ipv4/conf/*/rp_filter': '1',
+  'net/ipv6/conf/*/forwarding': '0',
+  'net/ipv6/conf/*/accept_ra': '1',
+}
+
+export class FakeKernel implements Kernel {
+  /** Programs that are not installed. */
+  readonly missing = new Set<string>()
+  privileged = true
+  state: string | undefined
+  private readonly devices = new Map<string, { flags: string[]; addresses: Address[] }>()
+  private routes: Route[] = []
+  private rules: { family: Family; priority: number; source: string; table: string }[] = []
+  private endpoints: { id: number; address: string; device: string | undefined; flags: string[] }[] = []
+  private limits = { add_addr_accepted: 0, subflows: 2 }
+  private nat: Record<Family, Map<string, string[]>> = { 4: new Map(), 6: new Map() }
+  private readonly sysctls = new Map<string, string>([
+    ['net/mptcp/enabled', '1'],
+    ['net/mptcp/blackhole_timeout', '3600'],
+    ['net/mptcp/close_timeout', '60'],
+    ['net/ipv4/tcp_rmem', '4096 131072 6291456'],
+    ['net/ipv4/tcp_wmem', '4096 16384 33554432'],
+    ['net/ipv4/ip_forward', '0'],
+    ['net/ipv4/conf/all/accept_redirects', '1'],
+  ])
+
+  constructor() {
+    for (const name of ['all', 'default']) this.addSysctls(name)
+    for (const family of [4, 6] as const) {
+      for (const name of ['PREROUTING', 'INPUT', 'OUTPUT', 'POSTROUTING']) this.nat[family].set(name, [])
+    }
+  }
+
+  // The world around us
+
+  addDevice(name: string, flags: readonly string[] = ['BROADCAST', 'UP']): void {
+    this.devices.set(name, { flags: [...flags], addresses: [] })
+    this.addSysctls(name)
+  }
+
+  removeDevice(name: string): void {
+    this.devices.delete(name)
+    this.routes = this.routes.filter(({ words }) => words.get('dev') !== name)
+    for (const path of this.sysctls.keys()) if (path.includes(`/conf/${name}/`)) this.sysctls.delete(path)
+    for (const endpoint of this.endpoints) if (endpoint.device === name) endpoint.device = 'if99'
+  }
+
+  addAddress(device: string, text: string): void {
+    const [address = '', prefix = ''] = text.split('/')
+    const family = familyOf(address) ?? 4
+    this.devices.get(device)?.addresses.push({ family, address, prefix: Number(prefix) })
+    const network = parseCidr(text)
+    const words = new Map([['dev', device], ...(family === 4 ? ([['src', address]] as const) : ([['metric', '256']] as const))])
+    const destination = `${network?.address}/${network?.prefix}`
+    this.routes.push({ family, table: 'main', words, destination, protocol: '2' })
+  }
+
+  removeAddress(device: string, text: string): void {
+    const [address = ''] = text.split('/')
+    const found = this.devices.get(device)
+    if (found) found.addresses = found.addresses.filter((one) => one.address !== address)
+    const network = parseCidr(text)
+    this.routes = this.routes.filter(
+      ({ destination, protocol, words }) =>
+        !(protocol === '2' && destination === `${network?.address}/${network?.prefix}` && words.get('dev') === device),
+    )
+    // IPv4 takes routes away with their source address; IPv6 only the source.
+    this.routes = this.routes.filter(({ words, family }) => family === 6 || words.get('src') !== address)
+    for (const { words } of this.routes) if (words.get('src') === address) words.delete('src')
+  }
+
+  // The seam
+
+  async run(argv: readonly string[], input?: string): Promise<CommandResult> {
+    const [program = ''] = argv
+    if (this.missing.has(program)) return { code: 127, stdout: '', stderr: `${program} is not installed` }
+    try {
+      return { code: 0, stdout: this.execute(argv, input), stderr: '' }
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error
+      return { code: 2, stdout: '', stderr: `${error.message}\n` }
+    }
+  }
+
+  async readSysctls(patterns: readonly string[]): Promise<Map<string, string>> {
+    const expressions = patterns.map((pattern) => new RegExp(`^${pattern.replace('*', '[^/]+')}$`))
+    return new Map([...this.sysctls].filter(([path]) => expressions.some((one) => one.test(path))))
+  }
+
+  async writeSysctl(path: string, value: string): Promise<void> {
+    if (!this.sysctls.has(path)) refuse(`ENOENT: no such file or directory, open '/proc/sys/${path}'`)
+    const forwarding =
+      path === 'net/ipv4/ip_forward' ? 'net/ipv4/' : path === 'net/ipv6/conf/all/forwarding' ? 'net/ipv6/' : undefined
+    if (forwarding !== undefined && this.sysctls.get(path) !== value) {
+      for (const other of this.sysctls.keys()) {
+        if (other.startsWith(forwarding) && other.endsWith('/forwarding')) this.sysctls.set(other, value)
+      }
+      if (forwarding === 'net/ipv4/') this.sysctls.set('net/ipv4/conf/all/accept_redirects', value === '1' ? '0' : '1')
+    }
+    this.sysctls.set(path, value)
+  }
+
+  async readState(): Promise<string | undefined> {
+    return this.state
+  }
+
+  async writeState(text: string | undefined): Promise<void> {
+    this.state = text
+  }
+
+  async mayAdminister(): Promise<boolean> {
+    return this.privileged
+  }
+
+  /** Takes a sysctl away, as from a kernel that lacks it, or sets it as somebody else would. */
+  setSysctl(path: string, value: string | undefined): void {
+    if (value === undefined) this.sysctls.delete(path)
+    else this.sysctls.set(path, value)
+  }
+
+  // Inside
+
+  private addSysctls(name: string): void {
+    for (const [pattern, initial] of Object.entries(perInterface)) {
+      const path = pattern.replace('*', name)
+      this.sysctls.set(path, this.sysctls.get(pattern.replace('*', 'default')) ?? initial)
+    }
+  }
+
+  private execute(argv: readonly string[], input?: string): string {
+    const [program, ...rest] = argv
+    if (program === 'ip') {
+      const options = rest.filter((word) => word.startsWith('-'))
+      const [object, ...words] = rest.filter((word) => !word.startsWith('-'))
+      const family: Family = options.includes('-6') ? 6 : 4
+      if (object === 'address') return JSON.stringify(this.showAddresses())
+      if (object === 'rule') return this.rule(family, words)
+      if (object === 'route') return this.route(family, words)
+      if (object === 'mptcp') return words[0] === 'limits' ? this.limit(words.slice(1)) : this.endpoint(words.slice(1))
+    }
+    const tables = program?.match(/^ip(6?)tables-(save|restore)$/)
+    if (!tables) return refuse(`the model knows no ${argv.join(' ')}`)
+    const family: Family = tables[1] === '6' ? 6 : 4
+    return tables[2] === 'save' ? this.saveNat(family) : this.restoreNat(family, input ?? '')
+  }
+
+  private showAddresses(): unknown {
+    return [...this.devices].map(([ifname, { flags, addresses }]) => ({
+      ifname,
+      flags,
+      addr_info: addresses.map(({ family, address, prefix }) => ({
+        family: family === 4 ? 'inet' : 'inet6',
+        local: address,
+        prefixlen: prefix,
+        scope: address.startsWith('fe80:') ? 'link' : 'global',
+      })),
+    }))
+  }
+
+  private rule(family: Family, [verb, ...words]: string[]): string {
+    if (verb === 'show') {
+      const shown = this.rules.filter((one) => one.family === family).sort((one, other) => one.priority - other.priority)
+      return JSON.stringify(shown.map(({ priority, source, table }) => ({ priority, src: source, table })))
+    }
+    const { from = 'all', lookup = 'main', pref = '0' } = Object.fromEntries(pairs(words))
+    const at = this.rules.findIndex(
+      (one) => one.family === family && one.priority === Number(pref) && one.source === from && one.table === lookup,
+    )
+    if (verb === 'add') {
+      if (at >= 0) refuse('RTNETLINK answers: File exists')
+      this.rules.push({ family, priority: Number(pref), source: from, table: lookup })
+    } else {
+      if (at < 0) refuse('RTNETLINK answers: No such file or directory')
+      this.rules.splice(at, 1)
+    }
+    return ''
+  }
+
+  private route(family: Family, [verb, ...rest]: string[]): string {
+    if (verb === 'show') {
+      const shown = this.routes.filter((one) => one.family === family)
+      return JSON.stringify(shown.map((one) => this.routeJson(one)))
+    }
+    const onlink = rest.includes('onlink')
+    const [destination = '', ...others] = rest.filter((word) => word !== 'onlink')
+    const words = new Map(pairs(others))
+    const table = words.get('table') ?? 'main'
+    words.delete('table')
+    if (onlink) words.set('onlink', 'true')
+    const same = this.routes.findIndex(
+      (one) =>
+        one.family === family &&
+        one.table === table &&
+        one.destination === destination &&
+        one.words.get('metric') === words.get('metric'),
+    )
+    if (verb === 'del') {
+      const found = this.routes[same] ?? refuse('RTNETLINK answers: No such process')
+      if ([...words].some(([key, value]) => found.words.get(key) !== value)) refuse('RTNETLINK answers: No such process')
+      this.routes.splice(same, 1)
+      return ''
+    }
+    this.checkRoute(words)
+    if (verb === 'add' && same >= 0) refuse('RTNETLINK answers: File exists')
+    if (same >= 0) this.routes.splice(same, 1)
+    this.routes.push({ family, table, words, destination })
+    return ''
+  }
+
+  private checkRoute(words: Map<string, string>): void {
+    const device = this.devices.get(words.get('dev') ?? '') ?? refuse(`Cannot find device "${words.get('dev')}"`)
+    const source = words.get('src')
+    if (source !== undefined && !device.addresses.some(({ address }) => address === source)) {
+      refuse('Error: Invalid prefsrc address.')
+    }
+    const gateway = words.get('via')
+    if (gateway === undefined || gateway.startsWith('fe80:') || words.has('onlink')) return
+    const networks = device.addresses.map(({ address, prefix }) => parseCidr(`${address}/${prefix}`))
+    if (
+      !isInside(
+        gateway,
+        networks.filter((one) => one !== undefined),
+      )
+    )
+      refuse('Error: Nexthop has invalid gateway.')
+  }
+
+  private routeJson({ family, table, words, destination, protocol }: Route): unknown {
+    const metric = words.get('metric') ?? (family === 6 ? '1024' : undefined)
+    return {
+      dst: destination,
+      ...(words.has('via') && { gateway: words.get('via') }),
+      dev: words.get('dev'),
+      ...(table !== 'main' && { table }),
+      ...(protocol !== undefined && { protocol }),
+      ...(family === 4 && !words.has('via') && { scope: '253' }),
+      ...(words.has('src') && { prefsrc: words.get('src') }),
+      ...(metric !== undefined && { metric: Number(metric) }),
+      flags: words.has('onlink') ? ['onlink'] : [],
+    }
+  }
+
+  private limit([verb, ...words]: string[]): string {
+    if (verb === 'show') return `add_addr_accepted ${this.limits.add_addr_accepted} subflows ${this.limits.subflows} \n`
+    const subflows = Number(words[1])
+    if (!(subflows >= 0 && subflows <= 8)) refuse('Error: limit too large.')
+    this.limits.subflows = subflows
+    return ''
+  }
+
+  private endpoint([verb, ...words]: string[]): string {
+    if (verb === 'show') {
+      const shown = this.endpoints.map(({ id, address, device, flags }) => ({
+        ...{ address, id },
+        ...Object.fromEntries(flags.map((flag) => [flag, true])),
+        ...(device !== undefined && { dev: device }),
+      }))
+      return JSON.stringify(shown)
+    }
+    if (verb === 'delete') {
+      const at = this.endpoints.findIndex(({ id }) => id === Number(words[1]))
+      if (at < 0) refuse('Error: address not found.')
+      this.endpoints.splice(at, 1)
+      return ''
+    }
+    const [address = '', ...options] = words
+    const after = (key: string) => (options.includes(key) ? options[options.indexOf(key) + 1] : undefined)
+    const flags = options.filter((word) => ['subflow', 'signal', 'backup', 'fullmesh'].includes(word)).sort()
+    const device = after('dev')
+    const id = Number(after('id'))
+    if (device !== undefined && !this.devices.has(device)) refuse(`Cannot find device "${device}"`)
+    if (this.endpoints.some((one) => one.id === id || one.address === address)) refuse('Error: duplicate address.')
+    if (this.endpoints.length >= 8) refuse('Error: too many addresses.')
+    this.endpoints.push({ id, address, device, flags })
+    return ''
+  }
+
+  private saveNat(family: Family): string {
+    const chains = [...this.nat[family]]
+    const heads = chains.map(
+      ([name]) => `:${name} ${['PREROUTING', 'INPUT', 'OUTPUT', 'POSTROUTING'].includes(name) ? 'ACCEPT' : '-'} [0:0]`,
+    )
+    const rules = chains.flatMap(([name, list]) => list.map((rule) => `-A ${name} ${rule}`))
+    return ['# Generated by the model', '*nat', ...heads, ...rules, 'COMMIT', ''].join('\n')
+  }
+
+  private restoreNat(family: Family, input: string): string {
+    const chains = new Map([...this.nat[family]].map(([name, list]) => [name, [...list]]))
+    const chain = (name = '') => chains.get(name) ?? refuse('iptables-restore: No chain/target/match by that name.')
+    const isUsed = (name: string) => [...chains.values()].flat().some((rule) => rule.endsWith(` -j ${name}`))
+    for (const line of input.split('\n')) {
+      const [verb = '', name = '', ...rest] = line.split(' ')
+      const rule = rest.join(' ')
+      const target = rule.match(/-j (\w+)/)?.[1] ?? ''
+      if (verb.startsWith(':')) chains.set(verb.slice(1), [])
+      else if (verb === '-A') {
+        if (!['RETURN', 'REDIRECT'].includes(target)) chain(target)
+        chain(name).push(rule)
+      } else if (verb === '-D') {
+        const at = chain(name).indexOf(rule)
+        if (at < 0) refuse('iptables-restore: Bad rule (does a matching rule exist in that chain?).')
+        chain(name).splice(at, 1)
+      } else if (verb === '-F') chain(name).length = 0
+      else if (verb === '-X') {
+        if (chain(name).length > 0 || isUsed(name)) refuse('iptables-restore: Device or resource busy.')
+        chains.delete(name)
+      } else if (!['*nat', 'COMMIT', ''].includes(verb)) refuse(`the model knows no ${line}`)
+    }
+    this.nat[family] = chains
+    return ''
+  }
+}
+
+function pairs(words: readonly string[]): [string, string][] {
+  return words.flatMap((word, at) => (at % 2 === 0 ? [[word, words[at + 1] ?? ''] as [string, string]] : []))
+}

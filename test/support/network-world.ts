@@ -1,0 +1,191 @@
+/** A gateway for the control path's tests, on the model or on the real kernel in a namespace, and what can be seen of it. */
+import { type GatewayConfig, gatewaySchema } from '../../src/config/schema.js'
+import { runCommand } from '../../src/network/command.js'
+import type { Kernel } from '../../src/network/kernel.js'
+import { capture } from '../../src/network/observe.js'
+import { FakeKernel } from './fake-kernel.js'
+import { createNamespace, type Namespace, type Scope } from './namespaces.js'
+
+export interface World {
+  kernel: Kernel & { state: string | undefined }
+  addDevice(name: string): Promise<void>
+  removeDevice(name: string): Promise<void>
+  /** `address/prefix` */
+  addAddress(device: string, address: string): Promise<void>
+  removeAddress(device: string, address: string): Promise<void>
+}
+
+export function fakeWorld(): World & { kernel: FakeKernel } {
+  const kernel = new FakeKernel()
+  return {
+    kernel,
+    addDevice: async (name) => kernel.addDevice(name),
+    removeDevice: async (name) => kernel.removeDevice(name),
+    addAddress: async (device, address) => kernel.addAddress(device, address),
+    removeAddress: async (device, address) => kernel.removeAddress(device, address),
+  }
+}
+
+/** `flavour` puts `iptables-legacy` or `iptables-nft` in the place of `iptables`. */
+export async function netnsWorld(scope: Scope, flavour?: string): Promise<World & { namespace: Namespace }> {
+  const namespace = await createNamespace(scope, 'cpe')
+  const far = await createNamespace(scope, 'far')
+  // Or the kernel gives link-local addresses about a second later, in the middle of a comparison.
+  await namespace.exec('sysctl', '-qw', 'net.ipv6.conf.default.addr_gen_mode=1')
+  const nodad = (address: string) => (address.includes(':') ? ['nodad'] : [])
+  return {
+    namespace,
+    kernel: netnsKernel(namespace, flavour),
+    async addDevice(name) {
+      await namespace.exec('ip', 'link', 'add', name, 'type', 'veth', 'peer', 'name', name, 'netns', far.name)
+      await far.exec('ip', 'link', 'set', name, 'up')
+      await namespace.exec('ip', 'link', 'set', name, 'up')
+    },
+    async removeDevice(name) {
+      await namespace.exec('ip', 'link', 'delete', name)
+    },
+    async addAddress(device, address) {
+      await namespace.exec('ip', 'address', 'add', address, 'dev', device, ...nodad(address))
+    },
+    async removeAddress(device, address) {
+      await namespace.exec('ip', 'address', 'delete', address, 'dev', device)
+    },
+  }
+}
+
+/** The real kernel, seen from inside a namespace. Only the state file is ours: it lives in memory. */
+function netnsKernel(namespace: Namespace, flavour?: string): Kernel & { state: string | undefined } {
+  const named = (program: string) => (flavour === undefined ? program : program.replace(/^(ip6?tables)/, `$1-${flavour}`))
+  const run = (argv: readonly string[], input?: string) => runCommand(namespace.argv(...argv), input)
+  return {
+    state: undefined,
+    run: ([program = '', ...words], input) => run([named(program), ...words], input),
+    async readSysctls(patterns) {
+      const { stdout } = await run(['sh', '-c', `cd /proc/sys && grep -Hs '' ${patterns.join(' ')}`])
+      const lines = stdout.split('\n').filter((line) => line !== '')
+      return new Map(
+        lines.map((line) => [line.slice(0, line.indexOf(':')), line.slice(line.indexOf(':') + 1).replace(/\s+/g, ' ')]),
+      )
+    },
+    async writeSysctl(path, value) {
+      const { code, stderr } = await run(['sh', '-c', `echo '${value}' > /proc/sys/${path}`])
+      if (code !== 0) throw new Error(stderr)
+    },
+    async readState() {
+      return this.state
+    },
+    async writeState(text) {
+      this.state = text
+    },
+    mayAdminister: async () => true,
+  }
+}
+
+/** Refuses the change after `after` others, once. */
+export function failing(kernel: Kernel, after: number): Kernel {
+  let left = after
+  const isRefused = () => left-- === 0
+  return {
+    readSysctls: (patterns) => kernel.readSysctls(patterns),
+    readState: () => kernel.readState(),
+    writeState: (text) => kernel.writeState(text),
+    mayAdminister: () => kernel.mayAdminister(),
+    async run(argv, input) {
+      const isChange = !argv.includes('show') && !argv[0]?.endsWith('-save')
+      return isChange && isRefused() ? { code: 2, stdout: '', stderr: 'injected failure\n' } : kernel.run(argv, input)
+    },
+    async writeSysctl(path, value) {
+      if (isRefused()) throw new Error('injected failure')
+      await kernel.writeSysctl(path, value)
+    },
+  }
+}
+
+export interface Snapshot {
+  rules4: string[]
+  rules6: string[]
+  routes4: string[]
+  routes6: string[]
+  endpoints: string[]
+  limits: string
+  nat4: string[]
+  nat6: string[]
+  sysctls: Record<string, string>
+}
+
+/** Everything of the control path's concern, ours and others', in a comparable order. */
+export async function snapshot(kernel: Kernel): Promise<Snapshot> {
+  const list = async (...argv: string[]) => {
+    const items = JSON.parse((await capture(kernel, argv)) || '[]') as ({ table?: string; flags?: unknown } & Record<
+      string,
+      unknown
+    >)[]
+    // The local table follows the addresses, not us; linkdown is the far end's state.
+    const shown = items.filter((item) => item.table !== '255').map(({ flags: _, ...item }) => JSON.stringify(item))
+    return shown.sort()
+  }
+  const nat = async (program: string) =>
+    (await capture(kernel, [`${program}-save`, '-t', 'nat']))
+      .split('\n')
+      .filter((line) => !line.startsWith('#'))
+      .map((line) => line.replace(/ \[\d+:\d+\]$/, ''))
+  const sysctls = await kernel.readSysctls([
+    ...['net/mptcp/enabled', 'net/mptcp/blackhole_timeout', 'net/mptcp/close_timeout'],
+    ...['net/ipv4/tcp_rmem', 'net/ipv4/tcp_wmem', 'net/ipv4/ip_forward', 'net/ipv4/conf/all/accept_redirects'],
+    ...['net/ipv4/conf/*/forwarding', 'net/ipv4/conf/*/rp_filter', 'net/ipv6/conf/*/forwarding', 'net/ipv6/conf/*/accept_ra'],
+  ])
+  return {
+    rules4: await list('ip', '-N', '-j', '-4', 'rule', 'show'),
+    rules6: await list('ip', '-N', '-j', '-6', 'rule', 'show'),
+    routes4: await list('ip', '-N', '-j', '-4', 'route', 'show', 'table', 'all'),
+    routes6: await list('ip', '-N', '-j', '-6', 'route', 'show', 'table', 'all'),
+    endpoints: await list('ip', '-j', 'mptcp', 'endpoint', 'show'),
+    limits: (await capture(kernel, ['ip', 'mptcp', 'limits', 'show'])).trim(),
+    nat4: await nat('iptables'),
+    nat6: await nat('ip6tables'),
+    sysctls: Object.fromEntries([...sysctls].sort()),
+  }
+}
+
+export function gateway(overrides: Record<string, unknown> = {}): GatewayConfig {
+  return gatewaySchema.parse({
+    lan: { interfaces: ['br0'] },
+    wans: [
+      { name: 'dsl', interface: 'dsl', gateway: '10.1.0.1' },
+      { name: 'lte', interface: 'lte', gateway: '10.2.0.1' },
+    ],
+    hags: [{ address: '203.0.113.3' }],
+    ...overrides,
+  })
+}
+
+/** br0, dsl and lte, each with its addresses; DSL has IPv6 too. */
+export async function furnish(world: World): Promise<void> {
+  for (const [device, ...addresses] of [
+    ['br0', '192.168.1.1/24'],
+    ['dsl', '10.1.0.2/24', '2001:db8:1::2/64'],
+    ['lte', '10.2.0.2/24'],
+  ] as const) {
+    await world.addDevice(device)
+    for (const address of addresses) await world.addAddress(device, address)
+  }
+}
+
+/** Somebody else's things, beside each kind of ours. */
+export async function addForeign(kernel: Kernel): Promise<void> {
+  for (const command of [
+    'ip rule add from 192.0.2.7 lookup 100 pref 5799',
+    'ip rule add from 192.0.2.8 lookup 100 pref 5808',
+    'ip -6 rule add from 2001:db8:ff::7 lookup 100 pref 5810',
+    'ip route add 198.51.100.0/24 via 10.1.0.9 dev dsl table 100',
+    'ip route add 198.51.100.0/24 via 10.1.0.9 dev dsl table 5808',
+    'ip mptcp endpoint add 192.168.1.1 id 3 signal',
+    'ip mptcp endpoint add 198.51.100.250 id 250 signal',
+  ]) {
+    await capture(kernel, command.split(' '))
+  }
+  const lines = ['*nat', ':FOREIGN - [0:0]', '-A FOREIGN -p tcp -j RETURN', '-A PREROUTING -i br0 -j FOREIGN', 'COMMIT', '']
+  for (const program of ['iptables-restore', 'ip6tables-restore']) {
+    await capture(kernel, [program, '--noflush'], lines.join('\n'))
+  }
+}
