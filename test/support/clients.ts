@@ -52,30 +52,25 @@ async function download({ bytes, seed = 0, ...target }: Target & { bytes: number
   return { intact: check.isIntact(bytes), bytes: check.bytes, sha256: check.sha256(), ...end }
 }
 
-/** Sends everything, ends its direction, and only then gets the server's answer: its count and checksum, then as many bytes back. */
-async function halfClose({ bytes, seed = 0, ...target }: Target & { bytes: number; seed?: number }): Promise<Transfer> {
-  const back = new Check(seed + 1)
+/** Sends everything, ends its direction, and only then gets the server's answer: its count and checksum, then `back` bytes. */
+async function halfClose({ bytes, back = bytes, seed = 0, ...target }: Target & { bytes: number; back?: number; seed?: number }) {
+  const check = new Check(seed + 1)
   let head = ''
   const end = await exchange(
     target,
     async (socket) => {
-      socket.write(`${seed}\n`)
+      socket.write(`${seed} ${back}\n`)
       if (await writeStream(socket, seed, bytes)) socket.end()
     },
     (data) => {
-      if (head.includes('\n')) return back.add(data)
+      if (head.includes('\n')) return check.add(data)
       const newline = data.indexOf('\n')
       head += data.subarray(0, newline < 0 ? data.length : newline + 1).toString()
-      if (newline >= 0 && newline + 1 < data.length) back.add(data.subarray(newline + 1))
+      if (newline >= 0 && newline + 1 < data.length) check.add(data.subarray(newline + 1))
     },
   )
-  const [, , sha256 = ''] = head.trim().split(' ')
-  return {
-    intact: head === `${bytes} true ${streamSha256(seed, bytes)}\n` && back.isIntact(bytes),
-    bytes: back.bytes,
-    sha256,
-    ...end,
-  }
+  const intact = head === `${bytes} true ${streamSha256(seed, bytes)}\n` && check.isIntact(back)
+  return { intact, bytes: check.bytes, sha256: head.trim().split(' ')[2] ?? '', ...end }
 }
 
 export const clients = {

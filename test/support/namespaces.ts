@@ -40,7 +40,7 @@ export class Namespace {
  * that was killed left behind.
  */
 export function randomName(): string {
-  return `${process.env['BONDSOCKS_TEST_RUN'] ?? 'bst'}${randomBytes(3).toString('hex')}`
+  return `${process.env.BONDSOCKS_TEST_RUN ?? 'bst'}${randomBytes(3).toString('hex')}`
 }
 
 export async function createNamespace(scope: Scope, label = 'ns'): Promise<Namespace> {

@@ -56,28 +56,30 @@ export const servers = {
     }),
 
   /**
-   * The first line is the seed, then a stream until the client ends; only then it answers with `<bytes> <intact> <sha256>\n` and,
-   * for a client that wants proof that the way back still works, the same number of bytes of the stream of seed + 1.
+   * The first line is `<seed> <back>`, then a stream until the client ends; only then it answers with `<bytes> <intact> <sha256>\n` and
+   * `back` bytes of the stream of seed + 1, which prove that the way back still works.
    */
   sink: (port: number) =>
     listen(port, (socket) => {
       let check: Check | undefined
+      let back = 0
       socket.on('data', (data) => {
         let rest = data
         if (check === undefined) {
           const newline = data.indexOf('\n')
-          check = new Check(Number(data.subarray(0, newline).toString()))
+          const [seed = 0, wanted = 0] = data.subarray(0, newline).toString().split(' ').map(Number)
+          check = new Check(seed)
+          back = wanted
           rest = data.subarray(newline + 1)
         }
         if (rest.length > 0) check.add(rest)
       })
       socket.on('end', async () => {
-        if (check === undefined) {
-          socket.end()
-          return
+        if (check !== undefined) {
+          socket.write(`${check.bytes} ${check.differsAt === undefined} ${check.sha256()}\n`)
+          await writeStream(socket, check.seed + 1, back)
         }
-        socket.write(`${check.bytes} ${check.differsAt === undefined} ${check.sha256()}\n`)
-        if (await writeStream(socket, check.seed + 1, check.bytes)) socket.end()
+        socket.end()
       })
     }),
 

@@ -1,0 +1,27 @@
+/** Clients that go away at any moment of the handshake leave no descriptor behind, in the gateway and in the HAG. */
+import t from 'tap'
+import { ports, settle, sleep, World } from '../support/hybrid.js'
+import { needsRoot } from '../support/namespaces.js'
+import { countDescriptors } from '../support/proc.js'
+
+t.test('descriptors', { skip: needsRoot }, async (t) => {
+  // Shaped: with 30 and 70 ms of round-trip time the handshake takes long enough to go away in each of its steps.
+  const { client, lab, gateway, hag } = await World.run(t)
+  const host = lab.addresses.server
+  const count = () => ({ gateway: countDescriptors(gateway.pid), hag: countDescriptors(hag.pid) })
+  // The first transfer fills the pipe pools, which keep what they have.
+  t.same(await client.call('many', 'download', 20, { host, port: ports.source, bytes: 50_000 }), [])
+  await sleep(500)
+  const before = count()
+
+  for (const how of ['rst', 'fin'] as const) {
+    const moments = Array.from({ length: 11 }, (_, index) => index * 50)
+    for (const port of [ports.source, ports.greeter, ports.aborter, 1]) {
+      await Promise.all(moments.map((afterMs) => client.call('vanish', { host, port }, afterMs, how)))
+    }
+    const after = await settle(count, (now) => now.gateway <= before.gateway && now.hag <= before.hag, 15_000)
+    t.ok(after.gateway <= before.gateway, `${how}: gateway has ${after.gateway} of ${before.gateway}`)
+    t.ok(after.hag <= before.hag, `${how}: HAG has ${after.hag} of ${before.hag}`)
+  }
+  t.match(await client.call('download', { host, port: ports.source, bytes: 100_000 }), { intact: true }, 'and it still works')
+})

@@ -1,0 +1,117 @@
+/** A lab with the real programs in it: LAN client -> `bondsocks run` on the CPE -> `bondsocks hag` -> server. */
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { parse } from 'yaml'
+import { type Lab, labUp, type Topology } from '../../src/lab/lab.js'
+import { type Agent, startAgent } from './agent.js'
+import { randomName, type Scope } from './namespaces.js'
+import { bondsocks, type Program, start } from './process.js'
+
+/** Runs a command in one host of the lab and returns what it printed. */
+export type Execute = (...argv: string[]) => Promise<string>
+
+export const ports = { echo: 7, source: 9000, sink: 9001, greeter: 9002, aborter: 9003, witness: 9004, http: 8080 } as const
+
+export interface WorldOptions {
+  topology?: Topology
+  shaped?: boolean
+  /** Keys over the lab's own configs. */
+  gateway?: object
+  hag?: object
+}
+
+export class World {
+  private constructor(
+    readonly lab: Lab,
+    private readonly scope: Scope,
+    private readonly options: WorldOptions,
+    private readonly folder: string,
+    /** Clients in the LAN, servers in the Internet. */
+    readonly client: Agent,
+    readonly server: Agent,
+  ) {}
+
+  /** The lab with its servers, and nothing between but routers. */
+  static async create(scope: Scope, options: WorldOptions = {}): Promise<World> {
+    const lab = await labUp({ topology: options.topology ?? 'hybrid', name: randomName(), shaped: options.shaped ?? true })
+    scope.teardown(() => lab.down())
+    const folder = mkdtempSync(join(tmpdir(), 'bondsocks-test-'))
+    scope.teardown(() => rmSync(folder, { recursive: true }))
+    const agent = (host: string) => startAgent(scope, { argv: (...argv) => lab.argv(host, argv) })
+    const [client, server] = await Promise.all([agent('lan'), agent('server')])
+    for (const [name, port] of Object.entries(ports)) await server.call(name as keyof typeof ports, port)
+    return new World(lab, scope, options, folder, client, server)
+  }
+
+  /** The same with both programs running. */
+  static async run(scope: Scope, options: WorldOptions = {}): Promise<World & { hag: Program; gateway: Program }> {
+    const world = await World.create(scope, options)
+    const hag = await world.startHag()
+    const gateway = await world.startGateway()
+    return Object.assign(world, { hag, gateway })
+  }
+
+  /** Writes a file that a config names. */
+  file(name: string, text: string): string {
+    const path = join(this.folder, name)
+    writeFileSync(path, text, { mode: 0o600 })
+    return path
+  }
+
+  /** JSON is YAML. */
+  config(name: 'gateway' | 'hag', more: object = {}): string {
+    return this.file(
+      `${name}.yaml`,
+      JSON.stringify({ ...parse(readFileSync(this.lab.configs[name], 'utf8')), ...this.options[name], ...more }),
+    )
+  }
+
+  /** A file of /etc as the programs of one host see it: `ip netns exec` puts what lies in /etc/netns/NAME over /etc. */
+  etc(host: string, name: string, text: string): void {
+    const folder = `/etc/netns/${this.lab.hosts[host]}`
+    mkdirSync(folder, { recursive: true })
+    this.scope.teardown(() => rmSync(folder, { recursive: true, force: true }))
+    writeFileSync(join(folder, name), text, { mode: 0o600 })
+  }
+
+  execute(host: string): Execute {
+    return async (...argv) => {
+      const { stdout, stderr, code } = await this.lab.exec(host, argv)
+      if (code !== 0) throw new Error(`${argv.join(' ')}: exit code ${code}: ${stderr}`)
+      return stdout
+    }
+  }
+
+  start(host: string, ...args: string[]): Program {
+    return start(this.scope, this.lab.argv(host, bondsocks(...args)))
+  }
+
+  async startHag(more: object = {}): Promise<Program> {
+    const hag = this.start('hag', 'hag', '-c', this.config('hag', more))
+    await hag.waitFor(/HAG listens/)
+    return hag
+  }
+
+  async startGateway(more: object = {}): Promise<Program> {
+    const gateway = this.start('cpe', 'run', '-c', this.config('gateway', more))
+    await gateway.waitFor(/gateway runs/)
+    return gateway
+  }
+}
+
+/** Asks until the answer is right; returns the last answer. For what settles a moment later, like a closed descriptor. */
+export async function settle<Value>(
+  ask: () => Value | Promise<Value>,
+  isRight: (value: Value) => boolean,
+  patienceMs = 5000,
+): Promise<Value> {
+  const deadline = Date.now() + patienceMs
+  for (;;) {
+    const value = await ask()
+    if (isRight(value) || Date.now() > deadline) return value
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  }
+}
+
+export const sleep = (milliseconds: number) => new Promise((resolve) => setTimeout(resolve, milliseconds))

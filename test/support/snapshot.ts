@@ -1,0 +1,36 @@
+/** Everything that bondsocks may set up in a network namespace, as text to compare: what `remove` leaves must equal what was found. */
+import type { Execute } from './hybrid.js'
+
+const commands: string[][] = [
+  ['ip', 'rule', 'show'],
+  ['ip', '-6', 'rule', 'show'],
+  ['ip', '-N', 'route', 'show', 'table', 'all'],
+  ['ip', '-6', '-N', 'route', 'show', 'table', 'all'],
+  ['ip', 'mptcp', 'endpoint', 'show'],
+  ['ip', 'mptcp', 'limits', 'show'],
+  ['ip', '-brief', 'address', 'show'],
+  ['iptables-save'],
+  ['ip6tables-save'],
+  ['sysctl', '-a', '-r', '^net\\.'],
+]
+
+// Counters that the kernel moves by itself, and state that says nothing of what was set.
+const volatile = /^net\.netfilter\.nf_conntrack_count/
+
+export async function snapshot(execute: Execute): Promise<string> {
+  let text = ''
+  for (const command of commands) {
+    const output = await execute(...command)
+    const lines = command[0]?.endsWith('tables-save') ? rulesOf(output) : output.split('\n')
+    text += `# ${command.join(' ')}\n${lines.filter((line) => line !== '' && !volatile.test(line)).join('\n')}\n`
+  }
+  return text
+}
+
+/** Rules and user-made chains. An empty table is as good as none: iptables makes one when it is asked, and offers no way to remove it. */
+function rulesOf(save: string): string[] {
+  return save
+    .split('\n')
+    .filter((line) => line.startsWith('-A') || /^:\S+ -/.test(line))
+    .map((line) => line.replace(/ \[\d+:\d+\]$/, ''))
+}
