@@ -6,7 +6,7 @@ import { redirectChain } from './kernel/firewall.js'
 import { isOurs } from './kernel/mptcp.js'
 import { routeEntry } from './kernel/route.js'
 import { sourceRule } from './kernel/rule.js'
-import { type Chains, type Desired, type Endpoint, type Entry, type Interface, type Observed, owned } from './state.js'
+import { type Chains, type Desired, type Endpoint, type Entry, type Interface, isHeld, type Observed, owned } from './state.js'
 import { desiredSysctls } from './tuning.js'
 
 interface Path {
@@ -142,7 +142,7 @@ export function desired(config: GatewayConfig, observed: Observed, { redirect = 
   const wans = usableWans(config, observed)
   const { endpoints, notes } = endpointsOf(wans, config, observed)
   const { subflows = 0, saved } = observed
-  const former = saved.subflows?.ours === subflows ? saved.subflows.former : subflows
+  const former = isHeld(saved.subflows, subflows) ? saved.subflows.former : subflows
   return {
     rules: wans.flatMap(({ index, paths }) => paths.map(({ family, source }) => sourceRule(family, source, index))),
     routes: wans.flatMap((wan) => routesOf(wan, config.lan.interfaces, observed)),

@@ -5,7 +5,7 @@ import { diffEndpoints, limitStep } from './kernel/mptcp.js'
 import { diffRoutes } from './kernel/route.js'
 import { diffRules } from './kernel/rule.js'
 import { diffSysctls } from './kernel/sysctl.js'
-import type { Change, Desired, Held, Observed, Saved, Step } from './state.js'
+import { type Change, type Desired, type Held, isHeld, joinHeld, type Observed, type Saved } from './state.js'
 
 const families: Family[] = [4, 6]
 
@@ -23,23 +23,26 @@ export function diff(observed: Observed, desired: Desired): Change {
     ...[...sysctl.set, ...limit.set, ...routes.add, ...rules.add, ...endpoints.add, ...redirect(true)],
     ...[...redirect(false), ...endpoints.remove, ...rules.remove, ...routes.remove, ...limit.restore, ...sysctl.restore],
   ]
-  const held: Saved = { sysctls: sysctl.held, ...(limit.held && { subflows: limit.held }) }
-  const meanwhile = limit.held ?? limit.released
+  const paths = new Set([...Object.keys(sysctl.before), ...Object.keys(sysctl.after)])
+  const meanwhile = [...paths].map((path) => [path, joinHeld(sysctl.before[path], sysctl.after[path])] as const)
   return {
     steps,
-    savedMeanwhile: { sysctls: { ...sysctl.released, ...sysctl.held }, ...(meanwhile && { subflows: meanwhile }) },
-    savedAfter: held,
+    savedMeanwhile: saved(Object.fromEntries(meanwhile.filter(isDefined)), joinHeld(limit.before, limit.after)),
+    savedAfter: saved(sysctl.after, limit.after),
   }
 }
 
+const isDefined = <Value>(entry: readonly [string, Value | undefined]): entry is readonly [string, Value] =>
+  entry[1] !== undefined
+const saved = (sysctls: Saved['sysctls'], subflows: Saved['subflows']): Saved => ({ sysctls, ...(subflows && { subflows }) })
+
 /** The limit of subflows, kept and put back like a sysctl. */
 function diffLimit({ subflows, saved }: Observed, desired: Desired) {
-  const none: { set: Step[]; restore: Step[]; held?: Held<number>; released?: Held<number> } = { set: [], restore: [] }
-  if (subflows === undefined) return none
-  const before = saved.subflows?.ours === subflows ? saved.subflows : undefined
-  const ours = desired.subflows
-  if (ours === undefined) return before ? { ...none, restore: [limitStep(subflows, before.former)], released: before } : none
+  const before = isHeld(saved.subflows, subflows) ? saved.subflows : undefined
   const former = before?.former ?? subflows
-  const held = former === ours ? {} : { held: { former, ours } }
-  return { ...none, set: subflows === ours ? [] : [limitStep(subflows, ours)], ...held }
+  const wanted = desired.subflows ?? former
+  const steps = subflows === undefined || wanted === undefined || wanted === subflows ? [] : [limitStep(subflows, wanted)]
+  const after: Held<number> | undefined =
+    former === undefined || wanted === undefined || wanted === former ? undefined : { former, ours: [wanted] }
+  return { set: desired.subflows === undefined ? [] : steps, restore: desired.subflows === undefined ? steps : [], before, after }
 }

@@ -78,10 +78,22 @@ export type Chains = Partial<Record<Family, Chain>>
 /** Values by path below /proc/sys, white space reduced to single blanks. */
 export type Sysctls = ReadonlyMap<string, string>
 
-/** A value that we changed. While the kernel holds another one than `ours`, somebody else has taken it over, and it stays theirs. */
+/** A value that we changed. */
 export interface Held<Value> {
   former: Value
-  ours: Value
+  /** What we made of it; while a change is under way, also what it is about to become. */
+  ours: Value[]
+}
+
+/** Whoever gave it another value after us owns it now, and it stays theirs. */
+export function isHeld<Value>(held: Held<Value> | undefined, current: Value | undefined): held is Held<Value> {
+  return held !== undefined && current !== undefined && held.ours.includes(current)
+}
+
+/** What to remember while a value goes from one to the other, whenever we are killed. */
+export function joinHeld<Value>(before: Held<Value> | undefined, after: Held<Value> | undefined): Held<Value> | undefined {
+  if (before === undefined || after === undefined) return before ?? after
+  return { former: before.former, ours: [...new Set([...before.ours, ...after.ours])] }
 }
 
 /** The state file: what `remove` puts back. */

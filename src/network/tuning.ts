@@ -1,6 +1,6 @@
 /** The sysctls of a gateway and why; what a kernel lacks is not asked of it. */
 import type { GatewayConfig } from '../config/schema.js'
-import type { Observed, Sysctls } from './state.js'
+import { isHeld, type Observed, type Sysctls } from './state.js'
 
 /**
  * RFC 6182 section 5.3 asks for 2 x sum of bandwidths x largest RTT: 16 MB carry 1 Gbit/s at 64 ms or 500 Mbit/s at 128 ms down, 4 MB a
@@ -13,7 +13,7 @@ export function desiredSysctls(config: GatewayConfig, { sysctls, saved, interfac
   const want = (path: string, value: string) => {
     if (sysctls.has(path)) wanted.set(path, value)
   }
-  const held = (path: string) => (saved.sysctls[path]?.ours === sysctls.get(path) ? saved.sysctls[path] : undefined)
+  const held = (path: string) => (isHeld(saved.sysctls[path], sysctls.get(path)) ? saved.sysctls[path] : undefined)
   /** The value before we changed it; an interface that came later would have got the default's. */
   const former = (name: string, key: string) => {
     const path = `net/ipv6/conf/${name}/${key}`

@@ -27,6 +27,7 @@ const event = fc.oneof(
       port: fc.constantFrom(12345, 23456),
       redirect: fc.boolean(),
       failAt: fc.option(fc.nat(30), { nil: undefined, freq: 2 }),
+      killed: fc.boolean(),
     }),
   },
   { weight: 1, arbitrary: fc.record({ type: fc.constant('remove' as const) }) },
@@ -81,7 +82,7 @@ const same = (actual: unknown, expected: unknown, what: string) => {
 }
 
 /** How often each end was reached: a walk that never gets there proves nothing. */
-const reached = { applied: 0, refused: 0, failed: 0, removed: 0 }
+const reached = { applied: 0, refused: 0, failed: 0, killed: 0, removed: 0 }
 
 async function apply(world: World, event: Apply): Promise<void> {
   const config = configOf(event)
@@ -104,6 +105,12 @@ async function apply(world: World, event: Apply): Promise<void> {
     return unchanged('a refused apply changes nothing')
   }
   if (event.failAt !== undefined && event.failAt < planned.steps.length) {
+    if (event.killed) {
+      const dying = new Network(failing(world.kernel, event.failAt, { killed: true }))
+      same(await dying.apply(config, options).catch(() => 'killed'), 'killed', 'killed on the way')
+      reached.killed += 1
+      return
+    }
     const error = await new Network(failing(world.kernel, event.failAt)).apply(config, options).catch((reason: Error) => reason)
     same(error instanceof Error && /injected failure; the network is as it was before$/.test(error.message), true, String(error))
     reached.failed += 1

@@ -296,7 +296,8 @@ export class FakeKernel implements Kernel {
     const flags = options.filter((word) => ['subflow', 'signal', 'backup', 'fullmesh'].includes(word)).sort()
     const device = after('dev')
     const id = Number(after('id'))
-    if (device !== undefined && !this.devices.has(device)) refuse(`Cannot find device "${device}"`)
+    // `ip` prints a device that has gone as if<index>, and takes that again.
+    if (device !== undefined && !this.devices.has(device) && !/^if\d+$/.test(device)) refuse(`Cannot find device "${device}"`)
     if (this.endpoints.some((one) => one.id === id || one.address === address)) refuse('Error: duplicate address.')
     if (this.endpoints.length >= 8) refuse('Error: too many addresses.')
     this.endpoints.push({ id, address, device, flags })

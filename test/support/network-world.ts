@@ -81,14 +81,17 @@ function netnsKernel(namespace: Namespace, flavour?: string): Kernel & { state: 
   }
 }
 
-/** Refuses the change after `after` others, once. */
-export function failing(kernel: Kernel, after: number): Kernel {
+/** Refuses the change after `after` others: once, or, like a process that was killed then, whatever follows too. */
+export function failing(kernel: Kernel, after: number, { killed = false } = {}): Kernel {
   let left = after
-  const isRefused = () => left-- === 0
+  const isRefused = () => (killed ? left-- <= 0 : left-- === 0)
   return {
     readSysctls: (patterns) => kernel.readSysctls(patterns),
     readState: () => kernel.readState(),
-    writeState: (text) => kernel.writeState(text),
+    async writeState(text) {
+      if (killed && left < 0) throw new Error('killed')
+      await kernel.writeState(text)
+    },
     mayAdminister: () => kernel.mayAdminister(),
     async run(argv, input) {
       const isChange = !argv.includes('show') && !argv[0]?.endsWith('-save')

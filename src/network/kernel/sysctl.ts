@@ -1,5 +1,5 @@
 /** Sysctls: what to set, what to keep of the former values, and how to put them back exactly. */
-import { type Held, type Step, type Sysctls, type SysctlWrite, step } from '../state.js'
+import { type Held, isHeld, type Step, type Sysctls, type SysctlWrite, step } from '../state.js'
 
 const forwarding = /^net\/ipv([46])\/conf\/[^/]+\/forwarding$/
 const masters = { 4: 'net/ipv4/ip_forward', 6: 'net/ipv6/conf/all/forwarding' }
@@ -37,18 +37,17 @@ function writesTo(targets: Sysctls, from: Sysctls): SysctlWrite[] {
 export interface SysctlChange {
   set: Step[]
   restore: Step[]
-  /** What stays changed, and what is put back by `restore`. */
-  held: Record<string, Held<string>>
-  released: Record<string, Held<string>>
+  /** What is changed now, and what is when the steps are done. */
+  before: Record<string, Held<string>>
+  after: Record<string, Held<string>>
 }
 
 /** `wanted` in the order in which it is to be set. Paths that the kernel lacks must not be in it. */
 export function diffSysctls(current: Sysctls, saved: Record<string, Held<string>>, wanted: Sysctls): SysctlChange {
   const covered = new Set([...wanted].flatMap(([path, value]) => [...consequences(path, value, current.keys()).keys()]))
-  // Whoever changed a value after us owns it now; an interface that went away took its values along.
-  const still = Object.entries(saved).filter(([path, { ours }]) => current.get(path) === ours)
-  const held = Object.fromEntries(still.filter(([path]) => covered.has(path)))
-  const released = Object.fromEntries(still.filter(([path]) => !covered.has(path)))
+  // An interface that went away took its values along.
+  const still = Object.entries(saved).filter(([path, held]) => isHeld(held, current.get(path)))
+  const after = Object.fromEntries(still.filter(([path]) => covered.has(path)))
 
   const values = new Map(current)
   /** A step that can be undone exactly: all that it may change is written back. */
@@ -64,11 +63,11 @@ export function diffSysctls(current: Sysctls, saved: Record<string, Held<string>
     if (values.get(path) === value) continue
     // What has this value already is kept too: putting the others back would change it.
     for (const [other, ours] of consequences(path, value, values.keys())) {
-      held[other] = { former: held[other]?.former ?? values.get(other) ?? ours, ours }
+      after[other] = { former: after[other]?.former ?? values.get(other) ?? ours, ours: [ours] }
     }
     set.push(change(path, value))
   }
-  const targets = new Map(Object.entries(released).map(([path, { former }]) => [path, former]))
+  const targets = new Map(still.filter(([path]) => !covered.has(path)).map(([path, { former }]) => [path, former]))
   const restore = writesTo(targets, values).map(({ sysctl, value }) => change(sysctl, value))
-  return { set, restore, held, released }
+  return { set, restore, before: Object.fromEntries(still), after }
 }
