@@ -3,13 +3,13 @@ import t from 'tap'
 import { ports, settle, sleep, World } from '../support/hybrid.js'
 import { needsRoot } from '../support/namespaces.js'
 import { bondsocks } from '../support/process.js'
-import { snapshot } from '../support/snapshot.js'
+import { snapshot, stillness } from '../support/snapshot.js'
 
 t.test('kill -9 of run, then remove', { skip: needsRoot }, async (t) => {
   const world = await World.create(t, { shaped: false })
   await world.startHag()
   const cpe = world.execute('cpe')
-  const before = await snapshot(cpe)
+  const before = await stillness(cpe)
   const gateway = await world.startGateway()
   t.not(await snapshot(cpe), before, 'run sets something up')
   await world.client.call('hold', { host: world.lab.addresses.server, port: ports.echo }, 5)
@@ -28,7 +28,7 @@ t.test('kill -9 of run, then remove', { skip: needsRoot }, async (t) => {
 t.test('SIGTERM lets transfers end', { skip: needsRoot }, async (t) => {
   const world = await World.create(t)
   await world.startHag()
-  const before = await snapshot(world.execute('cpe'))
+  const before = await stillness(world.execute('cpe'))
   const gateway = await world.startGateway({ drain_seconds: 30 })
   const host = world.lab.addresses.server
   // About 4 seconds over both WANs.

@@ -25,7 +25,8 @@ export class Program {
   constructor(private readonly child: ChildProcess) {
     if (child.pid === undefined) throw new Error(`cannot start ${child.spawnfile}`)
     this.pid = child.pid
-    this.exited = once(child, 'exit').then(([code, signal]) => ({ code, signal }))
+    // Not 'exit': what it printed last may come after that.
+    this.exited = once(child, 'close').then(([code, signal]) => ({ code, signal }))
     for (const stream of [child.stdout, child.stderr]) stream?.on('data', (data: Buffer) => (this.text += data.toString()))
   }
 

@@ -27,6 +27,18 @@ export async function snapshot(execute: Execute): Promise<string> {
   return text
 }
 
+/** The snapshot once it no longer changes by itself: IPv6 addresses and their routes come a second or two after a device. */
+export async function stillness(execute: Execute): Promise<string> {
+  let last = await snapshot(execute)
+  for (let tries = 0; tries < 10; tries++) {
+    await new Promise((resolve) => setTimeout(resolve, 1000))
+    const next = await snapshot(execute)
+    if (next === last) break
+    last = next
+  }
+  return last
+}
+
 /** Rules and user-made chains. An empty table is as good as none: iptables makes one when it is asked, and offers no way to remove it. */
 function rulesOf(save: string): string[] {
   return save
