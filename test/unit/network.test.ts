@@ -1,0 +1,272 @@
+/** What the set-up of a given machine is, as literal text; and the errors of a machine that is not fit. */
+import t from 'tap'
+import { Network } from '../../src/network/network.js'
+import type { FakeKernel } from '../support/fake-kernel.js'
+import { fakeWorld, furnish, gateway } from '../support/network-world.js'
+
+async function prepare(change: (kernel: FakeKernel) => unknown = () => {}) {
+  const world = fakeWorld()
+  await furnish(world)
+  await change(world.kernel)
+  return { ...world, network: new Network(world.kernel) }
+}
+
+const lines = (steps: { text: string }[]) => steps.map(({ text }) => text)
+
+t.test('the whole set-up of two WANs, one of them with IPv6, in its order', async (t) => {
+  const { network } = await prepare()
+  const { steps, wans, notes } = await network.plan(
+    gateway({
+      wans: [
+        { name: 'dsl', interface: 'dsl', gateway: '10.1.0.1', gateway6: 'fe80::1' },
+        { name: 'lte', interface: 'lte', gateway: '10.2.0.1' },
+      ],
+      hags: [{ address: '203.0.113.3' }, { address: '2001:db8:3::3' }],
+      bypass: ['10.0.0.0/8', '2001:db8:9::/48'],
+      listen: { port: 4444 },
+    }),
+  )
+  t.equal(
+    lines(steps).join('\n'),
+    `sysctl -w net.mptcp.blackhole_timeout=0
+sysctl -w net.mptcp.close_timeout=10
+sysctl -w 'net.ipv4.tcp_rmem=4096 131072 16777216'
+sysctl -w net.ipv4.conf.dsl.rp_filter=2
+sysctl -w net.ipv4.conf.lte.rp_filter=2
+sysctl -w net.ipv4.ip_forward=1
+sysctl -w net.ipv6.conf.dsl.accept_ra=2
+sysctl -w net.ipv6.conf.lte.accept_ra=2
+sysctl -w net.ipv6.conf.all.forwarding=1
+ip route add 10.1.0.0/24 dev dsl scope link src 10.1.0.2 table 5800
+ip route add 192.168.1.0/24 dev br0 scope link table 5800
+ip route add default via 10.1.0.1 dev dsl src 10.1.0.2 table 5800
+ip -6 route add 2001:db8:1::/64 dev dsl src 2001:db8:1::2 table 5800
+ip -6 route add default via fe80::1 dev dsl src 2001:db8:1::2 table 5800
+ip route add 10.2.0.0/24 dev lte scope link src 10.2.0.2 table 5801
+ip route add 192.168.1.0/24 dev br0 scope link table 5801
+ip route add default via 10.2.0.1 dev lte src 10.2.0.2 table 5801
+ip rule add from 10.1.0.2 lookup 5800 pref 5800
+ip -6 rule add from 2001:db8:1::2 lookup 5800 pref 5800
+ip rule add from 10.2.0.2 lookup 5801 pref 5801
+ip mptcp endpoint add 10.1.0.2 dev dsl id 255 subflow
+ip mptcp endpoint add 2001:db8:1::2 dev dsl id 254 subflow
+ip mptcp endpoint add 10.2.0.2 dev lte id 253 subflow
+iptables-restore --noflush -w 5 <<'END'
+*nat
+:BONDSOCKS - [0:0]
+-A BONDSOCKS -m addrtype --dst-type LOCAL -j RETURN
+-A BONDSOCKS -m addrtype --dst-type BROADCAST -j RETURN
+-A BONDSOCKS -m addrtype --dst-type MULTICAST -j RETURN
+-A BONDSOCKS -d 192.168.1.0/24 -j RETURN
+-A BONDSOCKS -d 10.0.0.0/8 -j RETURN
+-A BONDSOCKS -p tcp -j REDIRECT --to-ports 4444
+-A PREROUTING -i br0 -p tcp -j BONDSOCKS
+COMMIT
+END
+ip6tables-restore --noflush -w 5 <<'END'
+*nat
+:BONDSOCKS - [0:0]
+-A BONDSOCKS -m addrtype --dst-type LOCAL -j RETURN
+-A BONDSOCKS -m addrtype --dst-type MULTICAST -j RETURN
+-A BONDSOCKS -d 2001:db8:9::/48 -j RETURN
+-A BONDSOCKS -p tcp -j REDIRECT --to-ports 4444
+-A PREROUTING -i br0 -p tcp -j BONDSOCKS
+COMMIT
+END`,
+  )
+  t.same(wans, [
+    { name: 'dsl', interface: 'dsl', address4: '10.1.0.2', address6: '2001:db8:1::2' },
+    { name: 'lte', interface: 'lte', address4: '10.2.0.2' },
+  ])
+  t.same(notes, [])
+})
+
+t.test('a machine or WAN that is not fit: one line, exit code 1, nothing changed', async (t) => {
+  const noGateway = gateway({ wans: [{ name: 'dsl', interface: 'dsl' }] })
+  const cases: [what: string, (kernel: FakeKernel) => unknown, code: string, message: string, config?: typeof noGateway][] = [
+    [
+      'no root',
+      (kernel) => (kernel.privileged = false),
+      'NOT_ROOT',
+      'reading and changing the network set-up needs root (CAP_NET_ADMIN): run it with sudo',
+    ],
+    ['no ip', (kernel) => kernel.missing.add('ip'), 'NO_IPROUTE2', 'ip is missing: install the package iproute2'],
+    [
+      'no iptables',
+      (kernel) => kernel.missing.add('iptables-save'),
+      'NO_IPTABLES',
+      'iptables is missing: install the package iptables',
+    ],
+    [
+      'no MPTCP',
+      (kernel) => kernel.setSysctl('net/mptcp/enabled', undefined),
+      'NO_MPTCP',
+      'this kernel has no MPTCP (no /proc/sys/net/mptcp): use Linux 5.15 or later, built with CONFIG_MPTCP',
+    ],
+    [
+      'no interface',
+      (kernel) => kernel.removeDevice('lte'),
+      'WAN_UNUSABLE',
+      'WAN lte: interface lte does not exist: create it, or correct the config',
+    ],
+    [
+      'no address',
+      (kernel) => kernel.removeAddress('lte', '10.2.0.2/24'),
+      'WAN_UNUSABLE',
+      'WAN lte: interface lte has no address: start its DHCP or PPP client, or give it one',
+    ],
+    [
+      'interface down',
+      (kernel) => {
+        kernel.removeDevice('lte')
+        kernel.addDevice('lte', ['BROADCAST'])
+      },
+      'WAN_UNUSABLE',
+      'WAN lte: interface lte is down: ip link set lte up',
+    ],
+    [
+      'no gateway',
+      () => {},
+      'WAN_UNUSABLE',
+      'WAN dsl: interface dsl has no default route to learn the gateway from: set "gateway" in the config',
+      noGateway,
+    ],
+  ]
+  for (const [what, change, code, message, config = gateway()] of cases) {
+    const { kernel, network } = await prepare(change)
+    await t.rejects(network.plan(config), { name: 'BondsocksError', code, message, exitCode: 1 }, what)
+    await t.rejects(network.apply(config), { code, message }, what)
+    t.equal(kernel.state, undefined)
+  }
+})
+
+t.test(
+  'the gateway is learned from the default route with the smallest metric; a point-to-point device needs none',
+  async (t) => {
+    const { network, kernel } = await prepare()
+    kernel.addDevice('ppp0', ['POINTOPOINT', 'NOARP', 'UP'])
+    kernel.addAddress('ppp0', '10.3.0.2/32')
+    for (const command of [
+      'default via 10.1.0.7 dev dsl metric 300',
+      'default via 10.1.0.6 dev dsl metric 200',
+      'default via 10.2.0.5 dev lte',
+    ]) {
+      await kernel.run(`ip route add ${command}`.split(' '))
+    }
+    const config = gateway({ wans: ['dsl', 'lte', 'ppp0'].map((name) => ({ name, interface: name })) })
+    const plan = lines((await network.plan(config)).steps)
+    t.same(
+      plan.filter((text) => text.includes('add default')),
+      [
+        'ip route add default via 10.1.0.6 dev dsl src 10.1.0.2 table 5800',
+        'ip route add default via 10.2.0.5 dev lte src 10.2.0.2 table 5801',
+        'ip route add default dev ppp0 scope link src 10.3.0.2 table 5802',
+      ],
+    )
+    t.ok(plan.includes('ip mptcp limits set subflows 3'), 'room for a subflow on every WAN')
+  },
+)
+
+t.test('a gateway beyond the connected networks is taken to be on the link', async (t) => {
+  const { network } = await prepare()
+  const config = gateway({ wans: [{ name: 'dsl', interface: 'dsl', gateway: '172.31.1.1' }] })
+  t.ok(
+    lines((await network.apply(config)).steps).includes(
+      'ip route add default via 172.31.1.1 dev dsl src 10.1.0.2 onlink table 5800',
+    ),
+  )
+  t.same((await network.plan(config)).steps, [])
+})
+
+t.test('the IPv6 source is a global address that stays', async (t) => {
+  const { network, kernel } = await prepare()
+  kernel.addAddress('lte', 'fd00:2::2/64')
+  t.match((await network.plan(gateway())).notes, [
+    'WAN dsl: no IPv6, because there is neither a default route nor "gateway6"',
+    /^WAN lte: no IPv6/,
+  ])
+  await kernel.run('ip -6 route add default via fe80::1 dev lte'.split(' '))
+  t.equal((await network.plan(gateway())).wans[1]?.address6, 'fd00:2::2')
+  kernel.addAddress('lte', '2001:db8:2::2/64')
+  t.equal((await network.plan(gateway())).wans[1]?.address6, '2001:db8:2::2', 'rather than a unique local one')
+})
+
+t.test('what a kernel or a machine lacks is left out, with a note where a user would miss it', async (t) => {
+  const { network, kernel } = await prepare((kernel) => {
+    kernel.missing.add('ip6tables-save')
+    kernel.setSysctl('net/mptcp/blackhole_timeout', undefined)
+  })
+  const { steps, notes } = await network.apply(gateway())
+  t.match(notes, [/^IPv6 is not redirected: ip6tables has no nat table here \(ip6tables-save is not installed\)$/])
+  t.notMatch(lines(steps).join('\n'), /ip6tables|blackhole/)
+  t.same((await network.plan(gateway())).steps, [])
+  t.ok((await network.remove()).length > 0, 'remove does not need it either')
+  t.equal(kernel.state, undefined)
+
+  const old = await prepare((kernel) => {
+    for (const name of ['all', 'default', 'br0', 'dsl', 'lte']) kernel.setSysctl(`net/ipv6/conf/${name}/forwarding`, undefined)
+    kernel.missing.add('ip6tables-save')
+  })
+  const without = await old.network.plan(gateway())
+  t.match(without.notes, ['IPv6 is left alone: this kernel has none'])
+  t.notMatch(lines(without.steps).join('\n'), /ip6tables|ip -6|ipv6/)
+})
+
+t.test('remove takes away what it can where tools or MPTCP have gone, and says what it could not', async (t) => {
+  const { network, kernel } = await prepare()
+  await network.apply(gateway())
+  kernel.missing.add('iptables-save').add('ip6tables-save')
+  t.match(lines(await network.remove())[0], /^ip mptcp endpoint delete/)
+  kernel.missing.clear()
+  t.match(lines(await network.remove())[0], /^iptables-restore/)
+
+  await network.apply(gateway())
+  kernel.missing.add('ip6tables-restore')
+  await t.rejects(network.remove(), {
+    code: 'REMOVE_INCOMPLETE',
+    message: 'not everything could be removed: "ip6tables-restore --noflush -w 5" failed: ip6tables-restore is not installed',
+  })
+  kernel.missing.clear()
+  t.equal((await network.remove()).length, 1, 'only that is left')
+  t.equal(kernel.state, undefined)
+})
+
+t.test('buffers and limits of others are never lowered', async (t) => {
+  const { network, kernel } = await prepare((kernel) => kernel.setSysctl('net/ipv4/tcp_rmem', '4096 131072 67108864'))
+  await kernel.run('ip mptcp limits set subflows 8'.split(' '))
+  t.notMatch(lines((await network.plan(gateway())).steps).join('\n'), /tcp_|limits/)
+})
+
+t.test('router advertisements are not turned on where they were off', async (t) => {
+  const { network } = await prepare((kernel) => {
+    kernel.setSysctl('net/ipv6/conf/dsl/accept_ra', '0')
+    kernel.setSysctl('net/ipv6/conf/lte/forwarding', '1')
+  })
+  t.notMatch(lines((await network.plan(gateway())).steps).join('\n'), /accept_ra/)
+})
+
+t.test('eight places for endpoints: others first, and ours make room before they are added', async (t) => {
+  const { network, kernel } = await prepare()
+  for (let id = 1; id <= 7; id++) await kernel.run(`ip mptcp endpoint add 198.51.100.${id} id ${id} signal`.split(' '))
+  const { notes } = await network.apply(gateway())
+  t.match(notes, ['no MPTCP endpoint for 10.2.0.2: the kernel holds 8 at most'])
+  kernel.addAddress('dsl', '10.1.0.3/24')
+  kernel.removeAddress('dsl', '10.1.0.2/24')
+  kernel.addAddress('dsl', '10.1.0.4/24')
+  const endpoints = lines((await network.apply(gateway())).steps).filter((text) => text.includes('endpoint'))
+  t.same(endpoints, ['ip mptcp endpoint delete id 255', 'ip mptcp endpoint add 10.1.0.3 dev dsl id 255 subflow'])
+})
+
+t.test('a sysctl below an interface with a dot in its name is written as sysctl(8) reads it', async (t) => {
+  const { network, kernel } = await prepare()
+  kernel.addDevice('eth0.7')
+  kernel.addAddress('eth0.7', '10.7.0.2/24')
+  const config = gateway({ wans: [{ name: 'dsl', interface: 'eth0.7', gateway: '10.7.0.1' }] })
+  t.ok(lines((await network.plan(config)).steps).includes('sysctl -w net.ipv4.conf.eth0/7.rp_filter=2'))
+})
+
+t.test('a damaged state file is named', async (t) => {
+  const { network, kernel } = await prepare()
+  kernel.state = '{'
+  await t.rejects(network.remove(), { code: 'BAD_STATE_FILE', exitCode: 1 })
+})
