@@ -13,12 +13,16 @@ export class StopSignals {
   readonly stop = this.#stop.signal
   readonly hurry = this.#hurry.signal
 
+  // Node ends when nothing is left that could wake it up, and a signal handler does not count as such.
+  readonly #awake = setInterval(() => undefined, 2 ** 30)
+
   constructor() {
     for (const name of this.#names) process.on(name, this.#listener)
   }
 
   /** Gives the signals back their default effect. */
   dispose(): void {
+    clearInterval(this.#awake)
     for (const name of this.#names) process.off(name, this.#listener)
   }
 }

@@ -1,0 +1,240 @@
+/** Each fault on the machine or in a config: one clear line, the right exit code, and the network as before. */
+import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import t from 'tap'
+import { connect, createNamespace, type Namespace, needsRoot, type Scope } from '../support/namespaces.js'
+import { outcome } from '../support/outcome.js'
+import { bondsocks, start } from '../support/process.js'
+import { snapshot } from '../support/snapshot.js'
+
+interface Machine {
+  cpe: Namespace
+  isp: Namespace
+  /** Writes a gateway config, with these keys over a sound one. */
+  config(keys?: object): string
+  file(name: string, text: string): string
+}
+
+type Test = Scope & { testdir(): string }
+
+/** A CPE with a LAN and two WANs to one router, which is the HAG's host too. */
+async function machine(t: Test): Promise<Machine> {
+  const [cpe, isp] = [await createNamespace(t, 'cpe'), await createNamespace(t, 'isp')]
+  // No link-local addresses: they come and get their routes a second later, in the middle of what is compared.
+  await cpe.exec('sysctl', '-qw', 'net.ipv6.conf.default.addr_gen_mode=1')
+  const link = (device: string, near: string[], far: string[]) =>
+    connect({ namespace: cpe, device, addresses: near }, { namespace: isp, device, addresses: far })
+  await link('br0', ['192.168.1.1/24'], [])
+  await link('dsl', ['10.1.0.2/24'], ['10.1.0.1/24', '203.0.113.3/32'])
+  await link('lte', ['10.2.0.2/24'], ['10.2.0.1/24'])
+  await link('bare', [], [])
+  await isp.exec('sysctl', '-qw', 'net.ipv4.conf.all.rp_filter=2')
+  const folder = t.testdir()
+  const file = (name: string, text: string) => {
+    writeFileSync(join(folder, name), text, { mode: 0o600 })
+    return join(folder, name)
+  }
+  const sound = {
+    lan: { interfaces: ['br0'] },
+    wans: [
+      { name: 'dsl', interface: 'dsl', gateway: '10.1.0.1' },
+      { name: 'lte', interface: 'lte', gateway: '10.2.0.1' },
+    ],
+    hags: [{ address: '203.0.113.3' }],
+    connect_timeout_seconds: 1,
+    drain_seconds: 0,
+  }
+  return { cpe, isp, file, config: (keys = {}) => file('gateway.yaml', JSON.stringify({ ...sound, ...keys })) }
+}
+
+interface Fault {
+  name: string
+  keys?: object
+  /** Put before the program's command line. */
+  wrap?(machine: Machine, scope: Test): string[] | Promise<string[]>
+  code: 1 | 2
+  stderr: RegExp
+  commands?: string[]
+}
+
+const wan = (keys: object) => ({ wans: [{ name: 'dsl', interface: 'dsl', gateway: '10.1.0.1', ...keys }] })
+
+const faults: Fault[] = [
+  {
+    name: 'no root',
+    wrap: () => ['setpriv', '--bounding-set=-all'],
+    code: 1,
+    stderr: /^bondsocks: reading and changing the network set-up needs root \(CAP_NET_ADMIN\): run it with sudo\n$/,
+  },
+  {
+    name: 'no iptables',
+    async wrap({ cpe }, scope) {
+      const folder = join(scope.testdir(), 'bin')
+      mkdirSync(folder)
+      symlinkSync((await cpe.exec('sh', '-c', 'command -v ip')).trim(), join(folder, 'ip'))
+      return ['env', `PATH=${folder}`]
+    },
+    code: 1,
+    stderr: /^bondsocks: iptables is missing: install the package iptables\n$/,
+  },
+  {
+    name: 'no MPTCP in the kernel',
+    // The program's own mount namespace hides what tells that the kernel has it.
+    wrap: () => ['sh', '-c', 'mount -t tmpfs none /proc/sys/net/mptcp && exec "$@"', 'sh'],
+    code: 1,
+    stderr:
+      /^bondsocks: this kernel has no MPTCP \(no \/proc\/sys\/net\/mptcp\): use Linux 5\.15 or later, built with CONFIG_MPTCP\n$/,
+  },
+  {
+    name: 'WAN interface missing',
+    keys: wan({ interface: 'nope0' }),
+    code: 1,
+    stderr: /^bondsocks: WAN dsl: interface nope0 does not exist: create it, or correct the config\n$/,
+  },
+  {
+    name: 'WAN without address',
+    keys: wan({ interface: 'bare' }),
+    code: 1,
+    stderr: /^bondsocks: WAN dsl: interface bare has no address: start its DHCP or PPP client, or give it one\n$/,
+  },
+  {
+    name: 'WAN without gateway',
+    keys: wan({ gateway: undefined }),
+    code: 1,
+    stderr: /^bondsocks: WAN dsl: interface dsl has no default route to learn the gateway from: set "gateway" in the config\n$/,
+  },
+  {
+    name: 'unknown key',
+    keys: wan({ gatway: '10.1.0.1' }),
+    code: 2,
+    stderr: /^\S+gateway\.yaml:1:\d+: wans\[0\]: unknown key `gatway`, did you mean `gateway`\?\n$/,
+  },
+  {
+    name: 'wrong type',
+    keys: { drain_seconds: 'ten' },
+    code: 2,
+    stderr: /^\S+gateway\.yaml:1:\d+: drain_seconds: expected a number, found "ten"\n$/,
+  },
+  {
+    name: 'a CIDR that is none',
+    keys: { bypass: ['10.0.0.0/33'] },
+    code: 2,
+    stderr:
+      /^\S+gateway\.yaml:1:\d+: bypass\[0\]: "10\.0\.0\.0\/33" is no network: write address\/prefix, for instance 10\.0\.0\.0\/8\n$/,
+  },
+  {
+    name: 'password file missing',
+    keys: { hags: [{ address: '203.0.113.3', username: 'me', password_file: 'nowhere' }] },
+    code: 2,
+    stderr: /^bondsocks: password_file \S+\/nowhere cannot be read: no such file\n$/,
+    commands: ['run'],
+  },
+  {
+    name: 'port taken',
+    async wrap({ cpe }, scope) {
+      const script = "require('net').createServer().listen(12345, '0.0.0.0', () => console.log('listening'))"
+      await start(scope, cpe.argv(process.execPath, '-e', script)).waitFor(/listening/)
+      return []
+    },
+    code: 1,
+    stderr: /^bondsocks: port 12345 is taken by another program: .*; stop it, or choose another listen\.port\n$/,
+    commands: ['run'],
+  },
+  {
+    name: 'HAG unreachable, on_hag_down reject',
+    keys: { on_hag_down: 'reject' },
+    code: 1,
+    stderr:
+      /^bondsocks: no HAG can be reached: HAG 203\.0\.113\.3:1080 over dsl is unreachable: connection refused.*over lte is unreachable: .*\n$/,
+    commands: ['run'],
+  },
+]
+
+for (const { name, keys, wrap, code, stderr, commands = ['plan', 'apply', 'run'] } of faults) {
+  t.test(name, { skip: needsRoot }, async (t) => {
+    const world = await machine(t)
+    const execute = (...argv: string[]) => world.cpe.exec(...argv)
+    const before = (await wrap?.(world, t)) ?? []
+    const found = await snapshot(execute)
+    for (const command of commands) {
+      const ended = await outcome(world.cpe.argv(...before, ...bondsocks(command, '-c', world.config(keys))))
+      t.match(ended.stderr, stderr, `${command}: one line`)
+      t.equal(ended.code, code, `${command}: exit code`)
+      t.equal(await snapshot(execute), found, `${command}: the network is as before`)
+    }
+  })
+}
+
+t.test('HAG unreachable, on_hag_down direct: it says so and runs', { skip: needsRoot }, async (t) => {
+  const { cpe, config } = await machine(t)
+  const execute = (...argv: string[]) => cpe.exec(...argv)
+  const found = await snapshot(execute)
+  const gateway = start(t, cpe.argv(...bondsocks('run', '-c', config())))
+  await gateway.waitFor(/gateway runs/)
+  t.match(gateway.output, /"warn".*no HAG can be reached: connections go direct, without bonding/)
+  t.same(await gateway.end(), { code: 0, signal: null })
+  t.equal(await snapshot(execute), found)
+})
+
+t.test('the right password, then a wrong one, then none', { skip: needsRoot }, async (t) => {
+  const { cpe, isp, config, file } = await machine(t)
+  const execute = (...argv: string[]) => cpe.exec(...argv)
+  const users = file('users', 'me:open-sesame\n')
+  const hag = { listen: { address: '203.0.113.3' }, clients: ['10.0.0.0/8'], users_file: users }
+  const server = start(t, isp.argv(...bondsocks('hag', '-c', file('hag.yaml', JSON.stringify(hag)))))
+  await server.waitFor(/HAG listens/)
+  const found = await snapshot(execute)
+  const hags = (password: string) => [{ address: '203.0.113.3', username: 'me', password_file: file('secret', `${password}\n`) }]
+
+  const gateway = start(t, cpe.argv(...bondsocks('run', '-c', config({ hags: hags('open-sesame') }))))
+  await gateway.waitFor(/gateway runs/)
+  t.match(gateway.output, /HAG 203\.0\.113\.3:1080 over dsl is reachable/)
+  t.same(await gateway.end(), { code: 0, signal: null })
+
+  const wrong = await outcome(cpe.argv(...bondsocks('run', '-c', config({ hags: hags('close-sesame') }))))
+  const line = (text: string) =>
+    `bondsocks: no HAG takes our credentials: HAG 203.0.113.3:1080 over dsl ${text}; HAG 203.0.113.3:1080 over lte ${text}\n`
+  t.equal(wrong.stderr, line('refuses the user name or password'))
+  t.equal(wrong.code, 2)
+  const none = await outcome(cpe.argv(...bondsocks('run', '-c', config())))
+  t.equal(none.stderr, line('asks for a user name and password'))
+  t.equal(none.code, 2)
+  t.equal(await snapshot(execute), found)
+  t.notMatch(gateway.output + server.output + wrong.stdout + none.stdout, /sesame/, 'no password in any log')
+})
+
+t.test('MPTCP switched off by sysctl is switched on for the run, and off again', { skip: needsRoot }, async (t) => {
+  const { cpe, config } = await machine(t)
+  const execute = (...argv: string[]) => cpe.exec(...argv)
+  await cpe.exec('sysctl', '-qw', 'net.mptcp.enabled=0')
+  const found = await snapshot(execute)
+  const gateway = start(t, cpe.argv(...bondsocks('run', '-c', config())))
+  await gateway.waitFor(/gateway runs/)
+  t.match(await cpe.exec('sysctl', 'net.mptcp.enabled'), /= 1/)
+  t.same(await gateway.end(), { code: 0, signal: null })
+  t.equal(await snapshot(execute), found)
+})
+
+t.test('plan, apply, apply again, remove', { skip: needsRoot }, async (t) => {
+  const { cpe, config } = await machine(t)
+  const execute = (...argv: string[]) => cpe.exec(...argv)
+  const found = await snapshot(execute)
+  const run = (...args: string[]) => cpe.exec(...bondsocks(...args))
+  const file = config()
+  const planned = await run('plan', '-c', file)
+  const { steps, wans } = JSON.parse(await run('plan', '-c', file, '--json'))
+  t.match(wans, [
+    { name: 'dsl', interface: 'dsl', address4: '10.1.0.2' },
+    { name: 'lte', interface: 'lte', address4: '10.2.0.2' },
+  ])
+  t.ok(steps.length > 5)
+  t.ok(planned.startsWith(steps.join('\n')))
+  t.equal(await snapshot(execute), found, 'plan changes nothing')
+  t.equal(await run('apply', '-c', file), planned, 'apply does what plan said')
+  t.not(await snapshot(execute), found)
+  t.match(await run('apply', '-c', file), /^nothing to do: all is as the config says\n/)
+  t.match(await run('plan', '-c', file), /^nothing to do: all is as the config says\n/)
+  await run('remove')
+  t.equal(await snapshot(execute), found)
+  t.match(await run('remove'), /^nothing to do: nothing of ours is here\n/)
+})
