@@ -1,0 +1,56 @@
+/** Runs the lab's own commands. */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { BondsocksError } from '../shared/errors.js'
+
+export interface Executed {
+  stdout: string
+  stderr: string
+  /** 124 where it took too long, 128 + n where signal n ended it. */
+  code: number
+}
+
+export interface ExecOptions {
+  /** Default: 60 s. */
+  timeoutMs?: number
+  input?: string
+}
+
+/** Runs a command to its end. Rejects only where the program does not exist. */
+export function execute(argv: readonly string[], { timeoutMs = 60_000, input }: ExecOptions = {}): Promise<Executed> {
+  const [file = '', ...args] = argv
+  return new Promise((resolve, reject) => {
+    const child = spawn(file, args, { stdio: [input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'] }) as ChildProcess
+    const chunks = { stdout: [] as Buffer[], stderr: [] as Buffer[] }
+    child.stdout?.on('data', (data: Buffer) => chunks.stdout.push(data))
+    child.stderr?.on('data', (data: Buffer) => chunks.stderr.push(data))
+    // A program that does not read its input is no error.
+    child.stdin?.on('error', () => {}).end(input)
+    let isLate = false
+    const timer = setTimeout(() => {
+      isLate = true
+      child.kill('SIGKILL')
+    }, timeoutMs)
+    child.once('error', (error: NodeJS.ErrnoException) => {
+      clearTimeout(timer)
+      const message =
+        error.code === 'ENOENT' ? `${file} is not installed: ${packageOf(file)}` : `cannot run ${file}: ${error.message}`
+      reject(new BondsocksError('NOT_INSTALLED', message, { cause: error }))
+    })
+    child.once('close', (code) => {
+      clearTimeout(timer)
+      const text = (of: Buffer[]) => Buffer.concat(of).toString()
+      resolve({ stdout: text(chunks.stdout), stderr: text(chunks.stderr), code: isLate ? 124 : (code ?? 128) })
+    })
+  })
+}
+
+const packages: Record<string, string> = { ip: 'iproute2', tc: 'iproute2', iptables: 'iptables', ip6tables: 'iptables' }
+const packageOf = (file: string) => `apt-get install ${packages[file] ?? file}`
+
+/** Like `execute`, and a failure is a BondsocksError with the command and its output in one line. Returns what it printed. */
+export async function must(argv: readonly string[], input?: string): Promise<string> {
+  const { stdout, stderr, code } = await execute(argv, input === undefined ? {} : { input })
+  if (code === 0) return stdout
+  const output = `${stderr}${stdout}`.trim().split('\n').join('; ') || `exit code ${code}`
+  throw new BondsocksError('LAB_COMMAND', `\`${argv.join(' ')}\` failed: ${output}`)
+}

@@ -1,0 +1,317 @@
+/** A lab: a home's LAN, its gateway, a HAG and a server, each in a network namespace of its own. Several can exist at once. */
+import { randomBytes } from 'node:crypto'
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { BondsocksError } from '../shared/errors.js'
+import { type ExecOptions, type Executed, execute, must } from './commands.js'
+import { addVeth, hasNetem, type Shaper, type ShaperKind, shaperOf } from './shaper.js'
+import { type Addresses, type End, type Plan, planOf, type Shape, type Topology, topologies, type Wire } from './topology.js'
+
+export type { Executed } from './commands.js'
+export type { Topology } from './topology.js'
+
+export interface LabWan {
+  name: string
+  interface: string
+  address4: string
+  address6?: string
+  gateway4: string
+  /** Mbit/s on the line. */
+  rateDown: number
+  rateUp: number
+  /** One way. */
+  delayMs: number
+}
+
+export interface Lab {
+  name: string
+  topology: Topology
+  /** How the WANs are made; `veth` is not shaped. */
+  links: ShaperKind
+  /** Host to namespace. hybrid, ethernet: lan, cpe, hag, server. two-routers: client, r1, r2, server. */
+  hosts: Record<string, string>
+  wans: LabWan[]
+  /** Empty text where the topology has no such thing; two-routers: `lan` is the client. */
+  addresses: Addresses
+  /** Paths of config files that fit; none exist for two-routers. */
+  configs: { gateway: string; hag: string }
+  /** The command line that runs another one in a host. */
+  argv(host: string, argv: readonly string[]): string[]
+  /** Runs a command in a host to its end. Rejects only where it cannot be started. */
+  exec(host: string, argv: readonly string[], options?: ExecOptions): Promise<Executed>
+  /** Changes a WAN at once; what is on its way keeps its arrival time. */
+  setLink(wan: string, change: Partial<Shape>): Promise<void>
+  /** Loses everything silently while the link stays up. */
+  blackHole(wan: string, on: boolean): Promise<void>
+  /** Pulls the plug on the CPE's side, or puts it in again. */
+  carrier(wan: string, up: boolean): Promise<void>
+  /** Bytes on each WAN so far, from the CPE's interface counters. */
+  wanBytes(): Promise<Record<string, { down: number; up: number }>>
+  down(): Promise<void>
+}
+
+/** What a folder remembers of its lab. */
+interface Record_ {
+  topology: Topology
+  links: ShaperKind
+  wans: Record<string, { shape: Shape; isBlackHole: boolean }>
+}
+
+const root = '/run/bondsocks/lab'
+const folderOf = (name: string) => join(root, name)
+const namespaceOf = (name: string, host: string) => `bs-${name}-${host}`
+const recordFile = 'lab.json'
+/** For the kernel to settle, and for processes to end. */
+const patienceMs = 2000
+
+/** `shaped: false`: WANs as fast as the machine is, for CPU measurements. Throws BondsocksError, with nothing left behind. */
+export async function labUp(options: { topology: Topology; name?: string; shaped?: boolean }): Promise<Lab> {
+  requireRoot()
+  const { topology, shaped = true } = options
+  const name = checkName(options.name ?? randomBytes(3).toString('hex'))
+  const plan = planOf(topology)
+  mkdirSync(root, { recursive: true })
+  try {
+    mkdirSync(folderOf(name))
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== 'EEXIST') throw cause
+    throw new BondsocksError('LAB_EXISTS', `there is a lab ${name} already: \`bondsocks lab down ${name}\` removes it`, { cause })
+  }
+  try {
+    const record = await build(name, plan, topology, shaped)
+    return makeLab(name, plan, record)
+  } catch (error) {
+    await labDown(name)
+    throw error
+  }
+}
+
+/** A lab that somebody else has made. Throws where there is none of this name. */
+export async function labAttach(name: string): Promise<Lab> {
+  const file = join(folderOf(checkName(name)), recordFile)
+  if (!existsSync(file)) {
+    const names = await labList()
+    const known = names.length === 0 ? 'none is up: `bondsocks lab up` makes one' : `there are: ${names.join(', ')}`
+    throw new BondsocksError('NO_LAB', `there is no lab ${name}; ${known}`)
+  }
+  const record = JSON.parse(readFileSync(file, 'utf8')) as Record_
+  return makeLab(name, planOf(record.topology), record)
+}
+
+/** Removes a lab, whatever is left of it, with every process that runs in it. Idempotent. */
+export async function labDown(name: string): Promise<void> {
+  requireRoot()
+  const folder = folderOf(checkName(name))
+  await endLinks(folder)
+  const hosts = new Set(topologies.flatMap((topology) => planOf(topology).hosts))
+  const namespaces = [...hosts].map((host) => namespaceOf(name, host)).filter((one) => existsSync(`/run/netns/${one}`))
+  await Promise.all(
+    namespaces.map(async (namespace) => {
+      await endProcesses(namespace)
+      await must(['ip', 'netns', 'delete', namespace])
+      rmSync(`/etc/netns/${namespace}`, { recursive: true, force: true })
+    }),
+  )
+  rmSync(folder, { recursive: true, force: true })
+  for (const empty of [root, '/run/bondsocks']) {
+    try {
+      rmdirSync(empty)
+    } catch {
+      // Others use it.
+    }
+  }
+}
+
+export async function labList(): Promise<string[]> {
+  return existsSync(root) ? readdirSync(root).sort() : []
+}
+
+function requireRoot(): void {
+  if (process.getuid?.() === 0) return
+  throw new BondsocksError('NOT_ROOT', 'the lab makes network namespaces, which only root may: try it with sudo')
+}
+
+function checkName(name: string): string {
+  if (/^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$/.test(name)) return name
+  throw new BondsocksError('USAGE', `${name} is no name for a lab: use letters, digits, - and _`, { exitCode: 2 })
+}
+
+async function build(name: string, plan: Plan, topology: Topology, shaped: boolean): Promise<Record_> {
+  const folder = folderOf(name)
+  const inLab = (host: string) => namespaceOf(name, host)
+  for (const [file, text] of Object.entries(plan.configs)) writeFileSync(join(folder, file), text)
+  for (const host of plan.hosts) await must(['ip', 'netns', 'add', inLab(host)])
+  const links = !shaped ? 'veth' : (await hasNetem(inLab(plan.edge))) ? 'netem' : 'emulator'
+  const shapedWires = plan.wires.filter(({ shape }) => shape !== undefined)
+  const wans = Object.fromEntries(shapedWires.map(({ name, shape }) => [name, { shape: shape as Shape, isBlackHole: false }]))
+  for (const { ends, shape } of plan.wires) if (shape === undefined) await addVeth(ends, inLab)
+  await shaperOf(links, folder, inLab).make(shapedWires)
+  await Promise.all(plan.hosts.map((host) => configure(host, plan, inLab(host))))
+  await Promise.all(plan.hosts.map((host) => awaitCarrier(inLab(host))))
+  const record = { topology, links, wans } satisfies Record_
+  writeRecord(name, record)
+  return record
+}
+
+function writeRecord(name: string, record: Record_): void {
+  writeFileSync(join(folderOf(name), recordFile), JSON.stringify(record))
+}
+
+/** Sysctls, addresses, routes and address translation of a host whose devices exist. */
+async function configure(host: string, plan: Plan, namespace: string): Promise<void> {
+  const forwards = plan.routers.includes(host)
+  const sysctls = {
+    ...(forwards ? { 'net.ipv4.ip_forward': 1, 'net.ipv6.conf.all.forwarding': 1 } : {}),
+    // A pulled plug must not cost a veth its addresses.
+    'net.ipv6.conf.all.keep_addr_on_down': 1,
+    // The lab's devices have the addresses that the plan gives them, and no other.
+    'net.ipv6.conf.all.accept_ra': 0,
+  }
+  const assignments = Object.entries(sysctls).map(([key, value]) => `/proc/sys/${key.replaceAll('.', '/')} ${value}`)
+  // Without IPv6 in the kernel its files do not exist, and its addresses fail below, which says so.
+  const script = 'while read -r file value; do [ ! -e "$file" ] || echo "$value" > "$file" || exit 1; done'
+  await must(['ip', 'netns', 'exec', namespace, 'sh', '-c', script], `${assignments.join('\n')}\n`)
+
+  const ends = plan.wires.flatMap(({ ends }) => ends).filter((end) => end.host === host)
+  // Without nodad an IPv6 address is of no use for a second or two.
+  const add = (device: string) => (address: string) =>
+    `address add ${address} dev ${device}${address.includes(':') ? ' nodad' : ''}`
+  const lines = [
+    'link set lo up',
+    ...(plan.loopbacks[host] ?? []).map(add('lo')),
+    ...ends.flatMap(({ device, addresses }: End) => [...addresses.map(add(device)), `link set ${device} up`]),
+    ...(plan.routes[host] ?? []).map((route) => `route add ${route}`),
+  ]
+  await must(['ip', '-n', namespace, '-batch', '-'], `${lines.join('\n')}\n`)
+  if (host !== plan.edge) return
+  for (const iptables of ['iptables', 'ip6tables']) {
+    for (const device of plan.masquerade) {
+      const rule = ['-t', 'nat', '-A', 'POSTROUTING', '-o', device, '-j', 'MASQUERADE']
+      await must(['ip', 'netns', 'exec', namespace, iptables, '-w', ...rule])
+    }
+  }
+}
+
+/** A veth has its carrier, and with it its routes, some milliseconds after both ends are up. */
+async function awaitCarrier(namespace: string): Promise<void> {
+  const deadline = performance.now() + patienceMs
+  while (performance.now() < deadline) {
+    if (!(await must(['ip', '-n', namespace, 'link', 'show'])).includes('NO-CARRIER')) return
+    await sleep(20)
+  }
+}
+
+function makeLab(name: string, plan: Plan, record: Record_): Lab {
+  const folder = folderOf(name)
+  const inLab = (host: string) => namespaceOf(name, host)
+  const shaper: Shaper = shaperOf(record.links, folder, inLab)
+  const shapedWires = plan.wires.filter(({ shape }) => shape !== undefined)
+
+  const wireOf = (wan: string): Wire => {
+    const found = shapedWires.find((wire) => wire.name === wan)
+    if (found !== undefined) return found
+    const names = shapedWires.map((wire) => wire.name).join(', ')
+    throw new BondsocksError('USAGE', `lab ${name} has no WAN ${wan}; it has ${names}`, { exitCode: 2 })
+  }
+  const change = async (wan: string, make: (now: Record_['wans'][string]) => Record_['wans'][string]) => {
+    const wire = wireOf(wan)
+    const next = make(record.wans[wan] as Record_['wans'][string])
+    await shaper.set(wire, next.isBlackHole ? { ...next.shape, lossDown: 1, lossUp: 1 } : next.shape)
+    record.wans[wan] = next
+    writeRecord(name, record)
+  }
+  const argv = (host: string, words: readonly string[]) => {
+    if (!plan.hosts.includes(host)) {
+      throw new BondsocksError('USAGE', `lab ${name} has no host ${host}; it has ${plan.hosts.join(', ')}`, { exitCode: 2 })
+    }
+    return ['ip', 'netns', 'exec', inLab(host), ...words]
+  }
+
+  return {
+    name,
+    topology: record.topology,
+    links: record.links,
+    hosts: Object.fromEntries(plan.hosts.map((host) => [host, inLab(host)])),
+    wans: shapedWires.map((wire) => describeWan(wire, record.wans[wire.name]?.shape ?? (wire.shape as Shape))),
+    addresses: plan.addresses,
+    configs: { gateway: join(folder, 'gateway.yaml'), hag: join(folder, 'hag.yaml') },
+    argv,
+    exec: async (host, words, options) => execute(argv(host, words), options),
+    setLink: (wan, shape) => change(wan, (now) => ({ ...now, shape: { ...now.shape, ...shape } })),
+    blackHole: (wan, on) => change(wan, (now) => ({ ...now, isBlackHole: on })),
+    carrier: async (wan, up) => shaper.carrier(wireOf(wan), up),
+    async wanBytes() {
+      const links = JSON.parse(await must(['ip', '-n', inLab(plan.edge), '-s', '-j', 'link', 'show'])) as {
+        ifname: string
+        stats64: Record<'rx' | 'tx', { bytes: number }>
+      }[]
+      const counters = shapedWires.map(({ name, ends: [{ device }] }) => {
+        const stats = links.find(({ ifname }) => ifname === device)?.stats64
+        return [name, { down: stats?.rx.bytes ?? 0, up: stats?.tx.bytes ?? 0 }] as const
+      })
+      return Object.fromEntries(counters)
+    },
+    down: () => labDown(name),
+  }
+}
+
+function describeWan({ name, ends: [near, far] }: Wire, { rateDown, rateUp, delayMs }: Shape): LabWan {
+  const bare = (address = '') => address.split('/')[0] as string
+  const address6 = near.addresses[1]
+  return {
+    name,
+    interface: near.device,
+    address4: bare(near.addresses[0]),
+    ...(address6 === undefined ? {} : { address6: bare(address6) }),
+    gateway4: bare(far.addresses[0]),
+    ...{ rateDown, rateUp, delayMs },
+  }
+}
+
+/** Ends the process that holds the links, where there still is one. */
+async function endLinks(folder: string): Promise<void> {
+  const file = join(folder, 'links.pid')
+  if (!existsSync(file)) return
+  const pid = Number(readFileSync(file, 'utf8'))
+  // Ids are used again: only the process that was started for this folder is ours.
+  const isOurs = () => commandLine(pid).includes(folder)
+  await endAll(() => (isOurs() ? [pid] : []))
+}
+
+function commandLine(pid: number): string[] {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0')
+  } catch {
+    return []
+  }
+}
+
+async function endProcesses(namespace: string): Promise<void> {
+  await endAll(async () => {
+    const { stdout } = await execute(['ip', 'netns', 'pids', namespace])
+    return stdout.split('\n').filter(Boolean).map(Number)
+  })
+}
+
+/** SIGTERM first, so that a gateway can take its network set-up away; SIGKILL to what does not end by that. */
+async function endAll(find: () => number[] | Promise<number[]>): Promise<void> {
+  const send = (pids: number[], signal: NodeJS.Signals) => {
+    for (const pid of pids) {
+      try {
+        process.kill(pid, signal)
+      } catch {
+        // Gone meanwhile.
+      }
+    }
+  }
+  let left = (await find()).filter((pid) => pid !== process.pid)
+  send(left, 'SIGTERM')
+  const deadline = performance.now() + patienceMs
+  while (left.length > 0) {
+    if (performance.now() > deadline) send(left, 'SIGKILL')
+    if (performance.now() > 2 * patienceMs + deadline) return
+    await sleep(20)
+    left = (await find()).filter((pid) => pid !== process.pid)
+  }
+}

@@ -1,0 +1,76 @@
+/**
+ * The process that holds a lab's emulated links, started by labUp as `links FOLDER`. It reads the links from FOLDER/links.json, prints
+ * `ready` or what went wrong, and then takes one request a connection on FOLDER/links.sock. It ends at SIGTERM, and by itself once the
+ * folder or a namespace is gone.
+ */
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import type { LinkDirection, LinkEmulator, LinkEnd } from '../native/index.js'
+
+export interface LinkPlan {
+  name: string
+  /** The CPE's end, and the other one. */
+  ends: [LinkEnd, LinkEnd]
+  up: LinkDirection
+  down: LinkDirection
+}
+
+export type LinkRequest = { link: string } & ({ up: LinkDirection; down: LinkDirection } | { carrier: boolean })
+
+const watchMs = 1000
+
+async function main(folder: string): Promise<void> {
+  // First of all, so that whoever cleans up knows whom to end.
+  writeFileSync(join(folder, 'links.pid'), `${process.pid}\n`)
+  const plans = JSON.parse(readFileSync(join(folder, 'links.json'), 'utf8')) as LinkPlan[]
+  const { native } = await import('../native/index.js')
+  const links = new Map<string, LinkEmulator>()
+  for (const { name, ends, up, down } of plans) links.set(name, new native.LinkEmulator(...ends, up, down))
+
+  const socket = join(folder, 'links.sock')
+  const server = createServer({ allowHalfOpen: true }, (client) => {
+    let text = ''
+    client.on('error', () => client.destroy())
+    client.on('data', (data) => {
+      text += data.toString()
+    })
+    client.on('end', () => client.end(answer(links, text)))
+  })
+  server.listen(socket, () => process.stdout.write('ready\n'))
+
+  const paths = [folder, ...plans.flatMap(({ ends }) => ends.map(({ netns }) => netns))]
+  const end = () => process.exit(0)
+  process.on('SIGTERM', end)
+  setInterval(() => {
+    if (!paths.every((path) => existsSync(path))) end()
+  }, watchMs)
+}
+
+/** Empty, or what was wrong. */
+function answer(links: ReadonlyMap<string, LinkEmulator>, text: string): string {
+  try {
+    const request = JSON.parse(text) as LinkRequest
+    const link = links.get(request.link)
+    if (link === undefined) return `there is no link ${request.link}`
+    if ('carrier' in request) {
+      link.setCarrier('first', request.carrier)
+    } else {
+      link.set('forward', request.up)
+      link.set('backward', request.down)
+    }
+    return ''
+  } catch (error) {
+    return (error as Error).message
+  }
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  // The one who started us may have gone away meanwhile.
+  process.stdout.on('error', () => {})
+  main(process.argv[2] ?? '').catch((error: NodeJS.ErrnoException) => {
+    const isUnbuilt = error.code === 'MODULE_NOT_FOUND'
+    process.stdout.write(`${isUnbuilt ? 'the addon is not built: run `npm run build`' : error.message}\n`, () => process.exit(1))
+  })
+}

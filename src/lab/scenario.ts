@@ -1,0 +1,139 @@
+/** Runs a scenario in a lab of its own, and leaves nothing behind however it ends. */
+import { setTimeout as wait } from 'node:timers/promises'
+import { BondsocksError } from '../shared/errors.js'
+import { type Download, download, filePort, type Sample } from './download.js'
+import { type Lab, labUp, type Topology } from './lab.js'
+import { nodeArgv } from './node.js'
+import { Program } from './program.js'
+
+export interface Scenario {
+  /** For `lab --help`: one line. */
+  summary: string
+  topology: Topology
+  /** Drives the stage and prints. Throws a BondsocksError where what it shows does not hold. */
+  run(stage: Stage): Promise<void>
+}
+
+/** A lab, and what every scenario does in it. */
+export class Stage {
+  readonly #programs: Program[] = []
+  readonly #live = process.stdout.isTTY === true
+
+  constructor(
+    readonly lab: Lab,
+    readonly signal: AbortSignal,
+  ) {}
+
+  say(line = ''): void {
+    process.stdout.write(`${this.#live ? '\r\x1b[K' : ''}${line}\n`)
+  }
+
+  /** A line that the next one replaces on a terminal. */
+  tell(line: string): void {
+    if (this.#live) process.stdout.write(`\r\x1b[K${line}`)
+    else this.say(line)
+  }
+
+  sleep(seconds: number): Promise<void> {
+    return wait(seconds * 1000, undefined, { signal: this.signal })
+  }
+
+  async start(title: string, host: string, argv: readonly string[], ready: string): Promise<Program> {
+    this.signal.throwIfAborted()
+    const program = new Program(title, this.lab.argv(host, argv))
+    this.#programs.push(program)
+    await program.waitFor(ready)
+    return program
+  }
+
+  startServer(): Promise<Program> {
+    return this.start('the file server', 'server', [...nodeArgv('lab/files'), String(filePort)], 'serving')
+  }
+
+  startHag(): Promise<Program> {
+    return this.start('bondsocks hag', 'hag', [...nodeArgv('main'), 'hag', '-c', this.lab.configs.hag], 'HAG listens')
+  }
+
+  startGateway(): Promise<Program> {
+    return this.start('bondsocks run', 'cpe', [...nodeArgv('main'), 'run', '-c', this.lab.configs.gateway], 'gateway runs')
+  }
+
+  /** With a line a second that says what each WAN carries. */
+  download(megabytes: number, onSample: (sample: Sample) => void = () => {}): Promise<Download> {
+    return download(this.lab, megabytes * 1e6, {
+      signal: this.signal,
+      onSample: (sample) => {
+        const wans = Object.entries(sample.wans).map(([name, rate]) => `${name} ${rate.toFixed(1).padStart(5)} ${bar(rate)}`)
+        this.tell(`  ${sample.at.toFixed(0).padStart(3)} s   ${wans.join('   ')}   Mbit/s`)
+        onSample(sample)
+      },
+    })
+  }
+
+  /** The first row is the heading. */
+  table(rows: readonly (readonly string[])[]): void {
+    const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)))
+    this.say()
+    for (const row of rows) {
+      const cells = row.map((cell, column) =>
+        column === 0 ? cell.padEnd(widths[column] ?? 0) : cell.padStart(widths[column] ?? 0),
+      )
+      this.say(`  ${cells.join('   ')}`)
+    }
+  }
+
+  /** In reverse order: the gateway before its HAG. */
+  async close(): Promise<void> {
+    for (const program of this.#programs.reverse()) await program.end()
+  }
+}
+
+/** A block for each 5 Mbit/s. */
+function bar(rate: number): string {
+  const width = 8
+  return '#'.repeat(Math.min(width, Math.max(0, Math.round(rate / 5)))).padEnd(width, '.')
+}
+
+export async function runScenario(scenario: Scenario): Promise<void> {
+  // Loaded late, so that the lab's other commands work without the addon.
+  const { native } = await import('../native/index.js')
+  const why = native.mptcpUnavailable()
+  if (why !== undefined) {
+    const mend = why === 'ENOPROTOOPT' ? 'set the sysctl net.mptcp.enabled to 1' : 'use Linux 5.15 or later with CONFIG_MPTCP'
+    throw new BondsocksError('NO_MPTCP', `this kernel has no MPTCP (${why}): ${mend}`)
+  }
+  const interruption = new AbortController()
+  const interrupt = () => interruption.abort()
+  const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
+  for (const signal of signals) process.on(signal, interrupt)
+  try {
+    const lab = await labUp({ topology: scenario.topology })
+    try {
+      const stage = new Stage(lab, interruption.signal)
+      stage.say(`lab ${lab.name}: ${describe(lab)}`)
+      const interrupted = new Promise<never>((_, reject) => {
+        interruption.signal.addEventListener('abort', () =>
+          reject(new BondsocksError('INTERRUPTED', 'interrupted; all is removed')),
+        )
+        if (interruption.signal.aborted) interrupt()
+      })
+      try {
+        const run = scenario.run(stage)
+        // After an interruption nobody waits for it.
+        run.catch(() => {})
+        await Promise.race([run, interrupted])
+      } finally {
+        await stage.close()
+      }
+    } finally {
+      await lab.down()
+    }
+  } finally {
+    for (const signal of signals) process.off(signal, interrupt)
+  }
+}
+
+function describe({ topology, wans, links }: Lab): string {
+  const lines = wans.map(({ name, rateDown, rateUp, delayMs }) => `${name} ${rateDown}/${rateUp} Mbit/s ${delayMs} ms`)
+  return `${topology}, ${lines.join(', ')} (${links})`
+}

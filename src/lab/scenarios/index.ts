@@ -1,0 +1,9 @@
+import type { Scenario } from '../scenario.js'
+import { bond } from './bond.js'
+import { demo } from './demo.js'
+import { ethernet } from './ethernet.js'
+import { failover } from './failover.js'
+import { twoRouters } from './two-routers.js'
+
+/** What `lab run` knows: a file each. */
+export const scenarios: Record<string, Scenario> = { bond, failover, ethernet, 'two-routers': twoRouters, demo }
