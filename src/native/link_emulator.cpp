@@ -1,5 +1,6 @@
 #include "link_emulator.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <ctime>
