@@ -29,6 +29,7 @@ export interface FarSide {
 interface FakeConnection {
   client: SocketAddress
   state: 'waiting' | 'opening' | 'relaying'
+  protocol: Way['protocol']
   /** Called once when the client learns that it is over. */
   over?: (how: 'end' | 'reset' | number) => void
 }
@@ -92,7 +93,7 @@ export class FakeEngine implements Engine {
     if (entry?.state !== 'opening' || answer === 'silence') return
     entry.state = answer === 'opened' ? 'relaying' : 'waiting'
     if (answer === 'opened')
-      this.#emit({ type: 'opened', connection, local: { address: '10.1.0.2', port: 50_000 }, protocol: 'mptcp' })
+      this.#emit({ type: 'opened', connection, local: { address: '10.1.0.2', port: 50_000 }, protocol: entry.protocol })
     else this.#emit({ type: 'failed', connection, ...answer })
   }
 
@@ -125,6 +126,7 @@ export class FakeEngine implements Engine {
     if (entry.state !== 'waiting') throw new Error(`open of a connection that is ${entry.state}`)
     this.opens.push({ connection, way })
     entry.state = 'opening'
+    entry.protocol = way.protocol
     this.answer(connection, this.#far.answer?.(way) ?? 'opened')
   }
 
@@ -167,7 +169,7 @@ export class FakeEngine implements Engine {
 
   #add(address: string): ConnectionId {
     const connection = ++this.#last
-    this.#connections.set(connection, { client: { address, port: 40_000 }, state: 'waiting' })
+    this.#connections.set(connection, { client: { address, port: 40_000 }, state: 'waiting', protocol: 'tcp' })
     return connection
   }
 

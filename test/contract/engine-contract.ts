@@ -1,0 +1,172 @@
+/** What every Engine keeps, whoever the client and the far side are; run on the fake and on the real one. */
+import type { Test } from 'tap'
+import type { Engine, EngineEvent, EngineOptions, Way } from '../../src/native/index.js'
+import type { SocketAddress } from '../../src/shared/address.js'
+
+export interface Client {
+  /** How it learns that it is over: orderly, aborted, or (SOCKS) refused with this reply. */
+  readonly over: Promise<'end' | 'reset' | number>
+  /** Ends its sending; the far side answers in kind. */
+  end(): void
+  /** Goes away with a RST. */
+  abort(): void
+}
+
+export interface Harness {
+  engine: Engine
+  /** A client that arrives at a `redirect` listener. */
+  redirected(): Client
+  /** A client that asks a `socks` listener without authentication for a destination. */
+  requesting(host: string, port: number): Client
+  /** A far side that ends when its client ends, one where nothing listens, and one that never answers. */
+  accepting: SocketAddress
+  refusing: SocketAddress
+  silent: SocketAddress
+}
+
+export type MakeHarness = (t: Test, options: Pick<EngineOptions, 'onEvents'>) => Promise<Harness>
+
+/** Events as they come, and a way to wait for the next one of a type. */
+class Events {
+  readonly all: EngineEvent[] = []
+  #wake: () => void = () => undefined
+
+  readonly push = (events: EngineEvent[]) => {
+    this.all.push(...events)
+    this.#wake()
+  }
+
+  async next<Type extends EngineEvent['type']>(type: Type, after = 0): Promise<Extract<EngineEvent, { type: Type }>> {
+    for (const deadline = Date.now() + 5000; Date.now() < deadline; ) {
+      const found = this.all.slice(after).find((event) => event.type === type)
+      if (found !== undefined) return found as Extract<EngineEvent, { type: Type }>
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve
+        setTimeout(resolve, 100)
+      })
+    }
+    throw new Error(`no ${type} in ${JSON.stringify(this.all)}`)
+  }
+
+  types(): string[] {
+    return this.all.map(({ type }) => type)
+  }
+}
+
+const way = (remote: SocketAddress, connectTimeoutMs = 2000): Way => ({ protocol: 'tcp', remote, connectTimeoutMs })
+/** Long enough for an event that must not come. */
+const quiet = () => new Promise((resolve) => setTimeout(resolve, 100))
+
+export function engineContract(t: Test, name: string, make: MakeHarness): void {
+  const behaviour = (what: string, body: (t: Test, harness: Harness, events: Events) => Promise<void>) =>
+    t.test(`${name}: ${what}`, async (t) => {
+      const events = new Events()
+      const harness = await make(t, { onEvents: events.push })
+      t.teardown(() => harness.engine.close())
+      await body(t, harness, events)
+    })
+
+  behaviour('accepted, opened, closed, in this order and once each', async (t, { engine, redirected, accepting }, events) => {
+    const client = redirected()
+    const { connection } = await events.next('accepted')
+    t.equal(engine.stats().connections, 1)
+    engine.open(connection, way(accepting))
+    const opened = await events.next('opened')
+    t.equal(opened.connection, connection)
+    t.equal(opened.protocol, 'tcp')
+    t.equal(engine.stats().relaying, 1)
+    client.end()
+    t.match(await events.next('closed'), { connection, reason: 'end' })
+    t.equal(await client.over, 'end')
+    await quiet()
+    t.same(events.types(), ['accepted', 'opened', 'closed'])
+    t.equal(engine.stats().connections, 0)
+  })
+
+  behaviour('a failed attempt leaves the client waiting, and another way may succeed', async (t, harness, events) => {
+    const { engine, redirected, accepting, refusing } = harness
+    const client = redirected()
+    const { connection } = await events.next('accepted')
+    engine.open(connection, way(refusing))
+    t.match(await events.next('failed'), { connection, stage: 'connect', failure: { code: 'ECONNREFUSED' } })
+    t.equal(engine.stats().connections, 1)
+    engine.open(connection, way(accepting))
+    await events.next('opened')
+    client.end()
+    await events.next('closed')
+    t.same(events.types(), ['accepted', 'failed', 'opened', 'closed'])
+  })
+
+  behaviour('an attempt that nobody answers fails with ETIMEDOUT', async (t, { engine, redirected, silent }, events) => {
+    redirected()
+    const { connection } = await events.next('accepted')
+    engine.open(connection, way(silent, 100))
+    t.match(await events.next('failed'), { connection, stage: 'connect', failure: { code: 'ETIMEDOUT' } })
+  })
+
+  behaviour('reset aborts a client that waits', async (t, { engine, redirected }, events) => {
+    const client = redirected()
+    const { connection } = await events.next('accepted')
+    engine.reset(connection)
+    t.match(await events.next('closed'), { connection, reason: 'reset' })
+    t.equal(await client.over, 'reset')
+  })
+
+  behaviour('reset aborts a relayed connection', async (t, { engine, redirected, accepting }, events) => {
+    const client = redirected()
+    const { connection } = await events.next('accepted')
+    engine.open(connection, way(accepting))
+    await events.next('opened')
+    engine.reset(connection)
+    t.match(await events.next('closed'), { connection, reason: 'reset' })
+    t.equal(await client.over, 'reset')
+  })
+
+  behaviour(
+    'a client that goes away during an attempt: closed, and nothing after it',
+    async (t, { engine, redirected, silent }, events) => {
+      const client = redirected()
+      const { connection } = await events.next('accepted')
+      engine.open(connection, way(silent, 300))
+      await quiet()
+      client.abort()
+      t.match(await events.next('closed'), { connection, reason: 'client-reset' })
+      engine.open(connection, way(silent, 100))
+      engine.refuse(connection, 1)
+      engine.reset(connection)
+      await quiet()
+      await quiet()
+      t.same(events.types(), ['accepted', 'closed'], 'commands for a connection that is gone are ignored')
+    },
+  )
+
+  behaviour('a request is refused with the reply it was told', async (t, { engine, requesting }, events) => {
+    const client = requesting('nowhere.example', 443)
+    const request = await events.next('request')
+    t.match(request, { host: 'nowhere.example', port: 443 })
+    engine.refuse(request.connection, 4)
+    t.match(await events.next('closed'), { connection: request.connection, reason: 'refused' })
+    t.equal(await client.over, 4)
+  })
+
+  behaviour('stopListening leaves connections alone', async (t, { engine, redirected, accepting }, events) => {
+    const client = redirected()
+    const { connection } = await events.next('accepted')
+    engine.stopListening()
+    engine.open(connection, way(accepting))
+    await events.next('opened')
+    client.end()
+    t.match(await events.next('closed'), { reason: 'end' })
+  })
+
+  behaviour('close: no event follows, and a second close is nothing', async (t, { engine, redirected, accepting }, events) => {
+    redirected()
+    const { connection } = await events.next('accepted')
+    engine.open(connection, way(accepting))
+    await events.next('opened')
+    engine.close()
+    engine.close()
+    await quiet()
+    t.same(events.types(), ['accepted', 'opened'])
+  })
+}

@@ -1,0 +1,119 @@
+import { createServer, connect as dial, type Server, type Socket } from 'node:net'
+import t from 'tap'
+import type { ConnectionId, Native } from '../../src/native/index.js'
+import type { SocketAddress } from '../../src/shared/address.js'
+import { FakeEngine, failure } from '../support/fake-engine.js'
+import { start } from '../support/process.js'
+import { type Client, engineContract, type MakeHarness } from './engine-contract.js'
+
+const fake: MakeHarness = async (_t, options) => {
+  const accepting = { address: '198.51.100.1', port: 7 }
+  const refusing = { address: '198.51.100.2', port: 7 }
+  const silent = { address: '198.51.100.3', port: 7 }
+  const engine = new FakeEngine(options, {
+    answer: ({ remote, connectTimeoutMs }) => {
+      if (remote.address === accepting.address) return 'opened'
+      if (remote.address === refusing.address) return failure('connect', 'ECONNREFUSED')
+      const { connection } = engine.opens.at(-1) as { connection: ConnectionId }
+      setTimeout(() => engine.answer(connection, failure('connect', 'ETIMEDOUT')), connectTimeoutMs)
+      return 'silence'
+    },
+  })
+  const client = (connection: ConnectionId): Client => ({
+    over: new Promise((resolve) => engine.onOver(connection, resolve)),
+    end: () => engine.leave(connection, 'end'),
+    abort: () => engine.leave(connection, 'client-reset'),
+  })
+  return {
+    ...{ engine, accepting, refusing, silent },
+    redirected: () => client(engine.accept()),
+    requesting: (host, port) => client(engine.request(host, { port })),
+  }
+}
+
+const native = await import('../../src/native/index.js').then(
+  (module): Native | undefined => module.native,
+  () => undefined,
+)
+
+const listening = (server: Server) => new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+const portOf = (server: Server) => (server.address() as { port: number }).port
+
+/**
+ * A port on loopback that drops SYNs, as a host that is gone would: a process that never accepts, its queue filled. Made once.
+ */
+let silentAddress: Promise<SocketAddress> | undefined
+function silentPort(): Promise<SocketAddress> {
+  silentAddress ??= (async () => {
+    const script = `
+      const server = require('net').createServer().listen({ host: '127.0.0.1', port: 0, backlog: 1 }, () => {
+        require('fs').writeSync(1, server.address().port + '\\n')
+        Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 60_000)
+      })`
+    const program = start(t, [process.execPath, '-e', script])
+    const port = Number((await program.waitFor(/^(\d+)\n/))[1])
+    const fillers = Array.from({ length: 4 }, () => dial({ host: '127.0.0.1', port }).on('error', () => undefined))
+    t.teardown(() => {
+      for (const filler of fillers) filler.destroy()
+      return program.end('SIGKILL')
+    })
+    await new Promise((resolve) => setTimeout(resolve, 200))
+    return { address: '127.0.0.1', port }
+  })()
+  return silentAddress
+}
+
+/** On loopback, where a `redirect` listener reports itself as the destination. */
+const real: MakeHarness = async (t, options) => {
+  const engine = new (native as Native).Engine({
+    ...{ workers: 2, maxConnections: 100, idleTimeoutMs: 10_000, handshakeTimeoutMs: 2000 },
+    ...options,
+  })
+  const redirect = engine.listen({ kind: 'redirect', address: '127.0.0.1', port: 0 })
+  const socks = engine.listen({ kind: 'socks', address: '127.0.0.1', port: 0 })
+  const sockets = new Set<Socket>()
+  const track = (socket: Socket) => {
+    sockets.add(socket)
+    socket.on('error', () => undefined)
+    return socket
+  }
+  const far = createServer((socket) => track(socket).resume())
+  const closed = createServer()
+  await Promise.all([listening(far), listening(closed)])
+  const refusing = { address: '127.0.0.1', port: portOf(closed) }
+  await new Promise((resolve) => closed.close(resolve))
+  t.teardown(() => {
+    for (const socket of sockets) socket.destroy()
+    far.close()
+  })
+
+  const client = (socket: Socket, isSocks: boolean): Client => {
+    let received = Buffer.alloc(0)
+    track(socket).on('data', (data: Buffer) => {
+      received = Buffer.concat([received, data])
+    })
+    const over = new Promise<'end' | 'reset' | number>((resolve) => {
+      socket.on('error', () => resolve('reset'))
+      // Method selection is two bytes; the reply's second byte is the code (RFC 1928 section 6).
+      socket.on('end', () => resolve(isSocks ? (received[3] ?? -1) : 'end'))
+    })
+    return { over, end: () => socket.end(), abort: () => socket.resetAndDestroy() }
+  }
+  return {
+    engine,
+    accepting: { address: '127.0.0.1', port: portOf(far) },
+    refusing,
+    silent: await silentPort(),
+    redirected: () => client(dial({ ...redirect, host: redirect.address }), false),
+    requesting: (host, port) => {
+      const socket = dial({ port: socks.port, host: socks.address })
+      const name = Buffer.from(host)
+      socket.write(Buffer.concat([Buffer.from([5, 1, 0, 5, 1, 0, 3, name.length]), name, Buffer.from([port >> 8, port & 255])]))
+      return client(socket, true)
+    },
+  }
+}
+
+engineContract(t, 'fake', fake)
+if (native?.Engine === undefined) t.test('real', { skip: 'the addon is not built' }, async () => undefined)
+else engineContract(t, 'real', real)
