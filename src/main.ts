@@ -93,6 +93,12 @@ function report(thrown: unknown): 0 | 1 | 2 {
     process.stderr.write('bondsocks: the addon is not built: run `npm run build`\n')
     return 1
   }
+  if (error?.code === 'ERR_DLOPEN_FAILED') {
+    process.stderr.write(
+      `bondsocks: the addon was built for another machine: run \`npm run build\` (${error.message.split('\n')[0]})\n`,
+    )
+    return 1
+  }
   const debug = process.env.BONDSOCKS_DEBUG !== undefined
   process.stderr.write(
     `bondsocks: unexpected error: ${error?.message ?? String(thrown)}${debug ? '' : ' (BONDSOCKS_DEBUG=1 shows where)'}\n`,
