@@ -85,7 +85,10 @@ export type ConnectionId = number
 
 /** An errno name, or one of the engine's own: `ETIMEDOUT` also stands for our timeouts. */
 export interface Failure {
-  /** For instance `ECONNREFUSED`; `EPROTO` for an answer that is not SOCKS5; `SOCKS_REPLY` where `reply` says why. */
+  /**
+   * For instance `ECONNREFUSED`; `EPROTO` for an answer that is not SOCKS5; `EACCES` where the HAG refuses our credentials, or in
+   * `greeting` asks for some that we were not given (no acceptable method); `SOCKS_REPLY` where `reply` says why.
+   */
   code: string
   errno: number
   syscall: string
