@@ -83,7 +83,10 @@ export interface EngineOptions {
 /** Identifies a connection for the life of the engine; a safe integer, never used twice. */
 export type ConnectionId = number
 
-/** An errno name, or one of the engine's own: `ETIMEDOUT` also stands for our timeouts. */
+/**
+ * What failed. `ETIMEDOUT` also stands for our own timeouts; in a SOCKS handshake, `EACCES` for credentials that were refused (or asked
+ * for), `EPROTO` for an answer that is not SOCKS5.
+ */
 export interface Failure {
   /**
    * For instance `ECONNREFUSED`; `EPROTO` for an answer that is not SOCKS5; `EACCES` where the HAG refuses our credentials, or in
@@ -160,11 +163,11 @@ export type EngineEvent =
 export interface Subflow {
   local: SocketAddress
   remote: SocketAddress
+  /** Acknowledged by the other end. */
   bytesSent: number
   bytesReceived: number
   /** Smoothed round-trip time, microseconds. */
   rttUs: number
-  backup: boolean
 }
 
 export interface Inspection {

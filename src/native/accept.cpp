@@ -1,0 +1,201 @@
+// Clients' arrival: accepting, its limits, and the server side of SOCKS5. Part of Worker.
+#include <errno.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include "socks5.h"
+#include "worker.h"
+
+namespace {
+constexpr int kAcceptsATurn = 64;
+constexpr uint64_t kRetryMs = 100;
+constexpr uint64_t kRefusedLingerMs = 2000;
+// The longest message: a user and a password of 255 bytes each. A greeting before it and a request behind it fit in as well.
+constexpr size_t kPeekBytes = 1024;
+constexpr uint32_t kStreamEvents = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
+}  // namespace
+
+void Worker::acceptClients(const Listener& listener) {
+  for (int i = 0; i < kAcceptsATurn && listener.fd >= 0; ++i) {
+    LimitCause cause;
+    if (!mayAccept(&cause)) return pauseAccepting(cause);
+    const int fd = accept4(listener.fd, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd >= 0) {
+      welcome(fd, listener);
+      continue;
+    }
+    if (errno == EMFILE || errno == ENFILE) return pauseAccepting(LimitCause::Descriptors);
+    if (errno == ENOBUFS || errno == ENOMEM) return pauseAccepting(LimitCause::Memory);
+    // accept(2): pending network errors of the new socket are to be treated like EAGAIN.
+    if (errno != EINTR && errno != ECONNABORTED) return;
+  }
+}
+
+bool Worker::mayAccept(LimitCause* cause) const {
+  const EngineLimits& limits = host_->limits;
+  if (host_->counters.connections >= limits.maxConnections) {
+    *cause = LimitCause::Connections;
+    return false;
+  }
+  *cause = LimitCause::Descriptors;
+  return host_->counters.descriptors + 2 <= limits.acceptLimit;
+}
+
+void Worker::pauseAccepting(LimitCause cause) {
+  for (auto& listener : listeners_) {
+    if (listener->fd >= 0) epoll_ctl(epoll_, EPOLL_CTL_DEL, listener->fd, nullptr);
+  }
+  retryAccepting_ = now_ + kRetryMs;
+  host_->pausedAccepting(cause);
+}
+
+void Worker::resumeAccepting() {
+  const EngineLimits& limits = host_->limits;
+  // Some room first, or it would pause again at the next client.
+  if (host_->counters.connections > limits.maxConnections * 95 / 100 ||
+      host_->counters.descriptors + 2 > limits.acceptLimit * 95 / 100) {
+    retryAccepting_ = now_ + kRetryMs;
+    return;
+  }
+  retryAccepting_ = 0;
+  for (auto& listener : listeners_) {
+    if (listener->fd >= 0) watch(listener->fd, tagOf(listener.get(), Tag::Listener), EPOLLIN);
+  }
+  host_->resumedAccepting();
+}
+
+void Worker::welcome(int fd, const Listener& listener) {
+  auto owned = std::make_unique<Connection>();
+  Connection* const connection = owned.get();
+  connection->id = ++sequence_ * kMaxWorkers + index_;
+  connection->kind = listener.kind;
+  connection->authentication = listener.authentication;
+  connection->client.fd = fd;
+  connection->clientAddress = remoteAddress(fd);
+  connection->acceptedMs = connection->activeMs = now_;
+  if (connections_.empty()) nextSweep_ = now_;
+  connections_[connection->id] = std::move(owned);
+  ++host_->counters.connections;
+  ++host_->counters.descriptors;
+  tuneStream(fd, listener.kind == ListenerKind::Redirect ? Keepalive::Lan : Keepalive::Wan);
+  if (listener.kind == ListenerKind::Redirect) {
+    Event event;
+    event.type = Event::Type::Accepted;
+    event.id = connection->id;
+    event.client = connection->clientAddress;
+    event.local = localAddress(fd);
+    if (!originalDestination(fd, event.local.sa.sa_family, &event.destination)) event.destination = event.local;
+    events_.push_back(std::move(event));
+  } else {
+    connection->phase = Connection::Phase::Greeting;
+    setDeadline(connection, now_ + host_->limits.handshakeTimeoutMs);
+  }
+  if (!watch(fd, tagOf(connection, Tag::Client), kStreamEvents)) closeConnection(connection, Reason::Reset, {errno, "epoll_ctl"});
+}
+
+// Reads a SOCKS client's messages as far as they have come. They are peeked and then consumed to the byte, so that what follows the
+// request (a pipelining client's payload) stays in the socket for the relay.
+void Worker::serve(Connection* connection) {
+  using Phase = Connection::Phase;
+  uint8_t data[kPeekBytes];
+  while (connection->phase == Phase::Greeting || connection->phase == Phase::Credentials || connection->phase == Phase::Request) {
+    const ssize_t size = recv(connection->client.fd, data, sizeof data, MSG_PEEK);
+    if (size < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    if (size < 0) return closeConnection(connection, Reason::ClientReset, {errno, "recv"});
+    if (size == 0) return closeConnection(connection, Reason::Handshake, {ECONNRESET, "recv"});
+    const size_t length = static_cast<size_t>(size);
+    size_t used = 0;
+    socks5::Parsed parsed = socks5::Parsed::Invalid;
+    Event event;
+    event.id = connection->id;
+    event.client = connection->clientAddress;
+    std::string answer;
+    Phase next = connection->phase;
+    if (connection->phase == Phase::Greeting) {
+      bool none = false;
+      bool password = false;
+      parsed = socks5::parseGreeting(data, length, &used, &none, &password);
+      const bool acceptable = connection->authentication ? password : none;
+      const unsigned method =
+          !acceptable ? socks5::kNoneAcceptable : connection->authentication ? socks5::kUserPassword : socks5::kNoAuthentication;
+      answer = {5, static_cast<char>(method)};
+      next = !acceptable ? Phase::Refusing : connection->authentication ? Phase::Credentials : Phase::Request;
+    } else if (connection->phase == Phase::Credentials) {
+      event.type = Event::Type::Credentials;
+      parsed = socks5::parseCredentials(data, length, &used, &event.username, &event.password);
+      next = Phase::AwaitingVerdict;
+    } else {
+      socks5::Request request;
+      parsed = socks5::parseRequest(data, length, &used, &request);
+      if (parsed == socks5::Parsed::Complete && request.reply != socks5::kSucceeded) {
+        recv(connection->client.fd, data, used, 0);
+        return refuseNow(connection, request.reply);
+      }
+      event.type = Event::Type::Request;
+      event.host = request.host;
+      event.port = request.port;
+      event.local = localAddress(connection->client.fd);
+      next = Phase::AwaitingDecision;
+    }
+    // No message is as long as what was looked at: more to come would never help.
+    if (parsed == socks5::Parsed::Incomplete && length < sizeof data) return;
+    if (parsed != socks5::Parsed::Complete) return closeConnection(connection, Reason::Handshake, {EPROTO, "socks"});
+    recv(connection->client.fd, data, used, 0);
+    connection->phase = next;
+    if (!answer.empty() && send(connection->client.fd, answer.data(), answer.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(answer.size())) {
+      return closeConnection(connection, Reason::ClientReset, {errno, "send"});
+    }
+    if (next == Phase::Refusing) {
+      shutdown(connection->client.fd, SHUT_WR);
+      setDeadline(connection, now_ + kRefusedLingerMs);
+      return drainRefused(connection);
+    }
+    if (next == Phase::AwaitingDecision) setDeadline(connection, 0);
+    if (next == Phase::AwaitingVerdict || next == Phase::AwaitingDecision) events_.push_back(std::move(event));
+  }
+}
+
+void Worker::authenticate(ConnectionId id, bool accepted) {
+  Connection* const connection = find(id);
+  if (connection == nullptr || connection->phase != Connection::Phase::AwaitingVerdict) return;
+  const char answer[] = {1, static_cast<char>(accepted ? 0 : 1)};
+  if (send(connection->client.fd, answer, sizeof answer, MSG_NOSIGNAL) != sizeof answer) {
+    return closeConnection(connection, Reason::ClientReset, {errno, "send"});
+  }
+  if (accepted) {
+    connection->phase = Connection::Phase::Request;
+    return serve(connection);
+  }
+  connection->phase = Connection::Phase::Refusing;
+  shutdown(connection->client.fd, SHUT_WR);
+  setDeadline(connection, now_ + kRefusedLingerMs);
+  drainRefused(connection);
+}
+
+void Worker::refuse(ConnectionId id, uint8_t reply) {
+  Connection* const connection = find(id);
+  if (connection == nullptr || connection->phase != Connection::Phase::AwaitingDecision) return;
+  if (connection->kind == ListenerKind::Redirect) return closeConnection(connection, Reason::Reset);
+  refuseNow(connection, reply);
+}
+
+void Worker::refuseNow(Connection* connection, uint8_t reply) {
+  const std::string answer = socks5::encodeReply(reply, noAddress());
+  send(connection->client.fd, answer.data(), answer.size(), MSG_NOSIGNAL);
+  connection->phase = Connection::Phase::Refusing;
+  shutdown(connection->client.fd, SHUT_WR);
+  setDeadline(connection, now_ + kRefusedLingerMs);
+  drainRefused(connection);
+}
+
+// Closing with unread bytes would send a RST, which can overtake the reply: read until the client has closed.
+void Worker::drainRefused(Connection* connection) {
+  char data[4096];
+  for (int i = 0; i < 16; ++i) {
+    const ssize_t size = recv(connection->client.fd, data, sizeof data, 0);
+    if (size > 0) continue;
+    if (size < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    break;
+  }
+  closeConnection(connection, Reason::Refused);
+}

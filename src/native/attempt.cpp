@@ -1,0 +1,249 @@
+// An attempt to reach a destination: connect, then the client side of SOCKS5. Part of Worker.
+#include <errno.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+
+#include "socks5.h"
+#include "worker.h"
+
+namespace {
+// What a client usually says first (a TLS ClientHello, an HTTP request) fits; the rest follows through the relay.
+constexpr size_t kEarlyBytes = 16 * 1024;
+constexpr uint32_t kStreamEvents = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
+
+size_t expectedAnswer(const Attempt& attempt) {
+  if (attempt.step != Attempt::Step::Reply) return 2;
+  return socks5::replyLength(reinterpret_cast<const uint8_t*>(attempt.input.data()), attempt.input.size());
+}
+}  // namespace
+
+void Attempt::expired(Worker& worker) { worker.expired(this); }
+
+void Worker::expired(Attempt* attempt) {
+  fail(attempt, stageOf(*attempt), {ETIMEDOUT, attempt->step == Attempt::Step::Connecting ? "connect" : "recv"});
+}
+
+Stage Worker::stageOf(const Attempt& attempt) const {
+  switch (attempt.step) {
+    case Attempt::Step::Connecting:
+      return Stage::Connect;
+    case Attempt::Step::Method:
+      return Stage::Greeting;
+    case Attempt::Step::Status:
+      return Stage::Authentication;
+    case Attempt::Step::Reply:
+      break;
+  }
+  return Stage::Request;
+}
+
+void Worker::open(ConnectionId id, Way way) {
+  Connection* const connection = find(id);
+  if (connection == nullptr || connection->phase != Connection::Phase::AwaitingDecision) return;
+  connection->phase = Connection::Phase::Opening;
+  connection->attempt = std::make_unique<Attempt>();
+  connection->attempt->connection = connection;
+  dial(connection->attempt.get(), std::move(way));
+}
+
+void Worker::probe(uint64_t id, Way way) {
+  auto owned = std::make_unique<Attempt>();
+  Attempt* const attempt = owned.get();
+  attempt->probe = id;
+  probes_[attempt] = std::move(owned);
+  dial(attempt, std::move(way));
+}
+
+void Worker::dial(Attempt* attempt, Way way) {
+  attempt->way = std::move(way);
+  attempt->startedMs = now_;
+  const Way& to = attempt->way;
+  Failure failure;
+  attempt->side.fd = dialSocket(to.remote, to.bound ? &to.source : nullptr, to.mptcp, &attempt->protocol, &failure);
+  if (attempt->side.fd < 0) return fail(attempt, Stage::Connect, failure);
+  ++host_->counters.descriptors;
+  setDeadline(attempt, now_ + to.connectTimeoutMs);
+  if (!watch(attempt->side.fd, tagOf(attempt, Tag::Attempt), kStreamEvents)) fail(attempt, Stage::Connect, {errno, "epoll_ctl"});
+}
+
+void Worker::attemptEvent(Attempt* attempt, uint32_t events) {
+  if (attempt->side.fd < 0) return;  // ended earlier in this turn
+  if ((events & EPOLLERR) != 0) {
+    const int error = socketError(attempt->side.fd);
+    if (error != 0) return fail(attempt, stageOf(*attempt), {error, attempt->step == Attempt::Step::Connecting ? "connect" : "recv"});
+  }
+  if (attempt->step == Attempt::Step::Connecting) {
+    // A new socket is hung up until its SYN is out; only being writable means connected.
+    if ((events & EPOLLOUT) == 0 || (events & EPOLLHUP) != 0) return;
+    return connected(attempt);
+  }
+  if ((events & EPOLLOUT) != 0) {
+    sendOutput(attempt);
+    if (attempt->side.fd < 0) return;
+  }
+  if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP)) != 0) readAnswers(attempt);
+}
+
+void Worker::connected(Attempt* attempt) {
+  const Way& way = attempt->way;
+  attempt->connectMs = now_ - attempt->startedMs;
+  if (!way.socks) return succeed(attempt);
+  setDeadline(attempt, now_ + way.handshakeTimeoutMs);
+  attempt->step = Attempt::Step::Method;
+  attempt->output = socks5::encodeGreeting(way.withPassword);
+  if (way.pipelined) {
+    if (way.withPassword) attempt->output += socks5::encodeCredentials(way.username, way.password);
+    attempt->output += socks5::encodeConnect(way.host, way.port);
+    // Looked at, not taken: an attempt that fails leaves them to the next one.
+    char early[kEarlyBytes];
+    const ssize_t size = recv(attempt->connection->client.fd, early, sizeof early, MSG_PEEK);
+    if (size > 0) {
+      attempt->early = static_cast<size_t>(size);
+      attempt->output.append(early, attempt->early);
+    }
+  }
+  sendOutput(attempt);
+}
+
+void Worker::sendOutput(Attempt* attempt) {
+  while (!attempt->output.empty()) {
+    const ssize_t sent = send(attempt->side.fd, attempt->output.data(), attempt->output.size(), MSG_NOSIGNAL);
+    if (sent >= 0) {
+      attempt->output.erase(0, static_cast<size_t>(sent));
+    } else if (errno == EAGAIN) {
+      return;
+    } else if (errno != EINTR) {
+      return fail(attempt, stageOf(*attempt), {errno, "send"});
+    }
+  }
+}
+
+// Reads until `input` holds `size` bytes, and never one more: what follows is the relay's.
+bool Worker::readExactly(Attempt* attempt, size_t size) {
+  while (attempt->input.size() < size) {
+    char data[300];
+    const size_t wanted = std::min(size - attempt->input.size(), sizeof data);
+    const ssize_t got = recv(attempt->side.fd, data, wanted, 0);
+    if (got > 0) {
+      attempt->input.append(data, static_cast<size_t>(got));
+    } else if (got == 0) {
+      fail(attempt, stageOf(*attempt), {ECONNRESET, "recv"});
+      return false;
+    } else if (errno != EINTR) {
+      if (errno != EAGAIN) fail(attempt, stageOf(*attempt), {errno, "recv"});
+      return false;
+    }
+  }
+  return true;
+}
+
+void Worker::readAnswers(Attempt* attempt) {
+  using Step = Attempt::Step;
+  const Way& way = attempt->way;
+  for (;;) {
+    const size_t size = expectedAnswer(*attempt);
+    if (size == 0) return fail(attempt, Stage::Request, {EPROTO, "socks"});
+    if (!readExactly(attempt, size)) return;
+    const auto byte = [attempt](size_t at) { return static_cast<uint8_t>(attempt->input[at]); };
+    if (attempt->step == Step::Reply) {
+      if (expectedAnswer(*attempt) != size) continue;  // its first bytes say how long it is, or that it is none
+      const int reply = byte(1);
+      if (reply != socks5::kSucceeded) return fail(attempt, Stage::Request, {EREMOTEIO, "socks", "SOCKS_REPLY"}, reply);
+      return succeed(attempt);
+    }
+    if (attempt->step == Step::Method) {
+      const uint8_t offered = way.withPassword ? socks5::kUserPassword : socks5::kNoAuthentication;
+      if (byte(0) != 5) return fail(attempt, Stage::Greeting, {EPROTO, "socks"});
+      if (byte(1) == socks5::kNoneAcceptable) return fail(attempt, Stage::Greeting, {EACCES, "socks"});
+      if (byte(1) != offered) return fail(attempt, Stage::Greeting, {EPROTO, "socks"});
+      attempt->step = way.withPassword ? Step::Status : Step::Reply;
+      if (!way.pipelined && way.withPassword) attempt->output += socks5::encodeCredentials(way.username, way.password);
+    } else {
+      if (byte(0) != 1) return fail(attempt, Stage::Authentication, {EPROTO, "socks"});
+      if (byte(1) != 0) return fail(attempt, Stage::Authentication, {EACCES, "socks"});
+      attempt->step = Step::Reply;
+    }
+    attempt->input.clear();
+    if (attempt->step == Step::Reply) {
+      if (!way.connectRequest) return succeed(attempt);
+      if (!way.pipelined) attempt->output += socks5::encodeConnect(way.host, way.port);
+    }
+    sendOutput(attempt);
+    if (attempt->side.fd < 0) return;
+  }
+}
+
+void Worker::succeed(Attempt* attempt) {
+  const int fd = attempt->side.fd;
+  const Protocol protocol = attempt->protocol == Protocol::Tcp ? Protocol::Tcp : protocolOf(fd);
+  Connection* const connection = attempt->connection;
+  Event event;
+  event.id = attempt->probe;
+  event.local = localAddress(fd);
+  event.protocol = protocol;
+  if (connection == nullptr) {
+    event.type = Event::Type::Probed;
+    event.milliseconds = attempt->connectMs;
+    events_.push_back(std::move(event));
+    return release(attempt);
+  }
+  event.type = Event::Type::Opened;
+  event.id = connection->id;
+  // The handshake was sent whole, or there would be no reply; of the early bytes behind it some may not have left yet.
+  attempt->early -= std::min(attempt->early, attempt->output.size());
+  // Only now are those that were sent used up.
+  for (size_t left = attempt->early; left > 0;) {
+    char early[kEarlyBytes];
+    const ssize_t taken = recv(connection->client.fd, early, left, 0);
+    if (taken <= 0) break;
+    left -= static_cast<size_t>(taken);
+  }
+  connection->forward.bytes = attempt->early;
+  connection->upstream.fd = fd;
+  connection->protocol = protocol;
+  attempt->side.fd = -1;
+  setDeadline(attempt, 0);
+  released_.push_back(std::move(connection->attempt));
+  if (connection->kind == ListenerKind::Socks) {
+    const std::string answer = socks5::encodeReply(socks5::kSucceeded, event.local);
+    if (send(connection->client.fd, answer.data(), answer.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(answer.size())) {
+      return closeConnection(connection, Reason::ClientReset, {errno, "send"});
+    }
+  }
+  events_.push_back(std::move(event));
+  if (!watch(fd, tagOf(connection, Tag::Upstream), kStreamEvents, true)) {
+    return closeConnection(connection, Reason::UpstreamReset, {errno, "epoll_ctl"});
+  }
+  relay(connection);
+}
+
+void Worker::fail(Attempt* attempt, Stage stage, Failure failure, int reply) {
+  Event event;
+  event.type = attempt->connection == nullptr ? Event::Type::Probed : Event::Type::Failed;
+  event.id = attempt->connection == nullptr ? attempt->probe : attempt->connection->id;
+  event.stage = stage;
+  event.failure = failure;
+  event.reply = reply;
+  if (attempt->connection != nullptr) attempt->connection->phase = Connection::Phase::AwaitingDecision;
+  release(attempt);
+  events_.push_back(std::move(event));
+}
+
+// Ends an attempt that is still its own; freed at the end of the turn.
+void Worker::release(Attempt* attempt) {
+  setDeadline(attempt, 0);
+  if (attempt->side.fd >= 0) {
+    abortFd(attempt->side.fd);
+    attempt->side.fd = -1;
+    --host_->counters.descriptors;
+  }
+  if (attempt->connection != nullptr) {
+    released_.push_back(std::move(attempt->connection->attempt));
+    return;
+  }
+  const auto found = probes_.find(attempt);
+  released_.push_back(std::move(found->second));
+  probes_.erase(found);
+}

@@ -1,0 +1,148 @@
+// A connection's events, its relay and its end. Part of Worker.
+#include "connection.h"
+
+#include <errno.h>
+#include <sys/epoll.h>
+
+#include "worker.h"
+
+namespace {
+// Bytes of one direction in one turn: then the other connections get theirs.
+constexpr int64_t kBudget = 512 * 1024;
+
+void note(Side* side, uint32_t events) {
+  if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP)) != 0) side->readable = true;
+  if ((events & (EPOLLOUT | EPOLLHUP)) != 0) side->writable = true;
+}
+
+// A side that is hung up although we have not ended our direction towards it was reset. MPTCP reports a lost connection as a hang-up
+// without SO_ERROR.
+bool wasReset(const Side& side, const Flow& towards, uint32_t events, Failure* failure) {
+  if ((events & EPOLLERR) != 0) {
+    const int error = socketError(side.fd);
+    if (error != 0) {
+      *failure = {error, "epoll_wait"};
+      return true;
+    }
+  }
+  if ((events & EPOLLHUP) == 0 || towards.done) return false;
+  *failure = {ENOTCONN, "epoll_wait"};
+  return true;
+}
+}  // namespace
+
+void Connection::expired(Worker& worker) { worker.expired(this); }
+
+void Worker::expired(Connection* connection) {
+  closeConnection(connection, connection->phase == Connection::Phase::Refusing ? Reason::Refused : Reason::Handshake, {ETIMEDOUT, "recv"});
+}
+
+Connection* Worker::find(ConnectionId id) {
+  const auto found = connections_.find(id);
+  return found == connections_.end() ? nullptr : found->second.get();
+}
+
+void Worker::clientEvent(Connection* connection, uint32_t events) {
+  if (connection->phase == Connection::Phase::Closed) return;
+  note(&connection->client, events);
+  if (connection->phase == Connection::Phase::Refusing) return drainRefused(connection);
+  Failure failure;
+  if (wasReset(connection->client, connection->backward, events, &failure)) {
+    return closeConnection(connection, Reason::ClientReset, failure);
+  }
+  if (connection->phase == Connection::Phase::Relaying) {
+    pumpBoth(connection);
+  } else if (connection->kind == ListenerKind::Socks) {
+    serve(connection);
+  }
+}
+
+void Worker::upstreamEvent(Connection* connection, uint32_t events) {
+  if (connection->phase != Connection::Phase::Relaying) return;
+  note(&connection->upstream, events);
+  Failure failure;
+  if (wasReset(connection->upstream, connection->forward, events, &failure)) {
+    return closeConnection(connection, Reason::UpstreamReset, failure);
+  }
+  pumpBoth(connection);
+}
+
+void Worker::relay(Connection* connection) {
+  connection->phase = Connection::Phase::Relaying;
+  connection->activeMs = now_;
+  ++host_->counters.relaying;
+  connection->client.readable = connection->client.writable = true;
+  connection->upstream.writable = true;  // the edge for reading comes with the changed registration
+  pumpBoth(connection);
+}
+
+void Worker::pumpBoth(Connection* connection) {
+  const uint64_t before = connection->forward.bytes + connection->backward.bytes;
+  bool more = false;
+  bool starved = false;
+  const auto one = [&](Flow* flow, Side* source, Side* target, Reason sourceReset, Reason targetReset) {
+    if (flow->done) return true;
+    switch (pump(flow, source, target, kBudget, &pipes_, &host_->counters)) {
+      case Pumped::Waiting:
+        return true;
+      case Pumped::More:
+        more = true;
+        return true;
+      case Pumped::Starved:
+        starved = true;
+        return true;
+      case Pumped::SourceFailed:
+        closeConnection(connection, sourceReset, {errno, "splice"});
+        return false;
+      case Pumped::TargetFailed:
+        closeConnection(connection, targetReset, {errno, "splice"});
+        return false;
+    }
+    return true;
+  };
+  if (!one(&connection->forward, &connection->client, &connection->upstream, Reason::ClientReset, Reason::UpstreamReset)) return;
+  if (!one(&connection->backward, &connection->upstream, &connection->client, Reason::UpstreamReset, Reason::ClientReset)) return;
+  if (connection->forward.bytes + connection->backward.bytes != before) connection->activeMs = now_;
+  if (connection->forward.done && connection->backward.done) return closeConnection(connection, Reason::End);
+  if (connection->queued || (!more && !starved)) return;
+  connection->queued = true;
+  (more ? ready_ : starved_).push_back(connection);
+}
+
+void Worker::closeConnection(Connection* connection, Reason reason, Failure failure) {
+  if (connection->phase == Connection::Phase::Closed) return;
+  if (connection->phase == Connection::Phase::Relaying) --host_->counters.relaying;
+  discardFlow(&connection->forward, &pipes_, &host_->counters);
+  discardFlow(&connection->backward, &pipes_, &host_->counters);
+  if (connection->attempt) release(connection->attempt.get());
+  const bool orderly = reason == Reason::End || reason == Reason::Refused || reason == Reason::Handshake;
+  for (const int fd : {connection->client.fd, connection->upstream.fd}) {
+    if (fd < 0) continue;
+    if (orderly) {
+      closeFd(fd);
+    } else {
+      abortFd(fd);
+    }
+    --host_->counters.descriptors;
+  }
+  setDeadline(connection, 0);
+  connection->phase = Connection::Phase::Closed;
+  --host_->counters.connections;
+  Event event;
+  event.type = Event::Type::Closed;
+  event.id = connection->id;
+  event.client = connection->clientAddress;
+  event.reason = reason;
+  event.failure = failure;
+  event.sent = connection->forward.bytes;
+  event.received = connection->backward.bytes;
+  event.milliseconds = now_ - connection->acceptedMs;
+  events_.push_back(std::move(event));
+  const auto found = connections_.find(connection->id);
+  closed_.push_back(std::move(found->second));
+  connections_.erase(found);
+}
+
+void Worker::reset(ConnectionId id) {
+  if (Connection* const connection = find(id)) closeConnection(connection, Reason::Reset);
+}

@@ -1,0 +1,70 @@
+// The state of one connection and of one attempt to reach its destination.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <set>
+#include <string>
+#include <utility>
+
+#include "events.h"
+#include "relay.h"
+
+class Worker;
+struct Connection;
+
+// Something with a deadline; a worker keeps them in one ordered set. Relayed connections are not in it: a slow sweep finds idle ones.
+struct Timed {
+  virtual ~Timed() = default;
+  virtual void expired(Worker& worker) = 0;
+  uint64_t deadline = 0;  // ms; 0: none
+};
+
+struct Attempt : Timed {
+  enum class Step : uint8_t { Connecting, Method, Status, Reply };
+
+  void expired(Worker& worker) override;
+
+  Connection* connection = nullptr;  // null: a probe
+  uint64_t probe = 0;
+  Way way;
+  Protocol protocol = Protocol::Unknown;
+  Side side;
+  Step step = Step::Connecting;
+  uint64_t startedMs = 0;
+  uint64_t connectMs = 0;
+  std::string output;       // still to be sent
+  std::string input;        // an answer's beginning
+  size_t early = 0;         // of the client's bytes, sent with the handshake but not consumed yet
+};
+
+struct Connection : Timed {
+  enum class Phase : uint8_t {
+    Greeting,
+    Credentials,
+    AwaitingVerdict,   // `authenticate`
+    Request,
+    AwaitingDecision,  // `open`, `refuse` or `reset`
+    Opening,
+    Relaying,
+    Refusing,          // the reply is sent, the client is about to close
+    Closed,            // buried at the end of the turn
+  };
+
+  void expired(Worker& worker) override;
+
+  ConnectionId id = 0;
+  ListenerKind kind = ListenerKind::Redirect;
+  Phase phase = Phase::AwaitingDecision;
+  bool authentication = false;
+  bool queued = false;  // in the ready or the starved list
+  Protocol protocol = Protocol::Unknown;
+  Side client;
+  Side upstream;
+  Flow forward;   // client to upstream
+  Flow backward;
+  Address clientAddress;
+  uint64_t acceptedMs = 0;
+  uint64_t activeMs = 0;
+  std::unique_ptr<Attempt> attempt;
+};

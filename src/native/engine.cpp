@@ -1,0 +1,171 @@
+#include "engine.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <atomic>
+#include <iterator>
+
+namespace {
+// For the process itself: files, child processes and sockets that the owner opens while the engine runs.
+constexpr uint64_t kOwnersDescriptors = 64;
+// Pipes for accepted connections that are all busy at once; those beyond take turns.
+constexpr uint64_t kPipeDescriptors = 256;
+
+uint64_t openDescriptors() {
+  uint64_t count = 0;
+  DIR* const folder = opendir("/proc/self/fd");
+  if (folder == nullptr) return 64;
+  while (readdir(folder) != nullptr) ++count;
+  closedir(folder);
+  return count;
+}
+}  // namespace
+
+Engine::Engine(const EngineOptions& options, std::function<void()> notify) : notify_(std::move(notify)) {
+  rlimit files = {1024, 1024};
+  getrlimit(RLIMIT_NOFILE, &files);
+  const uint64_t taken = openDescriptors() + kOwnersDescriptors + 2 * options.workers;
+  limits.descriptorLimit = files.rlim_cur > taken ? files.rlim_cur - taken : 0;
+  limits.acceptLimit = limits.descriptorLimit - std::min(kPipeDescriptors, limits.descriptorLimit / 4);
+  limits.maxConnections = options.maxConnections;
+  limits.idleTimeoutMs = options.idleTimeoutMs;
+  limits.handshakeTimeoutMs = options.handshakeTimeoutMs;
+  for (unsigned i = 0; i < std::clamp(options.workers, 1U, Worker::kMaxWorkers); ++i) {
+    workers_.push_back(std::make_unique<Worker>(static_cast<WorkerHost*>(this), i));
+    workers_.back()->start();
+  }
+}
+
+Engine::~Engine() { close(); }
+
+void Engine::close() { workers_.clear(); }
+
+bool Engine::listen(const ListenOptions& options, Address* bound, Protocol* protocol, Failure* failure) {
+  const bool mptcp = options.kind == ListenerKind::Socks;
+  // SO_REUSEPORT would share the port with another process of this user in silence; a socket without it is refused.
+  const int guard = listenSocket(options.address, mptcp, false, protocol, failure);
+  if (guard < 0) return false;
+  *bound = localAddress(guard);
+  closeFd(guard);
+  std::vector<int> sockets;
+  for (size_t i = 0; i < workers_.size(); ++i) {
+    const int fd = listenSocket(*bound, mptcp, true, protocol, failure);
+    if (fd < 0) {
+      std::for_each(sockets.begin(), sockets.end(), closeFd);
+      return false;
+    }
+    sockets.push_back(fd);
+  }
+  WorkerHost::counters.descriptors += sockets.size();
+  for (size_t i = 0; i < workers_.size(); ++i) {
+    const Listener listener = {sockets[i], options.kind, options.authentication};
+    workers_[i]->command([listener](Worker& worker) { worker.addListener(listener); });
+  }
+  return true;
+}
+
+void Engine::stopListening() {
+  for (auto& worker : workers_) worker->command([](Worker& one) { one.stopListening(); });
+}
+
+Worker* Engine::workerOf(ConnectionId id) {
+  const unsigned index = Worker::workerOf(id);
+  return index < workers_.size() ? workers_[index].get() : nullptr;
+}
+
+void Engine::open(ConnectionId id, Way way) {
+  if (Worker* const worker = workerOf(id)) worker->command([id, way = std::move(way)](Worker& one) { one.open(id, way); });
+}
+
+void Engine::authenticate(ConnectionId id, bool accepted) {
+  if (Worker* const worker = workerOf(id)) worker->command([id, accepted](Worker& one) { one.authenticate(id, accepted); });
+}
+
+void Engine::refuse(ConnectionId id, uint8_t reply) {
+  if (Worker* const worker = workerOf(id)) worker->command([id, reply](Worker& one) { one.refuse(id, reply); });
+}
+
+void Engine::reset(ConnectionId id) {
+  if (Worker* const worker = workerOf(id)) worker->command([id](Worker& one) { one.reset(id); });
+}
+
+void Engine::probe(uint64_t id, Way way) {
+  if (workers_.empty()) return;
+  workers_[id % workers_.size()]->command([id, way = std::move(way)](Worker& one) { one.probe(id, way); });
+}
+
+void Engine::inspect(uint64_t id, std::vector<ConnectionId> connections) {
+  struct Job {
+    std::mutex mutex;
+    size_t left;
+    std::vector<Inspection> found;
+  };
+  const auto job = std::make_shared<Job>();
+  job->left = workers_.size();
+  for (auto& worker : workers_) {
+    worker->command([this, id, job, connections](Worker& one) {
+      std::vector<Inspection> found = one.inspect(connections);
+      const std::lock_guard<std::mutex> lock(job->mutex);
+      std::move(found.begin(), found.end(), std::back_inserter(job->found));
+      if (--job->left > 0) return;
+      Event event;
+      event.type = Event::Type::Inspected;
+      event.id = id;
+      event.inspections = std::move(job->found);
+      postOne(std::move(event));
+    });
+  }
+}
+
+void Engine::post(std::vector<Event>* events) {
+  bool first;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    std::move(events->begin(), events->end(), std::back_inserter(events_));
+    first = !notified_;
+    notified_ = true;
+  }
+  events->clear();
+  if (first) notify_();
+}
+
+void Engine::postOne(Event event) {
+  std::vector<Event> events;
+  events.push_back(std::move(event));
+  post(&events);
+}
+
+std::vector<Event> Engine::takeEvents() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  notified_ = false;
+  return std::move(events_);
+}
+
+// Several workers meet the same limit: the owner hears of the first that pauses and of the last that goes on.
+void Engine::pausedAccepting(LimitCause cause) {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (paused_++ > 0) return;
+    pauseCause_ = cause;
+  }
+  Event event;
+  event.type = Event::Type::Limit;
+  event.limited = true;
+  event.cause = cause;
+  postOne(std::move(event));
+}
+
+void Engine::resumedAccepting() {
+  Event event;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (--paused_ > 0) return;
+    event.cause = pauseCause_;
+  }
+  event.type = Event::Type::Limit;
+  event.limited = false;
+  postOne(std::move(event));
+}

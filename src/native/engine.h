@@ -1,0 +1,57 @@
+// The engine: its workers, and one queue of events for its owner. No policy, no retries, no texts for people.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "worker.h"
+
+struct EngineOptions {
+  unsigned workers = 1;
+  uint64_t maxConnections = 0;
+  uint64_t idleTimeoutMs = 0;
+  uint64_t handshakeTimeoutMs = 0;
+};
+
+struct ListenOptions {
+  ListenerKind kind = ListenerKind::Redirect;
+  Address address;
+  bool authentication = false;
+};
+
+class Engine : private WorkerHost {
+ public:
+  // `notify` is called on a worker's thread when events wait that were not fetched yet: once until takeEvents().
+  Engine(const EngineOptions& options, std::function<void()> notify);
+  ~Engine() override;
+
+  std::vector<Event> takeEvents();
+  // Returns the address that was bound, or the failure.
+  bool listen(const ListenOptions& options, Address* bound, Protocol* protocol, Failure* failure);
+  void stopListening();
+  void open(ConnectionId id, Way way);
+  void authenticate(ConnectionId id, bool accepted);
+  void refuse(ConnectionId id, uint8_t reply);
+  void reset(ConnectionId id);
+  void probe(uint64_t id, Way way);
+  void inspect(uint64_t id, std::vector<ConnectionId> connections);
+  const Counters& counters() const { return WorkerHost::counters; }
+  void close();
+
+ private:
+  void post(std::vector<Event>* events) override;
+  void pausedAccepting(LimitCause cause) override;
+  void resumedAccepting() override;
+  void postOne(Event event);
+  Worker* workerOf(ConnectionId id);
+
+  std::function<void()> notify_;
+  std::mutex mutex_;
+  std::vector<Event> events_;
+  bool notified_ = false;
+  unsigned paused_ = 0;
+  LimitCause pauseCause_ = LimitCause::Connections;
+  std::vector<std::unique_ptr<Worker>> workers_;
+};

@@ -1,0 +1,347 @@
+// Engine for TypeScript: index.ts declares it. Only conversion here.
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <utility>
+
+#include "bindings.h"
+#include "engine.h"
+
+namespace {
+std::string text(const Napi::Object& object, const char* key) {
+  const Napi::Value value = object.Get(key);
+  return value.IsString() ? value.As<Napi::String>().Utf8Value() : std::string();
+}
+
+uint32_t number(const Napi::Object& object, const char* key) {
+  const Napi::Value value = object.Get(key);
+  return value.IsNumber() ? value.As<Napi::Number>().Uint32Value() : 0;
+}
+
+ConnectionId connectionId(const Napi::Value& value) { return static_cast<ConnectionId>(value.As<Napi::Number>().Int64Value()); }
+
+Napi::Value toNumber(Napi::Env env, uint64_t value) { return Napi::Number::New(env, static_cast<double>(value)); }
+
+Napi::Object toObject(Napi::Env env, const Address& address) {
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("address", formatAddress(address));
+  object.Set("port", static_cast<double>(portOf(address)));
+  return object;
+}
+
+Napi::Value toValue(Napi::Env env, Protocol protocol) {
+  if (protocol == Protocol::Unknown) return env.Undefined();
+  return Napi::String::New(env, protocol == Protocol::Mptcp ? "mptcp" : "tcp");
+}
+
+Napi::Object toObject(Napi::Env env, const Failure& failure) {
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("code", failure.code != nullptr ? failure.code : errnoName(failure.error));
+  object.Set("errno", static_cast<double>(failure.error));
+  object.Set("syscall", failure.syscall);
+  return object;
+}
+
+const char* name(Stage stage) {
+  static constexpr const char* kNames[] = {"connect", "greeting", "authentication", "request"};
+  return kNames[static_cast<size_t>(stage)];
+}
+
+const char* name(Reason reason) {
+  static constexpr const char* kNames[] = {"end", "client-reset", "upstream-reset", "idle", "handshake", "refused", "reset"};
+  return kNames[static_cast<size_t>(reason)];
+}
+
+const char* name(LimitCause cause) {
+  static constexpr const char* kNames[] = {"connections", "descriptors", "memory"};
+  return kNames[static_cast<size_t>(cause)];
+}
+
+Napi::Object toObject(Napi::Env env, const Event& event) {
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("connection", toNumber(env, event.id));
+  switch (event.type) {
+    case Event::Type::Accepted:
+      object.Set("type", "accepted");
+      object.Set("client", toObject(env, event.client));
+      object.Set("destination", toObject(env, event.destination));
+      object.Set("local", toObject(env, event.local));
+      break;
+    case Event::Type::Credentials:
+      object.Set("type", "credentials");
+      object.Set("client", toObject(env, event.client));
+      object.Set("username", event.username);
+      object.Set("password", event.password);
+      break;
+    case Event::Type::Request:
+      object.Set("type", "request");
+      object.Set("client", toObject(env, event.client));
+      object.Set("local", toObject(env, event.local));
+      object.Set("host", event.host);
+      object.Set("port", static_cast<double>(event.port));
+      break;
+    case Event::Type::Opened:
+      object.Set("type", "opened");
+      object.Set("local", toObject(env, event.local));
+      object.Set("protocol", toValue(env, event.protocol));
+      break;
+    case Event::Type::Failed:
+      object.Set("type", "failed");
+      object.Set("stage", name(event.stage));
+      object.Set("failure", toObject(env, event.failure));
+      if (event.reply >= 0) object.Set("reply", static_cast<double>(event.reply));
+      break;
+    case Event::Type::Closed:
+      object.Set("type", "closed");
+      object.Set("reason", name(event.reason));
+      if (event.failure.error != 0) object.Set("failure", toObject(env, event.failure));
+      object.Set("client", toObject(env, event.client));
+      object.Set("sent", toNumber(env, event.sent));
+      object.Set("received", toNumber(env, event.received));
+      object.Set("durationMs", toNumber(env, event.milliseconds));
+      break;
+    case Event::Type::Limit:
+      object.Set("type", "limit");
+      object.Set("limited", event.limited);
+      object.Set("cause", name(event.cause));
+      break;
+    case Event::Type::Probed:
+      object.Set("ok", event.failure.error == 0);
+      if (event.failure.error == 0) {
+        object.Set("local", toObject(env, event.local));
+        object.Set("protocol", toValue(env, event.protocol));
+        object.Set("connectMs", toNumber(env, event.milliseconds));
+      } else {
+        object.Set("stage", name(event.stage));
+        object.Set("failure", toObject(env, event.failure));
+      }
+      break;
+    case Event::Type::Inspected:
+      break;
+  }
+  return object;
+}
+
+Napi::Value toArray(Napi::Env env, const std::vector<Inspection>& inspections) {
+  Napi::Array array = Napi::Array::New(env, inspections.size());
+  uint32_t at = 0;
+  for (const Inspection& one : inspections) {
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("connection", toNumber(env, one.connection));
+    object.Set("client", toObject(env, one.client));
+    object.Set("remote", toObject(env, one.remote));
+    object.Set("protocol", toValue(env, one.protocol));
+    object.Set("sent", toNumber(env, one.sent));
+    object.Set("received", toNumber(env, one.received));
+    Napi::Array subflows = Napi::Array::New(env, one.subflows.size());
+    uint32_t index = 0;
+    for (const Subflow& subflow : one.subflows) {
+      Napi::Object entry = Napi::Object::New(env);
+      entry.Set("local", toObject(env, subflow.local));
+      entry.Set("remote", toObject(env, subflow.remote));
+      entry.Set("bytesSent", toNumber(env, subflow.bytesSent));
+      entry.Set("bytesReceived", toNumber(env, subflow.bytesReceived));
+      entry.Set("rttUs", static_cast<double>(subflow.rttUs));
+      subflows.Set(index++, entry);
+    }
+    object.Set("subflows", subflows);
+    array.Set(at++, object);
+  }
+  return array;
+}
+
+// A wrong address is a mistake of the caller's: it becomes 0.0.0.0:0, which the kernel refuses to connect to.
+Address addressOf(const Napi::Value& value) {
+  Address address = noAddress();
+  if (!value.IsObject()) return address;
+  const Napi::Object object = value.As<Napi::Object>();
+  parseAddress(text(object, "address"), static_cast<uint16_t>(number(object, "port")), &address);
+  return address;
+}
+
+Way wayOf(const Napi::Object& object) {
+  Way way;
+  way.mptcp = text(object, "protocol") == "mptcp";
+  way.remote = addressOf(object.Get("remote"));
+  way.bound = object.Get("bind").IsString() && parseAddress(text(object, "bind"), 0, &way.source);
+  way.connectTimeoutMs = number(object, "connectTimeoutMs");
+  return way;
+}
+
+void addCredentials(Way* way, const Napi::Object& object) {
+  way->socks = true;
+  way->withPassword = object.Get("username").IsString();
+  way->username = text(object, "username").substr(0, 255);
+  way->password = text(object, "password").substr(0, 255);
+  way->handshakeTimeoutMs = number(object, "timeoutMs");
+}
+}  // namespace
+
+class EngineObject : public Napi::ObjectWrap<EngineObject> {
+ public:
+  static Napi::Function Define(Napi::Env env) {
+    return DefineClass(env, "Engine",
+                       {InstanceMethod<&EngineObject::Listen>("listen"), InstanceMethod<&EngineObject::StopListening>("stopListening"),
+                        InstanceMethod<&EngineObject::Open>("open"), InstanceMethod<&EngineObject::Authenticate>("authenticate"),
+                        InstanceMethod<&EngineObject::Refuse>("refuse"), InstanceMethod<&EngineObject::Reset>("reset"),
+                        InstanceMethod<&EngineObject::Probe>("probe"), InstanceMethod<&EngineObject::Inspect>("inspect"),
+                        InstanceMethod<&EngineObject::Stats>("stats"), InstanceMethod<&EngineObject::Close>("close")});
+  }
+
+  explicit EngineObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<EngineObject>(info), env_(info.Env()) {
+    const Napi::Object options = info[0].As<Napi::Object>();
+    EngineOptions engine;
+    engine.workers = number(options, "workers");
+    engine.maxConnections = number(options, "maxConnections");
+    engine.idleTimeoutMs = static_cast<uint64_t>(options.Get("idleTimeoutMs").As<Napi::Number>().Int64Value());
+    engine.handshakeTimeoutMs = number(options, "handshakeTimeoutMs");
+    events_ = Napi::ThreadSafeFunction::New(env_, options.Get("onEvents").As<Napi::Function>(), "bondsocks events", 0, 1);
+    // The engine's threads use this object: it stays until close().
+    Ref();
+    napi_add_env_cleanup_hook(env_, CleanUp, this);
+    engine_ = std::make_unique<::Engine>(engine, [this] {
+      events_.NonBlockingCall([this](Napi::Env env, Napi::Function callback) { Deliver(env, callback); });
+    });
+  }
+
+ private:
+  static void CleanUp(void* self) { static_cast<EngineObject*>(self)->Shut(); }
+
+  void Shut() {
+    if (!engine_) return;
+    engine_->close();  // joins the threads: nobody calls events_ any more
+    engine_.reset();
+    events_.Abort();
+  }
+
+  void Deliver(Napi::Env env, Napi::Function callback) {
+    if (!engine_) return;
+    Napi::HandleScope scope(env);
+    std::vector<Event> events = engine_->takeEvents();
+    Napi::Array batch = Napi::Array::New(env);
+    uint32_t count = 0;
+    for (const Event& event : events) {
+      if (event.type == Event::Type::Probed || event.type == Event::Type::Inspected) {
+        Settle(env, event);
+      } else {
+        batch.Set(count++, toObject(env, event));
+      }
+    }
+    if (count > 0) callback.Call({batch});
+  }
+
+  void Settle(Napi::Env env, const Event& event) {
+    const auto found = waiting_.find(event.id);
+    if (found == waiting_.end()) return;
+    found->second.Resolve(event.type == Event::Type::Probed ? toObject(env, event) : toArray(env, event.inspections));
+    waiting_.erase(found);
+  }
+
+  Napi::Value Listen(const Napi::CallbackInfo& info) {
+    const Napi::Object options = info[0].As<Napi::Object>();
+    ListenOptions listen;
+    listen.kind = text(options, "kind") == "socks" ? ListenerKind::Socks : ListenerKind::Redirect;
+    listen.address = addressOf(options);
+    listen.authentication = options.Get("authentication").ToBoolean();
+    Address bound = noAddress();
+    Protocol protocol = Protocol::Unknown;
+    Failure failure;
+    if (!engine_) return env_.Undefined();
+    if (!engine_->listen(listen, &bound, &protocol, &failure)) {
+      const std::string code = errnoName(failure.error);
+      Napi::Error error = Napi::Error::New(env_, code + ": " + failure.syscall + " " + formatAddress(listen.address) + " port " +
+                                                     std::to_string(portOf(listen.address)));
+      error.Set("code", code);
+      error.Set("errno", static_cast<double>(failure.error));
+      error.Set("syscall", failure.syscall);
+      error.ThrowAsJavaScriptException();
+      return env_.Undefined();
+    }
+    Napi::Object listening = toObject(env_, bound);
+    listening.Set("protocol", toValue(env_, protocol));
+    return listening;
+  }
+
+  void StopListening(const Napi::CallbackInfo&) {
+    if (engine_) engine_->stopListening();
+  }
+
+  void Open(const Napi::CallbackInfo& info) {
+    if (!engine_) return;
+    const Napi::Object object = info[1].As<Napi::Object>();
+    Way way = wayOf(object);
+    const Napi::Value socks = object.Get("socks");
+    if (socks.IsObject()) {
+      const Napi::Object request = socks.As<Napi::Object>();
+      addCredentials(&way, request);
+      way.connectRequest = true;
+      way.pipelined = text(request, "handshake") == "pipelined";
+      way.host = text(request, "host").substr(0, 255);
+      way.port = static_cast<uint16_t>(number(request, "port"));
+    }
+    engine_->open(connectionId(info[0]), std::move(way));
+  }
+
+  void Authenticate(const Napi::CallbackInfo& info) {
+    if (engine_) engine_->authenticate(connectionId(info[0]), info[1].ToBoolean());
+  }
+
+  void Refuse(const Napi::CallbackInfo& info) {
+    if (engine_) engine_->refuse(connectionId(info[0]), static_cast<uint8_t>(info[1].As<Napi::Number>().Uint32Value()));
+  }
+
+  void Reset(const Napi::CallbackInfo& info) {
+    if (engine_) engine_->reset(connectionId(info[0]));
+  }
+
+  Napi::Value Probe(const Napi::CallbackInfo& info) {
+    const uint64_t id = ++sequence_;
+    const auto added = waiting_.emplace(id, Napi::Promise::Deferred::New(env_));
+    const Napi::Object object = info[0].As<Napi::Object>();
+    Way way = wayOf(object);
+    addCredentials(&way, object);
+    if (engine_) engine_->probe(id, std::move(way));
+    return added.first->second.Promise();
+  }
+
+  Napi::Value Inspect(const Napi::CallbackInfo& info) {
+    const uint64_t id = ++sequence_;
+    const auto added = waiting_.emplace(id, Napi::Promise::Deferred::New(env_));
+    std::vector<ConnectionId> connections;
+    const bool some = info.Length() > 0 && info[0].IsArray();
+    if (some) {
+      const Napi::Array array = info[0].As<Napi::Array>();
+      for (uint32_t i = 0; i < array.Length(); ++i) connections.push_back(connectionId(array.Get(i)));
+    }
+    if (some && connections.empty()) connections.push_back(0);  // no connection has this number
+    if (engine_) engine_->inspect(id, std::move(connections));
+    return added.first->second.Promise();
+  }
+
+  Napi::Value Stats(const Napi::CallbackInfo&) {
+    Napi::Object object = Napi::Object::New(env_);
+    static const Counters none;
+    const Counters& counters = engine_ ? engine_->counters() : none;
+    object.Set("connections", toNumber(env_, counters.connections));
+    object.Set("relaying", toNumber(env_, counters.relaying));
+    object.Set("pipesInUse", toNumber(env_, counters.pipesInUse));
+    object.Set("pipesPooled", toNumber(env_, counters.pipesPooled));
+    object.Set("bytesParked", static_cast<double>(counters.bytesParked));
+    return object;
+  }
+
+  void Close(const Napi::CallbackInfo&) {
+    if (!engine_) return;
+    Shut();
+    napi_remove_env_cleanup_hook(env_, CleanUp, this);
+    Unref();
+  }
+
+  Napi::Env env_;
+  Napi::ThreadSafeFunction events_;
+  std::unique_ptr<::Engine> engine_;
+  uint64_t sequence_ = 0;
+  std::unordered_map<uint64_t, Napi::Promise::Deferred> waiting_;
+};
+
+void InitEngine(Napi::Env env, Napi::Object exports) { exports.Set("Engine", EngineObject::Define(env)); }

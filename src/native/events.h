@@ -1,0 +1,68 @@
+// What crosses between the engine's threads and its owner: the owner's orders, and what the workers met. index.ts says what each means.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "mptcp_info.h"
+#include "socket.h"
+
+using ConnectionId = uint64_t;
+
+enum class ListenerKind : uint8_t { Redirect, Socks };
+enum class Stage : uint8_t { Connect, Greeting, Authentication, Request };
+enum class Reason : uint8_t { End, ClientReset, UpstreamReset, Idle, Handshake, Refused, Reset };
+enum class LimitCause : uint8_t { Connections, Descriptors, Memory };
+
+// How to reach a destination.
+struct Way {
+  bool mptcp = false;
+  Address remote;
+  bool bound = false;
+  Address source;
+  uint32_t connectTimeoutMs = 0;
+  bool socks = false;  // client side of SOCKS5 to `remote`
+  bool connectRequest = false;  // false: stop after the authentication (a probe)
+  bool pipelined = false;
+  std::string host;
+  uint16_t port = 0;
+  bool withPassword = false;
+  std::string username;
+  std::string password;
+  uint32_t handshakeTimeoutMs = 0;
+};
+
+struct Inspection {
+  ConnectionId connection;
+  Address client;
+  Address remote;
+  Protocol protocol;
+  uint64_t sent;
+  uint64_t received;
+  std::vector<Subflow> subflows;
+};
+
+struct Event {
+  enum class Type : uint8_t { Accepted, Credentials, Request, Opened, Failed, Closed, Limit, Probed, Inspected };
+  Type type;
+  uint64_t id = 0;  // of the connection; of the probe or inspection
+  Address client;
+  Address destination;
+  Address local;
+  Protocol protocol = Protocol::Unknown;
+  Stage stage = Stage::Connect;
+  Failure failure;  // failure.error 0: none
+  int reply = -1;
+  Reason reason = Reason::End;
+  uint64_t sent = 0;
+  uint64_t received = 0;
+  uint64_t milliseconds = 0;
+  std::string host;
+  uint16_t port = 0;
+  std::string username;
+  std::string password;
+  bool limited = false;
+  LimitCause cause = LimitCause::Connections;
+  std::vector<Inspection> inspections;
+};

@@ -1,0 +1,21 @@
+// What the kernel tells of a live connection: whether it is MPTCP still, and its subflows.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "socket.h"
+
+struct Subflow {
+  Address local;
+  Address remote;
+  uint64_t bytesSent;
+  uint64_t bytesReceived;
+  uint32_t rttUs;
+};
+
+// For a socket that was made as MPTCP: has it fallen back to TCP? Unknown before Linux 5.16.
+Protocol protocolOf(int fd);
+
+// Empty for plain TCP and before Linux 6.5 (MPTCP_FULL_INFO).
+std::vector<Subflow> subflowsOf(int fd);

@@ -1,0 +1,43 @@
+// Pipes for splice(): a flow holds one only while it has bytes under way, so an idle connection costs two descriptors, not six.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <vector>
+
+struct Pipe {
+  int readEnd = -1;
+  int writeEnd = -1;
+  bool open() const { return readEnd >= 0; }
+};
+
+// What all workers share; read by stats() and by the descriptor limit.
+struct Counters {
+  std::atomic<uint64_t> connections{0};
+  std::atomic<uint64_t> relaying{0};
+  std::atomic<uint64_t> descriptors{0};
+  std::atomic<uint64_t> pipesInUse{0};
+  std::atomic<uint64_t> pipesPooled{0};
+  std::atomic<int64_t> bytesParked{0};
+};
+
+class PipePool {
+ public:
+  // `descriptorLimit`: no pipe is made that would take Counters::descriptors above it.
+  PipePool(Counters* counters, uint64_t descriptorLimit) : counters_(counters), descriptorLimit_(descriptorLimit) {}
+  ~PipePool();
+  PipePool(const PipePool&) = delete;
+  PipePool& operator=(const PipePool&) = delete;
+
+  // A closed pipe where the descriptors ran out: try again when one was released.
+  Pipe take();
+  // Takes an empty pipe back.
+  void release(Pipe pipe);
+  // Closes a pipe with bytes in it.
+  void discard(Pipe pipe);
+
+ private:
+  Counters* counters_;
+  uint64_t descriptorLimit_;
+  std::vector<Pipe> idle_;
+};

@@ -1,0 +1,35 @@
+// One direction of a relayed connection: bytes go from socket to pipe to socket inside the kernel.
+#pragma once
+
+#include <cstdint>
+
+#include "pipe_pool.h"
+
+// A socket as edge-triggered epoll sees it: ready until a call said EAGAIN.
+struct Side {
+  int fd = -1;
+  bool readable = false;
+  bool writable = false;
+};
+
+struct Flow {
+  uint64_t bytes = 0;
+  Pipe pipe;
+  uint32_t parked = 0;  // bytes in the pipe
+  bool ended = false;   // the source's FIN was read
+  bool done = false;    // and passed on, behind the last byte
+};
+
+enum class Pumped {
+  Waiting,       // for an edge of either socket
+  More,          // the turn's budget is used up: pump again, no edge will come
+  Starved,       // no pipe was to be had: pump again when there is one
+  SourceFailed,  // errno says why
+  TargetFailed,
+};
+
+// Moves up to about `budget` bytes.
+Pumped pump(Flow* flow, Side* source, Side* target, int64_t budget, PipePool* pipes, Counters* counters);
+
+// Drops what is under way.
+void discardFlow(Flow* flow, PipePool* pipes, Counters* counters);

@@ -1,0 +1,162 @@
+#include "socket.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <unistd.h>
+
+#ifndef IPPROTO_MPTCP
+#define IPPROTO_MPTCP 262
+#endif
+#ifndef IP_BIND_ADDRESS_NO_PORT
+#define IP_BIND_ADDRESS_NO_PORT 24
+#endif
+
+namespace {
+constexpr int kOriginalDst = 80;  // SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST
+constexpr int kBacklog = 4096;    // the kernel lowers it to net.core.somaxconn
+
+void setInt(int fd, int level, int option, int value) { setsockopt(fd, level, option, &value, sizeof value); }
+
+int streamSocket(int family, bool mptcp, Protocol* protocol) {
+  const int type = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
+  if (mptcp) {
+    const int fd = socket(family, type, IPPROTO_MPTCP);
+    // Before 5.6 EINVAL, not compiled in EPROTONOSUPPORT, switched off ENOPROTOOPT.
+    if (fd >= 0 || (errno != EINVAL && errno != EPROTONOSUPPORT && errno != ENOPROTOOPT)) {
+      *protocol = Protocol::Mptcp;
+      return fd;
+    }
+  }
+  *protocol = Protocol::Tcp;
+  return socket(family, type, IPPROTO_TCP);
+}
+
+int fail(int fd, const char* syscall, Failure* failure) {
+  *failure = {errno, syscall};
+  if (fd >= 0) close(fd);
+  return -1;
+}
+}  // namespace
+
+Address noAddress() {
+  Address address;
+  memset(&address, 0, sizeof address);
+  return address;
+}
+
+bool parseAddress(const std::string& text, uint16_t port, Address* address) {
+  *address = noAddress();
+  if (inet_pton(AF_INET, text.c_str(), &address->in.sin_addr) == 1) {
+    address->in.sin_family = AF_INET;
+    address->in.sin_port = htons(port);
+    return true;
+  }
+  if (inet_pton(AF_INET6, text.c_str(), &address->in6.sin6_addr) == 1) {
+    address->in6.sin6_family = AF_INET6;
+    address->in6.sin6_port = htons(port);
+    return true;
+  }
+  return false;
+}
+
+std::string formatAddress(const Address& address) {
+  char text[INET6_ADDRSTRLEN] = "";
+  if (address.sa.sa_family == AF_INET) {
+    inet_ntop(AF_INET, &address.in.sin_addr, text, sizeof text);
+  } else if (address.sa.sa_family == AF_INET6) {
+    const in6_addr& six = address.in6.sin6_addr;
+    if (IN6_IS_ADDR_V4MAPPED(&six)) {
+      inet_ntop(AF_INET, six.s6_addr + 12, text, sizeof text);
+    } else {
+      inet_ntop(AF_INET6, &six, text, sizeof text);
+    }
+  }
+  return text;
+}
+
+uint16_t portOf(const Address& address) {
+  return ntohs(address.sa.sa_family == AF_INET6 ? address.in6.sin6_port : address.in.sin_port);
+}
+
+socklen_t sizeOf(const Address& address) {
+  return address.sa.sa_family == AF_INET6 ? sizeof address.in6 : sizeof address.in;
+}
+
+Address localAddress(int fd) {
+  Address address = noAddress();
+  socklen_t size = sizeof address;
+  getsockname(fd, &address.sa, &size);
+  return address;
+}
+
+Address remoteAddress(int fd) {
+  Address address = noAddress();
+  socklen_t size = sizeof address;
+  getpeername(fd, &address.sa, &size);
+  return address;
+}
+
+bool originalDestination(int fd, int family, Address* destination) {
+  *destination = noAddress();
+  socklen_t size = sizeof *destination;
+  const int level = family == AF_INET6 ? static_cast<int>(IPPROTO_IPV6) : static_cast<int>(IPPROTO_IP);
+  return getsockopt(fd, level, kOriginalDst, destination, &size) == 0;
+}
+
+int listenSocket(const Address& address, bool mptcp, bool shared, Protocol* protocol, Failure* failure) {
+  const int fd = streamSocket(address.sa.sa_family, mptcp, protocol);
+  if (fd < 0) return fail(fd, "socket", failure);
+  setInt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+  if (shared) setInt(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+  if (address.sa.sa_family == AF_INET6) setInt(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
+  if (bind(fd, &address.sa, sizeOf(address)) != 0) return fail(fd, "bind", failure);
+  if (listen(fd, kBacklog) != 0) return fail(fd, "listen", failure);
+  return fd;
+}
+
+int dialSocket(const Address& remote, const Address* source, bool mptcp, Protocol* protocol, Failure* failure) {
+  const int fd = streamSocket(remote.sa.sa_family, mptcp, protocol);
+  if (fd < 0) return fail(fd, "socket", failure);
+  if (source != nullptr) {
+    setInt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1);
+    if (bind(fd, &source->sa, sizeOf(*source)) != 0) return fail(fd, "bind", failure);
+  }
+  tuneStream(fd, Keepalive::Wan);
+  if (connect(fd, &remote.sa, sizeOf(remote)) != 0 && errno != EINPROGRESS) return fail(fd, "connect", failure);
+  return fd;
+}
+
+void tuneStream(int fd, Keepalive keepalive) {
+  setInt(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+  // MPTCP has no TCP_USER_TIMEOUT: without keepalive, a peer that vanished would hold its connection for ever. On the WAN side it is
+  // rare, because LTE volume costs money.
+  setInt(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+  setInt(fd, IPPROTO_TCP, TCP_KEEPIDLE, keepalive == Keepalive::Lan ? 60 : 300);
+  setInt(fd, IPPROTO_TCP, TCP_KEEPINTVL, keepalive == Keepalive::Lan ? 15 : 30);
+  setInt(fd, IPPROTO_TCP, TCP_KEEPCNT, 5);
+}
+
+int socketError(int fd) {
+  int error = 0;
+  socklen_t size = sizeof error;
+  return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 ? error : errno;
+}
+
+void closeFd(int fd) {
+  if (fd >= 0) close(fd);
+}
+
+void abortFd(int fd) {
+  if (fd < 0) return;
+  const linger now = {1, 0};
+  setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+  close(fd);
+}
+
+const char* errnoName(int error) {
+  const char* name = strerrorname_np(error);
+  return name == nullptr ? "EUNKNOWN" : name;
+}

@@ -1,0 +1,49 @@
+// Sockets and addresses: what the engine asks of the kernel, with every option best effort where a kernel may lack it.
+#pragma once
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include <cstdint>
+#include <string>
+
+// 28 bytes, where sockaddr_storage takes 128 of every idle connection.
+union Address {
+  sockaddr sa;
+  sockaddr_in in;
+  sockaddr_in6 in6;
+};
+
+enum class Protocol : uint8_t { Unknown, Tcp, Mptcp };
+
+// A failed system call, or one of the engine's own codes (then `error` is the nearest errno).
+struct Failure {
+  int error = 0;
+  const char* syscall = "";
+  const char* code = nullptr;  // overrides the errno's name
+};
+
+Address noAddress();
+bool parseAddress(const std::string& text, uint16_t port, Address* address);
+std::string formatAddress(const Address& address);  // v4-mapped addresses become IPv4
+uint16_t portOf(const Address& address);
+socklen_t sizeOf(const Address& address);
+Address localAddress(int fd);
+Address remoteAddress(int fd);
+
+// Where a client that iptables REDIRECT diverted wanted to go; false where conntrack knows no diversion.
+bool originalDestination(int fd, int family, Address* destination);
+
+// A listening socket; port 0 lets the kernel choose. `shared`: SO_REUSEPORT, one socket a worker. Returns -1 and the failure.
+int listenSocket(const Address& address, bool mptcp, bool shared, Protocol* protocol, Failure* failure);
+
+// A non-blocking socket whose connect() is under way. Returns -1 and the failure. *protocol is Tcp where the kernel has no MPTCP.
+int dialSocket(const Address& remote, const Address* source, bool mptcp, Protocol* protocol, Failure* failure);
+
+enum class Keepalive { Lan, Wan };
+void tuneStream(int fd, Keepalive keepalive);
+
+int socketError(int fd);
+void closeFd(int fd);
+void abortFd(int fd);  // RST; on MPTCP an MP_FASTCLOSE
+const char* errnoName(int error);

@@ -1,0 +1,40 @@
+// What the kernel can do, for TypeScript.
+#include <errno.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <string>
+
+#include "bindings.h"
+#include "socket.h"
+
+#ifndef SO_NETNS_COOKIE
+#define SO_NETNS_COOKIE 71
+#endif
+
+namespace {
+Napi::Value NetnsCookie(const Napi::CallbackInfo& info) {
+  uint64_t cookie = 0;
+  socklen_t size = sizeof cookie;
+  const int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  const bool known = fd >= 0 && getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &size) == 0;
+  closeFd(fd);
+  struct stat status;
+  // Before Linux 5.14 the inode has to do; it can be used again once the namespace is gone.
+  if (!known && stat("/proc/self/ns/net", &status) == 0) cookie = status.st_ino;
+  return Napi::String::New(info.Env(), std::to_string(cookie));
+}
+
+Napi::Value MptcpUnavailable(const Napi::CallbackInfo& info) {
+  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 262);
+  const int error = errno;
+  closeFd(fd);
+  return fd >= 0 ? info.Env().Undefined() : Napi::String::New(info.Env(), errnoName(error));
+}
+}  // namespace
+
+void InitSystem(Napi::Env env, Napi::Object exports) {
+  exports.Set("netnsCookie", Napi::Function::New(env, NetnsCookie, "netnsCookie"));
+  exports.Set("mptcpUnavailable", Napi::Function::New(env, MptcpUnavailable, "mptcpUnavailable"));
+}

@@ -1,0 +1,211 @@
+#include "worker.h"
+
+#include <errno.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+namespace {
+constexpr int kEvents = 256;
+
+uint64_t monotonicMs() {
+  timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return static_cast<uint64_t>(time.tv_sec) * 1000 + static_cast<uint64_t>(time.tv_nsec) / 1000000;
+}
+}  // namespace
+
+Worker::Worker(WorkerHost* host, unsigned index)
+    : host_(host),
+      index_(index),
+      epoll_(epoll_create1(EPOLL_CLOEXEC)),
+      wake_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)),
+      now_(monotonicMs()),
+      pipes_(&host->counters, host->limits.descriptorLimit) {
+  watch(wake_, tagOf(this, Tag::Wake), EPOLLIN | EPOLLET);
+}
+
+Worker::~Worker() {
+  command([](Worker& worker) { worker.stopping_ = true; });
+  if (thread_.joinable()) thread_.join();
+  stopListening();
+  for (auto& entry : connections_) {
+    Connection& connection = *entry.second;
+    discardFlow(&connection.forward, &pipes_, &host_->counters);
+    discardFlow(&connection.backward, &pipes_, &host_->counters);
+    if (connection.attempt) abortFd(connection.attempt->side.fd);
+    abortFd(connection.client.fd);
+    abortFd(connection.upstream.fd);
+  }
+  for (auto& entry : probes_) abortFd(entry.second->side.fd);
+  closeFd(wake_);
+  closeFd(epoll_);
+}
+
+void Worker::start() {
+  thread_ = std::thread([this] { run(); });
+}
+
+void Worker::command(std::function<void(Worker&)> order) {
+  bool first;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    first = commands_.empty();
+    commands_.push_back(std::move(order));
+  }
+  // One wake-up for all that come before the worker looks.
+  if (!first) return;
+  const uint64_t one = 1;
+  while (write(wake_, &one, sizeof one) < 0 && errno == EINTR) {
+  }
+}
+
+void Worker::run() {
+  epoll_event events[kEvents];
+  while (!stopping_) {
+    const int count = epoll_wait(epoll_, events, kEvents, waitTimeout());
+    now_ = monotonicMs();
+    for (int i = 0; i < count; ++i) handle(events[i].data.u64, events[i].events);
+    pumpQueued();
+    runTimers();
+    released_.clear();
+    closed_.clear();
+    flush();
+  }
+}
+
+// Milliseconds for epoll_wait; -1: nothing is due.
+int Worker::waitTimeout() const {
+  if (!ready_.empty()) return 0;
+  uint64_t due = UINT64_MAX;
+  if (!deadlines_.empty()) due = std::min(due, deadlines_.begin()->first);
+  if (!connections_.empty()) due = std::min(due, nextSweep_);
+  if (retryAccepting_ != 0) due = std::min(due, retryAccepting_);
+  if (!starved_.empty()) due = std::min(due, now_ + 10);
+  if (due == UINT64_MAX) return -1;
+  return due <= now_ ? 0 : static_cast<int>(std::min<uint64_t>(due - now_, 60000));
+}
+
+void Worker::handle(uint64_t tag, uint32_t events) {
+  void* const object = reinterpret_cast<void*>(static_cast<uintptr_t>(tag & ~kTagMask));
+  switch (static_cast<Tag>(tag & kTagMask)) {
+    case Tag::Client:
+      clientEvent(static_cast<Connection*>(object), events);
+      break;
+    case Tag::Upstream:
+      upstreamEvent(static_cast<Connection*>(object), events);
+      break;
+    case Tag::Attempt:
+      attemptEvent(static_cast<Attempt*>(object), events);
+      break;
+    case Tag::Listener:
+      if (retryAccepting_ == 0) acceptClients(*static_cast<Listener*>(object));
+      break;
+    case Tag::Wake:
+      runCommands();
+      break;
+  }
+}
+
+void Worker::runCommands() {
+  uint64_t count;
+  while (read(wake_, &count, sizeof count) < 0 && errno == EINTR) {
+  }
+  std::vector<std::function<void(Worker&)>> commands;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    commands.swap(commands_);
+  }
+  for (auto& order : commands) order(*this);
+}
+
+void Worker::runTimers() {
+  while (!deadlines_.empty() && deadlines_.begin()->first <= now_) {
+    Timed* const timed = deadlines_.begin()->second;
+    setDeadline(timed, 0);
+    timed->expired(*this);
+  }
+  if (now_ >= nextSweep_) sweepIdle();
+  if (retryAccepting_ != 0 && now_ >= retryAccepting_) resumeAccepting();
+}
+
+void Worker::sweepIdle() {
+  nextSweep_ = now_ + std::clamp<uint64_t>(host_->limits.idleTimeoutMs / 16, 50, 60000);
+  std::vector<Connection*> idle;
+  for (auto& entry : connections_) {
+    Connection* const connection = entry.second.get();
+    if (connection->phase == Connection::Phase::Relaying && now_ - connection->activeMs >= host_->limits.idleTimeoutMs) {
+      idle.push_back(connection);
+    }
+  }
+  for (Connection* connection : idle) closeConnection(connection, Reason::Idle, {ETIMEDOUT, "idle"});
+}
+
+void Worker::pumpQueued() {
+  std::vector<Connection*> queue;
+  queue.swap(ready_);
+  // Pipes may have come back in this turn.
+  queue.insert(queue.end(), starved_.begin(), starved_.end());
+  starved_.clear();
+  for (Connection* connection : queue) {
+    connection->queued = false;
+    if (connection->phase == Connection::Phase::Relaying) pumpBoth(connection);
+  }
+}
+
+void Worker::flush() {
+  if (!events_.empty()) host_->post(&events_);
+}
+
+void Worker::setDeadline(Timed* timed, uint64_t deadline) {
+  if (timed->deadline != 0) deadlines_.erase({timed->deadline, timed});
+  timed->deadline = deadline;
+  if (deadline != 0) deadlines_.insert({deadline, timed});
+}
+
+bool Worker::watch(int fd, uint64_t tag, uint32_t events, bool known) {
+  epoll_event event;
+  event.events = events;
+  event.data.u64 = tag;
+  return epoll_ctl(epoll_, known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, fd, &event) == 0;
+}
+
+void Worker::addListener(Listener listener) {
+  listeners_.push_back(std::make_unique<Listener>(listener));
+  if (retryAccepting_ == 0) watch(listener.fd, tagOf(listeners_.back().get(), Tag::Listener), EPOLLIN);
+}
+
+void Worker::stopListening() {
+  // The objects stay: this turn's batch may still name them.
+  for (auto& listener : listeners_) {
+    if (listener->fd < 0) continue;
+    closeFd(listener->fd);
+    listener->fd = -1;
+    --host_->counters.descriptors;
+  }
+  if (retryAccepting_ == 0) return;
+  retryAccepting_ = 0;
+  host_->resumedAccepting();
+}
+
+std::vector<Inspection> Worker::inspect(const std::vector<ConnectionId>& ids) {
+  std::vector<Inspection> found;
+  const auto add = [&found](const Connection& one) {
+    if (one.phase != Connection::Phase::Relaying) return;
+    // What was MPTCP when it was opened may have fallen back since.
+    const Protocol protocol = one.protocol == Protocol::Tcp ? Protocol::Tcp : protocolOf(one.upstream.fd);
+    found.push_back({one.id, one.clientAddress, remoteAddress(one.upstream.fd), protocol, one.forward.bytes, one.backward.bytes,
+                     protocol == Protocol::Tcp ? std::vector<Subflow>() : subflowsOf(one.upstream.fd)});
+  };
+  if (ids.empty()) {
+    for (auto& entry : connections_) add(*entry.second);
+  } else {
+    for (const ConnectionId id : ids) {
+      if (Connection* const connection = find(id)) add(*connection);
+    }
+  }
+  return found;
+}

@@ -1,0 +1,138 @@
+// A worker: one thread, one epoll, its own listening sockets, and its connections from accept to close.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "connection.h"
+
+struct EngineLimits {
+  uint64_t maxConnections = 0;
+  uint64_t idleTimeoutMs = 0;
+  uint64_t handshakeTimeoutMs = 0;
+  uint64_t descriptorLimit = 0;  // of the engine, pipes included
+  uint64_t acceptLimit = 0;      // descriptors above which accepting pauses, so that what is accepted can be served
+};
+
+// What a worker needs of its engine; all of it may be called from any thread.
+class WorkerHost {
+ public:
+  virtual ~WorkerHost() = default;
+  virtual void post(std::vector<Event>* events) = 0;  // takes them
+  virtual void pausedAccepting(LimitCause cause) = 0;
+  virtual void resumedAccepting() = 0;
+  Counters counters;
+  EngineLimits limits;
+};
+
+struct Listener {
+  int fd;
+  ListenerKind kind;
+  bool authentication;
+};
+
+class Worker {
+ public:
+  Worker(WorkerHost* host, unsigned index);
+  ~Worker();  // aborts every connection
+  Worker(const Worker&) = delete;
+  Worker& operator=(const Worker&) = delete;
+
+  void start();
+  // Runs on the worker's thread, in order.
+  void command(std::function<void(Worker&)> command);
+
+  // Only on the worker's thread:
+  void addListener(Listener listener);
+  void stopListening();
+  void open(ConnectionId id, Way way);
+  void authenticate(ConnectionId id, bool accepted);
+  void refuse(ConnectionId id, uint8_t reply);
+  void reset(ConnectionId id);
+  void probe(uint64_t id, Way way);
+  std::vector<Inspection> inspect(const std::vector<ConnectionId>& ids);
+
+  void expired(Connection* connection);
+  void expired(Attempt* attempt);
+
+  static unsigned workerOf(ConnectionId id) { return static_cast<unsigned>(id % kMaxWorkers); }
+  static constexpr unsigned kMaxWorkers = 16;
+
+ private:
+  void run();
+  int waitTimeout() const;
+  void handle(uint64_t tag, uint32_t events);
+  void runCommands();
+  void runTimers();
+  void sweepIdle();
+  void pumpQueued();
+  void flush();
+
+  // accept.cpp
+  void acceptClients(const Listener& listener);
+  void pauseAccepting(LimitCause cause);
+  void resumeAccepting();
+  bool mayAccept(LimitCause* cause) const;
+  void welcome(int fd, const Listener& listener);
+  void serve(Connection* connection);
+  void refuseNow(Connection* connection, uint8_t reply);
+  void drainRefused(Connection* connection);
+
+  // attempt.cpp
+  void dial(Attempt* attempt, Way way);
+  void attemptEvent(Attempt* attempt, uint32_t events);
+  void sendOutput(Attempt* attempt);
+  void readAnswers(Attempt* attempt);
+  bool readExactly(Attempt* attempt, size_t size);
+  void connected(Attempt* attempt);
+  void succeed(Attempt* attempt);
+  void fail(Attempt* attempt, Stage stage, Failure failure, int reply = -1);
+  Stage stageOf(const Attempt& attempt) const;
+  void release(Attempt* attempt);
+
+  // connection.cpp
+  Connection* find(ConnectionId id);
+  void clientEvent(Connection* connection, uint32_t events);
+  void upstreamEvent(Connection* connection, uint32_t events);
+  void relay(Connection* connection);
+  void pumpBoth(Connection* connection);
+  void closeConnection(Connection* connection, Reason reason, Failure failure = {});
+  void setDeadline(Timed* timed, uint64_t deadline);
+  bool watch(int fd, uint64_t tag, uint32_t events, bool known = false);
+
+  WorkerHost* host_;
+  unsigned index_;
+  int epoll_;
+  int wake_;
+  std::thread thread_;
+  bool stopping_ = false;
+  uint64_t now_ = 0;
+  uint64_t nextSweep_ = 0;
+  uint64_t retryAccepting_ = 0;  // 0: not paused
+  uint64_t sequence_ = 0;
+  std::mutex mutex_;
+  std::vector<std::function<void(Worker&)>> commands_;
+  std::vector<Event> events_;
+  std::vector<std::unique_ptr<Listener>> listeners_;
+  std::unordered_map<ConnectionId, std::unique_ptr<Connection>> connections_;
+  std::unordered_map<Attempt*, std::unique_ptr<Attempt>> probes_;
+  std::set<std::pair<uint64_t, Timed*>> deadlines_;
+  std::vector<Connection*> ready_;    // used up their budget
+  std::vector<Connection*> starved_;  // wait for a pipe
+  // epoll may still name them in this turn's batch.
+  std::vector<std::unique_ptr<Connection>> closed_;
+  std::vector<std::unique_ptr<Attempt>> released_;
+  PipePool pipes_;
+};
+
+// What a descriptor's events are for: a pointer and a kind in its low bits.
+enum class Tag : uint64_t { Client = 0, Upstream = 1, Attempt = 2, Listener = 3, Wake = 4 };
+template <typename T>
+uint64_t tagOf(T* object, Tag kind) {
+  return reinterpret_cast<uintptr_t>(object) | static_cast<uint64_t>(kind);
+}
+constexpr uint64_t kTagMask = 7;
