@@ -31,6 +31,7 @@ export interface Lab {
   links: ShaperKind
   /** Host to namespace. hybrid, ethernet: lan, cpe, hag, server. two-routers: client, r1, r2, server. */
   hosts: Record<string, string>
+  /** As they were when this object was made. */
   wans: LabWan[]
   /** Empty text where the topology has no such thing; two-routers: `lan` is the client. */
   addresses: Addresses
@@ -52,7 +53,7 @@ export interface Lab {
 }
 
 /** What a folder remembers of its lab. */
-interface Record_ {
+interface LabRecord {
   topology: Topology
   links: ShaperKind
   wans: Record<string, { shape: Shape; isBlackHole: boolean }>
@@ -89,13 +90,12 @@ export async function labUp(options: { topology: Topology; name?: string; shaped
 
 /** A lab that somebody else has made. Throws where there is none of this name. */
 export async function labAttach(name: string): Promise<Lab> {
-  const file = join(folderOf(checkName(name)), recordFile)
-  if (!existsSync(file)) {
+  if (!existsSync(join(folderOf(checkName(name)), recordFile))) {
     const names = await labList()
     const known = names.length === 0 ? 'none is up: `bondsocks lab up` makes one' : `there are: ${names.join(', ')}`
     throw new BondsocksError('NO_LAB', `there is no lab ${name}; ${known}`)
   }
-  const record = JSON.parse(readFileSync(file, 'utf8')) as Record_
+  const record = readRecord(name)
   return makeLab(name, planOf(record.topology), record)
 }
 
@@ -137,7 +137,7 @@ function checkName(name: string): string {
   throw new BondsocksError('USAGE', `${name} is no name for a lab: use letters, digits, - and _`, { exitCode: 2 })
 }
 
-async function build(name: string, plan: Plan, topology: Topology, shaped: boolean): Promise<Record_> {
+async function build(name: string, plan: Plan, topology: Topology, shaped: boolean): Promise<LabRecord> {
   const folder = folderOf(name)
   const inLab = (host: string) => namespaceOf(name, host)
   for (const [file, text] of Object.entries(plan.configs)) writeFileSync(join(folder, file), text)
@@ -149,29 +149,34 @@ async function build(name: string, plan: Plan, topology: Topology, shaped: boole
   await shaperOf(links, folder, inLab).make(shapedWires)
   await Promise.all(plan.hosts.map((host) => configure(host, plan, inLab(host))))
   await Promise.all(plan.hosts.map((host) => awaitCarrier(inLab(host))))
-  const record = { topology, links, wans } satisfies Record_
+  const record = { topology, links, wans } satisfies LabRecord
   writeRecord(name, record)
   return record
 }
 
-function writeRecord(name: string, record: Record_): void {
+function writeRecord(name: string, record: LabRecord): void {
   writeFileSync(join(folderOf(name), recordFile), JSON.stringify(record))
+}
+
+function readRecord(name: string): LabRecord {
+  return JSON.parse(readFileSync(join(folderOf(name), recordFile), 'utf8')) as LabRecord
 }
 
 /** Sysctls, addresses, routes and address translation of a host whose devices exist. */
 async function configure(host: string, plan: Plan, namespace: string): Promise<void> {
-  const forwards = plan.routers.includes(host)
-  const sysctls = {
-    ...(forwards ? { 'net.ipv4.ip_forward': 1, 'net.ipv6.conf.all.forwarding': 1 } : {}),
+  const sysctls = [
+    ...(plan.routers.includes(host) ? ['net/ipv4/ip_forward 1', 'net/ipv6/conf/all/forwarding 1'] : []),
+    // Until its link-local address is verified, a router cannot resolve its neighbours: that would take a second.
+    'net/ipv6/conf/*/accept_dad 0',
     // A pulled plug must not cost a veth its addresses.
-    'net.ipv6.conf.all.keep_addr_on_down': 1,
-    // The lab's devices have the addresses that the plan gives them, and no other.
-    'net.ipv6.conf.all.accept_ra': 0,
-  }
-  const assignments = Object.entries(sysctls).map(([key, value]) => `/proc/sys/${key.replaceAll('.', '/')} ${value}`)
-  // Without IPv6 in the kernel its files do not exist, and its addresses fail below, which says so.
-  const script = 'while read -r file value; do [ ! -e "$file" ] || echo "$value" > "$file" || exit 1; done'
-  await must(['ip', 'netns', 'exec', namespace, 'sh', '-c', script], `${assignments.join('\n')}\n`)
+    'net/ipv6/conf/all/keep_addr_on_down 1',
+    // The lab's devices have the addresses that the plan gives them, and no others.
+    'net/ipv6/conf/*/accept_ra 0',
+  ]
+  // Without IPv6 in the kernel these files do not exist, and adding the addresses below says so.
+  const script =
+    'while read -r files value; do for file in /proc/sys/$files; do [ ! -e "$file" ] || echo "$value" > "$file" || exit 1; done; done'
+  await must(['ip', 'netns', 'exec', namespace, 'sh', '-c', script], `${sysctls.join('\n')}\n`)
 
   const ends = plan.wires.flatMap(({ ends }) => ends).filter((end) => end.host === host)
   // Without nodad an IPv6 address is of no use for a second or two.
@@ -202,7 +207,7 @@ async function awaitCarrier(namespace: string): Promise<void> {
   }
 }
 
-function makeLab(name: string, plan: Plan, record: Record_): Lab {
+function makeLab(name: string, plan: Plan, record: LabRecord): Lab {
   const folder = folderOf(name)
   const inLab = (host: string) => namespaceOf(name, host)
   const shaper: Shaper = shaperOf(record.links, folder, inLab)
@@ -214,9 +219,11 @@ function makeLab(name: string, plan: Plan, record: Record_): Lab {
     const names = shapedWires.map((wire) => wire.name).join(', ')
     throw new BondsocksError('USAGE', `lab ${name} has no WAN ${wan}; it has ${names}`, { exitCode: 2 })
   }
-  const change = async (wan: string, make: (now: Record_['wans'][string]) => Record_['wans'][string]) => {
+  const change = async (wan: string, make: (now: LabRecord['wans'][string]) => LabRecord['wans'][string]) => {
     const wire = wireOf(wan)
-    const next = make(record.wans[wan] as Record_['wans'][string])
+    // Somebody else may have changed it.
+    const record = readRecord(name)
+    const next = make(record.wans[wan] as LabRecord['wans'][string])
     await shaper.set(wire, next.isBlackHole ? { ...next.shape, lossDown: 1, lossUp: 1 } : next.shape)
     record.wans[wan] = next
     writeRecord(name, record)
