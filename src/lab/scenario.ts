@@ -63,7 +63,10 @@ export class Stage {
     return download(this.lab, megabytes * 1e6, {
       signal: this.signal,
       onSample: (sample) => {
-        const wans = Object.entries(sample.wans).map(([name, rate]) => `${name} ${rate.toFixed(1).padStart(5)} ${bar(rate)}`)
+        const wans = this.lab.wans.map(({ name, rateDown }) => {
+          const rate = sample.wans[name] ?? 0
+          return `${name} ${rate.toFixed(1).padStart(5)} ${bar(rate / rateDown)}`
+        })
         this.tell(`  ${sample.at.toFixed(0).padStart(3)} s   ${wans.join('   ')}   Mbit/s`)
         onSample(sample)
       },
@@ -88,10 +91,9 @@ export class Stage {
   }
 }
 
-/** A block for each 5 Mbit/s. */
-function bar(rate: number): string {
-  const width = 8
-  return '#'.repeat(Math.min(width, Math.max(0, Math.round(rate / 5)))).padEnd(width, '.')
+function bar(share: number): string {
+  const width = 10
+  return '#'.repeat(Math.min(width, Math.max(0, Math.round(share * width)))).padEnd(width, '.')
 }
 
 export async function runScenario(scenario: Scenario): Promise<void> {
