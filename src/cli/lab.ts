@@ -57,7 +57,7 @@ const actions: Record<string, Action> = {
     for (const name of await labList()) {
       const about = await labAttach(name).then(
         ({ topology, links }) => `${topology} (${links})`,
-        () => 'incomplete: `bondsocks lab down` removes it',
+        () => `being made, or left by a crash: \`bondsocks lab down ${name}\` removes it`,
       )
       process.stdout.write(`${name}  ${about}\n`)
     }
