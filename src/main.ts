@@ -2,9 +2,14 @@
 /** argv -> command; errors -> one line and an exit code. Commands are imported when asked for: `check` works without the addon. */
 import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
+import { setFlagsFromString } from 'node:v8'
 import { type Command, usageError } from './cli/command.js'
 import { BondsocksError } from './shared/errors.js'
 import { nearest } from './shared/nearest.js'
+
+// V8 lets its young generation grow to 32 MB, and loading modules is enough to make it. What a connection leaves there is little and
+// dies young: 1 MB takes it, and 5,000 idle connections add 2 MB to the process instead of 11. Before anything else is loaded.
+setFlagsFromString('--semi-space-growth-factor=1')
 
 const commands: Record<string, { summary: string; load(): Promise<{ command: Command }> }> = {
   run: { summary: 'the gateway: network set-up and redirector, in the foreground', load: () => import('./cli/run.js') },
