@@ -49,7 +49,10 @@ export const servers = {
   /** `GET <bytes> <seed>\n` streams that many bytes and ends. */
   source: (port: number) =>
     listen(port, (socket) => {
+      const endUnasked = () => socket.end()
+      socket.on('end', endUnasked)
       socket.once('data', async (line) => {
+        socket.off('end', endUnasked)
         const [, bytes, seed] = line.toString().trim().split(' ').map(Number)
         if (await writeStream(socket, seed ?? 0, bytes ?? 0)) socket.end()
       })
@@ -84,7 +87,11 @@ export const servers = {
     }),
 
   /** Aborts as soon as the client has said something. */
-  aborter: (port: number) => listen(port, (socket) => socket.once('data', () => socket.resetAndDestroy())),
+  aborter: (port: number) =>
+    listen(port, (socket) => {
+      socket.on('end', () => socket.end())
+      socket.once('data', () => socket.resetAndDestroy())
+    }),
 
   /** Echoes, and tells whether a client's connection ended (`end`) or was aborted (an errno): see `lastEnding`. */
   witness: (port: number) =>
