@@ -70,7 +70,8 @@ export function phases(stage: Stage, cut: Download): string[][] {
   return [
     rates(stage, 'bondsocks, both', cut, settledSeconds, cutAt),
     rates(stage, `bondsocks, ${wan} cut`, cut, cutAt + 1, backAt),
-    ...(resumed === undefined ? [] : [rates(stage, `bondsocks, ${wan} back`, cut, resumed)]),
+    // The first seconds also deliver what had waited for the missing bytes.
+    ...(resumed === undefined ? [] : [rates(stage, `bondsocks, ${wan} back`, cut, resumed + 2)]),
   ]
 }
 
