@@ -1,10 +1,20 @@
 /** What the kernel says of a process, from /proc. */
 import { execFileSync } from 'node:child_process'
-import { readdirSync, readFileSync } from 'node:fs'
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 
-/** Open descriptors. */
-export function countDescriptors(pid: number): number {
-  return readdirSync(`/proc/${pid}/fd`).length
+/** Open descriptors; of one kind, `socket` or `pipe`, where asked. */
+export function countDescriptors(pid: number, kind?: 'socket' | 'pipe'): number {
+  const folder = `/proc/${pid}/fd`
+  const all = readdirSync(folder)
+  return kind === undefined ? all.length : all.filter((fd) => target(`${folder}/${fd}`).startsWith(`${kind}:`)).length
+}
+
+function target(link: string): string {
+  try {
+    return readlinkSync(link)
+  } catch {
+    return 'closed meanwhile'
+  }
 }
 
 /** Memory that is the process's alone, bytes: Private_Clean + Private_Dirty of smaps_rollup. */
