@@ -90,6 +90,10 @@ ifreq Request(const char* device) {
 int Configure(int netns, const char* device, const char* text) {
   int udp = -1;
   Inside(netns, [&] {
+    // The kernel's own router solicitations would be counted with our packets. There is no such file where there is no IPv6.
+    const std::string file = std::string("/proc/sys/net/ipv6/conf/") + device + "/disable_ipv6";
+    const int disable = open(file.c_str(), O_WRONLY | O_CLOEXEC);
+    if (disable >= 0) CHECK(write(disable, "1", 1) == 1 && close(disable) == 0, "%s", strerror(errno));
     udp = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     const sockaddr_in address = Address(text, 9000);
     const sockaddr_in mask = Address("255.255.255.0");
@@ -205,17 +209,21 @@ void Delay(LinkEmulator& link, const Ends& ends) {
 
 void Rate(LinkEmulator& link, const Ends& ends) {
   constexpr double kRate = 100e6, kQueueBytes = 250'000;
+  constexpr double kFull = kQueueBytes * 8 / kRate * 1e3 + 5;
   link.Set(0, {kRate, 5'000, kQueueBytes, 0});
-  const auto arrived = Transmit(ends.first, ends.second, "10.9.0.2", 15'000, 1.3 * kRate);
-  const double seconds = (arrived.back().received - arrived.front().received) / kSecond;
-  const double rate = static_cast<double>(arrived.size() - 1) * kLineBits / seconds;
-  const auto& last = arrived.back();
-  const double waited = (last.received - last.sent) / 1e6;
-  std::printf("rate of an overloaded line: %.2f of 100 Mbit/s; %zu of 15000 arrived, the last after %.1f ms\n", rate / 1e6,
-              arrived.size(), waited);
-  CHECK(std::abs(rate / kRate - 1) < 0.02, "%.2f Mbit/s", rate / 1e6);
-  const double full = kQueueBytes * 8 / kRate * 1e3 + 5;
-  CHECK(waited > full - 3 && waited < full + 3, "%.1f ms, and a full queue with 5 ms of delay is %.1f", waited, full);
+  // A busy machine may stop the sender for longer than the queue lasts: then the line was not overloaded, and there is nothing to measure.
+  for (int attempt = 1;; attempt++) {
+    const auto arrived = Transmit(ends.first, ends.second, "10.9.0.2", 15'000, 1.3 * kRate);
+    const double seconds = (arrived.back().received - arrived.front().received) / kSecond;
+    const double rate = static_cast<double>(arrived.size() - 1) * kLineBits / seconds;
+    const auto& last = arrived.back();
+    const double waited = (last.received - last.sent) / 1e6;
+    std::printf("rate of an overloaded line: %.2f of 100 Mbit/s; %zu of 15000 arrived, the last after %.1f of %.1f ms\n", rate / 1e6,
+                arrived.size(), waited, kFull);
+    CHECK(rate / kRate < 1.02 && waited < kFull + 3, "more than the line or the queue holds");
+    if (rate / kRate > 0.98 && waited > kFull - 3) return;
+    CHECK(attempt < 5, "less than the line or the queue holds");
+  }
 }
 
 void Loss(LinkEmulator& link, const Ends& ends) {
