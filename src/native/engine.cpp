@@ -146,26 +146,26 @@ std::vector<Event> Engine::takeEvents() {
 
 // Several workers meet the same limit: the owner hears of the first that pauses and of the last that goes on.
 void Engine::pausedAccepting(LimitCause cause) {
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    if (paused_++ > 0) return;
-    pauseCause_ = cause;
-  }
-  Event event;
-  event.type = Event::Type::Limit;
-  event.limited = true;
-  event.cause = cause;
-  postOne(std::move(event));
+  std::unique_lock<std::mutex> lock(mutex_);
+  if (paused_++ > 0) return;
+  pauseCause_ = cause;
+  announceLimit(true, std::move(lock));
 }
 
 void Engine::resumedAccepting() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  if (--paused_ == 0) announceLimit(false, std::move(lock));
+}
+
+// Queued under the lock that counted: another worker's next change must not get ahead.
+void Engine::announceLimit(bool limited, std::unique_lock<std::mutex> lock) {
   Event event;
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    if (--paused_ > 0) return;
-    event.cause = pauseCause_;
-  }
   event.type = Event::Type::Limit;
-  event.limited = false;
-  postOne(std::move(event));
+  event.limited = limited;
+  event.cause = pauseCause_;
+  events_.push_back(std::move(event));
+  const bool first = !notified_;
+  notified_ = true;
+  lock.unlock();
+  if (first) notify_();
 }

@@ -45,6 +45,7 @@ class Engine : private WorkerHost {
   void pausedAccepting(LimitCause cause) override;
   void resumedAccepting() override;
   void postOne(Event event);
+  void announceLimit(bool limited, std::unique_lock<std::mutex> lock);
   Worker* workerOf(ConnectionId id);
 
   std::function<void()> notify_;

@@ -35,8 +35,8 @@ Pumped pump(Flow* flow, Side* source, Side* target, int64_t budget, PipePool* pi
     }
     if (flow->ended) {
       givePipeBack(flow, pipes);
-      // ENOTCONN: the target is gone already, which its own events tell.
-      shutdown(target->fd, SHUT_WR);
+      // ENOTCONN: the target was reset before it got our FIN. Its hang-up would look like a normal end behind one.
+      if (shutdown(target->fd, SHUT_WR) != 0) return Pumped::TargetFailed;
       flow->done = true;
       break;
     }

@@ -32,15 +32,22 @@ Worker::~Worker() {
   command([](Worker& worker) { worker.stopping_ = true; });
   if (thread_.joinable()) thread_.join();
   stopListening();
+  const auto abortCounted = [this](int fd) {
+    if (fd < 0) return;
+    abortFd(fd);
+    --host_->counters.descriptors;
+  };
   for (auto& entry : connections_) {
     Connection& connection = *entry.second;
     discardFlow(&connection.forward, &pipes_, &host_->counters);
     discardFlow(&connection.backward, &pipes_, &host_->counters);
-    if (connection.attempt) abortFd(connection.attempt->side.fd);
-    abortFd(connection.client.fd);
-    abortFd(connection.upstream.fd);
+    if (connection.phase == Connection::Phase::Relaying) --host_->counters.relaying;
+    --host_->counters.connections;
+    if (connection.attempt) abortCounted(connection.attempt->side.fd);
+    abortCounted(connection.client.fd);
+    abortCounted(connection.upstream.fd);
   }
-  for (auto& entry : probes_) abortFd(entry.second->side.fd);
+  for (auto& entry : probes_) abortCounted(entry.second->side.fd);
   closeFd(wake_);
   closeFd(epoll_);
 }
@@ -69,8 +76,9 @@ void Worker::run() {
     const int count = epoll_wait(epoll_, events, kEvents, waitTimeout());
     now_ = monotonicMs();
     for (int i = 0; i < count; ++i) handle(events[i].data.u64, events[i].events);
-    pumpQueued();
     runTimers();
+    // Behind all that closes connections by itself: what it queues again must outlive the turn.
+    pumpQueued();
     released_.clear();
     closed_.clear();
     flush();

@@ -1,0 +1,181 @@
+// pump(): one direction between two sockets.
+#include "relay.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <string>
+#include <thread>
+
+#include "check.h"
+#include "socket.h"
+
+namespace {
+struct Pair {
+  int near = -1;
+  int far = -1;
+};
+
+// Over loopback TCP: only there is a reset what it is in service.
+Pair tcpPair() {
+  Address address;
+  Protocol protocol;
+  Failure failure;
+  CHECK(parseAddress("127.0.0.1", 0, &address));
+  const int listener = listenSocket(address, false, false, &protocol, &failure);
+  CHECK(listener >= 0);
+  const int near = dialSocket(localAddress(listener), nullptr, false, &protocol, &failure);
+  CHECK(near >= 0);
+  pollfd waiting = {listener, POLLIN, 0};
+  CHECK(poll(&waiting, 1, 2000) == 1);
+  const int far = accept4(listener, nullptr, nullptr, SOCK_NONBLOCK);
+  CHECK(far >= 0);
+  closeFd(listener);
+  return {near, far};
+}
+
+std::string pattern(size_t size) {
+  std::string text(size, '\0');
+  uint32_t state = 1;
+  for (char& one : text) one = static_cast<char>((state = state * 1664525 + 1013904223) >> 24);
+  return text;
+}
+
+// A flow from `in.far` to `out.near`; the test writes to in.near and reads from out.far.
+struct World {
+  explicit World(uint64_t descriptorLimit = 100) : pipes(&counters, descriptorLimit) {
+    source.fd = in.far;
+    target.fd = out.near;
+    source.readable = target.writable = true;
+  }
+  ~World() {
+    discardFlow(&flow, &pipes, &counters);
+    for (const int fd : {in.near, in.far, out.near, out.far}) closeFd(fd);
+  }
+  Pumped pump(int64_t budget = 1 << 30) { return ::pump(&flow, &source, &target, budget, &pipes, &counters); }
+  // Waits as epoll would; true where something changed.
+  bool wait(int timeout = 2000) {
+    pollfd both[] = {{source.readable ? -1 : source.fd, POLLIN, 0}, {target.writable ? -1 : target.fd, POLLOUT, 0}};
+    if (poll(both, 2, timeout) <= 0) return false;
+    source.readable |= both[0].revents != 0;
+    target.writable |= both[1].revents != 0;
+    return true;
+  }
+  Counters counters;
+  PipePool pipes;
+  Pair in = tcpPair();
+  Pair out = tcpPair();
+  Side source;
+  Side target;
+  Flow flow;
+};
+
+void bytesAndEnd() {
+  World world;
+  const std::string sent = pattern(8 << 20);
+  fcntl(world.in.near, F_SETFL, 0);
+  fcntl(world.out.far, F_SETFL, 0);
+  std::thread writer([&] {
+    for (size_t at = 0; at < sent.size();) {
+      const ssize_t size = send(world.in.near, sent.data() + at, sent.size() - at, MSG_NOSIGNAL);
+      CHECK(size > 0);
+      at += static_cast<size_t>(size);
+    }
+    shutdown(world.in.near, SHUT_WR);
+  });
+  std::string received;
+  std::thread reader([&] {
+    char data[65536];
+    for (ssize_t size; (size = recv(world.out.far, data, sizeof data, 0)) > 0;) received.append(data, static_cast<size_t>(size));
+  });
+  while (!world.flow.done) {
+    const Pumped pumped = world.pump();
+    CHECK(pumped == Pumped::Waiting);
+    if (!world.flow.done) CHECK(world.wait());
+  }
+  writer.join();
+  reader.join();
+  CHECK(received == sent);
+  CHECK(world.flow.bytes == sent.size());
+  // Only this direction has ended.
+  CHECK(send(world.out.far, "x", 1, MSG_NOSIGNAL) == 1);
+  pollfd answer = {world.target.fd, POLLIN, 0};
+  CHECK(poll(&answer, 1, 2000) == 1);
+  char one;
+  CHECK(recv(world.target.fd, &one, 1, 0) == 1);
+  CHECK(world.counters.pipesInUse == 0 && world.counters.pipesPooled == 1 && world.counters.bytesParked == 0);
+  CHECK(world.counters.descriptors == 2);
+}
+
+void budget() {
+  World world;
+  const std::string sent = pattern(100000);
+  CHECK(send(world.in.near, sent.data(), sent.size(), 0) == static_cast<ssize_t>(sent.size()));
+  pollfd here = {world.source.fd, POLLIN, 0};
+  CHECK(poll(&here, 1, 2000) == 1);
+  CHECK(world.pump(1) == Pumped::More);
+  CHECK(world.source.readable && world.flow.bytes > 0 && !world.flow.pipe.open());
+  CHECK(world.pump() == Pumped::Waiting);
+  CHECK(!world.source.readable && !world.flow.pipe.open());
+}
+
+void starved() {
+  World world(0);
+  CHECK(send(world.in.near, "hello", 5, 0) == 5);
+  CHECK(world.pump() == Pumped::Starved);
+  CHECK(world.flow.bytes == 0 && world.counters.descriptors == 0 && world.counters.pipesInUse == 0);
+}
+
+void slowTargetParks() {
+  World world;
+  const std::string sent = pattern(1 << 20);
+  for (int i = 0; i < 1000; ++i) {
+    send(world.in.near, sent.data(), sent.size(), MSG_NOSIGNAL);
+    CHECK(world.pump() == Pumped::Waiting);
+    pollfd room = {world.target.fd, POLLOUT, 0};
+    if (world.flow.parked > 0 && poll(&room, 1, 50) == 0) break;
+    world.source.readable = world.target.writable = true;
+  }
+  CHECK(!world.target.writable && world.flow.parked > 0 && world.counters.pipesInUse == 1);
+  CHECK(world.counters.bytesParked == world.flow.parked);
+  discardFlow(&world.flow, &world.pipes, &world.counters);
+  CHECK(world.counters.bytesParked == 0 && world.counters.pipesInUse == 0 && world.counters.descriptors == 0);
+}
+
+void resets() {
+  {
+    World world;
+    abortFd(world.in.near);
+    world.in.near = -1;
+    CHECK(world.pump() == Pumped::SourceFailed && errno == ECONNRESET);
+  }
+  {
+    World world;
+    CHECK(send(world.in.near, "hello", 5, 0) == 5);
+    abortFd(world.out.far);
+    world.out.far = -1;
+    CHECK(world.pump() == Pumped::TargetFailed);
+  }
+  {
+    // The source ends when the target is lost already: no normal end.
+    World world;
+    shutdown(world.in.near, SHUT_WR);
+    abortFd(world.out.far);
+    world.out.far = -1;
+    CHECK(world.pump() == Pumped::TargetFailed);
+    CHECK(!world.flow.done);
+  }
+}
+}  // namespace
+
+int main() {
+  bytesAndEnd();
+  budget();
+  starved();
+  slowTargetParks();
+  resets();
+  return passed();
+}
