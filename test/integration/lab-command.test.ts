@@ -56,6 +56,6 @@ for (const [args, stderr] of wrong) {
 }
 
 t.test('not root', { skip: needsRoot }, async (t) => {
-  const argv = ['setpriv', '--reuid', '65534', '--clear-groups', ...bondsocks('lab', 'up')]
+  const argv = ['env', '-i', 'setpriv', '--reuid', '65534', '--clear-groups', ...bondsocks('lab', 'up')]
   t.match(await outcome(argv), { code: 1, stderr: /^bondsocks: the lab makes network namespaces, which only root may.*\n$/ })
 })
