@@ -47,9 +47,9 @@ struct Event {
   enum class Type : uint8_t { Accepted, Credentials, Request, Opened, Failed, Closed, Limit, Probed, Inspected };
   Type type;
   uint64_t id = 0;  // of the connection; of the probe or inspection
-  Address client;
-  Address destination;
-  Address local;
+  Address client{};
+  Address destination{};
+  Address local{};
   Protocol protocol = Protocol::Unknown;
   Stage stage = Stage::Connect;
   Failure failure;  // failure.error 0: none
