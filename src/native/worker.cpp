@@ -1,6 +1,7 @@
 #include "worker.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <time.h>
@@ -71,6 +72,10 @@ void Worker::command(std::function<void(Worker&)> order) {
 }
 
 void Worker::run() {
+  // splice() has no MSG_NOSIGNAL: without this, a client that is gone would end the process. The other signals are the owner's, too.
+  sigset_t signals;
+  sigfillset(&signals);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   epoll_event events[kEvents];
   while (!stopping_) {
     const int count = epoll_wait(epoll_, events, kEvents, waitTimeout());

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -172,6 +173,7 @@ void resets() {
 }  // namespace
 
 int main() {
+  signal(SIGPIPE, SIG_IGN);  // as on the engine's threads
   bytesAndEnd();
   budget();
   starved();
