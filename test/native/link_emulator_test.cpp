@@ -133,7 +133,7 @@ void Fill(std::vector<uint8_t>& payload, uint32_t number, double sent) {
   std::memcpy(payload.data() + 8, &sent, sizeof sent);
 }
 
-// Sends `count` packets at `rate` bits per second on the line, absolute in time, and gathers what arrives until 300 ms after.
+// Sends `count` packets at `rate` bits per second on the line, and gathers what arrives until there is silence for 300 ms.
 std::vector<Packet> Transmit(int from, int to, const char* address, uint32_t count, double rate) {
   std::vector<Packet> arrived;
   std::atomic<double> end{0};
@@ -141,7 +141,7 @@ std::vector<Packet> Transmit(int from, int to, const char* address, uint32_t cou
     std::vector<uint8_t> payload(kPayload + 1), expected(kPayload);
     timeval patience{0, 50'000};
     setsockopt(to, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    while (end == 0 || Now() < end) {
+    for (double last = 0; end == 0 || Now() < std::max(end.load(), last) + 0.3 * kSecond;) {
       iovec part{payload.data(), payload.size()};
       alignas(cmsghdr) char control[64];
       msghdr message{};
@@ -164,6 +164,7 @@ std::vector<Packet> Transmit(int from, int to, const char* address, uint32_t cou
       CHECK(std::memcmp(expected.data(), payload.data(), kPayload) == 0, "packet %u arrived changed", packet.number);
       CHECK(arrived.empty() || arrived.back().number < packet.number, "packet %u out of order", packet.number);
       arrived.push_back(packet);
+      last = Now();
     }
   });
   const sockaddr_in destination = Address(address, 9000);
@@ -174,7 +175,7 @@ std::vector<Packet> Transmit(int from, int to, const char* address, uint32_t cou
     Fill(payload, i, Now());
     sendto(from, payload.data(), payload.size(), 0, reinterpret_cast<const sockaddr*>(&destination), sizeof destination);
   }
-  end = Now() + 0.3 * kSecond;
+  end = Now();
   receiver.join();
   return arrived;
 }
@@ -191,9 +192,10 @@ struct Ends {
 
 void Delay(LinkEmulator& link, const Ends& ends) {
   constexpr double kRate = 100e6;
-  link.Set(0, {kRate, 20'000, 1'250'000, 0});
+  link.Set(0, {kRate, 20'000, 1e9, 0});
   const auto arrived = Transmit(ends.first, ends.second, "10.9.0.2", 20'000, 0.9 * kRate);
-  CHECK(arrived.size() == 20'000, "%zu of 20000 arrived", arrived.size());
+  // The device itself holds 500 packets, which a sender that had to wait for the CPU may exceed when it catches up.
+  CHECK(arrived.size() > 19'000, "%zu of 20000 arrived", arrived.size());
   std::vector<double> errors;
   double free_at = 0;
   for (const auto& packet : arrived) {
@@ -207,22 +209,37 @@ void Delay(LinkEmulator& link, const Ends& ends) {
   CHECK(median < 1, "%.3f ms", median);
 }
 
-void Rate(LinkEmulator& link, const Ends& ends) {
-  constexpr double kRate = 100e6, kQueueBytes = 250'000;
-  constexpr double kFull = kQueueBytes * 8 / kRate * 1e3 + 5;
-  link.Set(0, {kRate, 5'000, kQueueBytes, 0});
-  // A busy machine may stop the sender for longer than the queue lasts: then the line was not overloaded, and there is nothing to measure.
+// The sender may be stopped for longer than the queue lasts, so only those moments count in which the line certainly was busy or full.
+void Overload(LinkEmulator& link, const Ends& ends) {
+  constexpr double kRate = 100e6, kQueueBytes = 250'000, kDelay = 5e6, kMargin = 1e6;
+  constexpr double kFull = kQueueBytes * 8 / kRate * kSecond + kDelay;
+  link.Set(0, {kRate, kDelay / 1000, kQueueBytes, 0});
   for (int attempt = 1;; attempt++) {
     const auto arrived = Transmit(ends.first, ends.second, "10.9.0.2", 15'000, 1.3 * kRate);
-    const double seconds = (arrived.back().received - arrived.front().received) / kSecond;
-    const double rate = static_cast<double>(arrived.size() - 1) * kLineBits / seconds;
-    const auto& last = arrived.back();
-    const double waited = (last.received - last.sent) / 1e6;
-    std::printf("rate of an overloaded line: %.2f of 100 Mbit/s; %zu of 15000 arrived, the last after %.1f of %.1f ms\n", rate / 1e6,
-                arrived.size(), waited, kFull);
-    CHECK(rate / kRate < 1.02 && waited < kFull + 3, "more than the line or the queue holds");
-    if (rate / kRate > 0.98 && waited > kFull - 3) return;
-    CHECK(attempt < 5, "less than the line or the queue holds");
+    double busy = 0, packets = 0;
+    std::vector<double> full, rates;
+    for (size_t i = 1; i < arrived.size(); i++) {
+      const auto &before = arrived[i - 1], &packet = arrived[i];
+      if (packet.sent < before.received - kDelay - kMargin) {
+        busy += packet.received - before.received;
+        packets++;
+      }
+      if (packets == 100) {
+        rates.push_back(packets * kLineBits / busy * kSecond);
+        busy = packets = 0;
+      }
+      // The next one found no place.
+      if (packet.number > before.number + 1) full.push_back(before.received - before.sent);
+    }
+    const bool enough = full.size() > 200 && rates.size() > 20;
+    if (!enough && attempt < 5) continue;
+    CHECK(enough, "the line was never overloaded");
+    // Medians: this process, too, may be stopped for a while.
+    const double rate = Percentile(rates, 0.5), waited = Percentile(full, 0.5);
+    std::printf("overload: %.2f of 100 Mbit/s; a full queue lasts %.1f of %.1f ms\n", rate / 1e6, waited / 1e6, kFull / 1e6);
+    CHECK(std::abs(rate / kRate - 1) < 0.02, "rate");
+    CHECK(std::abs(waited - kFull) < 2e6, "queue");
+    return;
   }
 }
 
@@ -285,7 +302,7 @@ int main() {
 
   const Ends ends{Configure(first, "link", "10.9.0.1"), Configure(second, "link", "10.9.0.2")};
   Delay(*link, ends);
-  Rate(*link, ends);
+  Overload(*link, ends);
   Loss(*link, ends);
   Cuts(*link, ends);
 
