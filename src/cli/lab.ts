@@ -11,7 +11,7 @@ const help = `Usage: bondsocks lab up [TOPOLOGY] [--name NAME]
        bondsocks lab down [NAME | --all]
        bondsocks lab list
        bondsocks lab shell HOST [--name NAME]
-       bondsocks lab run SCENARIO
+       bondsocks lab run SCENARIO [--name NAME]
 
 A home's LAN, its gateway with two WANs, a HAG and a server, each in a network namespace of its own on this machine. As root. Several
 labs can exist at once; none touches the machine's own network. The WANs have a rate, a delay and a queue: by netem, or by an
@@ -77,11 +77,11 @@ const actions: Record<string, Action> = {
     return code === 0 ? 0 : 1
   },
 
-  async run(name) {
-    if (name === undefined) throw usageError(`lab run: which scenario? ${Object.keys(scenarios).join(', ')}`)
-    const scenario = Object.hasOwn(scenarios, name) ? scenarios[name] : undefined
-    if (scenario === undefined) throw usageError(`there is no scenario ${unknown(name, Object.keys(scenarios))}`)
-    await runScenario(scenario)
+  async run(title, { name }) {
+    if (title === undefined) throw usageError(`lab run: which scenario? ${Object.keys(scenarios).join(', ')}`)
+    const scenario = Object.hasOwn(scenarios, title) ? scenarios[title] : undefined
+    if (scenario === undefined) throw usageError(`there is no scenario ${unknown(title, Object.keys(scenarios))}`)
+    await runScenario(scenario, typeof name === 'string' ? name : undefined)
     return 0
   },
 }

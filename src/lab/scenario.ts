@@ -96,7 +96,7 @@ function bar(share: number): string {
   return '#'.repeat(Math.min(width, Math.max(0, Math.round(share * width)))).padEnd(width, '.')
 }
 
-export async function runScenario(scenario: Scenario): Promise<void> {
+export async function runScenario({ topology, run }: Scenario, name?: string): Promise<void> {
   // Loaded late, so that the lab's other commands work without the addon.
   const { native } = await import('../native/index.js')
   const why = native.mptcpUnavailable()
@@ -109,7 +109,7 @@ export async function runScenario(scenario: Scenario): Promise<void> {
   const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
   for (const signal of signals) process.on(signal, interrupt)
   try {
-    const lab = await labUp({ topology: scenario.topology })
+    const lab = await labUp({ topology, ...(name === undefined ? {} : { name }) })
     try {
       const stage = new Stage(lab, interruption.signal)
       stage.say(`lab ${lab.name}: ${describe(lab)}`)
@@ -120,10 +120,10 @@ export async function runScenario(scenario: Scenario): Promise<void> {
         if (interruption.signal.aborted) interrupt()
       })
       try {
-        const run = scenario.run(stage)
+        const running = run(stage)
         // After an interruption nobody waits for it.
-        run.catch(() => {})
-        await Promise.race([run, interrupted])
+        running.catch(() => {})
+        await Promise.race([running, interrupted])
       } finally {
         await stage.close()
       }
