@@ -14,6 +14,8 @@ export type { Plan, Step, WanAddresses } from './state.js'
 export interface NetworkOptions {
   /** False: everything but the redirect rules, for the time in which connections drain. Default true. */
   redirect?: boolean
+  /** True: a WAN that cannot be used is left out with a note, which a running gateway lives with. Default false: it is an error. */
+  tolerant?: boolean
 }
 
 export class Network {

@@ -3,6 +3,7 @@ import { parseGateway } from '../../src/config/load.js'
 import { runGateway } from '../../src/gateway.js'
 import type { Plan } from '../../src/network/state.js'
 import { BondsocksError } from '../../src/shared/errors.js'
+import { aborted } from '../../src/shared/service.js'
 import { type FarSide, fakeNative, settle } from '../support/fake-engine.js'
 import { memoryLog } from '../support/memory-log.js'
 
@@ -34,9 +35,10 @@ function start(far: FarSide = {}, options: { more?: string; apply?: () => Promis
       deeds.push('remove')
     },
   }
+  const watch = (_onChange: () => void, signal: AbortSignal) => aborted(signal)
   const signals = { stop: stop.signal, hurry: hurry.signal, dispose: () => deeds.push('dispose') }
   const config = parseGateway(`${text}${options.more ?? ''}`, 'g.yaml')
-  const ended = runGateway(config, { native, network, log, signals, isOwn: () => false }).then(
+  const ended = runGateway(config, { native, network, log, signals, watch, isOwn: () => false }).then(
     () => undefined,
     (error: BondsocksError) => error,
   )
