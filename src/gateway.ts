@@ -13,6 +13,7 @@ import { BondsocksError } from './shared/errors.js'
 import { OwnAddresses } from './shared/own-addresses.js'
 import { aborted, drain, logLimit, StopSignals } from './shared/service.js'
 import { createLog, type Log } from './telemetry/log.js'
+import { WanMonitor } from './wan/monitor.js'
 
 /** What the gateway needs of the machine; tests pass their own. */
 export interface GatewayParts {
@@ -85,18 +86,30 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
         })
         await Promise.race([upstreams.probe(engine), aborted(signals.stop)])
         requireHag(upstreams, config, log)
+        let lines = wans
+        const metered = config.wans.map(({ name, metered }, index) => ({ name, metered: metered ?? index > 0 }))
+        const monitor = new WanMonitor({
+          ...{ engine, hags, wans: metered, log },
+          onChange: () => {
+            upstreams.useWans(monitor.inOrder(lines))
+            reconciler.poke()
+          },
+        })
         const reconciler = new Reconciler({
-          apply: () => network.apply(config, { tolerant: true }),
+          apply: () => network.apply(config, { tolerant: true, lost: monitor.lost }),
           onWans: (now) => {
             log.info('WANs changed', { wans: now })
-            upstreams.useWans(now)
+            lines = [...now]
+            upstreams.useWans(monitor.inOrder(lines))
+            monitor.useLines(lines)
           },
           log,
           initial: { wans, notes },
         })
+        monitor.useLines(wans)
         const watching = parts.watch(() => reconciler.poke(), signals.stop)
         log.info('gateway runs')
-        await Promise.all([reconciler.run(signals.stop), watching])
+        await Promise.all([reconciler.run(signals.stop), monitor.run(signals.stop), watching])
         // New connections go around us first, so that none meets a closed port.
         await network
           .apply(config, { redirect: false, tolerant: true })

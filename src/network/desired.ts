@@ -6,6 +6,7 @@ import { redirectChain } from './kernel/firewall.js'
 import { isOurs } from './kernel/mptcp.js'
 import { routeEntry } from './kernel/route.js'
 import { sourceRule } from './kernel/rule.js'
+import type { NetworkOptions } from './network.js'
 import { type Chains, type Desired, type Endpoint, type Entry, type Interface, isHeld, type Observed, owned } from './state.js'
 import { desiredSysctls } from './tuning.js'
 
@@ -146,9 +147,14 @@ function chainsOf(config: GatewayConfig, observed: Observed): Chains {
 }
 
 /** Throws `WAN_UNUSABLE`, unless it is to be tolerant. Without `redirect` everything is there but the redirect rules. */
-export function desired(config: GatewayConfig, observed: Observed, { redirect = true, tolerant = false } = {}): Desired {
+export function desired(
+  config: GatewayConfig,
+  observed: Observed,
+  { redirect = true, tolerant = false, lost }: NetworkOptions = {},
+): Desired {
   const { wans, notes: troubles } = usableWans(config, observed, tolerant)
-  const { endpoints, notes } = endpointsOf(wans, config, observed)
+  const alive = wans.filter(({ config: wan }) => !lost?.has(wan.name))
+  const { endpoints, notes } = endpointsOf(alive, config, observed)
   const { subflows = 0, saved } = observed
   const former = isHeld(saved.subflows, subflows) ? saved.subflows.former : subflows
   return {

@@ -16,6 +16,8 @@ export interface NetworkOptions {
   redirect?: boolean
   /** True: a WAN that cannot be used is left out with a note, which a running gateway lives with. Default false: it is an error. */
   tolerant?: boolean
+  /** WANs that have a link but carry nothing: they keep their routes, for probes, and lose their endpoints, so that connections leave. */
+  lost?: ReadonlySet<string>
 }
 
 export class Network {

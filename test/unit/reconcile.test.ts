@@ -17,7 +17,11 @@ function running(apply: () => Promise<Plan>) {
   const onWans = (wans: readonly WanAddresses[]) => seen.push(wans.map(({ name }) => name))
   const reconciler = new Reconciler({ apply, onWans, log, initial: plan([dsl, lte]) })
   const ended = reconciler.run(stop.signal)
-  return { log, seen, reconciler, end: () => (stop.abort(), ended) }
+  const end = () => {
+    stop.abort()
+    return ended
+  }
+  return { log, seen, reconciler, end }
 }
 
 t.test('a burst of changes is one pass, and the WANs are told once they are others', async (t) => {
