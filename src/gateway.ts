@@ -90,9 +90,9 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
         const metered = config.wans.map(({ name, metered }, index) => ({ name, metered: metered ?? index > 0 }))
         const monitor = new WanMonitor({
           ...{ engine, hags, wans: metered, log },
-          onChange: () => {
+          onChange: (lost) => {
             upstreams.useWans(monitor.inOrder(lines))
-            reconciler.poke()
+            if (lost) reconciler.poke()
           },
         })
         const reconciler = new Reconciler({

@@ -5,7 +5,7 @@ import { pause } from '../network/watch.js'
 import type { Hag, Wan } from '../redirect/policy.js'
 import { hagPaths } from '../redirect/policy.js'
 import type { Log } from '../telemetry/log.js'
-import { type Health, isUsable, next, nextProbe, type Sign, unknown } from './health.js'
+import { type Health, next, nextProbe, type Sign, unknown } from './health.js'
 
 /** A WAN as the network set-up knows it. */
 export interface Line extends Wan {
@@ -23,7 +23,8 @@ export interface WanMonitorOptions {
   hags: readonly Hag[]
   wans: readonly { name: string; metered: boolean }[]
   log: Log
-  onChange(): void
+  /** A WAN's state is another one; `lost`: so is the set of lost WANs. */
+  onChange(lost: boolean): void
   /** Bytes that came in by an interface. */
   received?: (device: string) => Promise<number>
 }
@@ -141,7 +142,8 @@ export class WanMonitor {
     const fields = after.rttMs === undefined ? {} : { rttMs: Math.round(after.rttMs) }
     if (after.state === 'down') this.#options.log.warn(text, fields)
     else this.#options.log.info(text, fields)
-    if (after.state !== 'degraded' || !isUsable(before)) this.#options.onChange()
+    const isLost = ({ link, state }: Health) => link && state === 'down'
+    this.#options.onChange(isLost(before) !== isLost(after))
   }
 }
 

@@ -33,7 +33,6 @@ t.test('whatever comes in whatever order', async (t) => {
         if (isUsable(health) && !isUsable(before) && one.type !== 'answer') return false
         if (!isUsable(health) && isUsable(before) && one.type === 'answer') return false
         if (health.reason === '' && health.state !== 'up') return false
-        if (health.falls.length > 0 && now - Math.min(...health.falls) >= 60_000) return false
       }
       // Five good answers bring back any WAN whose link is there.
       health = next(health, { type: 'link', present: true, reason: 'link' }, now)

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { parseGateway } from '../../src/config/load.js'
 import { runGateway } from '../../src/gateway.js'
@@ -45,6 +46,11 @@ function start(far: FarSide = {}, options: { more?: string; apply?: () => Promis
   return { engines, stop, hurry, deeds, log, ended }
 }
 
+/** For what goes through the file system, in its own time. */
+async function until(isSo: () => boolean): Promise<void> {
+  for (let tries = 0; tries < 500 && !isSo(); tries++) await sleep(10)
+}
+
 const unreachable = { ok: false, stage: 'connect', failure: { code: 'ETIMEDOUT', errno: 110, syscall: 'connect' } } as const
 const refused = { ok: false, stage: 'authentication', failure: { code: 'EACCES', errno: 13, syscall: 'recv' } } as const
 
@@ -60,8 +66,9 @@ t.test('start, serve, stop', async (t) => {
   engine?.accept()
   await settle()
   t.equal(engine?.opens.length, 1)
+  await until(() => log.lines.includes('info WAN dsl is up') && log.lines.includes('info WAN lte is up'))
   stop.abort()
-  await settle()
+  await until(() => engine?.stopped === true)
   t.same(deeds, ['apply', 'apply without redirect'])
   t.equal(engine?.stopped, true)
   t.equal(engine?.closed, false, 'the connection may end')
@@ -76,6 +83,8 @@ t.test('start, serve, stop', async (t) => {
     'info HAG 203.0.113.3:1080 over dsl is reachable',
     'info HAG 203.0.113.3:1080 over lte is reachable',
     'info gateway runs',
+    'info WAN dsl is up',
+    'info WAN lte is up',
     'info stopping: connections may end',
     'info network is as before',
   ])
