@@ -3,6 +3,8 @@ import { engineLimits } from './config/defaults.js'
 import type { GatewayConfig } from './config/schema.js'
 import { readPassword } from './config/secrets.js'
 import type { Engine, EngineEvent, Native } from './native/index.js'
+import type { NetworkOptions } from './network/network.js'
+import { Reconciler } from './network/reconcile.js'
 import type { Plan } from './network/state.js'
 import { Bypass, type Hag } from './redirect/policy.js'
 import { Sessions } from './redirect/session.js'
@@ -11,14 +13,17 @@ import { BondsocksError } from './shared/errors.js'
 import { OwnAddresses } from './shared/own-addresses.js'
 import { aborted, drain, logLimit, StopSignals } from './shared/service.js'
 import { createLog, type Log } from './telemetry/log.js'
+import { WanMonitor } from './wan/monitor.js'
 
 /** What the gateway needs of the machine; tests pass their own. */
 export interface GatewayParts {
   native: Pick<Native, 'Engine' | 'mptcpUnavailable'>
   network: {
-    apply(config: GatewayConfig, options?: { redirect?: boolean }): Promise<Plan>
+    apply(config: GatewayConfig, options?: NetworkOptions): Promise<Plan>
     remove(): Promise<unknown>
   }
+  /** Calls back when the kernel's links, addresses, routes or rules have changed, until the signal. */
+  watch(onChange: () => void, signal: AbortSignal): Promise<void>
   log: Log
   signals: Pick<StopSignals, 'stop' | 'hurry' | 'dispose'>
   isOwn(address: string): boolean
@@ -27,11 +32,14 @@ export interface GatewayParts {
 async function realParts(config: GatewayConfig): Promise<GatewayParts> {
   const { native } = await import('./native/index.js')
   const { Network, systemKernel } = await import('./network/network.js')
+  const { watchKernel } = await import('./network/watch.js')
   const own = new OwnAddresses()
+  const log = createLog(config.log_level)
   return {
     native,
     network: new Network(systemKernel()),
-    log: createLog(config.log_level),
+    watch: (onChange, signal) => watchKernel({ onChange, log }, signal),
+    log,
     signals: new StopSignals(),
     isOwn: (address) => own.has(address),
   }
@@ -78,11 +86,33 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
         })
         await Promise.race([upstreams.probe(engine), aborted(signals.stop)])
         requireHag(upstreams, config, log)
+        let lines = wans
+        const metered = config.wans.map(({ name, metered }, index) => ({ name, metered: metered ?? index > 0 }))
+        const monitor = new WanMonitor({
+          ...{ engine, hags, wans: metered, log },
+          onChange: (lost) => {
+            upstreams.useWans(monitor.inOrder(lines))
+            if (lost) reconciler.poke()
+          },
+        })
+        const reconciler = new Reconciler({
+          apply: () => network.apply(config, { tolerant: true, lost: monitor.lost }),
+          onWans: (now) => {
+            log.info('WANs changed', { wans: now })
+            lines = [...now]
+            upstreams.useWans(monitor.inOrder(lines))
+            monitor.useLines(lines)
+          },
+          log,
+          initial: { wans, notes },
+        })
+        monitor.useLines(wans)
+        const watching = parts.watch(() => reconciler.poke(), signals.stop)
         log.info('gateway runs')
-        await aborted(signals.stop)
+        await Promise.all([reconciler.run(signals.stop), monitor.run(signals.stop), watching])
         // New connections go around us first, so that none meets a closed port.
         await network
-          .apply(config, { redirect: false })
+          .apply(config, { redirect: false, tolerant: true })
           .catch((error: Error) => log.warn(`the redirection stays until the end: ${error.message}`))
         engine.stopListening()
         log.info('stopping: connections may end', { seconds: config.drain_seconds, connections: engine.stats().connections })

@@ -37,6 +37,8 @@ const wan = z.strictObject({
   /** Learned from the interface's default route when left out; not needed on point-to-point devices. */
   gateway: addressOf(4).optional(),
   gateway6: addressOf(6).optional(),
+  /** Its volume costs money: while it is idle it is probed every 15 minutes, not every second. Default: all WANs but the first. */
+  metered: z.boolean().optional(),
 })
 
 const hag = z.strictObject({

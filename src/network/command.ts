@@ -28,6 +28,22 @@ export async function runCommand(argv: readonly string[], input?: string): Promi
   }
 }
 
+/** Runs a command until the signal and tells whenever it prints something. Never rejects; resolves with why it ended. */
+export async function streamCommand(argv: readonly string[], onOutput: () => void, signal: AbortSignal): Promise<string> {
+  const [file = '', ...args] = argv
+  const child = execa(file, args, {
+    stdin: 'ignore',
+    env: { LC_ALL: 'C' },
+    reject: false,
+    // What is printed is never kept: this runs for years.
+    buffer: false,
+    cancelSignal: signal,
+  })
+  child.stdout.on('data', onOutput)
+  const { exitCode, stderr, shortMessage } = await child
+  return stderr || shortMessage || `exit code ${exitCode}`
+}
+
 const root = '/proc/sys'
 
 async function expand(pattern: string): Promise<string[]> {

@@ -6,6 +6,7 @@ import { redirectChain } from './kernel/firewall.js'
 import { isOurs } from './kernel/mptcp.js'
 import { routeEntry } from './kernel/route.js'
 import { sourceRule } from './kernel/rule.js'
+import type { NetworkOptions } from './network.js'
 import { type Chains, type Desired, type Endpoint, type Entry, type Interface, isHeld, type Observed, owned } from './state.js'
 import { desiredSysctls } from './tuning.js'
 
@@ -22,22 +23,30 @@ interface UsableWan {
   paths: Path[]
 }
 
-/** Throws the first WAN's trouble. The one place that decides what an unusable WAN means. */
-export function usableWans(config: GatewayConfig, observed: Observed): UsableWan[] {
-  return config.wans.map((wan, index) => {
-    const usable = pathsOf(wan, observed)
-    if (Array.isArray(usable)) return { config: wan, index, paths: usable }
-    throw new BondsocksError('WAN_UNUSABLE', `WAN ${wan.name}: ${usable.trouble}`)
-  })
+/**
+ * The one place that decides what an unusable WAN means: an error where a person sets the network up and can mend it; a remark, and the
+ * other WANs, while the gateway runs.
+ */
+export function usableWans(config: GatewayConfig, observed: Observed, tolerant: boolean): { wans: UsableWan[]; notes: string[] } {
+  const wans: UsableWan[] = []
+  const notes: string[] = []
+  for (const [index, wan] of config.wans.entries()) {
+    const usable = pathsOf(wan, observed, tolerant)
+    if (Array.isArray(usable)) wans.push({ config: wan, index, paths: usable })
+    else if (tolerant) notes.push(`WAN ${wan.name} is down: ${usable.trouble}`)
+    else throw new BondsocksError('WAN_UNUSABLE', `WAN ${wan.name}: ${usable.trouble}`)
+  }
+  return { wans, notes }
 }
 
 const gatewayKey = { 4: 'gateway', 6: 'gateway6' } as const
 
-function pathsOf(wan: WanConfig, observed: Observed): Path[] | { trouble: string } {
+function pathsOf(wan: WanConfig, observed: Observed, withCarrier: boolean): Path[] | { trouble: string } {
   const device = wan.interface
   const found = observed.interfaces.find(({ name }) => name === device)
   if (found === undefined) return { trouble: `interface ${device} does not exist: create it, or correct the config` }
   if (!found.up) return { trouble: `interface ${device} is down: ip link set ${device} up` }
+  if (withCarrier && !found.carrier) return { trouble: `interface ${device} has no carrier` }
   const sources = observed.families.flatMap((family) => {
     const source = sourceAddress(found, family)
     return source === undefined ? [] : [{ family, source }]
@@ -137,10 +146,15 @@ function chainsOf(config: GatewayConfig, observed: Observed): Chains {
   )
 }
 
-/** Throws `WAN_UNUSABLE`. Without `redirect` everything is there but the redirect rules. */
-export function desired(config: GatewayConfig, observed: Observed, { redirect = true } = {}): Desired {
-  const wans = usableWans(config, observed)
-  const { endpoints, notes } = endpointsOf(wans, config, observed)
+/** Throws `WAN_UNUSABLE`, unless it is to be tolerant. Without `redirect` everything is there but the redirect rules. */
+export function desired(
+  config: GatewayConfig,
+  observed: Observed,
+  { redirect = true, tolerant = false, lost }: NetworkOptions = {},
+): Desired {
+  const { wans, notes: troubles } = usableWans(config, observed, tolerant)
+  const alive = wans.filter(({ config: wan }) => !lost?.has(wan.name))
+  const { endpoints, notes } = endpointsOf(alive, config, observed)
   const { subflows = 0, saved } = observed
   const former = isHeld(saved.subflows, subflows) ? saved.subflows.former : subflows
   return {
@@ -156,7 +170,7 @@ export function desired(config: GatewayConfig, observed: Observed, { redirect = 
       interface: wan.interface,
       ...Object.fromEntries(paths.map(({ family, source }) => [`address${family}`, source])),
     })),
-    notes: [...observed.notes, ...notes, ...notesOn(config, observed, wans)],
+    notes: [...observed.notes, ...troubles, ...notes, ...notesOn(config, observed, wans)],
   }
 }
 

@@ -14,6 +14,10 @@ export type { Plan, Step, WanAddresses } from './state.js'
 export interface NetworkOptions {
   /** False: everything but the redirect rules, for the time in which connections drain. Default true. */
   redirect?: boolean
+  /** True: a WAN that cannot be used is left out with a note, which a running gateway lives with. Default false: it is an error. */
+  tolerant?: boolean
+  /** WANs that have a link but carry nothing: they keep their routes, for probes, and lose their endpoints, so that connections leave. */
+  lost?: ReadonlySet<string>
 }
 
 export class Network {

@@ -122,6 +122,7 @@ export function parseInterfaces(json: string): Interface[] {
           {
             name: ifname,
             up: flags.includes('UP'),
+            carrier: !flags.includes('NO-CARRIER'),
             pointToPoint: flags.includes('POINTOPOINT') || flags.includes('NOARP'),
             addresses: addr_info
               .filter(({ family, local }) => local !== undefined && (family === 'inet' || family === 'inet6'))

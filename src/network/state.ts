@@ -30,6 +30,8 @@ export interface InterfaceAddress {
 export interface Interface {
   name: string
   up: boolean
+  /** False: the cable is out, the modem is off. */
+  carrier: boolean
   /** No neighbours to resolve (TUN, PPP): its default route needs no gateway. */
   pointToPoint: boolean
   addresses: InterfaceAddress[]

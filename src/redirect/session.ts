@@ -12,6 +12,9 @@ type Closed = Extract<EngineEvent, { type: 'closed' }>
 /** More than a HAG takes to give up on a dead server (10 s here), so that its answer arrives. */
 const requestTimeoutMs = 15_000
 
+/** A SYN is sent again after 1 s (RFC 6298 section 2.1): where there is another way, that is the better use of the time. */
+const impatientMs = 1000
+
 export interface SessionOptions {
   engine: Engine
   upstreams: Upstreams
@@ -49,7 +52,7 @@ export class Sessions {
   }
 
   async #serve(accepted: Accepted): Promise<void> {
-    const { engine, upstreams, bypass, isOwn } = this.#options
+    const { engine, upstreams, bypass, isOwn, connectTimeoutMs } = this.#options
     const { connection, destination } = accepted
 
     const refused = refusal(accepted, isOwn)
@@ -59,9 +62,10 @@ export class Sessions {
     }
 
     const ways = bypass.has(destination.address) ? upstreams.direct(destination.address) : upstreams.ways(destination.address)
-    for (const path of ways) {
+    for (const [index, path] of ways.entries()) {
       upstreams.trying(path)
-      const outcome = await this.#attempts.open(connection, this.#way(path, destination))
+      const patienceMs = index + 1 < ways.length ? Math.min(connectTimeoutMs, impatientMs) : connectTimeoutMs
+      const outcome = await this.#attempts.open(connection, this.#way(path, destination, patienceMs))
       upstreams.saw(path, outcome)
       if (outcome.type === 'closed') return
       if (outcome.type === 'opened') return this.#opened(connection, destination, path)
@@ -70,8 +74,7 @@ export class Sessions {
     engine.reset(connection)
   }
 
-  #way({ hag, bind }: Path, { address, port }: SocketAddress): Way {
-    const connectTimeoutMs = this.#options.connectTimeoutMs
+  #way({ hag, bind }: Path, { address, port }: SocketAddress, connectTimeoutMs: number): Way {
     if (hag === undefined) return { protocol: 'tcp', remote: { address, port }, bind, connectTimeoutMs }
     const socks: NonNullable<Way['socks']> = { host: address, port, handshake: 'sequential', timeoutMs: requestTimeoutMs }
     if (hag.username !== undefined) socks.username = hag.username

@@ -32,25 +32,32 @@ export interface UpstreamOptions {
 export class Upstreams {
   readonly #options: UpstreamOptions
   readonly #now: () => number
-  readonly #paths: HagPath[]
-  readonly #direct: { 4: readonly Path[]; 6: readonly Path[] }
-  readonly #all: { 4: readonly Path[]; 6: readonly Path[] }
-  #resting = 0
+  #paths: HagPath[] = []
+  #direct: { 4: readonly Path[]; 6: readonly Path[] } = { 4: [], 6: [] }
+  #all: { 4: readonly Path[]; 6: readonly Path[] } = { 4: [], 6: [] }
 
   constructor(options: UpstreamOptions) {
     this.#options = options
     this.#now = options.now ?? (() => performance.now())
-    this.#paths = hagPaths(options.hags, options.wans).map((path) => ({ ...path, state: 'unknown', reason: '', restsUntil: 0 }))
-    const direct = (destination: string) => directPaths(destination, options.wans)
+    this.useWans(options.wans)
+  }
+
+  /** The WANs and addresses to use from now on. What is known of a path that stays is kept; a new one counts as untried. */
+  useWans(wans: readonly Wan[]): void {
+    const known = new Map(this.#paths.map((path) => [keyOf(path), path]))
+    this.#paths = hagPaths(this.#options.hags, wans).map(
+      (path) => known.get(keyOf(path)) ?? { ...path, state: 'unknown', reason: '', restsUntil: 0 },
+    )
+    const direct = (destination: string) => directPaths(destination, wans)
     this.#direct = { 4: direct('0.0.0.0'), 6: direct('::') }
-    const fallback = options.onHagDown === 'direct' ? this.#direct : { 4: [], 6: [] }
+    const fallback = this.#options.onHagDown === 'direct' ? this.#direct : { 4: [], 6: [] }
     this.#all = { 4: [...this.#paths, ...fallback[4]], 6: [...this.#paths, ...fallback[6]] }
   }
 
   /** The ways to a destination, best first: HAGs that work, then direct or, where that is not wanted, the HAGs that failed lately. */
   ways(destination: string): readonly Path[] {
     const family = destination.includes(':') ? 6 : 4
-    if (this.#resting === 0) return this.#all[family]
+    if (this.#paths.every(({ restsUntil }) => restsUntil === 0)) return this.#all[family]
     const now = this.#now()
     const ready: Path[] = []
     const resting: Path[] = []
@@ -113,7 +120,6 @@ export class Upstreams {
   }
 
   #worked(path: HagPath, protocol?: string): void {
-    if (path.restsUntil !== 0) this.#resting--
     path.restsUntil = 0
     if (path.state === 'reachable') return
     this.#change(path, 'reachable', '')
@@ -122,7 +128,6 @@ export class Upstreams {
   }
 
   #failed(path: HagPath, stage: string, failure: Failure): void {
-    if (path.restsUntil === 0) this.#resting++
     path.restsUntil = this.#now() + restMs
     const refused = stage === 'authentication' || (stage === 'greeting' && failure.code === 'EACCES')
     const state = refused ? 'refused' : 'unreachable'
@@ -140,6 +145,11 @@ export class Upstreams {
     path.state = state
     path.reason = reason
   }
+}
+
+/** A WAN with another address is another path. */
+function keyOf({ hag, wan, bind }: Path & { hag: Hag }): string {
+  return `${formatSocketAddress(hag)} ${wan.name} ${bind}`
 }
 
 function name({ hag, wan }: Path & { hag: Hag }): string {

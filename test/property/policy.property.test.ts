@@ -3,7 +3,7 @@ import t from 'tap'
 import { Bypass, refusal } from '../../src/redirect/policy.js'
 import { Sessions } from '../../src/redirect/session.js'
 import { Upstreams } from '../../src/redirect/upstreams.js'
-import { type Cidr, familyOf, isInside, parseCidr } from '../../src/shared/address.js'
+import { type Cidr, familyOf, isInside, parseAddress, parseCidr } from '../../src/shared/address.js'
 import { type Answer, FakeEngine, failure, settle } from '../support/fake-engine.js'
 import { memoryLog } from '../support/memory-log.js'
 
@@ -21,7 +21,7 @@ const bypassed = ['192.0.2.0/24', '2001:db8:b::/48'].map((text) => parseCidr(tex
 const address = fc.oneof(
   fc.constantFrom(...own, ...hags.map((hag) => hag.address), '192.0.2.9', '2001:db8:b::9', '192.168.1.20'),
   fc.ipV4(),
-  fc.ipV6().map((text) => (familyOf(text) === undefined ? '2001:db8::1' : text)),
+  fc.ipV6().map((text) => parseAddress(text)?.toString() ?? '2001:db8::1'),
 )
 const port = fc.oneof(fc.constantFrom(12_345, 1080, 443), fc.integer({ min: 1, max: 65_535 }))
 const answer = fc.constantFrom<Answer[]>(

@@ -1,8 +1,10 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { parseGateway } from '../../src/config/load.js'
 import { runGateway } from '../../src/gateway.js'
 import type { Plan } from '../../src/network/state.js'
 import { BondsocksError } from '../../src/shared/errors.js'
+import { aborted } from '../../src/shared/service.js'
 import { type FarSide, fakeNative, settle } from '../support/fake-engine.js'
 import { memoryLog } from '../support/memory-log.js'
 
@@ -34,13 +36,19 @@ function start(far: FarSide = {}, options: { more?: string; apply?: () => Promis
       deeds.push('remove')
     },
   }
+  const watch = (_onChange: () => void, signal: AbortSignal) => aborted(signal)
   const signals = { stop: stop.signal, hurry: hurry.signal, dispose: () => deeds.push('dispose') }
   const config = parseGateway(`${text}${options.more ?? ''}`, 'g.yaml')
-  const ended = runGateway(config, { native, network, log, signals, isOwn: () => false }).then(
+  const ended = runGateway(config, { native, network, log, signals, watch, isOwn: () => false }).then(
     () => undefined,
     (error: BondsocksError) => error,
   )
   return { engines, stop, hurry, deeds, log, ended }
+}
+
+/** For what goes through the file system, in its own time. */
+async function until(isSo: () => boolean): Promise<void> {
+  for (let tries = 0; tries < 500 && !isSo(); tries++) await sleep(10)
 }
 
 const unreachable = { ok: false, stage: 'connect', failure: { code: 'ETIMEDOUT', errno: 110, syscall: 'connect' } } as const
@@ -58,8 +66,9 @@ t.test('start, serve, stop', async (t) => {
   engine?.accept()
   await settle()
   t.equal(engine?.opens.length, 1)
+  await until(() => log.lines.includes('info WAN dsl is up') && log.lines.includes('info WAN lte is up'))
   stop.abort()
-  await settle()
+  await until(() => engine?.stopped === true)
   t.same(deeds, ['apply', 'apply without redirect'])
   t.equal(engine?.stopped, true)
   t.equal(engine?.closed, false, 'the connection may end')
@@ -74,6 +83,8 @@ t.test('start, serve, stop', async (t) => {
     'info HAG 203.0.113.3:1080 over dsl is reachable',
     'info HAG 203.0.113.3:1080 over lte is reachable',
     'info gateway runs',
+    'info WAN dsl is up',
+    'info WAN lte is up',
     'info stopping: connections may end',
     'info network is as before',
   ])

@@ -56,7 +56,7 @@ t.test('a connection goes to the first HAG over the first WAN', async (t) => {
         protocol: 'mptcp',
         remote: { address: '203.0.113.3', port: 1080 },
         bind: '10.1.0.2',
-        connectTimeoutMs: 3000,
+        connectTimeoutMs: 1000, // there are other ways
         socks: { host: '198.51.100.7', port: 443, handshake: 'sequential', timeoutMs: 15_000, username: 'me', password: 'pw' },
       },
     },
@@ -100,7 +100,7 @@ t.test('direct is plain TCP to the destination itself', async (t) => {
     protocol: 'tcp',
     remote: { address: '198.51.100.7', port: 443 },
     bind: '10.1.0.2',
-    connectTimeoutMs: 3000,
+    connectTimeoutMs: 1000,
   })
   t.same(engine.resets, [])
 })
@@ -277,4 +277,12 @@ t.test('debug: one line a connection, with what it was', async (t) => {
       durationMs: 1,
     },
   ])
+})
+
+t.test('only the last way gets all of connect_timeout_seconds', async (t) => {
+  const { engine } = gateway({ answer: () => failure('connect', 'ETIMEDOUT') })
+  engine.accept()
+  await settle()
+  const timeouts = engine.opens.map(({ way }) => way.connectTimeoutMs)
+  t.same(timeouts, [...timeouts.slice(1).map(() => 1000), 3000])
 })

@@ -1,0 +1,86 @@
+/** Keeps the network as the config wants it, for as long as the gateway runs: one pass after every change of the kernel's. */
+import type { Log } from '../telemetry/log.js'
+import type { Plan, WanAddresses } from './state.js'
+import { pause } from './watch.js'
+
+/** A change comes as a burst of lines; a pass begins this long after the first one. */
+const settleMs = 20
+/** From the beginning of one pass to the next: a flapping link must not eat the processor. */
+const spacingMs = 500
+/** What no monitor tells, such as a chain that another program deleted, is found by looking. */
+const lookMs = 10_000
+
+export interface ReconcileOptions {
+  /** One pass: makes it so and says what it did. */
+  apply(): Promise<Plan>
+  /** The WANs that can be used now; called when they are others than before. */
+  onWans(wans: readonly WanAddresses[]): void
+  log: Log
+  /** The WANs and remarks that were known at the start. */
+  initial: Pick<Plan, 'wans' | 'notes'>
+}
+
+export class Reconciler {
+  readonly #options: ReconcileOptions
+  #wans: string
+  #notes: ReadonlySet<string>
+  #failure = ''
+  #wake: () => void = () => {}
+  #due = false
+
+  constructor(options: ReconcileOptions) {
+    this.#options = options
+    this.#wans = JSON.stringify(options.initial.wans)
+    this.#notes = new Set(options.initial.notes)
+  }
+
+  /** Something changed: a pass follows soon. */
+  poke(): void {
+    this.#due = true
+    this.#wake()
+  }
+
+  /** Runs until the signal, and ends with no pass under way. Never rejects. */
+  async run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      await this.#poked(signal)
+      if (signal.aborted) return
+      await pause(settleMs, signal)
+      if (signal.aborted) return
+      this.#due = false
+      const startedAt = performance.now()
+      await this.#pass()
+      await pause(spacingMs - (performance.now() - startedAt), signal)
+    }
+  }
+
+  async #poked(signal: AbortSignal): Promise<void> {
+    if (this.#due) return
+    const sleep = new AbortController()
+    this.#wake = () => sleep.abort()
+    await pause(lookMs, AbortSignal.any([signal, sleep.signal]))
+    this.#wake = () => {}
+  }
+
+  async #pass(): Promise<void> {
+    const { apply, onWans, log } = this.#options
+    try {
+      const { steps, wans, notes } = await apply()
+      if (this.#failure !== '') log.info('the network set-up works again')
+      this.#failure = ''
+      if (steps.length > 0) log.info('the network changed and was set up anew', { steps: steps.map(({ text }) => text) })
+      for (const note of notes) if (!this.#notes.has(note)) log.warn(note)
+      this.#notes = new Set(notes)
+      const now = JSON.stringify(wans)
+      if (now === this.#wans) return
+      this.#wans = now
+      onWans(wans)
+    } catch (error) {
+      // A change in the middle of a pass makes one of its steps fail; the change itself has already asked for the next pass.
+      const { message } = error as Error
+      if (message !== this.#failure) log.warn(`the network could not be set up anew, another try follows: ${message}`)
+      this.#failure = message
+      this.poke()
+    }
+  }
+}

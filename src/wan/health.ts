@@ -1,0 +1,88 @@
+/** Is a WAN fit for use? A state machine without clock or I/O: signs in, the next state and the next probe out. */
+
+/**
+ * `down`: no link, or no HAG answers over it; `probing`: it has a link and nothing is known yet; `up`; `degraded`: a probe got no answer,
+ * the next ones follow at once.
+ */
+export type WanState = 'down' | 'probing' | 'up' | 'degraded'
+
+export interface Health {
+  readonly state: WanState
+  /** Why it is not up. */
+  readonly reason: string
+  /** False: no carrier, no address; nothing is sent. */
+  readonly link: boolean
+  /** Smoothed time to connect, about one round trip; milliseconds. */
+  readonly rttMs: number | undefined
+  /** Probes in a row with an answer, and without one. */
+  readonly answers: number
+  readonly silences: number
+  /** When it went from usable to down within the last minute; milliseconds of a clock that never jumps. */
+  readonly falls: readonly number[]
+}
+
+export type Sign =
+  | { type: 'link'; present: boolean; reason: string }
+  | { type: 'answer'; rttMs: number }
+  /** No HAG answered in time, and nothing else came in over the WAN either. */
+  | { type: 'silence'; reason: string }
+
+/** At 1 % loss three probes in a row are lost once in a million, two once in ten thousand: every few hours. */
+const silencesToFall = 3
+const fallMemoryMs = 60_000
+/** After so many falls within a minute, one more answer is wanted for each before it counts as up again. */
+const mostExtraAnswers = 4
+
+export const unknown: Health = {
+  state: 'probing',
+  reason: 'not known yet',
+  link: true,
+  rttMs: undefined,
+  answers: 0,
+  silences: 0,
+  falls: [],
+}
+
+export const isUsable = ({ state }: Health) => state === 'up' || state === 'degraded'
+
+export function next(health: Health, sign: Sign, now: number): Health {
+  const falls = health.falls.filter((at) => now - at < fallMemoryMs)
+  const fallen = isUsable(health) ? [...falls, now] : falls
+  switch (sign.type) {
+    case 'link':
+      if (!sign.present)
+        return { ...health, state: 'down', link: false, reason: sign.reason, answers: 0, silences: 0, falls: fallen }
+      // The way may be a new one: what was measured before says nothing.
+      return health.link ? health : { ...unknown, reason: sign.reason, falls }
+    case 'answer': {
+      // Late news of a probe from before the link went away.
+      if (!health.link) return health
+      const rttMs = health.rttMs === undefined ? sign.rttMs : 0.75 * health.rttMs + 0.25 * sign.rttMs
+      const answers = health.answers + 1
+      const enough = isUsable(health) || answers > Math.min(falls.length, mostExtraAnswers)
+      const state = enough ? 'up' : health.state
+      return { ...health, state, reason: enough ? '' : health.reason, rttMs, answers, silences: 0, falls }
+    }
+    case 'silence': {
+      if (!health.link) return health
+      const silences = health.silences + 1
+      const state = silences >= silencesToFall ? 'down' : health.state === 'up' ? 'degraded' : health.state
+      return { ...health, state, reason: sign.reason, answers: 0, silences, falls: state === 'down' ? fallen : falls }
+    }
+  }
+}
+
+const steadyMs = 1000
+const impatientMs = 200
+const longestDownMs = 5000
+
+/** When to probe next, and how long to wait for the answer; milliseconds. Undefined: not before the link is back. */
+export function nextProbe({ state, link, rttMs, answers, silences }: Health): { afterMs: number; timeoutMs: number } | undefined {
+  if (!link) return undefined
+  // Of an unknown path nothing is known; of a known one, four round trips are more than a queue adds, and less than a second SYN.
+  const timeoutMs = rttMs === undefined ? steadyMs : Math.min(Math.max(4 * rttMs, 300), steadyMs)
+  if (state === 'up') return { afterMs: steadyMs, timeoutMs }
+  if (state === 'degraded') return { afterMs: 0, timeoutMs }
+  if (state === 'probing' || answers > 0) return { afterMs: silences + answers === 0 ? 0 : impatientMs, timeoutMs }
+  return { afterMs: Math.min(impatientMs * 2 ** (silences - silencesToFall + 1), longestDownMs), timeoutMs: steadyMs }
+}

@@ -1,0 +1,81 @@
+/** A WAN that is up but carries nothing: found out, avoided, and used again when it is back. */
+import t from 'tap'
+import { ports, settle, sleep, World } from '../support/hybrid.js'
+import { needsRoot } from '../support/namespaces.js'
+
+const endpoints = async (world: World) =>
+  (await world.execute('cpe')('ip', 'mptcp', 'endpoint', 'show'))
+    .split('\n')
+    .flatMap((line) => line.match(/ dev (\S+)/)?.[1] ?? [])
+    .sort()
+    .join()
+
+t.test('a silent black hole on an idle gateway, and its end', { skip: needsRoot }, async (t) => {
+  const world = await World.run(t)
+  const host = world.lab.addresses.server
+  const get = () => world.client.call('download', { host, port: ports.source, bytes: 10_000 })
+  await world.gateway.waitFor(/WAN dsl is up/)
+  await world.gateway.waitFor(/WAN lte is up/)
+  t.match(await get(), { intact: true, error: undefined })
+  await sleep(1500)
+
+  const cutAt = performance.now()
+  await world.lab.blackHole('dsl', true)
+  await world.gateway.waitFor(/WAN dsl is down: no HAG answers over it/)
+  t.comment(`detected after ${Math.round(performance.now() - cutAt)} ms`)
+  const without = await settle(
+    () => endpoints(world),
+    (names) => names === 'lte',
+    2000,
+  )
+  t.equal(without, 'lte', 'no new subflow over it')
+  for (let i = 0; i < 3; i++) {
+    const fresh = await get()
+    t.match(fresh, { intact: true, error: undefined })
+    t.ok(fresh.seconds < 1, `a new connection begins on the other WAN: ${Math.round(fresh.seconds * 1000)} ms`)
+  }
+
+  await world.lab.blackHole('dsl', false)
+  const again = await settle(
+    () => endpoints(world),
+    (names) => names === 'dsl,lte',
+    10_000,
+  )
+  t.equal(again, 'dsl,lte', 'in use again')
+})
+
+t.test('new connections while a black hole is not detected yet', { skip: needsRoot }, async (t) => {
+  const world = await World.run(t)
+  const host = world.lab.addresses.server
+  await world.gateway.waitFor(/WAN dsl is up/)
+  await sleep(500)
+  await world.lab.blackHole('dsl', true)
+  const fresh = await Promise.all(
+    Array.from({ length: 10 }, async (_, index) => {
+      await sleep(index * 300)
+      return world.client.call('download', { host, port: ports.source, bytes: 10_000 })
+    }),
+  )
+  for (const one of fresh) {
+    t.match(one, { intact: true, error: undefined }, 'all succeed')
+    t.ok(one.seconds < 2.5, `${Math.round(one.seconds * 1000)} ms`)
+  }
+})
+
+t.test('what a probe costs, and that an idle metered WAN is left alone', { skip: needsRoot }, async (t) => {
+  const world = await World.run(t)
+  await world.gateway.waitFor(/WAN dsl is up/)
+  await world.gateway.waitFor(/WAN lte is up/)
+  await sleep(2500)
+  const before = await world.lab.wanBytes()
+  await sleep(10_000)
+  const after = await world.lab.wanBytes()
+  const spent = (wan: string) => {
+    const [from, to] = [before[wan], after[wan]]
+    return from === undefined || to === undefined ? Number.NaN : to.down + to.up - from.down - from.up
+  }
+  const each = spent('dsl') / 10
+  t.comment(`one probe: ${each} bytes; every 15 minutes ${((each * 4 * 24 * 30) / 1e6).toFixed(1)} MB a month`)
+  t.ok(each * 4 * 24 * 30 < 5e6, 'below 5 MB a month on an idle metered WAN')
+  t.equal(spent('lte'), 0, 'nothing over lte in 10 s')
+})

@@ -1,0 +1,51 @@
+import t from 'tap'
+import { type Health, next, nextProbe, type Sign, unknown } from '../../src/wan/health.js'
+
+const answer: Sign = { type: 'answer', rttMs: 30 }
+const silence: Sign = { type: 'silence', reason: 'no HAG answers over it' }
+const unplugged: Sign = { type: 'link', present: false, reason: 'no link' }
+const plugged: Sign = { type: 'link', present: true, reason: 'its link is back' }
+
+function walk(signs: Sign[], from: Health = unknown, stepMs = 1000): Health {
+  return signs.reduce((health, sign, index) => next(health, sign, index * stepMs), from)
+}
+const up = walk([answer])
+
+t.test('the first answer makes a WAN usable, three silences in a row unusable', async (t) => {
+  t.match(up, { state: 'up', reason: '', rttMs: 30 })
+  t.match(walk([silence], up), { state: 'degraded', reason: 'no HAG answers over it' })
+  t.match(walk([silence, silence], up), { state: 'degraded' })
+  t.match(walk([silence, silence, silence], up), { state: 'down', falls: [2000] })
+  t.match(walk([silence, answer, silence, silence], up), { state: 'degraded' }, 'single losses are forgiven')
+  t.match(walk([silence, silence, silence]), { state: 'down', falls: [] }, 'what was never up has not fallen')
+})
+
+t.test('a WAN that falls often has to prove itself', async (t) => {
+  const fall = [silence, silence, silence]
+  const once = walk(fall, up, 1)
+  t.equal(walk([answer], once, 1).state, 'down')
+  t.equal(walk([answer, answer], once, 1).state, 'up')
+  const twice = walk([answer, answer, ...fall], once, 1)
+  t.equal(walk([answer, answer], twice, 1).state, 'down')
+  t.equal(walk([answer, answer, answer], twice, 1).state, 'up')
+  t.equal(next(next(once, silence, 100_000), answer, 100_000).state, 'up', 'and is trusted again a minute later')
+})
+
+t.test('without a link nothing is sent and no late answer counts', async (t) => {
+  const down = walk([unplugged], up)
+  t.match(down, { state: 'down', reason: 'no link' })
+  t.equal(nextProbe(down), undefined)
+  t.equal(walk([answer], down).state, 'down')
+  t.match(walk([plugged], down), { state: 'probing', rttMs: undefined }, 'the way may be a new one')
+  t.equal(next(up, plugged, 0), up, 'it was there all the time')
+})
+
+t.test('probes: every second, at once when one is lost, patient with slow lines, rarer on dead ones', async (t) => {
+  t.same(nextProbe(unknown), { afterMs: 0, timeoutMs: 1000 })
+  t.same(nextProbe(up), { afterMs: 1000, timeoutMs: 300 })
+  t.same(nextProbe(walk([silence], up)), { afterMs: 0, timeoutMs: 300 })
+  t.equal(nextProbe(walk([{ type: 'answer', rttMs: 150 }]))?.timeoutMs, 600)
+  t.equal(nextProbe(walk([{ type: 'answer', rttMs: 600 }]))?.timeoutMs, 1000)
+  const waits = Array.from({ length: 8 }, (_, more) => nextProbe(walk(Array(3 + more).fill(silence), up))?.afterMs)
+  t.same(waits, [400, 800, 1600, 3200, 5000, 5000, 5000, 5000])
+})
