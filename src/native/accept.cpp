@@ -19,9 +19,12 @@ void Worker::acceptClients(const Listener& listener) {
   for (int i = 0; i < kAcceptsATurn && listener.fd >= 0; ++i) {
     LimitCause cause;
     if (!mayAccept(&cause)) return pauseAccepting(cause);
-    const int fd = accept4(listener.fd, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    // getpeername() would not tell who it was once the client is gone again.
+    Address client = noAddress();
+    socklen_t size = sizeof client;
+    const int fd = accept4(listener.fd, &client.sa, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0) {
-      welcome(fd, listener);
+      welcome(fd, client, listener);
       continue;
     }
     if (errno == EMFILE || errno == ENFILE) return pauseAccepting(LimitCause::Descriptors);
@@ -64,14 +67,14 @@ void Worker::resumeAccepting() {
   host_->resumedAccepting();
 }
 
-void Worker::welcome(int fd, const Listener& listener) {
+void Worker::welcome(int fd, const Address& client, const Listener& listener) {
   auto owned = std::make_unique<Connection>();
   Connection* const connection = owned.get();
   connection->id = ++sequence_ * kMaxWorkers + index_;
   connection->kind = listener.kind;
   connection->authentication = listener.authentication;
   connection->client.fd = fd;
-  connection->clientAddress = remoteAddress(fd);
+  connection->clientAddress = client;
   connection->acceptedMs = connection->activeMs = now_;
   if (connections_.empty()) nextSweep_ = now_;
   connections_[connection->id] = std::move(owned);

@@ -70,20 +70,20 @@ void Worker::dial(Attempt* attempt, Way way) {
 
 void Worker::attemptEvent(Attempt* attempt, uint32_t events) {
   if (attempt->side.fd < 0) return;  // ended earlier in this turn
-  if ((events & EPOLLERR) != 0) {
-    const int error = socketError(attempt->side.fd);
-    if (error != 0) return fail(attempt, stageOf(*attempt), {error, attempt->step == Attempt::Step::Connecting ? "connect" : "recv"});
-  }
-  if (attempt->step == Attempt::Step::Connecting) {
-    // A new socket is hung up until its SYN is out; only being writable means connected.
-    if ((events & EPOLLOUT) == 0 || (events & EPOLLHUP) != 0) return;
-    return connected(attempt);
-  }
-  if ((events & EPOLLOUT) != 0) {
-    sendOutput(attempt);
+  const bool connecting = attempt->step == Attempt::Step::Connecting;
+  // What a HAG said before it reset us tells more than the reset: one that refuses our credentials often closes with the request unread.
+  if (!connecting && (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) {
+    readAnswers(attempt);
     if (attempt->side.fd < 0) return;
   }
-  if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP)) != 0) readAnswers(attempt);
+  if ((events & EPOLLERR) != 0) {
+    const int error = socketError(attempt->side.fd);
+    if (error != 0) return fail(attempt, stageOf(*attempt), {error, connecting ? "connect" : "recv"});
+  }
+  // A new socket is hung up until its SYN is out; only being writable means connected.
+  if ((events & EPOLLOUT) == 0) return;
+  if (!connecting) return sendOutput(attempt);
+  if ((events & EPOLLHUP) == 0) connected(attempt);
 }
 
 void Worker::connected(Attempt* attempt) {

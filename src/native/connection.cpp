@@ -2,7 +2,9 @@
 #include "connection.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 
 #include "worker.h"
 
@@ -109,9 +111,22 @@ void Worker::pumpBoth(Connection* connection) {
   (more ? ready_ : starved_).push_back(connection);
 }
 
+// A reset leaves what came before it in the receive queue, where a direct peer could still read it (a server that answers "too large" and
+// closes with the rest unread). As much of it as the target takes at once goes on, and no end behind it: the reset comes next.
+void Worker::passOnLastWords(Flow* flow, Side* source, Side* target) {
+  int queued = 0;
+  if (flow->done || flow->ended || ioctl(source->fd, SIOCINQ, &queued) != 0) return;
+  source->readable = queued > 0;
+  pump(flow, source, target, queued, &pipes_, &host_->counters);
+}
+
 void Worker::closeConnection(Connection* connection, Reason reason, Failure failure) {
   if (connection->phase == Connection::Phase::Closed) return;
-  if (connection->phase == Connection::Phase::Relaying) --host_->counters.relaying;
+  if (connection->phase == Connection::Phase::Relaying) {
+    --host_->counters.relaying;
+    if (reason == Reason::ClientReset) passOnLastWords(&connection->forward, &connection->client, &connection->upstream);
+    if (reason == Reason::UpstreamReset) passOnLastWords(&connection->backward, &connection->upstream, &connection->client);
+  }
   discardFlow(&connection->forward, &pipes_, &host_->counters);
   discardFlow(&connection->backward, &pipes_, &host_->counters);
   if (connection->attempt) release(connection->attempt.get());

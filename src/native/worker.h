@@ -77,7 +77,7 @@ class Worker {
   void pauseAccepting(LimitCause cause);
   void resumeAccepting();
   bool mayAccept(LimitCause* cause) const;
-  void welcome(int fd, const Listener& listener);
+  void welcome(int fd, const Address& client, const Listener& listener);
   void serve(Connection* connection);
   void refuseNow(Connection* connection, uint8_t reply);
   void drainRefused(Connection* connection);
@@ -100,6 +100,7 @@ class Worker {
   void upstreamEvent(Connection* connection, uint32_t events);
   void relay(Connection* connection);
   void pumpBoth(Connection* connection);
+  void passOnLastWords(Flow* flow, Side* source, Side* target);
   void closeConnection(Connection* connection, Reason reason, Failure failure = {});
   void setDeadline(Timed* timed, uint64_t deadline);
   bool watch(int fd, uint64_t tag, uint32_t events, bool known = false);
