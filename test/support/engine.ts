@@ -1,0 +1,119 @@
+/** The real engine on loopback, for tests that look at it closer than through `run` and `hag`. */
+import { once } from 'node:events'
+import { createServer, connect as dial, type Socket } from 'node:net'
+import type { Engine, EngineEvent, EngineOptions, ListenOptions, Native, Way } from '../../src/native/index.js'
+import type { SocketAddress } from '../../src/shared/address.js'
+import type { Scope } from './namespaces.js'
+
+/** undefined where the addon is not built. */
+export const native: Native | undefined = await import('../../src/native/index.js').then(
+  (module) => module.native,
+  () => undefined,
+)
+/** For `t.test(name, { skip: needsAddon }, ...)`. */
+export const needsAddon: string | false = native?.Engine === undefined && 'the addon is not built'
+
+type Type = EngineEvent['type']
+type EventOf<T extends Type> = Extract<EngineEvent, { type: T }>
+
+export class EngineUnderTest {
+  readonly engine: Engine
+  readonly events: EngineEvent[] = []
+  /** Decides, as a gateway would, at once. */
+  onEvent: (event: EngineEvent) => void = () => undefined
+  private wake: () => void = () => undefined
+
+  constructor(scope: Scope, options: Partial<EngineOptions> = {}) {
+    this.engine = new (native as Native).Engine({
+      ...{ workers: 2, maxConnections: 1000, idleTimeoutMs: 60_000, handshakeTimeoutMs: 5000 },
+      ...options,
+      onEvents: (events) => {
+        for (const event of events) {
+          this.events.push(event)
+          this.onEvent(event)
+        }
+        this.wake()
+      },
+    })
+    scope.teardown(() => this.engine.close())
+  }
+
+  listen(kind: ListenOptions['kind'], options: Partial<ListenOptions> = {}): SocketAddress {
+    return this.engine.listen({ kind, address: '127.0.0.1', port: 0, ...options })
+  }
+
+  /** Answers every `accepted` and `request` with this way. */
+  always(wayTo: (event: EventOf<'accepted' | 'request'>) => Way): void {
+    this.onEvent = (event) => {
+      if (event.type === 'accepted' || event.type === 'request') this.engine.open(event.connection, wayTo(event))
+    }
+  }
+
+  /** The first event of a type that the test has not asked for yet; rejects after 5 s. */
+  async next<T extends Type>(type: T): Promise<EventOf<T>> {
+    for (const deadline = Date.now() + 5000; Date.now() < deadline; ) {
+      const at = this.events.findIndex((event) => event.type === type)
+      if (at >= 0) return this.events.splice(at, 1)[0] as EventOf<T>
+      await new Promise<void>((resolve) => {
+        this.wake = resolve
+        setTimeout(resolve, 100)
+      })
+    }
+    throw new Error(`no ${type} in ${JSON.stringify(this.events)}`)
+  }
+}
+
+export const wayTo = (remote: SocketAddress, more: Partial<Way> = {}): Way => ({
+  ...{ protocol: 'tcp', remote, connectTimeoutMs: 2000 },
+  ...more,
+})
+
+/** A server on loopback, ended with the test; its sockets' errors are what the test causes. */
+export async function serve(scope: Scope, onSocket: (socket: Socket) => void, host = '127.0.0.1'): Promise<SocketAddress> {
+  const sockets = new Set<Socket>()
+  const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
+    sockets.add(socket)
+    socket.on('error', () => socket.destroy()).on('close', () => sockets.delete(socket))
+    onSocket(socket)
+  })
+  server.listen(0, host, 1024)
+  await once(server, 'listening')
+  scope.teardown(() => {
+    for (const socket of sockets) socket.destroy()
+    server.close()
+  })
+  const { address, port } = server.address() as { address: string; port: number }
+  return { address, port }
+}
+
+export const echo = (scope: Scope, host?: string) => serve(scope, (socket) => socket.pipe(socket), host)
+
+/** What came until the connection was over, and how that was: `end` or an errno. */
+export interface Heard {
+  bytes: Buffer
+  ending: string
+}
+
+export interface Caller {
+  socket: Socket
+  heard: Promise<Heard>
+}
+
+/** A client, ended with the test; `say` is sent at once. */
+export function call(scope: Scope, to: SocketAddress, say?: Buffer | string): Caller {
+  const socket = dial({ host: to.address, port: to.port, allowHalfOpen: true, noDelay: true })
+  scope.teardown(() => socket.destroy())
+  const chunks: Buffer[] = []
+  let ending = 'closed by the test'
+  socket.on('data', (data: Buffer) => chunks.push(data))
+  socket.on('end', () => {
+    ending = 'end'
+    socket.end()
+  })
+  socket.on('error', (error: NodeJS.ErrnoException) => {
+    ending = error.code ?? 'error'
+  })
+  const heard = new Promise<Heard>((resolve) => socket.on('close', () => resolve({ bytes: Buffer.concat(chunks), ending })))
+  if (say !== undefined) socket.write(say)
+  return { socket, heard }
+}
