@@ -1,5 +1,5 @@
 /** A lab with the real programs in it: LAN client -> `bondsocks run` on the CPE -> `bondsocks hag` -> server. */
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readFileSync, rmdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parse } from 'yaml'
@@ -71,7 +71,14 @@ export class World {
   etc(host: string, name: string, text: string): void {
     const folder = `/etc/netns/${this.lab.hosts[host]}`
     mkdirSync(folder, { recursive: true })
-    this.scope.teardown(() => rmSync(folder, { recursive: true, force: true }))
+    this.scope.teardown(() => {
+      rmSync(folder, { recursive: true, force: true })
+      try {
+        rmdirSync('/etc/netns')
+      } catch {
+        // Others use it.
+      }
+    })
     writeFileSync(join(folder, name), text, { mode: 0o600 })
   }
 
