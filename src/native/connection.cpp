@@ -5,6 +5,7 @@
 #include <linux/sockios.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 
 #include "worker.h"
 
@@ -114,9 +115,11 @@ void Worker::pumpBoth(Connection* connection) {
 // A reset leaves what came before it in the receive queue, where a direct peer could still read it (a server that answers "too large" and
 // closes with the rest unread). As much of it as the target takes at once goes on, and no end behind it: the reset comes next.
 void Worker::passOnLastWords(Flow* flow, Side* source, Side* target) {
+  if (flow->done || flow->ended) return;
+  // MPTCP counts the end of a closed socket as one byte (mptcp_inq_hint), and reading that would pass on a FIN: look for a real byte first.
+  char byte;
   int queued = 0;
-  if (flow->done || flow->ended || ioctl(source->fd, SIOCINQ, &queued) != 0) return;
-  source->readable = queued > 0;
+  source->readable = recv(source->fd, &byte, 1, MSG_PEEK) == 1 && ioctl(source->fd, SIOCINQ, &queued) == 0;
   pump(flow, source, target, queued, &pipes_, &host_->counters);
 }
 
