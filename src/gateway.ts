@@ -6,7 +6,7 @@ import type { Engine, EngineEvent, Native } from './native/index.js'
 import type { NetworkOptions } from './network/network.js'
 import { Reconciler } from './network/reconcile.js'
 import type { Plan } from './network/state.js'
-import { Bypass, type Hag } from './redirect/policy.js'
+import { Bypass, type Hag, hagPaths } from './redirect/policy.js'
 import { Sessions } from './redirect/session.js'
 import { Upstreams } from './redirect/upstreams.js'
 import { BondsocksError } from './shared/errors.js'
@@ -86,30 +86,8 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
         })
         await Promise.race([upstreams.probe(engine), aborted(signals.stop)])
         requireHag(upstreams, config, log)
-        let lines = wans
-        const metered = config.wans.map(({ name, metered }, index) => ({ name, metered: metered ?? index > 0 }))
-        const monitor = new WanMonitor({
-          ...{ engine, hags, wans: metered, log },
-          onChange: (lost) => {
-            upstreams.useWans(monitor.inOrder(lines))
-            if (lost) reconciler.poke()
-          },
-        })
-        const reconciler = new Reconciler({
-          apply: () => network.apply(config, { tolerant: true, lost: monitor.lost }),
-          onWans: (now) => {
-            log.info('WANs changed', { wans: now })
-            lines = [...now]
-            upstreams.useWans(monitor.inOrder(lines))
-            monitor.useLines(lines)
-          },
-          log,
-          initial: { wans, notes },
-        })
-        monitor.useLines(wans)
-        const watching = parts.watch(() => reconciler.poke(), signals.stop)
         log.info('gateway runs')
-        await Promise.all([reconciler.run(signals.stop), monitor.run(signals.stop), watching])
+        await keepUp(config, parts, { engine, hags, upstreams, wans, notes })
         // New connections go around us first, so that none meets a closed port.
         await network
           .apply(config, { redirect: false, tolerant: true })
@@ -128,6 +106,41 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
   } finally {
     signals.dispose()
   }
+}
+
+interface Running extends Pick<Plan, 'wans' | 'notes'> {
+  engine: Engine
+  hags: readonly Hag[]
+  upstreams: Upstreams
+}
+
+/** Until the signal to stop: the network set-up follows the machine, and what is sent over a WAN follows its health. */
+async function keepUp(config: GatewayConfig, parts: GatewayParts, running: Running): Promise<void> {
+  const { network, log, signals } = parts
+  const { engine, hags, upstreams, notes } = running
+  let { wans } = running
+  const monitor = new WanMonitor({
+    ...{ engine, log },
+    wans: config.wans.map(({ name, metered }, index) => ({ name, metered: metered ?? index > 0 })),
+    targets: (line) => hagPaths(hags, [line]),
+    onChange: (lost) => {
+      upstreams.useWans(monitor.inOrder(wans))
+      if (lost) reconciler.poke()
+    },
+  })
+  const reconciler = new Reconciler({
+    apply: () => network.apply(config, { tolerant: true, lost: monitor.lost }),
+    onWans: (now) => {
+      log.info('WANs changed', { wans: now })
+      wans = [...now]
+      upstreams.useWans(monitor.inOrder(wans))
+      monitor.useLines(wans)
+    },
+    ...{ log, initial: { wans, notes } },
+  })
+  monitor.useLines(wans)
+  const watching = parts.watch(() => reconciler.poke(), signals.stop)
+  await Promise.all([reconciler.run(signals.stop), monitor.run(signals.stop), watching])
 }
 
 function requireMptcp(why: string | undefined): void {

@@ -1,7 +1,7 @@
 /** Keeps the network as the config wants it, for as long as the gateway runs: one pass after every change of the kernel's. */
+import { pause } from '../shared/pause.js'
 import type { Log } from '../telemetry/log.js'
 import type { Plan, WanAddresses } from './state.js'
-import { pause } from './watch.js'
 
 /** A change comes as a burst of lines; a pass begins this long after the first one. */
 const settleMs = 20
@@ -58,7 +58,7 @@ export class Reconciler {
     if (this.#due) return
     const sleep = new AbortController()
     this.#wake = () => sleep.abort()
-    await pause(lookMs, AbortSignal.any([signal, sleep.signal]))
+    await pause(lookMs, signal, sleep.signal)
     this.#wake = () => {}
   }
 

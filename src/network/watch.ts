@@ -1,4 +1,5 @@
 /** Tells when the kernel's links, addresses, routes or rules change: a long-lived `ip monitor`, started again when it dies. */
+import { pause } from '../shared/pause.js'
 import type { Log } from '../telemetry/log.js'
 import { streamCommand } from './command.js'
 
@@ -28,18 +29,4 @@ export async function watchKernel({ onChange, log, stream = streamCommand }: Wat
     await pause(restartMs, signal)
     onChange()
   }
-}
-
-/** Resolves after the time, or at once when the signal is aborted. */
-export function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) return resolve()
-    const done = () => {
-      clearTimeout(timer)
-      signal.removeEventListener('abort', done)
-      resolve()
-    }
-    const timer = setTimeout(done, milliseconds)
-    signal.addEventListener('abort', done, { once: true })
-  })
 }

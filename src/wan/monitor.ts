@@ -1,15 +1,23 @@
 /** Probes the HAGs over every WAN for as long as the gateway runs, and tells when a WAN's health changes. */
 import { readFile } from 'node:fs/promises'
 import type { Engine, Probe, Protocol } from '../native/index.js'
-import { pause } from '../network/watch.js'
-import type { Hag, Wan } from '../redirect/policy.js'
-import { hagPaths } from '../redirect/policy.js'
+import type { SocketAddress } from '../shared/address.js'
+import { pause } from '../shared/pause.js'
 import type { Log } from '../telemetry/log.js'
 import { type Health, next, nextProbe, type Sign, unknown } from './health.js'
 
-/** A WAN as the network set-up knows it. */
-export interface Line extends Wan {
+/** A WAN that has a link and an address. */
+export interface Line {
+  name: string
   interface: string
+  address4?: string
+  address6?: string
+}
+
+/** A HAG, and the WAN's address from which to ask it. */
+export interface Target {
+  hag: SocketAddress & { username?: string; password?: string }
+  bind: string
 }
 
 /** Fewer bytes than these may be ours: the answers to a probe that came too late. */
@@ -20,8 +28,9 @@ const meteredIdleMs = 15 * 60_000
 
 export interface WanMonitorOptions {
   engine: Pick<Engine, 'probe'>
-  hags: readonly Hag[]
   wans: readonly { name: string; metered: boolean }[]
+  /** Whom to ask over a WAN, in this order, until one answers. */
+  targets(line: Line): readonly Target[]
   log: Log
   /** A WAN's state is another one; `lost`: so is the set of lost WANs. */
   onChange(lost: boolean): void
@@ -58,9 +67,9 @@ export class WanMonitor {
   }
 
   /** Best first: those in use by round-trip time, then those that may work, then those that do not. */
-  inOrder<Known extends Wan>(wans: readonly Known[]): Known[] {
+  inOrder<Known extends { name: string }>(wans: readonly Known[]): Known[] {
     const rank = { up: 0, degraded: 1, probing: 2, down: 3 }
-    const cost = ({ name }: Wan) => {
+    const cost = ({ name }: Known) => {
       const { state, rttMs } = this.#health.get(name) ?? unknown
       return rank[state] * 1e6 + (state === 'up' ? Math.min(rttMs ?? 1e5, 1e5) : 0)
     }
@@ -84,7 +93,7 @@ export class WanMonitor {
       const line = this.#lines.get(name)
       const due = nextProbe(health)
       // Without a link there is nothing to do before a change.
-      await pause(due?.afterMs ?? 60_000, AbortSignal.any([signal, this.#wake.signal]))
+      await pause(due?.afterMs ?? 60_000, signal, this.#wake.signal)
       if (signal.aborted || due === undefined || line === undefined || this.#lines.get(name) !== line) continue
       const isQuiet = (await received(line.interface)) - receivedThen < signOfLifeBytes
       if (metered && health.state === 'up' && isQuiet && performance.now() - probedAt < meteredIdleMs) continue
@@ -98,11 +107,10 @@ export class WanMonitor {
 
   /** Undefined: no answer, but the line carries something; it is full, not dead. */
   async #ask(line: Line, timeoutMs: number, protocol: Protocol): Promise<Sign | undefined> {
-    const { engine, hags, received = receivedBytes } = this.#options
-    const paths = hagPaths(hags, [line])
+    const { engine, targets, received = receivedBytes } = this.#options
     const before = await received(line.interface)
     let reason = "it has no address of a HAG's family"
-    for (const { hag, bind } of paths) {
+    for (const { hag, bind } of targets(line)) {
       const probe: Probe = {
         // The kernel joins an MPTCP connection over the other WANs too, which may be metered; so only to find out whether it works.
         protocol,
