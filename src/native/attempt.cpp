@@ -82,8 +82,11 @@ void Worker::attemptEvent(Attempt* attempt, uint32_t events) {
   }
   // A new socket is hung up until its SYN is out; only being writable means connected.
   if ((events & EPOLLOUT) == 0) return;
-  if (!connecting) return sendOutput(attempt);
-  if ((events & EPOLLHUP) == 0) connected(attempt);
+  if (!connecting) {
+    sendOutput(attempt);
+  } else if ((events & EPOLLHUP) == 0) {
+    connected(attempt);
+  }
 }
 
 void Worker::connected(Attempt* attempt) {
@@ -115,7 +118,8 @@ void Worker::sendOutput(Attempt* attempt) {
     } else if (errno == EAGAIN) {
       return;
     } else if (errno != EINTR) {
-      return fail(attempt, stageOf(*attempt), {errno, "send"});
+      // What the other end said before it reset us is still there to be read, and so is the reset behind it.
+      attempt->output.clear();
     }
   }
 }
