@@ -34,6 +34,13 @@ void Worker::acceptClients(const Listener& listener) {
   }
 }
 
+// With another client, and with the upstream sockets that those who wait for theirs will need.
+uint64_t Worker::descriptorsAhead() const {
+  const uint64_t relaying = host_->counters.relaying;
+  const uint64_t connections = host_->counters.connections;
+  return host_->counters.descriptors + (connections > relaying ? connections - relaying : 0) + 2;
+}
+
 bool Worker::mayAccept(LimitCause* cause) const {
   const EngineLimits& limits = host_->limits;
   if (host_->counters.connections >= limits.maxConnections) {
@@ -41,7 +48,7 @@ bool Worker::mayAccept(LimitCause* cause) const {
     return false;
   }
   *cause = LimitCause::Descriptors;
-  return host_->counters.descriptors + 2 <= limits.acceptLimit;
+  return descriptorsAhead() <= limits.acceptLimit;
 }
 
 void Worker::pauseAccepting(LimitCause cause) {
@@ -55,8 +62,7 @@ void Worker::pauseAccepting(LimitCause cause) {
 void Worker::resumeAccepting() {
   const EngineLimits& limits = host_->limits;
   // Some room first, or it would pause again at the next client.
-  if (host_->counters.connections > limits.maxConnections * 95 / 100 ||
-      host_->counters.descriptors + 2 > limits.acceptLimit * 95 / 100) {
+  if (host_->counters.connections > limits.maxConnections * 95 / 100 || descriptorsAhead() > limits.acceptLimit * 95 / 100) {
     retryAccepting_ = now_ + kRetryMs;
     return;
   }

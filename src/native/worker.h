@@ -77,6 +77,7 @@ class Worker {
   void pauseAccepting(LimitCause cause);
   void resumeAccepting();
   bool mayAccept(LimitCause* cause) const;
+  uint64_t descriptorsAhead() const;
   void welcome(int fd, const Address& client, const Listener& listener);
   void serve(Connection* connection);
   void refuseNow(Connection* connection, uint8_t reply);
