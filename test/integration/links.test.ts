@@ -64,7 +64,12 @@ t.test('a WAN that gets another address, in the middle of a download', { skip: n
   )
   t.match(rules, /from 10\.1\.0\.77 lookup 5800/)
   t.notMatch(rules, /from 10\.1\.0\.2 /)
-  t.match(await cpe('ip', 'mptcp', 'endpoint', 'show'), /10\.1\.0\.77 .*subflow.* dev dsl/)
+  const renewed = await settle(
+    () => cpe('ip', 'mptcp', 'endpoint', 'show'),
+    (text) => text.includes('10.1.0.77'),
+    2000,
+  )
+  t.match(renewed, /10\.1\.0\.77 .*subflow.* dev dsl/)
   t.match(await download, { intact: true, error: undefined }, 'no byte is lost')
   const before = (await world.lab.wanBytes()).dsl?.down ?? 0
   t.match(await world.client.call('download', { host: server, port: ports.source, bytes: 5_000_000 }), { intact: true })
