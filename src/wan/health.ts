@@ -74,15 +74,18 @@ export function next(health: Health, sign: Sign, now: number): Health {
 
 const steadyMs = 1000
 const impatientMs = 200
-const longestDownMs = 5000
+/** A SYN a minute into a metered line is below 4 MB a month. */
+const longestDownMs = { metered: 60_000, unmetered: 1000 }
 
 /** When to probe next, and how long to wait for the answer; milliseconds. Undefined: not before the link is back. */
-export function nextProbe({ state, link, rttMs, answers, silences }: Health): { afterMs: number; timeoutMs: number } | undefined {
+export function nextProbe(health: Health, metered: boolean): { afterMs: number; timeoutMs: number } | undefined {
+  const { state, link, rttMs, answers, silences } = health
   if (!link) return undefined
   // Of an unknown path nothing is known; of a known one, four round trips are more than a queue adds, and less than a second SYN.
   const timeoutMs = rttMs === undefined ? steadyMs : Math.min(Math.max(4 * rttMs, 300), steadyMs)
   if (state === 'up') return { afterMs: steadyMs, timeoutMs }
   if (state === 'degraded') return { afterMs: 0, timeoutMs }
   if (state === 'probing' || answers > 0) return { afterMs: silences + answers === 0 ? 0 : impatientMs, timeoutMs }
-  return { afterMs: Math.min(impatientMs * 2 ** (silences - silencesToFall + 1), longestDownMs), timeoutMs: steadyMs }
+  const longestMs = longestDownMs[metered ? 'metered' : 'unmetered']
+  return { afterMs: Math.min(impatientMs * 2 ** (silences - silencesToFall + 1), longestMs), timeoutMs: steadyMs }
 }

@@ -91,7 +91,7 @@ export class WanMonitor {
     while (!signal.aborted) {
       const health = this.#health.get(name) ?? unknown
       const line = this.#lines.get(name)
-      const due = nextProbe(health)
+      const due = nextProbe(health, metered)
       // Without a link there is nothing to do before a change.
       await pause(due?.afterMs ?? 60_000, signal, this.#wake.signal)
       if (signal.aborted || due === undefined || line === undefined || this.#lines.get(name) !== line) continue

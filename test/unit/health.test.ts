@@ -34,18 +34,20 @@ t.test('a WAN that falls often has to prove itself', async (t) => {
 t.test('without a link nothing is sent and no late answer counts', async (t) => {
   const down = walk([unplugged], up)
   t.match(down, { state: 'down', reason: 'no link' })
-  t.equal(nextProbe(down), undefined)
+  t.equal(nextProbe(down, false), undefined)
   t.equal(walk([answer], down).state, 'down')
   t.match(walk([plugged], down), { state: 'probing', rttMs: undefined }, 'the way may be a new one')
   t.equal(next(up, plugged, 0), up, 'it was there all the time')
 })
 
 t.test('probes: every second, at once when one is lost, patient with slow lines, rarer on dead ones', async (t) => {
-  t.same(nextProbe(unknown), { afterMs: 0, timeoutMs: 1000 })
-  t.same(nextProbe(up), { afterMs: 1000, timeoutMs: 300 })
-  t.same(nextProbe(walk([silence], up)), { afterMs: 0, timeoutMs: 300 })
-  t.equal(nextProbe(walk([{ type: 'answer', rttMs: 150 }]))?.timeoutMs, 600)
-  t.equal(nextProbe(walk([{ type: 'answer', rttMs: 600 }]))?.timeoutMs, 1000)
-  const waits = Array.from({ length: 8 }, (_, more) => nextProbe(walk(Array(3 + more).fill(silence), up))?.afterMs)
-  t.same(waits, [400, 800, 1600, 3200, 5000, 5000, 5000, 5000])
+  t.same(nextProbe(unknown, true), { afterMs: 0, timeoutMs: 1000 })
+  t.same(nextProbe(up, true), { afterMs: 1000, timeoutMs: 300 })
+  t.same(nextProbe(walk([silence], up), true), { afterMs: 0, timeoutMs: 300 })
+  t.equal(nextProbe(walk([{ type: 'answer', rttMs: 150 }]), true)?.timeoutMs, 600)
+  t.equal(nextProbe(walk([{ type: 'answer', rttMs: 600 }]), true)?.timeoutMs, 1000)
+  const waits = (metered: boolean) =>
+    Array.from({ length: 11 }, (_, more) => nextProbe(walk(Array(3 + more).fill(silence), up), metered)?.afterMs)
+  t.same(waits(false), [400, 800, ...Array(9).fill(1000)])
+  t.same(waits(true), [400, 800, 1600, 3200, 6400, 12_800, 25_600, 51_200, 60_000, 60_000, 60_000])
 })
