@@ -27,15 +27,15 @@ struct SubflowInfo {
 };
 static_assert(sizeof(SubflowInfo) == 264, "struct mptcp_subflow_info");
 
+// The first part of it, which every kernel has. No more than a kernel's own: it lays out the array by the smaller of the two sizes.
 struct TcpInfo {
   uint8_t head[68];
   uint32_t rttUs;  // tcpi_rtt
   uint8_t middle[48];
   uint64_t bytesAcked;     // tcpi_bytes_acked
   uint64_t bytesReceived;  // tcpi_bytes_received
-  uint8_t rest[256];
 };
-static_assert(offsetof(TcpInfo, bytesAcked) == 120, "struct tcp_info");
+static_assert(offsetof(TcpInfo, bytesAcked) == 120 && sizeof(TcpInfo) == 136, "struct tcp_info");
 
 struct FullInfo {
   uint32_t tcpInfoKernel;
