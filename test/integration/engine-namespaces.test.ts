@@ -1,0 +1,142 @@
+/** What only a kernel with two paths or a firewall can show: original destinations, and the subflows of a live connection. */
+import { release } from 'node:os'
+import { fileURLToPath } from 'node:url'
+import t from 'tap'
+import type { EngineEvent, Inspection, Way } from '../../src/native/index.js'
+import { type Agent, startAgent } from '../support/agent.js'
+import { native, needsAddon, wayTo } from '../support/engine.js'
+import type { Setup } from '../support/engine-child.js'
+import { settle } from '../support/hybrid.js'
+import { connect, createNamespace, type Namespace, needsRoot, type Scope } from '../support/namespaces.js'
+import { type Program, start } from '../support/process.js'
+
+const script = fileURLToPath(new URL('../support/engine-child.ts', import.meta.url))
+const startChild = (scope: Scope, place: Namespace, setup: Setup): Program =>
+  start(scope, place.argv(process.execPath, '--import=tsx', script, JSON.stringify(setup)))
+const portOf = async (child: Program) => Number((await child.waitFor(/listening (\d+)/))[1])
+const events = (child: Program) =>
+  [...child.output.matchAll(/^\{"connection".*\}$/gm)].map(([line]) => JSON.parse(line) as EngineEvent)
+const inspections = (child: Program): Inspection[] => {
+  const [last] = [...child.output.matchAll(/^\{"inspections":.*\}$/gm)].at(-1) ?? []
+  return last === undefined ? [] : JSON.parse(last).inspections
+}
+
+const echoPort = 7
+
+/** A CPE and a HAG with two paths between them, an echo server on the HAG. */
+async function twoPaths(t: Scope): Promise<{ cpe: Namespace; hag: Namespace; client: Agent }> {
+  const cpe = await createNamespace(t, 'cpe')
+  const hag = await createNamespace(t, 'hag')
+  for (const path of [1, 2]) {
+    const device = `wan${path}`
+    await connect(
+      { namespace: cpe, device, addresses: [`10.0.${path}.1/24`, `2001:db8:${path}::1/64`] },
+      { namespace: hag, device, addresses: [`10.0.${path}.2/24`, `2001:db8:${path}::2/64`] },
+    )
+  }
+  const client = await startAgent(t, cpe)
+  await (await startAgent(t, hag)).call('echo', echoPort)
+  return { cpe, hag, client }
+}
+
+t.test('REDIRECT: the original destination, IPv4 and IPv6', { skip: needsRoot || needsAddon }, async (t) => {
+  const { cpe, client } = await twoPaths(t)
+  for (const { tool, address, destination, via } of [
+    { tool: 'iptables', address: '127.0.0.1', destination: '192.0.2.9', via: '10.0.1.2' },
+    { tool: 'ip6tables', address: '::1', destination: '2001:db8:9::9', via: '2001:db8:1::2' },
+  ]) {
+    await cpe.exec('ip', 'route', 'add', destination, 'via', via)
+    const way = wayTo({ address: via, port: echoPort })
+    const child = startChild(t, cpe, { listen: { kind: 'redirect', address, port: 0 }, way })
+    const port = await portOf(child)
+    const match = ['-p', 'tcp', '-d', destination, '--dport', '443']
+    await cpe.exec(tool, '-w', '-t', 'nat', '-A', 'OUTPUT', ...match, '-j', 'REDIRECT', '--to-ports', String(port))
+    t.match(await client.call('talk', { host: destination, port: 443 }, 'hello', 500), { received: 'hello' }, tool)
+    const [accepted] = events(child)
+    t.match(accepted, { type: 'accepted', destination: { address: destination, port: 443 }, local: { address, port } })
+    // Straight to the listener: nothing was redirected, which is how a caller knows a loop.
+    await client.call('talk', { host: address, port }, 'hello', 500)
+    const straight = events(child).filter(({ type }) => type === 'accepted')[1]
+    t.match(straight, { destination: { address, port }, local: { address, port } })
+    await child.end('SIGKILL')
+  }
+})
+
+const unavailable = native?.mptcpUnavailable?.()
+const noMptcp = unavailable !== undefined && `no MPTCP here: ${unavailable}`
+
+t.test('inspection', { skip: needsRoot || needsAddon || noMptcp }, async (t) => {
+  const { cpe, hag, client } = await twoPaths(t)
+  for (const place of [cpe, hag]) {
+    await place.exec('ip', 'mptcp', 'limits', 'set', 'subflows', '2', 'add_addr_accepted', '0')
+    await place.exec(
+      'sysctl',
+      '-qw',
+      'net.ipv4.conf.all.rp_filter=0',
+      'net.ipv4.conf.wan1.rp_filter=0',
+      'net.ipv4.conf.wan2.rp_filter=0',
+    )
+  }
+  await cpe.exec('ip', 'mptcp', 'endpoint', 'add', '10.0.2.1', 'dev', 'wan2', 'subflow')
+  await cpe.exec('ip', 'route', 'add', 'default', 'via', '10.0.2.2', 'dev', 'wan2')
+  const hagChild = startChild(t, hag, { listen: { kind: 'socks', address: '10.0.1.2', port: 0 } })
+  const hagPort = await portOf(hagChild)
+  const remote = { address: '10.0.1.2', port: hagPort }
+  const socks = { host: '10.0.1.2', port: echoPort, handshake: 'pipelined', timeoutMs: 2000 } as const
+
+  /** Opens one connection over `way`, talks, and returns what its inspection settles on. */
+  const inspected = async (t: Scope, way: Way, isRight: (seen: Inspection) => boolean) => {
+    const child = startChild(t, cpe, { listen: { kind: 'redirect', address: '127.0.0.1', port: 0 }, way, inspect: true })
+    const target = { host: '127.0.0.1', port: await portOf(child) }
+    await client.call('hold', target, 1)
+    const seen = await settle(
+      async () => {
+        await client.call('ping', 1000)
+        return inspections(child)
+      },
+      ([one]) => one !== undefined && isRight(one),
+    )
+    await client.call('release', 'fin')
+    const opened = events(child).find(({ type }) => type === 'opened')
+    await child.end('SIGKILL')
+    return { seen, opened }
+  }
+
+  const [major = 0, minor = 0] = release().split('.').map(Number)
+  const skip = (major < 6 || (major === 6 && minor < 5)) && 'MPTCP_FULL_INFO needs Linux 6.5'
+  t.test('MPTCP: both subflows, with addresses, bytes and RTT', { skip }, async (t) => {
+    const { seen, opened } = await inspected(
+      t,
+      wayTo(remote, { protocol: 'mptcp', bind: '10.0.1.1', socks }),
+      ({ subflows }) => subflows.length === 2 && subflows.every(({ rttUs }) => rttUs > 0),
+    )
+    t.match(opened, { protocol: 'mptcp', local: { address: '10.0.1.1' } })
+    t.equal(seen.length, 1)
+    t.match(seen[0], { protocol: 'mptcp', remote, client: { address: '127.0.0.1' } })
+    t.equal(seen[0]?.sent, seen[0]?.received, 'an echo server')
+    const subflows = [...(seen[0]?.subflows ?? [])].sort((one, other) => one.local.address.localeCompare(other.local.address))
+    t.match(subflows, [
+      { local: { address: '10.0.1.1' }, remote },
+      { local: { address: '10.0.2.1' }, remote },
+    ])
+    console.error('SEEN', JSON.stringify(seen[0]))
+    for (const { rttUs } of subflows) t.ok(rttUs > 0 && rttUs < 1_000_000, `RTT ${rttUs} us`)
+    // Greeting, CONNECT and a few pings one way, method, reply and echoes the other; on whichever path.
+    const sum = (key: 'bytesSent' | 'bytesReceived') => subflows.reduce((total, subflow) => total + subflow[key], 0)
+    t.ok(sum('bytesSent') >= 13 && sum('bytesSent') < 200, `${sum('bytesSent')} bytes sent`)
+    t.ok(sum('bytesReceived') >= 12 && sum('bytesReceived') < 200, `${sum('bytesReceived')} bytes received`)
+  })
+
+  t.test('what fell back to TCP is told, and has no subflows', async (t) => {
+    const plain = { address: '10.0.1.2', port: echoPort }
+    const { seen, opened } = await inspected(t, wayTo(plain, { protocol: 'mptcp' }), ({ protocol }) => protocol !== undefined)
+    t.match(opened, { protocol: 'tcp' })
+    t.match(seen, [{ protocol: 'tcp', subflows: [], remote: plain }])
+  })
+
+  t.test('plain TCP where asked, although the HAG speaks MPTCP', async (t) => {
+    const { seen, opened } = await inspected(t, wayTo(remote, { socks }), () => true)
+    t.match(opened, { protocol: 'tcp' })
+    t.match(seen, [{ protocol: 'tcp', subflows: [] }])
+  })
+})
