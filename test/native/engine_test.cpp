@@ -357,6 +357,36 @@ void clientsThatDoNotBelong() {
   hag.close();
 }
 
+// A server that answers and closes with the request unread: the answer is heard, and behind it comes the reset, not an end.
+void lastWords() {
+  Protocol protocol;
+  Failure failure;
+  const int server = listenSocket(loopback(), false, false, &protocol, &failure);
+  CHECK(server >= 0);
+  Owner owner(options(), [&](Engine& engine, const Event& event) {
+    if (event.type == Event::Type::Accepted) engine.open(event.id, direct(localAddress(server)));
+  });
+  const Address front = owner.listen(ListenerKind::Redirect);
+  for (unsigned i = 0; i < 100; ++i) {
+    const int client = dialTo(front);
+    CHECK(sendAll(client, "a request that is too large"));
+    pollfd waiting = {server, POLLIN, 0};
+    CHECK(poll(&waiting, 1, 5000) == 1);
+    const int answering = accept4(server, nullptr, nullptr, SOCK_CLOEXEC);
+    waiting = {answering, POLLIN, 0};
+    CHECK(poll(&waiting, 1, 5000) == 1);
+    CHECK(sendAll(answering, pattern(i, 2000)));
+    abortFd(answering);
+    bool reset = false;
+    CHECK(receiveAll(client, &reset) == pattern(i, 2000));
+    CHECK(reset);
+    closeFd(client);
+  }
+  CHECK(eventually([&] { return owner.closed(Reason::UpstreamReset) == 100; }));
+  closeFd(server);
+  owner.close();
+}
+
 void idle() {
   Server server;
   EngineOptions few = options();
@@ -441,6 +471,7 @@ int main() {
   }
   turmoil();
   clientsThatDoNotBelong();
+  lastWords();
   idle();
   starvedAndIdle();
   limits();
