@@ -145,7 +145,8 @@ export type EngineEvent =
       connection: ConnectionId
       /**
        * `end`: both directions ended; `client-reset` / `upstream-reset`: that side aborted, so the other was too; `idle`;
-       * `handshake`: a SOCKS client was too slow, spoke no SOCKS5 or asked for what we do not do; `refused`, `reset`: as we were told.
+       * `handshake`: a SOCKS client was too slow or spoke no SOCKS5; `refused`: as we were told, or because a SOCKS client asked for what
+       * we do not do (BIND, UDP, a method of authentication); `reset`: as we were told.
        */
       reason: 'end' | 'client-reset' | 'upstream-reset' | 'idle' | 'handshake' | 'refused' | 'reset'
       /** Set where an error ended it. */
