@@ -115,4 +115,3 @@ export const hagSchema = z.strictObject({
 export type GatewayConfig = z.output<typeof gatewaySchema>
 export type HagConfig = z.output<typeof hagSchema>
 export type WanConfig = GatewayConfig['wans'][number]
-export type UpstreamConfig = GatewayConfig['hags'][number]

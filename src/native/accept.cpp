@@ -154,11 +154,7 @@ void Worker::serve(Connection* connection) {
     if (!answer.empty() && send(connection->client.fd, answer.data(), answer.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(answer.size())) {
       return closeConnection(connection, Reason::ClientReset, {errno, "send"});
     }
-    if (next == Phase::Refusing) {
-      shutdown(connection->client.fd, SHUT_WR);
-      setDeadline(connection, now_ + kRefusedLingerMs);
-      return drainRefused(connection);
-    }
+    if (next == Phase::Refusing) return endRefused(connection);
     if (next == Phase::AwaitingDecision) setDeadline(connection, 0);
     if (next == Phase::AwaitingVerdict || next == Phase::AwaitingDecision) events_.push_back(std::move(event));
   }
@@ -175,10 +171,7 @@ void Worker::authenticate(ConnectionId id, bool accepted) {
     connection->phase = Connection::Phase::Request;
     return serve(connection);
   }
-  connection->phase = Connection::Phase::Refusing;
-  shutdown(connection->client.fd, SHUT_WR);
-  setDeadline(connection, now_ + kRefusedLingerMs);
-  drainRefused(connection);
+  endRefused(connection);
 }
 
 void Worker::refuse(ConnectionId id, uint8_t reply) {
@@ -191,6 +184,11 @@ void Worker::refuse(ConnectionId id, uint8_t reply) {
 void Worker::refuseNow(Connection* connection, uint8_t reply) {
   const std::string answer = socks5::encodeReply(reply, noAddress());
   send(connection->client.fd, answer.data(), answer.size(), MSG_NOSIGNAL);
+  endRefused(connection);
+}
+
+// After the last answer to a client that gets nothing more.
+void Worker::endRefused(Connection* connection) {
   connection->phase = Connection::Phase::Refusing;
   shutdown(connection->client.fd, SHUT_WR);
   setDeadline(connection, now_ + kRefusedLingerMs);

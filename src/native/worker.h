@@ -81,6 +81,7 @@ class Worker {
   void welcome(int fd, const Address& client, const Listener& listener);
   void serve(Connection* connection);
   void refuseNow(Connection* connection, uint8_t reply);
+  void endRefused(Connection* connection);
   void drainRefused(Connection* connection);
 
   // attempt.cpp

@@ -1,7 +1,8 @@
 /** What is known of the HAGs, from the connections themselves and from a probe at the start; and the order in which to try them. */
-import type { Engine, Failure, Probe } from '../native/index.js'
+import type { Engine, Failure } from '../native/index.js'
 import { formatSocketAddress } from '../shared/address.js'
 import type { Outcome } from '../shared/attempts.js'
+import { hagProbe } from '../shared/hag-probe.js'
 import type { Log } from '../telemetry/log.js'
 import { directPaths, type Hag, hagPaths, type Path, type Wan } from './policy.js'
 
@@ -90,16 +91,11 @@ export class Upstreams {
   async probe(engine: Engine): Promise<void> {
     await Promise.all(
       this.#paths.map(async (path) => {
-        const { hag, bind } = path
-        const probe: Probe = {
+        const probe = hagProbe(path, {
           protocol: 'mptcp',
-          remote: { address: hag.address, port: hag.port },
-          bind,
           connectTimeoutMs: this.#options.connectTimeoutMs,
           timeoutMs: probeAnswerMs,
-        }
-        if (hag.username !== undefined) probe.username = hag.username
-        if (hag.password !== undefined) probe.password = hag.password
+        })
         const result = await engine.probe(probe)
         if (result.ok) this.#worked(path, result.protocol)
         else this.#failed(path, result.stage, result.failure)

@@ -1,7 +1,7 @@
 /** Probes the HAGs over every WAN for as long as the gateway runs, and tells when a WAN's health changes. */
 import { readFile } from 'node:fs/promises'
-import type { Engine, Probe, Protocol } from '../native/index.js'
-import type { SocketAddress } from '../shared/address.js'
+import type { Engine, Protocol } from '../native/index.js'
+import { hagProbe, type Target } from '../shared/hag-probe.js'
 import { pause } from '../shared/pause.js'
 import type { Log } from '../telemetry/log.js'
 import { type Health, next, nextProbe, type Sign, unknown } from './health.js'
@@ -12,12 +12,6 @@ export interface Line {
   interface: string
   address4?: string
   address6?: string
-}
-
-/** A HAG, and the WAN's address from which to ask it. */
-export interface Target {
-  hag: SocketAddress & { username?: string; password?: string }
-  bind: string
 }
 
 /** Fewer bytes than these may be ours: the answers to a probe that came too late. */
@@ -110,18 +104,10 @@ export class WanMonitor {
     const { engine, targets, received = receivedBytes } = this.#options
     const before = await received(line.interface)
     let reason = "it has no address of a HAG's family"
-    for (const { hag, bind } of targets(line)) {
-      const probe: Probe = {
-        // The kernel joins an MPTCP connection over the other WANs too, which may be metered; so only to find out whether it works.
-        protocol,
-        remote: { address: hag.address, port: hag.port },
-        bind,
-        connectTimeoutMs: Math.ceil(timeoutMs),
-        timeoutMs: Math.ceil(timeoutMs),
-        ...(hag.username !== undefined && { username: hag.username }),
-        ...(hag.password !== undefined && { password: hag.password }),
-      }
-      const result = await engine.probe(probe)
+    // The kernel joins an MPTCP connection over the other WANs too, which may be metered; so only to find out whether it works.
+    const how = { protocol, connectTimeoutMs: Math.ceil(timeoutMs), timeoutMs: Math.ceil(timeoutMs) }
+    for (const target of targets(line)) {
+      const result = await engine.probe(hagProbe(target, how))
       if (result.ok && protocol === 'mptcp') this.#sayProtocol(line.name, result.protocol)
       if (result.ok) return { type: 'answer', rttMs: result.connectMs }
       // A HAG that refuses us is a fault of the HAG's: the WAN has carried its answer.

@@ -4,24 +4,18 @@ import { ports, settle, sleep, World } from '../support/hybrid.js'
 import { needsRoot } from '../support/namespaces.js'
 import { snapshot, stillness } from '../support/snapshot.js'
 
-const endpoints = async (world: World) =>
-  (await world.execute('cpe')('ip', 'mptcp', 'endpoint', 'show'))
-    .split('\n')
-    .flatMap((line) => line.match(/ dev (\S+)/)?.[1] ?? [])
-    .sort()
-
 t.test('a link that goes down and comes back', { skip: needsRoot }, async (t) => {
   const world = await World.create(t)
   await world.startHag()
   const before = await stillness(world.execute('cpe'))
   const gateway = await world.startGateway({ drain_seconds: 0 })
-  t.same(await endpoints(world), ['dsl', 'lte'])
+  t.same(await world.endpoints(), ['dsl', 'lte'])
   const host = world.lab.addresses.server
   const download = world.client.call('download', { host, port: ports.source, bytes: 30_000_000 })
   await sleep(2000)
   await world.lab.carrier('dsl', false)
   const without = await settle(
-    () => endpoints(world),
+    () => world.endpoints(),
     (names) => names.join() === 'lte',
     2000,
   )
@@ -32,7 +26,7 @@ t.test('a link that goes down and comes back', { skip: needsRoot }, async (t) =>
   t.ok(fresh.seconds < 1, `at once: ${fresh.seconds} s`)
   await world.lab.carrier('dsl', true)
   const again = await settle(
-    () => endpoints(world),
+    () => world.endpoints(),
     (names) => names.length === 2,
     2000,
   )

@@ -90,6 +90,15 @@ export class World {
     }
   }
 
+  /** The devices of the CPE's MPTCP endpoints, sorted. */
+  async endpoints(): Promise<string[]> {
+    const text = await this.execute('cpe')('ip', 'mptcp', 'endpoint', 'show')
+    return text
+      .split('\n')
+      .flatMap((line) => line.match(/ dev (\S+)/)?.[1] ?? [])
+      .sort()
+  }
+
   start(host: string, ...args: string[]): Program {
     return start(this.scope, this.lab.argv(host, bondsocks(...args)))
   }
