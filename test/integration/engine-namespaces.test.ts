@@ -119,7 +119,6 @@ t.test('inspection', { skip: needsRoot || needsAddon || noMptcp }, async (t) => 
       { local: { address: '10.0.1.1' }, remote },
       { local: { address: '10.0.2.1' }, remote },
     ])
-    console.error('SEEN', JSON.stringify(seen[0]))
     for (const { rttUs } of subflows) t.ok(rttUs > 0 && rttUs < 1_000_000, `RTT ${rttUs} us`)
     // Greeting, CONNECT and a few pings one way, method, reply and echoes the other; on whichever path.
     const sum = (key: 'bytesSent' | 'bytesReceived') => subflows.reduce((total, subflow) => total + subflow[key], 0)
