@@ -39,6 +39,13 @@ const wan = z.strictObject({
   gateway6: addressOf(6).optional(),
   /** Its volume costs money: while it is idle it is probed every 15 minutes, not every second. Default: all WANs but the first. */
   metered: z.boolean().optional(),
+  /**
+   * `normal`: always used; `overflow`: only while the normal ones are full; `backup`: only while no normal one is up. The last two are
+   * for lines whose volume costs money.
+   */
+  role: z.enum(['normal', 'overflow', 'backup']).default('normal'),
+  /** GB (10^9 bytes, both directions) a calendar month after which it becomes a backup. */
+  monthly_gb: z.number().positive().max(1_000_000).optional(),
 })
 
 const hag = z.strictObject({
@@ -97,6 +104,8 @@ export const gatewaySchema = z
         message: 'username and password_file go together',
       })
     })
+    if (config.wans.length > 0 && config.wans.every(({ role }) => role !== 'normal'))
+      context.addIssue({ code: 'custom', path: ['wans'], message: 'one WAN at least must have the role normal' })
   })
 
 export const hagSchema = z.strictObject({
