@@ -33,7 +33,7 @@ function faults(read: () => unknown): string[] {
 t.test('the least gateway config has every default', async (t) => {
   t.same(parseGateway(least, 'g.yaml'), {
     lan: { interfaces: ['br0'] },
-    wans: [{ name: 'dsl', interface: 'dsl' }],
+    wans: [{ name: 'dsl', interface: 'dsl', role: 'normal' }],
     hags: [{ address: '203.0.113.3', port: 1080 }],
     bypass: [],
     listen: { port: 12345 },
