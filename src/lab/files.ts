@@ -7,11 +7,29 @@ import { fileURLToPath } from 'node:url'
 
 const chunkBytes = 65536
 
-/** A key stream: no two places are alike, so a lost, doubled or moved byte changes the checksum. */
+/** A key stream: no two places are alike, so a lost, doubled or moved byte changes what is read. */
+export class KnownBytes {
+  readonly #cipher = createCipheriv('aes-128-ctr', Buffer.alloc(16, 1), Buffer.alloc(16))
+  readonly #zeros = Buffer.alloc(chunkBytes)
+
+  /** The next bytes of it, at most 64 KB. */
+  next(bytes: number): Buffer {
+    return this.#cipher.update(this.#zeros.subarray(0, bytes))
+  }
+
+  /** True where these are the next bytes. */
+  matches(data: Buffer): boolean {
+    for (let at = 0; at < data.length; at += chunkBytes) {
+      const piece = data.subarray(at, at + chunkBytes)
+      if (!this.next(piece.length).equals(piece)) return false
+    }
+    return true
+  }
+}
+
 export function* streamOf(bytes: number): Generator<Buffer> {
-  const cipher = createCipheriv('aes-128-ctr', Buffer.alloc(16, 1), Buffer.alloc(16))
-  const zeros = Buffer.alloc(chunkBytes)
-  for (let left = bytes; left > 0; left -= chunkBytes) yield cipher.update(zeros.subarray(0, Math.min(left, chunkBytes)))
+  const known = new KnownBytes()
+  for (let left = bytes; left > 0; left -= chunkBytes) yield known.next(Math.min(left, chunkBytes))
 }
 
 export function sha256Of(bytes: number): string {

@@ -6,16 +6,26 @@ import { BondsocksError } from '../shared/errors.js'
 const startTimeoutMs = 15_000
 const patienceMs = 3000
 /** Enough of what it said last to tell why it ended. */
-const keptCharacters = 65536
+const keptCharacters = 1 << 20
+
+export interface LogLine {
+  /** Milliseconds since 1970. */
+  at: number
+  level: string
+  message: string
+}
 
 export class Program {
   #text = ''
+  /** Resolves when it has ended, and all it printed has been read. */
+  readonly exited: Promise<unknown>
   readonly #child: ChildProcess
   readonly #title: string
 
   constructor(title: string, [file = '', ...args]: readonly string[]) {
     this.#title = title
     this.#child = spawn(file, args, { stdio: ['ignore', 'pipe', 'pipe'] })
+    this.exited = once(this.#child, 'close').catch(() => {})
     // What cannot be started has no process id: see `waitFor`.
     this.#child.on('error', (error) => {
       this.#text += error.message
@@ -25,6 +35,15 @@ export class Program {
         this.#text = `${this.#text}${data}`.slice(-keptCharacters)
       })
     }
+  }
+
+  get pid(): number {
+    return this.#child.pid ?? 0
+  }
+
+  /** What it printed, on both streams. */
+  get output(): string {
+    return this.#text
   }
 
   get #runs(): boolean {
@@ -41,6 +60,30 @@ export class Program {
       }
       await new Promise((resolve) => setTimeout(resolve, 20))
     }
+  }
+
+  /** The lines of its log since a moment (see `now`) that match. */
+  logged(pattern: RegExp, since = 0): LogLine[] {
+    return this.#text.split('\n').flatMap((line) => {
+      if (!line.startsWith('{') || !line.endsWith('}') || !pattern.test(line)) return []
+      const { time, level, message } = JSON.parse(line)
+      const at = Date.parse(time)
+      return at >= Math.floor(since) ? [{ at, level, message }] : []
+    })
+  }
+
+  /** The first such line, waited for. Undefined where none comes within `patienceMs`. */
+  async awaitLog(pattern: RegExp, since = 0, patienceMs = 10_000): Promise<LogLine | undefined> {
+    const deadline = performance.now() + patienceMs
+    for (;;) {
+      const [line] = this.logged(pattern, since)
+      if (line !== undefined || performance.now() > deadline) return line
+      await new Promise((resolve) => setTimeout(resolve, 20))
+    }
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    if (this.#runs) this.#child.kill(signal)
   }
 
   /** A second SIGTERM tells our programs not to wait for connections. */

@@ -4,7 +4,7 @@ import { BondsocksError } from '../shared/errors.js'
 import { type Download, download, filePort, type Sample } from './download.js'
 import { type Lab, labUp, type Topology } from './lab.js'
 import { nodeArgv } from './node.js'
-import { Program } from './program.js'
+import { type LogLine, Program } from './program.js'
 
 export interface Scenario {
   /** For `lab --help`: one line. */
@@ -14,23 +14,34 @@ export interface Scenario {
   run(stage: Stage): Promise<void>
 }
 
+export interface StageOptions {
+  /** The command line of the program under test. */
+  bondsocks: readonly string[]
+  print(text: string): void
+}
+
 /** A lab, and what every scenario does in it. */
 export class Stage {
   readonly #programs: Program[] = []
   readonly #live = process.stdout.isTTY === true
 
+  readonly #options: StageOptions
+
   constructor(
     readonly lab: Lab,
     readonly signal: AbortSignal,
-  ) {}
+    options: Partial<StageOptions> = {},
+  ) {
+    this.#options = { bondsocks: nodeArgv('main'), print: (text) => process.stdout.write(text), ...options }
+  }
 
   say(line = ''): void {
-    process.stdout.write(`${this.#live ? '\r\x1b[K' : ''}${line}\n`)
+    this.#options.print(`${this.#live ? '\r\x1b[K' : ''}${line}\n`)
   }
 
   /** A line that the next one replaces on a terminal. */
   tell(line: string): void {
-    if (this.#live) process.stdout.write(`\r\x1b[K${line}`)
+    if (this.#live) this.#options.print(`\r\x1b[K${line}`)
     else this.say(line)
   }
 
@@ -51,11 +62,32 @@ export class Stage {
   }
 
   startHag(): Promise<Program> {
-    return this.start('bondsocks hag', 'hag', [...nodeArgv('main'), 'hag', '-c', this.lab.configs.hag], 'HAG listens')
+    return this.start('bondsocks hag', 'hag', [...this.#options.bondsocks, 'hag', '-c', this.lab.configs.hag], 'HAG listens')
+  }
+
+  /** Both ends, with every WAN known to work. */
+  async startBoth(): Promise<Program> {
+    await this.startHag()
+    const gateway = await this.startGateway()
+    await this.requireUp(gateway, ...this.lab.wans.map(({ name }) => name))
+    return gateway
   }
 
   startGateway(): Promise<Program> {
-    return this.start('bondsocks run', 'cpe', [...nodeArgv('main'), 'run', '-c', this.lab.configs.gateway], 'gateway runs')
+    const argv = [...this.#options.bondsocks, 'run', '-c', this.lab.configs.gateway]
+    return this.start('bondsocks run', 'cpe', argv, 'gateway runs')
+  }
+
+  /** Waits until the gateway has said so, since that moment. Throws where it does not. */
+  async requireUp(gateway: Program, ...wans: string[]): Promise<void> {
+    for (const wan of wans) await this.requireLog(gateway, new RegExp(`WAN ${wan} is up`))
+  }
+
+  /** The first line of its log since that moment (see `now`) that matches, waited for. Throws where none comes. */
+  async requireLog(gateway: Program, pattern: RegExp, since = 0): Promise<LogLine> {
+    const line = await gateway.awaitLog(pattern, since)
+    if (line !== undefined) return line
+    throw new BondsocksError('LAB_SILENT', `the gateway never said ${pattern.source}`)
   }
 
   /** With a line a second that says what each WAN carries. */
@@ -85,10 +117,51 @@ export class Stage {
     }
   }
 
+  /**
+   * Prints what was measured beside what was asked and what redsocks reaches, in one table. Throws where something never happened, or took
+   * more than three times what was asked: closer than that, a busy machine decides.
+   */
+  figures(figures: readonly Figure[]): void {
+    this.table([
+      ['', 'measured', 'asked', 'redsocks'],
+      ...figures.map(({ what, measured, unit, asked, redsocks }) => [
+        what,
+        measured === undefined ? 'never' : formatFigure(measured, unit),
+        asked === undefined ? '-' : formatFigure(asked, unit),
+        redsocks ?? '-',
+      ]),
+    ])
+    const missed = figures.find(
+      ({ measured, asked }) => asked !== undefined && (measured === undefined || measured > wildly * asked),
+    )
+    if (missed === undefined) return
+    const { what, measured, asked, unit } = missed
+    const found = measured === undefined ? 'never happened' : formatFigure(measured, unit)
+    throw new BondsocksError('LAB_MISSED', `${what}: ${found}; asked: at most ${formatFigure(asked ?? 0, unit)}`)
+  }
+
   /** In reverse order: the gateway before its HAG. */
   async close(): Promise<void> {
     for (const program of this.#programs.reverse()) await program.end()
   }
+}
+
+/** A figure may be so many times what was asked. */
+const wildly = 3
+
+export interface Figure {
+  what: string
+  /** Undefined: it never happened. */
+  measured: number | undefined
+  /** `x`: times the usual; nothing: a count. */
+  unit: 'ms' | 'x' | '%' | ''
+  /** At most; left out where nothing was asked. */
+  asked?: number
+  redsocks?: string
+}
+
+function formatFigure(value: number, unit: Figure['unit']): string {
+  return `${unit === 'x' ? value.toFixed(2) : Math.round(value)} ${unit}`.trimEnd()
 }
 
 function bar(share: number): string {

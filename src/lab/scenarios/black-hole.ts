@@ -1,0 +1,87 @@
+import { BondsocksError } from '../../shared/errors.js'
+import { median, startDialling, startTrafficServer } from '../measure.js'
+import type { Program } from '../program.js'
+import type { Scenario, Stage } from '../scenario.js'
+import { now } from '../traffic.js'
+import { awaitUp, cutStream, hows } from './cut.js'
+
+const bytes = 10_000
+const everyMs = 100
+
+export const blackHole: Scenario = {
+  summary: 'a WAN dies silently: under a stream, under new connections, and on an idle gateway',
+  topology: 'hybrid',
+  async run(stage) {
+    await startTrafficServer(stage)
+    const gateway = await stage.startBoth()
+    const idle = await idleDetection(stage, gateway)
+    const fresh = await newConnections(stage, gateway)
+    const stream = await cutStream(stage, gateway, 'black-hole', 2)
+    const bulk = await cutStream(stage, gateway, 'black-hole', 0)
+    stage.figures([
+      { what: 'stream: longest gap', measured: stream.gap, unit: 'ms', asked: 500, redsocks: '629' },
+      { what: 'stream: detected', measured: stream.detected, unit: 'ms', asked: 500 },
+      { what: 'download: longest gap', measured: bulk.gap, unit: 'ms', asked: 500 },
+      { what: 'download: detected', measured: bulk.detected, unit: 'ms', asked: 500 },
+      { what: 'back: data of the running download after the first sign', measured: bulk.resumed, unit: 'ms', asked: 1000 },
+      { what: 'idle: detected', measured: idle, unit: 'ms', asked: 2000 },
+      { what: 'new connections: detected', measured: fresh.detected, unit: 'ms', asked: 500 },
+      { what: 'new connections: failed', measured: fresh.failed, unit: '', asked: 0 },
+      {
+        what: 'new connections: slowest before detection',
+        measured: fresh.slowest,
+        unit: 'ms',
+        asked: 1500,
+        redsocks: 'none succeeds',
+      },
+      { what: 'new connections after it, beside the usual', measured: fresh.after / fresh.usual, unit: 'x', asked: 1.1 },
+    ])
+  },
+}
+
+const [wan, other] = ['dsl', 'lte']
+
+async function idleDetection(stage: Stage, gateway: Program): Promise<number> {
+  const cutAt = now()
+  await hows['black-hole'](stage, wan, true)
+  const { at } = await stage.requireLog(gateway, new RegExp(`WAN ${wan} is down`), cutAt)
+  await comesBack(stage, gateway)
+  return at - cutAt
+}
+
+/** Returns times in ms: `usual`: of a connection over the other WAN when the first is unplugged. */
+async function newConnections(stage: Stage, gateway: Program) {
+  const unpluggedAt = now()
+  await hows['link-down'](stage, wan, true)
+  await stage.requireLog(gateway, new RegExp(`WAN ${wan} is down`), unpluggedAt)
+  const reference = await startDialling(stage, bytes, everyMs)
+  await stage.sleep(1)
+  const usual = median((await reference.stop()).map(({ ms }) => ms))
+  const pluggedAt = now()
+  await hows['link-down'](stage, wan, false)
+  await awaitUp(stage, gateway, wan, pluggedAt)
+
+  const dialling = await startDialling(stage, bytes, everyMs)
+  await stage.sleep(1)
+  const cutAt = now()
+  await hows['black-hole'](stage, wan, true)
+  await stage.sleep(4)
+  const all = await dialling.stop()
+  const detectedAt = gateway.logged(new RegExp(`WAN ${wan} is down`), cutAt)[0]?.at
+  await comesBack(stage, gateway)
+  for (const { at, error } of all) {
+    if (error !== undefined) stage.say(`  a new connection failed (${error}), begun ${(at - cutAt).toFixed(0)} ms after the cut`)
+  }
+  if (detectedAt === undefined) throw new BondsocksError('LAB_MISSED', `the gateway did not find out that ${wan} was dead`)
+  const failed = all.filter(({ error }) => error !== undefined).length
+  const slowest = Math.max(...all.filter(({ at }) => at < detectedAt).map(({ ms }) => ms))
+  const after = all.filter(({ at }) => at > detectedAt).map(({ ms }) => ms)
+  stage.say(`  new connections: over ${other} alone usually ${usual.toFixed(0)} ms; ${all.length} made, ${failed} failed`)
+  return { failed, usual, slowest, after: Math.max(...after), detected: detectedAt - cutAt }
+}
+
+async function comesBack(stage: Stage, gateway: Program): Promise<void> {
+  const backAt = now()
+  await hows['black-hole'](stage, wan, false)
+  await awaitUp(stage, gateway, wan, backAt)
+}
