@@ -5,7 +5,8 @@ import { readPassword } from './config/secrets.js'
 import type { Engine, EngineEvent, Native } from './native/index.js'
 import type { NetworkOptions } from './network/network.js'
 import { Reconciler } from './network/reconcile.js'
-import type { Plan } from './network/state.js'
+import type { Plan, WanAddresses } from './network/state.js'
+import type { WatchEvents } from './network/watch.js'
 import { Bypass, type Hag, hagPaths } from './redirect/policy.js'
 import { Sessions } from './redirect/session.js'
 import { Upstreams } from './redirect/upstreams.js'
@@ -20,10 +21,11 @@ export interface GatewayParts {
   native: Pick<Native, 'Engine' | 'mptcpUnavailable'>
   network: {
     apply(config: GatewayConfig, options?: NetworkOptions): Promise<Plan>
+    dropEndpoints(addresses: readonly string[]): Promise<void>
     remove(): Promise<unknown>
   }
   /** Calls back when the kernel's links, addresses, routes or rules have changed, until the signal. */
-  watch(onChange: () => void, signal: AbortSignal): Promise<void>
+  watch(events: WatchEvents, signal: AbortSignal): Promise<void>
   log: Log
   signals: Pick<StopSignals, 'stop' | 'hurry' | 'dispose'>
   isOwn(address: string): boolean
@@ -38,7 +40,7 @@ async function realParts(config: GatewayConfig): Promise<GatewayParts> {
   return {
     native,
     network: new Network(systemKernel()),
-    watch: (onChange, signal) => watchKernel({ onChange, log }, signal),
+    watch: (events, signal) => watchKernel({ ...events, log }, signal),
     log,
     signals: new StopSignals(),
     isOwn: (address) => own.has(address),
@@ -119,6 +121,8 @@ async function keepUp(config: GatewayConfig, parts: GatewayParts, running: Runni
   const { network, log, signals } = parts
   const { engine, hags, upstreams, notes } = running
   let { wans } = running
+  const addressesOf = (isMeant: (wan: WanAddresses) => boolean) =>
+    wans.filter(isMeant).flatMap(({ address4, address6 }) => [address4, address6].filter((one) => one !== undefined))
   const monitor = new WanMonitor({
     ...{ engine, log },
     wans: config.wans.map(({ name, metered }, index) => ({ name, metered: metered ?? index > 0 })),
@@ -129,17 +133,29 @@ async function keepUp(config: GatewayConfig, parts: GatewayParts, running: Runni
     },
   })
   const reconciler = new Reconciler({
-    apply: () => network.apply(config, { tolerant: true, lost: monitor.lost }),
+    apply: () =>
+      network.apply(config, { tolerant: true, withoutEndpoint: new Set(addressesOf(({ name }) => monitor.lost.has(name))) }),
     onWans: (now) => {
       log.info('WANs changed', { wans: now })
       wans = [...now]
+      // A lost WAN with another address: the pass that found it gave it an endpoint.
+      if (monitor.lost.size > 0) reconciler.poke()
       upstreams.useWans(monitor.inOrder(wans))
       monitor.useLines(wans)
     },
     ...{ log, initial: { wans, notes } },
   })
   monitor.useLines(wans)
-  const watching = parts.watch(() => reconciler.poke(), signals.stop)
+  // At once, before the pass that follows: what is sent over the WAN meanwhile is lost.
+  const drop = (addresses: string[]) => {
+    network.dropEndpoints(addresses).catch((error: Error) => log.warn(`an endpoint could not be deleted: ${error.message}`))
+  }
+  const events: WatchEvents = {
+    onChange: () => reconciler.poke(),
+    onGone: (device) => drop(addressesOf((wan) => wan.interface === device)),
+    onAddressGone: (address) => drop([address]),
+  }
+  const watching = parts.watch(events, signals.stop)
   await Promise.all([reconciler.run(signals.stop), monitor.run(signals.stop), watching])
 }
 

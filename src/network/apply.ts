@@ -5,13 +5,24 @@ import type { Kernel } from './kernel.js'
 import { capture } from './observe.js'
 import { type Action, type Change, type Saved, type Step, textOf } from './state.js'
 
-async function perform(kernel: Kernel, action: Action): Promise<void> {
+/** What `ip` says of an object that is not there. */
+const goneText = /address not found|No such (process|file or directory)|FIB table does not exist|Cannot find device/
+
+/** False: what was to be deleted has gone already, and there is nothing to undo. */
+export async function perform(kernel: Kernel, action: Action): Promise<boolean> {
   if ('argv' in action) {
-    await capture(kernel, action.argv, action.input)
-    return
+    try {
+      await capture(kernel, action.argv, action.input)
+      return true
+    } catch (error) {
+      const isDeletion = action.argv[0] === 'ip' && action.argv.some((word) => word === 'del' || word === 'delete')
+      if (isDeletion && goneText.test((error as Error).message)) return false
+      throw error
+    }
   }
   try {
     await kernel.writeSysctl(action.sysctl, action.value)
+    return true
   } catch (cause) {
     throw new BondsocksError('SYSCTL_FAILED', `"${textOf(action)}" failed: ${(cause as Error).message}`, { cause })
   }
@@ -29,8 +40,7 @@ export async function carryOut(kernel: Kernel, change: Change, before: Saved): P
   const done: Step[] = []
   try {
     for (const one of change.steps) {
-      await perform(kernel, one.action)
-      done.push(one)
+      if (await perform(kernel, one.action)) done.push(one)
     }
   } catch (cause) {
     const failures = await undo(kernel, done)

@@ -28,8 +28,12 @@ export async function runCommand(argv: readonly string[], input?: string): Promi
   }
 }
 
-/** Runs a command until the signal and tells whenever it prints something. Never rejects; resolves with why it ended. */
-export async function streamCommand(argv: readonly string[], onOutput: () => void, signal: AbortSignal): Promise<string> {
+/** Runs a command until the signal and hands over what it prints as it comes. Never rejects; resolves with why it ended. */
+export async function streamCommand(
+  argv: readonly string[],
+  onOutput: (text: string) => void,
+  signal: AbortSignal,
+): Promise<string> {
   const [file = '', ...args] = argv
   const child = execa(file, args, {
     stdin: 'ignore',
@@ -39,7 +43,7 @@ export async function streamCommand(argv: readonly string[], onOutput: () => voi
     buffer: false,
     cancelSignal: signal,
   })
-  child.stdout.on('data', onOutput)
+  child.stdout.setEncoding('utf8').on('data', onOutput)
   const { exitCode, stderr, shortMessage } = await child
   return stderr || shortMessage || `exit code ${exitCode}`
 }

@@ -115,12 +115,26 @@ function routesOf({ config: wan, index, paths }: UsableWan, lan: readonly string
 }
 
 /** A connection's subflows are all of the HAG's family, and there are eight places: no endpoint that no HAG could use. */
-function endpointsOf(wans: readonly UsableWan[], config: GatewayConfig, observed: Observed) {
+function endpointsOf(
+  wans: readonly UsableWan[],
+  config: GatewayConfig,
+  observed: Observed,
+  { tolerant = false, withoutEndpoint }: NetworkOptions,
+) {
   const families = new Set(config.hags.map(({ address }) => familyOf(address)))
   const foreign = observed.endpoints.filter((one) => !isOurs(one))
-  const all = wans.flatMap(({ config: wan, paths }) =>
-    paths.filter(({ family }) => families.has(family)).map(({ source }) => ({ address: source, device: wan.interface })),
+  const fit = wans.flatMap(({ config: wan, paths }) =>
+    paths
+      .filter(({ family, source }) => families.has(family) && !withoutEndpoint?.has(source))
+      .map(({ source }): Endpoint => ({ address: source, device: wan.interface })),
   )
+  // Connections outlive a short outage of their last WAN, but not the end of their last subflow.
+  const isKept = ({ address, device }: Endpoint) =>
+    families.has(familyOf(address)) &&
+    !fit.some((one) => familyOf(one.address) === familyOf(address)) &&
+    config.wans.some((wan) => wan.interface === device)
+  const kept = tolerant ? observed.endpoints.filter((one) => isOurs(one) && isKept(one)) : []
+  const all = [...fit, ...kept.map(({ address, device }) => ({ address, device }))]
   const isForeign = ({ address }: Endpoint) => foreign.some((one) => one.address === address)
   const ours = all.filter((one) => !isForeign(one))
   const places = Math.max(0, owned.count - foreign.length)
@@ -147,14 +161,10 @@ function chainsOf(config: GatewayConfig, observed: Observed): Chains {
 }
 
 /** Throws `WAN_UNUSABLE`, unless it is to be tolerant. Without `redirect` everything is there but the redirect rules. */
-export function desired(
-  config: GatewayConfig,
-  observed: Observed,
-  { redirect = true, tolerant = false, lost }: NetworkOptions = {},
-): Desired {
+export function desired(config: GatewayConfig, observed: Observed, options: NetworkOptions = {}): Desired {
+  const { redirect = true, tolerant = false } = options
   const { wans, notes: troubles } = usableWans(config, observed, tolerant)
-  const alive = wans.filter(({ config: wan }) => !lost?.has(wan.name))
-  const { endpoints, notes } = endpointsOf(alive, config, observed)
+  const { endpoints, notes } = endpointsOf(wans, config, observed, options)
   const { subflows = 0, saved } = observed
   const former = isHeld(saved.subflows, subflows) ? saved.subflows.former : subflows
   return {

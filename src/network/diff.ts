@@ -27,6 +27,7 @@ export function diff(observed: Observed, desired: Desired): Change {
   const meanwhile = [...paths].map((path) => [path, joinHeld(sysctl.before[path], sysctl.after[path])] as const)
   return {
     steps,
+    endpoints: endpoints.after,
     savedMeanwhile: saved(Object.fromEntries(meanwhile.filter(isDefined)), joinHeld(limit.before, limit.after)),
     savedAfter: saved(sysctl.after, limit.after),
   }

@@ -1,11 +1,13 @@
 /** The control path's door: say what should be, then make it so. */
 import type { GatewayConfig } from '../config/schema.js'
-import { carryOut, carryOutAsFarAsPossible } from './apply.js'
+import { familyOf } from '../shared/address.js'
+import { carryOut, carryOutAsFarAsPossible, perform } from './apply.js'
 import { desired } from './desired.js'
 import { diff } from './diff.js'
+import { deleteCommand, isOurs } from './kernel/mptcp.js'
 import type { Kernel } from './kernel.js'
 import { observe } from './observe.js'
-import { nothing, type Plan, type Step } from './state.js'
+import { type NumberedEndpoint, nothing, type Plan, type Step } from './state.js'
 
 export { systemKernel } from './command.js'
 export type { Kernel } from './kernel.js'
@@ -16,11 +18,19 @@ export interface NetworkOptions {
   redirect?: boolean
   /** True: a WAN that cannot be used is left out with a note, which a running gateway lives with. Default false: it is an error. */
   tolerant?: boolean
-  /** WANs that have a link but carry nothing: they keep their routes, for probes, and lose their endpoints, so that connections leave. */
-  lost?: ReadonlySet<string>
+  /**
+   * Source addresses of either family that keep their routes and rules, for probes, but have no endpoint, so that connections leave. Where
+   * no other endpoint of the family would be left, those that are there stay.
+   */
+  withoutEndpoint?: ReadonlySet<string>
 }
 
 export class Network {
+  /** Our endpoints, as far as we know. */
+  private endpoints: NumberedEndpoint[] = []
+  /** Ids of endpoints that were dropped since the last observation began. */
+  private readonly dropped = new Set<number>()
+
   constructor(private readonly kernel: Kernel) {}
 
   /** What `apply` would do; changes nothing. Rejects where `apply` would before its first step. */
@@ -33,9 +43,31 @@ export class Network {
    * (`NOT_ROOT`, `NO_IPROUTE2`, `NO_IPTABLES`, `NO_NAT`, `NO_MPTCP`, `WAN_UNUSABLE`); rolled back where a step failed.
    */
   async apply(config: GatewayConfig, options: NetworkOptions = {}): Promise<Plan> {
+    this.dropped.clear()
     const { plan, change, observed } = await this.prepare(config, options)
+    const isAlive = ({ id }: { id: number }) => !this.dropped.has(id)
+    const reused = new Set(change.endpoints.map(({ id }) => id))
+    this.endpoints = [...change.endpoints, ...observed.endpoints.filter((one) => isOurs(one) && !reused.has(one.id))].filter(
+      isAlive,
+    )
     await carryOut(this.kernel, change, observed.saved)
+    this.endpoints = change.endpoints.filter(isAlive)
     return plan
+  }
+
+  /**
+   * Deletes our endpoints with these source addresses at once, from what is remembered of the last pass, also while one is under way; the
+   * connections leave those WANs. What would leave a family without endpoints stays: its connections may outlive a short outage. Rejects
+   * with `COMMAND_FAILED`.
+   */
+  async dropEndpoints(addresses: readonly string[]): Promise<void> {
+    const stays = (one: { address: string }) => !addresses.includes(one.address)
+    const going = this.endpoints.filter(
+      (one) => !stays(one) && this.endpoints.some((other) => stays(other) && familyOf(other.address) === familyOf(one.address)),
+    )
+    this.endpoints = this.endpoints.filter((one) => !going.includes(one))
+    for (const { id } of going) this.dropped.add(id)
+    await Promise.all(going.map((one) => perform(this.kernel, deleteCommand(one))))
   }
 
   /** Takes away all that is ours, found by our ranges and names, and puts former values back; also after a kill -9. */

@@ -122,7 +122,8 @@ export function parseInterfaces(json: string): Interface[] {
           {
             name: ifname,
             up: flags.includes('UP'),
-            carrier: !flags.includes('NO-CARRIER'),
+            // LOWER_UP goes at once; NO-CARRIER may come a second later where links changed shortly before (the kernel's link watch).
+            carrier: flags.includes('LOWER_UP') && !flags.includes('NO-CARRIER'),
             pointToPoint: flags.includes('POINTOPOINT') || flags.includes('NOARP'),
             addresses: addr_info
               .filter(({ family, local }) => local !== undefined && (family === 'inet' || family === 'inet6'))

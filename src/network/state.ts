@@ -60,8 +60,11 @@ export interface Endpoint {
   device: string | undefined
 }
 
-export interface KernelEndpoint extends Endpoint {
+export interface NumberedEndpoint extends Endpoint {
   id: number
+}
+
+export interface KernelEndpoint extends NumberedEndpoint {
   /** Sorted; a WAN's is just `subflow`. */
   flags: string[]
 }
@@ -168,6 +171,8 @@ export interface Step {
 
 export interface Change {
   steps: Step[]
+  /** Our endpoints once the steps are done. */
+  endpoints: NumberedEndpoint[]
   /** The state file while the steps run: everything that may have to be put back, whatever happens. */
   savedMeanwhile: Saved
   savedAfter: Saved

@@ -9,24 +9,70 @@ const longestRestartMs = 10_000
 /** A monitor that lived this long was a good one. */
 const soundMs = 5000
 
-export interface WatchOptions {
+export interface WatchEvents {
   /** Called once for every burst of lines, and after each restart, because changes may have gone by unseen. */
   onChange(): void
+  /** An interface has lost its carrier, went down, or was deleted; called before `onChange`. */
+  onGone(device: string): void
+  /** An address was deleted; called before `onChange`. */
+  onAddressGone(address: string): void
+}
+
+export interface WatchOptions extends WatchEvents {
   log: Log
   /** Tests pass their own: runs a command, hands over what it prints, ends it on the signal, resolves with why it ended. */
-  stream?: (argv: readonly string[], onOutput: () => void, signal: AbortSignal) => Promise<string>
+  stream?: (argv: readonly string[], onOutput: (text: string) => void, signal: AbortSignal) => Promise<string>
 }
 
 /** Runs until the signal. Never rejects. */
-export async function watchKernel({ onChange, log, stream = streamCommand }: WatchOptions, signal: AbortSignal): Promise<void> {
+export async function watchKernel({ log, stream = streamCommand, ...events }: WatchOptions, signal: AbortSignal): Promise<void> {
   let restartMs = firstRestartMs
   while (!signal.aborted) {
     const startedAt = performance.now()
-    const why = await stream(['ip', '-o', 'monitor', 'link', 'address', 'route', 'rule'], onChange, signal)
+    const lines = new MonitorLines(events)
+    const why = await stream(['ip', '-o', 'monitor', 'link', 'address', 'route', 'rule'], (text) => lines.add(text), signal)
     if (signal.aborted) return
     restartMs = performance.now() - startedAt >= soundMs ? firstRestartMs : Math.min(restartMs * 2, longestRestartMs)
     log.warn(`the watch on the network ended and is started again: ${why}`, { milliseconds: restartMs })
     await pause(restartMs, signal)
-    onChange()
+    events.onChange()
+  }
+}
+
+/** `3: dsl@if2: <NO-CARRIER,BROADCAST,UP> mtu ...`, with `Deleted ` in front where it has gone. */
+const linkLine = /^(Deleted )?\d+: ([^\s@]+?)(?:@[^\s:]+)?: <([^>]*)>/
+/** `Deleted 3: dsl    inet 10.1.0.2/24 ...` */
+const addressGoneLine = /^Deleted \d+: \S+ +inet6? ([0-9a-f.:]+)/
+const longestLine = 65_536
+
+/** What `ip -o monitor` prints, in whatever pieces it comes. Lines of other kinds are changes, and nothing more. */
+class MonitorLines {
+  readonly #events: WatchEvents
+  /** Interfaces that have no carrier as far as we know: only the change is told. */
+  readonly #gone = new Set<string>()
+  #rest = ''
+
+  constructor(events: WatchEvents) {
+    this.#events = events
+  }
+
+  add(text: string): void {
+    const lines = `${this.#rest}${text}`.split('\n')
+    this.#rest = (lines.pop() ?? '').slice(0, longestLine)
+    for (const line of lines) this.#read(line)
+    this.#events.onChange()
+  }
+
+  #read(line: string): void {
+    const address = addressGoneLine.exec(line)?.[1]
+    if (address !== undefined) this.#events.onAddressGone(address)
+    const [, deleted, device, flagText] = linkLine.exec(line) ?? []
+    if (device === undefined || flagText === undefined) return
+    const flags = flagText.split(',')
+    const isGone = deleted !== undefined || !flags.includes('UP') || !flags.includes('LOWER_UP') || flags.includes('NO-CARRIER')
+    const wasGone = this.#gone.has(device)
+    if (!isGone || deleted !== undefined) this.#gone.delete(device)
+    else this.#gone.add(device)
+    if (isGone && !wasGone) this.#events.onGone(device)
   }
 }

@@ -1,6 +1,8 @@
 /** The same promises on the model and on the real kernel, with both flavours of iptables. */
 import { execFileSync } from 'node:child_process'
 import t from 'tap'
+import { isOurs } from '../../src/network/kernel/mptcp.js'
+import type { Kernel } from '../../src/network/kernel.js'
 import { Network } from '../../src/network/network.js'
 import { observe } from '../../src/network/observe.js'
 import { needsRoot, type Scope } from '../support/namespaces.js'
@@ -205,6 +207,41 @@ for (const [name, make, stride, skip] of worlds) {
       )
       const removed = texts(await network.remove()).filter((text) => text.includes('endpoint'))
       t.same(removed, ['ip mptcp endpoint delete id 255'])
+    })
+
+    const addressesOf = async (kernel: World['kernel']) =>
+      (await observe(kernel)).endpoints.filter(isOurs).map(({ address }) => address)
+
+    t.test('endpoints that are dropped at once, before a pass and while one is under way', async (t) => {
+      const { kernel, network } = await world(t)
+      const tolerant = { tolerant: true }
+      await network.dropEndpoints(['10.1.0.2'])
+      await network.apply(gateway(), tolerant)
+      await network.dropEndpoints(['198.51.100.250', '192.168.1.1', '10.9.9.9'])
+      t.equal((await observe(kernel)).endpoints.length, 4, "somebody else's stay")
+      await network.dropEndpoints(['10.1.0.2', '2001:db8:1::2'])
+      t.same(await addressesOf(kernel), ['10.2.0.2'])
+      await network.dropEndpoints(['10.2.0.2'])
+      t.same(await addressesOf(kernel), ['10.2.0.2'], 'the last one stays')
+
+      const back = texts((await network.apply(gateway(), tolerant)).steps)
+      t.same(back, ['ip mptcp endpoint add 10.1.0.2 dev dsl id 255 subflow'])
+      let during = 0
+      const meddled: Kernel = Object.assign(Object.create(kernel) as Kernel, {
+        async run(argv: readonly string[], input?: string) {
+          if (argv.join(' ') === 'ip mptcp endpoint delete id 255' && during++ === 0) await other.dropEndpoints(['10.1.0.2'])
+          return kernel.run(argv, input)
+        },
+      })
+      const other = new Network(meddled)
+      await other.apply(gateway(), tolerant)
+      const without = { ...tolerant, withoutEndpoint: new Set(['10.1.0.2']) }
+      t.same(texts((await other.apply(gateway(), without)).steps), ['ip mptcp endpoint delete id 255'])
+      t.equal(during, 2, 'it had gone when its turn came')
+      t.same(await addressesOf(kernel), ['10.2.0.2'])
+      t.same(texts((await other.apply(gateway(), without)).steps), [])
+      const none = { ...tolerant, withoutEndpoint: new Set(['10.1.0.2', '10.2.0.2']) }
+      t.same(texts((await other.apply(gateway(), none)).steps), [], 'the last one stays')
     })
 
     t.test('interfaces that have vanished leave nothing of ours behind', async (t) => {

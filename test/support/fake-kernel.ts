@@ -61,7 +61,7 @@ export class FakeKernel implements Kernel {
 
   // The world around us
 
-  addDevice(name: string, flags: readonly string[] = ['BROADCAST', 'UP']): void {
+  addDevice(name: string, flags: readonly string[] = ['BROADCAST', 'UP', 'LOWER_UP']): void {
     this.devices.set(name, { flags: [...flags], addresses: [] })
     this.addSysctls(name)
   }

@@ -32,11 +32,12 @@ function start(far: FarSide = {}, options: { more?: string; apply?: () => Promis
       deeds.push(redirect ? 'apply' : 'apply without redirect')
       return options.apply?.() ?? { steps: [], wans, notes: ['a note'] }
     },
+    async dropEndpoints() {},
     async remove() {
       deeds.push('remove')
     },
   }
-  const watch = (_onChange: () => void, signal: AbortSignal) => aborted(signal)
+  const watch = (_events: unknown, signal: AbortSignal) => aborted(signal)
   const signals = { stop: stop.signal, hurry: hurry.signal, dispose: () => deeds.push('dispose') }
   const config = parseGateway(`${text}${options.more ?? ''}`, 'g.yaml')
   const ended = runGateway(config, { native, network, log, signals, watch, isOwn: () => false }).then(

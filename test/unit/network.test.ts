@@ -144,7 +144,7 @@ t.test(
   'the gateway is learned from the default route with the smallest metric; a point-to-point device needs none',
   async (t) => {
     const { network, kernel } = await prepare()
-    kernel.addDevice('ppp0', ['POINTOPOINT', 'NOARP', 'UP'])
+    kernel.addDevice('ppp0', ['POINTOPOINT', 'NOARP', 'UP', 'LOWER_UP'])
     kernel.addAddress('ppp0', '10.3.0.2/32')
     for (const command of [
       'default via 10.1.0.7 dev dsl metric 300',

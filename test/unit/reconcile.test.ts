@@ -94,11 +94,11 @@ t.test('a monitor that dies is started again, and what went by unseen is looked 
   const watching = watchKernel(
     {
       log,
-      onChange: () => changes++,
+      ...{ onChange: () => changes++, onGone: () => {}, onAddressGone: () => {} },
       stream: async (argv, onOutput, signal) => {
         t.same(argv, ['ip', '-o', 'monitor', 'link', 'address', 'route', 'rule'])
         if (++starts === 1) return 'exit code 2'
-        onOutput()
+        onOutput('5800:\tfrom 10.1.0.2 lookup 5800\n')
         await new Promise((resolve) => signal.addEventListener('abort', resolve))
         return 'ended'
       },
@@ -111,4 +111,48 @@ t.test('a monitor that dies is started again, and what went by unseen is looked 
   t.equal(starts, 2)
   t.equal(changes, 2)
   t.same(log.lines, ['warn the watch on the network ended and is started again: exit code 2'])
+})
+
+t.test('what has gone is told at once, whatever the pieces in which the monitor prints it', async (t) => {
+  const up = '<BROADCAST,MULTICAST,UP,LOWER_UP> mtu 1500 qdisc noqueue state UP group default \\    link/ether 5a:f4:00:17:50:6a'
+  const link = (name: string, flags: string) =>
+    `3: ${name}: <${flags}> mtu 1500 qdisc noqueue state DOWN group default \\    link/none`
+  const told: [line: string, event: string][] = [
+    [`3: dsl@if2: ${up}`, ''],
+    [link('dsl@if2', 'NO-CARRIER,BROADCAST,MULTICAST,UP'), 'dsl has gone'],
+    [link('dsl@if2', 'NO-CARRIER,BROADCAST,MULTICAST,UP'), ''],
+    [`3: dsl@if2: ${up}`, ''],
+    [link('dsl@if2', 'BROADCAST,MULTICAST,UP'), 'dsl has gone'],
+    [`3: dsl@if2: ${up}`, ''],
+    [link('dsl', 'BROADCAST,MULTICAST'), 'dsl has gone'],
+    [link('ppp0', 'POINTOPOINT,MULTICAST,NOARP,UP,LOWER_UP,NEWFLAG'), ''],
+    [`Deleted ${link('ppp0', 'POINTOPOINT,MULTICAST,NOARP,UP,LOWER_UP')}`, 'ppp0 has gone'],
+    [`Deleted ${link('eth0.7@eth0', 'BROADCAST')}`, 'eth0.7 has gone'],
+    ['Deleted 2: dsl    inet 10.1.0.2/24 scope global dsl\\       valid_lft forever preferred_lft forever', '10.1.0.2 has gone'],
+    ['Deleted 2: ppp0    inet 10.64.0.2 peer 10.64.0.1/32 scope global ppp0\\       valid_lft forever', '10.64.0.2 has gone'],
+    ['Deleted 2: dsl    inet6 2001:db8::2/64 scope global nodad \\       valid_lft forever', '2001:db8::2 has gone'],
+    ['2: dsl    inet 10.1.0.3/24 scope global dsl\\       valid_lft forever preferred_lft forever', ''],
+    ['Deleted default via 10.1.0.1 dev dsl ', ''],
+    ['Deleted 5800:\tfrom 10.1.0.2 lookup 5800', ''],
+    ['Deleted nothing that we know: <of>', ''],
+    ['4: ', ''],
+    ['', ''],
+  ]
+  const text = told.map(([line]) => `${line}\n`).join('')
+  const expected = told.flatMap(([, event]) => (event === '' ? [] : [event]))
+  for (const size of [1, 7, 100, text.length]) {
+    const stop = new AbortController()
+    const heard: string[] = []
+    let changes = 0
+    const stream = async (_argv: readonly string[], onOutput: (text: string) => void) => {
+      for (let at = 0; at < text.length; at += size) onOutput(text.slice(at, at + size))
+      stop.abort()
+      return ''
+    }
+    const onGone = (device: string) => heard.push(`${device} has gone`)
+    const onAddressGone = (address: string) => heard.push(`${address} has gone`)
+    await watchKernel({ log: memoryLog(), onChange: () => changes++, onGone, onAddressGone, stream }, stop.signal)
+    t.same(heard, expected, `in pieces of ${size}`)
+    t.equal(changes, Math.ceil(text.length / size))
+  }
 })

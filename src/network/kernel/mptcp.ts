@@ -1,5 +1,5 @@
 /** MPTCP path manager: endpoints and limits (`ip mptcp`). */
-import { type Endpoint, type KernelEndpoint, owned, type Step, step } from '../state.js'
+import { type Endpoint, type KernelEndpoint, type NumberedEndpoint, owned, type Step, step } from '../state.js'
 
 const { lowest, highest } = owned.endpointIds
 
@@ -28,24 +28,32 @@ export function parseSubflowLimit(text: string): number {
 const addCommand = ({ address, device, id }: Endpoint & { id: number }) => ({
   argv: ['ip', 'mptcp', 'endpoint', 'add', address, 'dev', device ?? '', 'id', String(id), 'subflow'],
 })
-const deleteCommand = ({ id }: { id: number }) => ({ argv: ['ip', 'mptcp', 'endpoint', 'delete', 'id', String(id)] })
+export const deleteCommand = ({ id }: { id: number }) => ({ argv: ['ip', 'mptcp', 'endpoint', 'delete', 'id', String(id)] })
 
 /** Endpoints keep the id that they have. Some must be deleted first: an address, and the last of eight places, can be held only once. */
-export function diffEndpoints(have: readonly KernelEndpoint[], want: readonly Endpoint[]): { add: Step[]; remove: Step[] } {
+export function diffEndpoints(
+  have: readonly KernelEndpoint[],
+  want: readonly Endpoint[],
+): { add: Step[]; remove: Step[]; after: NumberedEndpoint[] } {
   const isSame = (one: Endpoint, other: Endpoint) => one.address === other.address && one.device === other.device
   const stale = have.filter((one) => isOurs(one) && !want.some((other) => isSame(one, other)))
   const missing = want.filter((one) => !have.some((other) => isSame(one, other)))
   const isFull = have.length + missing.length > owned.count
   const first = stale.filter((one) => isFull || missing.some(({ address }) => address === one.address))
   const taken = new Set(have.filter((one) => !first.includes(one)).map(({ id }) => id))
-  const add = missing.map((endpoint) => {
+  const added = missing.map((endpoint) => {
     let id: number = highest
     while (taken.has(id)) id--
     taken.add(id)
-    return step(addCommand({ ...endpoint, id }), deleteCommand({ id }))
+    return { ...endpoint, id }
   })
+  const add = added.map((endpoint) => step(addCommand(endpoint), deleteCommand(endpoint)))
   const remove = (one: KernelEndpoint) => step(deleteCommand(one), addCommand(one))
-  return { add: [...first.map(remove), ...add], remove: stale.filter((one) => !first.includes(one)).map(remove) }
+  return {
+    add: [...first.map(remove), ...add],
+    remove: stale.filter((one) => !first.includes(one)).map(remove),
+    after: [...have.filter((one) => isOurs(one) && !stale.includes(one)), ...added],
+  }
 }
 
 export function limitStep(from: number, to: number): Step {
