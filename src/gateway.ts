@@ -133,8 +133,11 @@ async function keepUp(config: GatewayConfig, parts: GatewayParts, running: Runni
     },
   })
   const reconciler = new Reconciler({
-    apply: () =>
-      network.apply(config, { tolerant: true, withoutEndpoint: new Set(addressesOf(({ name }) => monitor.lost.has(name))) }),
+    apply: (quick) =>
+      network.apply(config, {
+        ...{ quick, tolerant: true },
+        withoutEndpoint: new Set(addressesOf(({ name }) => monitor.lost.has(name))),
+      }),
     onWans: (now) => {
       log.info('WANs changed', { wans: now })
       wans = [...now]

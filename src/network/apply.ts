@@ -2,30 +2,84 @@
 import { isDeepStrictEqual } from 'node:util'
 import { BondsocksError } from '../shared/errors.js'
 import type { Kernel } from './kernel.js'
-import { capture } from './observe.js'
-import { type Action, type Change, type Saved, type Step, textOf } from './state.js'
+import { commandFailed } from './observe.js'
+import { type Action, type Change, type Command, type Saved, textOf } from './state.js'
+
+/** `gone`: what was to be deleted is not there, so there is nothing to undo. */
+type Outcome = 'done' | 'gone' | BondsocksError
 
 /** What `ip` says of an object that is not there. */
 const goneText = /address not found|No such (process|file or directory)|FIB table does not exist|Cannot find device/
 
-/** False: what was to be deleted has gone already, and there is nothing to undo. */
-export async function perform(kernel: Kernel, action: Action): Promise<boolean> {
+function outcomeOf({ argv }: Command, code: number, output: string): Outcome {
+  const isDeletion = argv[0] === 'ip' && argv.some((word) => word === 'del' || word === 'delete')
+  return isDeletion && goneText.test(output) ? 'gone' : commandFailed(argv, code, output)
+}
+
+async function performOne(kernel: Kernel, action: Action): Promise<Outcome> {
   if ('argv' in action) {
-    try {
-      await capture(kernel, action.argv, action.input)
-      return true
-    } catch (error) {
-      const isDeletion = action.argv[0] === 'ip' && action.argv.some((word) => word === 'del' || word === 'delete')
-      if (isDeletion && goneText.test((error as Error).message)) return false
-      throw error
-    }
+    const { code, stdout, stderr } = await kernel.run(action.argv, action.input)
+    return code === 0 ? 'done' : outcomeOf(action, code, stderr || stdout)
   }
   try {
     await kernel.writeSysctl(action.sysctl, action.value)
-    return true
+    return 'done'
   } catch (cause) {
-    throw new BondsocksError('SYSCTL_FAILED', `"${textOf(action)}" failed: ${(cause as Error).message}`, { cause })
+    return new BondsocksError('SYSCTL_FAILED', `"${textOf(action)}" failed: ${(cause as Error).message}`, { cause })
   }
+}
+
+/** `ip -batch` splits lines at blanks, and knows quotes, backslashes and comments. */
+const isPlain = (word: string) => /^[\w.:/@%+-]+$/.test(word)
+
+/** The commands at the head of a list that one `ip -batch` can take: all of one family, or of none, as those of MPTCP are. */
+function batchOf(actions: readonly Action[]): { options: string[]; commands: (Command & { line: string })[] } {
+  const commands = []
+  let options: string[] | undefined
+  for (const action of actions) {
+    if (!('argv' in action) || action.argv[0] !== 'ip' || !action.argv.every(isPlain)) break
+    const isIpv6 = action.argv[1] === '-6'
+    const words = action.argv.slice(isIpv6 ? 2 : 1)
+    const own = isIpv6 ? ['-6'] : []
+    if (words[0] !== 'mptcp') {
+      if (options !== undefined && options.join() !== own.join()) break
+      options = own
+    }
+    commands.push({ ...action, line: words.join(' ') })
+  }
+  return { options: options ?? [], commands }
+}
+
+/** Performs one action or more at the head of a list, with one process; the outcome of each, a failure being the last. */
+async function performSome(kernel: Kernel, actions: readonly Action[]): Promise<Outcome[]> {
+  const { options, commands } = batchOf(actions)
+  const [first] = actions
+  if (commands.length <= 1) return first === undefined ? [] : [await performOne(kernel, first)]
+  const input = commands.map(({ line }) => `${line}\n`).join('')
+  const { code, stdout, stderr } = await kernel.run(['ip', ...options, '-batch', '-'], input)
+  if (code === 0) return commands.map(() => 'done')
+  // Where it does not say how far it came it was ended from outside; the next pass finds what it did.
+  const [mark, number = '1'] = stderr.match(/^Command failed .*:(\d+)$/m) ?? ['']
+  const failed = commands[Number(number) - 1] ?? commands[0]
+  const output = stderr.replace(mark, '') || stdout
+  return [...commands.slice(0, Number(number) - 1).map(() => 'done' as const), outcomeOf(failed as Command, code, output)]
+}
+
+/** The outcome of each; without `goOn` the first failure is the end. */
+async function perform(kernel: Kernel, actions: readonly Action[], goOn: boolean): Promise<Outcome[]> {
+  const outcomes: Outcome[] = []
+  while (outcomes.length < actions.length) {
+    outcomes.push(...(await performSome(kernel, actions.slice(outcomes.length))))
+    if (!goOn && isFailure(outcomes.at(-1))) break
+  }
+  return outcomes
+}
+
+const isFailure = (outcome: Outcome | undefined) => outcome instanceof BondsocksError
+
+/** Performs all of them, whatever fails, and returns the failures. */
+export async function performAll(kernel: Kernel, actions: readonly Action[]): Promise<BondsocksError[]> {
+  return (await perform(kernel, actions, true)).filter((one) => one instanceof BondsocksError)
 }
 
 function save(kernel: Kernel, saved: Saved): Promise<void> {
@@ -37,41 +91,40 @@ function save(kernel: Kernel, saved: Saved): Promise<void> {
 export async function carryOut(kernel: Kernel, change: Change, before: Saved): Promise<void> {
   // Written first: whenever we are killed, `remove` knows every former value.
   if (!isDeepStrictEqual(before, change.savedMeanwhile)) await save(kernel, change.savedMeanwhile)
-  const done: Step[] = []
-  try {
-    for (const one of change.steps) {
-      if (await perform(kernel, one.action)) done.push(one)
-    }
-  } catch (cause) {
-    const failures = await undo(kernel, done)
+  const outcomes = await perform(
+    kernel,
+    change.steps.map(({ action }) => action),
+    false,
+  )
+  const cause = outcomes.find((one) => one instanceof BondsocksError)
+  if (cause !== undefined) {
+    const done = change.steps.filter((_, at) => outcomes[at] === 'done').reverse()
+    const failures = await performAll(
+      kernel,
+      done.flatMap(({ undo }) => undo),
+    )
     if (failures.length === 0) await save(kernel, before)
-    throw failed(cause as Error, failures)
+    throw failed(cause, failures)
   }
   if (!isDeepStrictEqual(change.savedMeanwhile, change.savedAfter)) await save(kernel, change.savedAfter)
 }
 
-async function undo(kernel: Kernel, done: readonly Step[]): Promise<Error[]> {
-  const failures: Error[] = []
-  for (const action of [...done].reverse().flatMap((one) => one.undo)) {
-    await perform(kernel, action).catch((error: Error) => failures.push(error))
-  }
-  return failures
-}
-
-function failed(cause: Error, failures: readonly Error[]): BondsocksError {
+function failed(cause: BondsocksError, failures: readonly Error[]): BondsocksError {
   const end =
     failures.length === 0
       ? 'the network is as it was before'
-      : `undoing the steps before it failed too (${failures.map(({ message }) => message).join('; ')}): run bondsocks remove`
-  const code = cause instanceof BondsocksError ? cause.code : 'STEP_FAILED'
-  return new BondsocksError(code, `${cause.message}; ${end}`, { cause })
+      : `undoing the steps before it failed too (${messages(failures)}): run bondsocks remove`
+  return new BondsocksError(cause.code, `${cause.message}; ${end}`, { cause })
 }
+
+const messages = (errors: readonly Error[]) => errors.map(({ message }) => message).join('; ')
 
 /** Goes on after a failed step, so that as much as possible is gone; rejects at the end. Former values stay saved until all is done. */
 export async function carryOutAsFarAsPossible(kernel: Kernel, change: Change): Promise<void> {
-  const failures: string[] = []
-  for (const one of change.steps) await perform(kernel, one.action).catch((error: Error) => failures.push(error.message))
-  if (failures.length > 0)
-    throw new BondsocksError('REMOVE_INCOMPLETE', `not everything could be removed: ${failures.join('; ')}`)
+  const failures = await performAll(
+    kernel,
+    change.steps.map(({ action }) => action),
+  )
+  if (failures.length > 0) throw new BondsocksError('REMOVE_INCOMPLETE', `not everything could be removed: ${messages(failures)}`)
   await save(kernel, change.savedAfter)
 }

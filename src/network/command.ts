@@ -1,5 +1,6 @@
 /** The kernel that we run on. The only importer of execa. */
-import { mkdir, readdir, readFile, rename, rm, rmdir, writeFile } from 'node:fs/promises'
+import { readdirSync, readFileSync } from 'node:fs'
+import { mkdir, readFile, rename, rm, rmdir, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { execa } from 'execa'
 import type { CommandResult, Kernel } from './kernel.js'
@@ -50,11 +51,19 @@ export async function streamCommand(
 
 const root = '/proc/sys'
 
-async function expand(pattern: string): Promise<string[]> {
+function expand(pattern: string): string[] {
   const [before, after] = pattern.split('/*/')
   if (before === undefined || after === undefined) return [pattern]
-  const names = await readdir(join(root, before)).catch(() => [])
+  const names = orNothing(() => readdirSync(join(root, before))) ?? []
   return names.map((name) => `${before}/${name}/${after}`)
+}
+
+function orNothing<Value>(read: () => Value): Value | undefined {
+  try {
+    return read()
+  } catch {
+    return undefined
+  }
 }
 
 async function stateFile(): Promise<string> {
@@ -68,12 +77,12 @@ export function systemKernel(): Kernel {
     run: runCommand,
 
     async readSysctls(patterns) {
-      const paths = (await Promise.all(patterns.map(expand))).flat()
-      const read = async (path: string) => {
-        const text = await readFile(join(root, path), 'utf8').catch(() => undefined)
+      // Some 50 files of a few bytes, made by the kernel while they are read: a tenth of the CPU time that asynchronous reading takes.
+      const read = (path: string) => {
+        const text = orNothing(() => readFileSync(join(root, path), 'utf8'))
         return text === undefined ? [] : [[path, text.trim().replace(/\s+/g, ' ')] as const]
       }
-      return new Map((await Promise.all(paths.map(read))).flat())
+      return new Map(patterns.flatMap(expand).flatMap(read))
     },
 
     async writeSysctl(path, value) {

@@ -180,7 +180,7 @@ export function desired(config: GatewayConfig, observed: Observed, options: Netw
       interface: wan.interface,
       ...Object.fromEntries(paths.map(({ family, source }) => [`address${family}`, source])),
     })),
-    notes: [...observed.notes, ...troubles, ...notes, ...notesOn(config, observed, wans)],
+    notes: [...observed.notes, ...observed.chainNotes, ...troubles, ...notes, ...notesOn(config, observed, wans)],
   }
 }
 

@@ -1,36 +1,57 @@
 /** From what is to what should be: a pure function. Adds come before deletes, and each path is complete before traffic is sent into it. */
 import type { Family } from '../shared/address.js'
-import { diffChain } from './kernel/firewall.js'
+import { diffChain, noChain } from './kernel/firewall.js'
 import { diffEndpoints, limitStep } from './kernel/mptcp.js'
 import { diffRoutes } from './kernel/route.js'
 import { diffRules } from './kernel/rule.js'
 import { diffSysctls } from './kernel/sysctl.js'
-import { type Change, type Desired, type Held, isHeld, joinHeld, type Observed, type Saved } from './state.js'
+import {
+  type Chain,
+  type Change,
+  type Desired,
+  type Entry,
+  type Held,
+  isHeld,
+  joinHeld,
+  type Observed,
+  type Saved,
+} from './state.js'
 
 const families: Family[] = [4, 6]
 
 export function diff(observed: Observed, desired: Desired): Change {
   const sysctl = diffSysctls(observed.sysctls, observed.saved.sysctls, desired.sysctls)
   const limit = diffLimit(observed, desired)
-  const routes = diffRoutes(observed.routes, desired.routes)
-  const rules = diffRules(observed.rules, desired.rules)
+  // One family after the other: commands of one family go through a single process.
+  const paths = families.map((family) => {
+    const ofFamily = (entries: readonly Entry[]) => entries.filter((one) => one.family === family)
+    const routes = diffRoutes(ofFamily(observed.routes), ofFamily(desired.routes))
+    const rules = diffRules(ofFamily(observed.rules), ofFamily(desired.rules))
+    return { add: [...routes.add, ...rules.add], remove: [...rules.remove, ...routes.remove] }
+  })
   const endpoints = diffEndpoints(observed.endpoints, desired.endpoints)
   const redirect = (on: boolean) =>
     families
       .filter((family) => (desired.chains[family] !== undefined) === on)
       .flatMap((family) => diffChain(family, observed.chains[family], desired.chains[family]))
   const steps = [
-    ...[...sysctl.set, ...limit.set, ...routes.add, ...rules.add, ...endpoints.add, ...redirect(true)],
-    ...[...redirect(false), ...endpoints.remove, ...rules.remove, ...routes.remove, ...limit.restore, ...sysctl.restore],
+    ...[...sysctl.set, ...limit.set, ...paths.flatMap(({ add }) => add), ...endpoints.add, ...redirect(true)],
+    ...[...redirect(false), ...endpoints.remove, ...paths.flatMap(({ remove }) => remove), ...limit.restore, ...sysctl.restore],
   ]
-  const paths = new Set([...Object.keys(sysctl.before), ...Object.keys(sysctl.after)])
-  const meanwhile = [...paths].map((path) => [path, joinHeld(sysctl.before[path], sysctl.after[path])] as const)
+  const sysctls = new Set([...Object.keys(sysctl.before), ...Object.keys(sysctl.after)])
+  const meanwhile = [...sysctls].map((path) => [path, joinHeld(sysctl.before[path], sysctl.after[path])] as const)
   return {
     steps,
     endpoints: endpoints.after,
+    chains: Object.fromEntries(families.flatMap((family) => chainAfter(family, observed, desired))),
     savedMeanwhile: saved(Object.fromEntries(meanwhile.filter(isDefined)), joinHeld(limit.before, limit.after)),
     savedAfter: saved(sysctl.after, limit.after),
   }
+}
+
+function chainAfter(family: Family, observed: Observed, desired: Desired): [Family, Chain][] {
+  // A family without a nat table stays without a key.
+  return observed.chains[family] === undefined ? [] : [[family, desired.chains[family] ?? noChain]]
 }
 
 const isDefined = <Value>(entry: readonly [string, Value | undefined]): entry is readonly [string, Value] =>

@@ -1,12 +1,12 @@
 /** The control path's door: say what should be, then make it so. */
 import type { GatewayConfig } from '../config/schema.js'
 import { familyOf } from '../shared/address.js'
-import { carryOut, carryOutAsFarAsPossible, perform } from './apply.js'
+import { carryOut, carryOutAsFarAsPossible, performAll } from './apply.js'
 import { desired } from './desired.js'
 import { diff } from './diff.js'
 import { deleteCommand, isOurs } from './kernel/mptcp.js'
 import type { Kernel } from './kernel.js'
-import { observe } from './observe.js'
+import { type Nat, observe } from './observe.js'
 import { type NumberedEndpoint, nothing, type Plan, type Step } from './state.js'
 
 export { systemKernel } from './command.js'
@@ -23,6 +23,8 @@ export interface NetworkOptions {
    * no other endpoint of the family would be left, those that are there stay.
    */
   withoutEndpoint?: ReadonlySet<string>
+  /** True: after a change of links, addresses, routes or rules; the nat tables are taken to be as the last apply left them. */
+  quick?: boolean
 }
 
 export class Network {
@@ -30,6 +32,8 @@ export class Network {
   private endpoints: NumberedEndpoint[] = []
   /** Ids of endpoints that were dropped since the last observation began. */
   private readonly dropped = new Set<number>()
+  /** Our part of the nat tables, as the last apply left it. */
+  private nat: Nat | undefined
 
   constructor(private readonly kernel: Kernel) {}
 
@@ -44,7 +48,10 @@ export class Network {
    */
   async apply(config: GatewayConfig, options: NetworkOptions = {}): Promise<Plan> {
     this.dropped.clear()
-    const { plan, change, observed } = await this.prepare(config, options)
+    const nat = options.quick ? this.nat : undefined
+    // Whatever fails: the next pass looks at everything.
+    this.nat = undefined
+    const { plan, change, observed } = await this.prepare(config, options, nat)
     const isAlive = ({ id }: { id: number }) => !this.dropped.has(id)
     const reused = new Set(change.endpoints.map(({ id }) => id))
     this.endpoints = [...change.endpoints, ...observed.endpoints.filter((one) => isOurs(one) && !reused.has(one.id))].filter(
@@ -52,6 +59,7 @@ export class Network {
     )
     await carryOut(this.kernel, change, observed.saved)
     this.endpoints = change.endpoints.filter(isAlive)
+    this.nat = { chains: change.chains, chainNotes: observed.chainNotes }
     return plan
   }
 
@@ -67,7 +75,8 @@ export class Network {
     )
     this.endpoints = this.endpoints.filter((one) => !going.includes(one))
     for (const { id } of going) this.dropped.add(id)
-    await Promise.all(going.map((one) => perform(this.kernel, deleteCommand(one))))
+    const [failure] = await performAll(this.kernel, going.map(deleteCommand))
+    if (failure !== undefined) throw failure
   }
 
   /** Takes away all that is ours, found by our ranges and names, and puts former values back; also after a kill -9. */
@@ -78,8 +87,8 @@ export class Network {
     return change.steps
   }
 
-  private async prepare(config: GatewayConfig, options: NetworkOptions) {
-    const observed = await observe(this.kernel)
+  private async prepare(config: GatewayConfig, options: NetworkOptions, nat?: Nat) {
+    const observed = await observe(this.kernel, { nat })
     const target = desired(config, observed, options)
     const change = diff(observed, target)
     return { observed, change, plan: { steps: change.steps, wans: target.wans, notes: target.notes } satisfies Plan }

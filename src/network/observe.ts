@@ -22,15 +22,19 @@ const sysctls = [
   'net/ipv6/conf/*/accept_ra',
 ]
 
+export type Nat = Pick<Observed, 'chains' | 'chainNotes'>
+
 /**
  * `lenient` is for `remove`: what is missing cannot hold anything of ours. Otherwise each of no CAP_NET_ADMIN, no iptables and no MPTCP in
- * the kernel is an error; no `ip` always is.
+ * the kernel is an error; no `ip` always is. With `nat` the nat tables are not looked at: they are taken to be so.
  */
-export async function observe(kernel: Kernel, { lenient = false } = {}): Promise<Observed> {
+export async function observe(
+  kernel: Kernel,
+  { lenient = false, nat }: { lenient?: boolean; nat?: Nat | undefined } = {},
+): Promise<Observed> {
   if (!(await kernel.mayAdminister())) {
     throw new BondsocksError('NOT_ROOT', 'reading and changing the network set-up needs root (CAP_NET_ADMIN): run it with sudo')
   }
-  const links = await capture(kernel, ['ip', '-j', 'address', 'show'])
   const [values, stateText] = await Promise.all([kernel.readSysctls(sysctls), kernel.readState()])
   const saved = parseSaved(stateText)
   const notes: string[] = []
@@ -44,44 +48,62 @@ export async function observe(kernel: Kernel, { lenient = false } = {}): Promise
   const families: Family[] = values.has('net/ipv6/conf/all/forwarding') ? [4, 6] : [4]
   if (families.length === 1) notes.push('IPv6 is left alone: this kernel has none')
 
-  const rules = []
-  const routes = []
-  const mainRoutes = []
-  for (const family of families) {
-    rules.push(...parseRules(await capture(kernel, ['ip', '-N', '-j', `-${family}`, 'rule', 'show']), family))
-    const parsed = parseRoutes(await capture(kernel, ['ip', '-N', '-j', `-${family}`, 'route', 'show', 'table', 'all']), family)
-    routes.push(...parsed.ours)
-    mainRoutes.push(...parsed.main)
-  }
-  const endpoints = hasMptcp ? parseEndpoints(await capture(kernel, ['ip', '-j', 'mptcp', 'endpoint', 'show'])) : []
-  const subflows = hasMptcp ? parseSubflowLimit(await capture(kernel, ['ip', 'mptcp', 'limits', 'show'])) : undefined
-  const chains = await observeChains(kernel, families, lenient, notes)
+  // One process a family. With `root` the routes are those of one family, although `ip` is asked without one.
+  const common = ['address show', 'rule show', 'route show table all root 0.0.0.0/0']
+  const mptcp = ['mptcp endpoint show', 'mptcp limits show']
+  const [[links, rules4, routes4, endpoints, limits], [rules6, routes6], { chains, chainNotes }] = await Promise.all([
+    showAll(kernel, [], [...common, ...(hasMptcp ? mptcp : [])]),
+    families.includes(6) ? showAll(kernel, ['-6'], ['rule show', 'route show table all']) : [],
+    nat ?? observeChains(kernel, families, lenient),
+  ])
+  const parsed = [parseRoutes(routes4, 4), parseRoutes(routes6, 6)]
   return {
-    ...{ families, interfaces: parseInterfaces(links), mainRoutes, rules, routes, endpoints, subflows, chains },
-    ...{ sysctls: values, saved, notes },
+    ...{ families, interfaces: parseInterfaces(links), chains, chainNotes, sysctls: values, saved, notes },
+    mainRoutes: parsed.flatMap(({ main }) => main),
+    routes: parsed.flatMap(({ ours }) => ours),
+    rules: [...parseRules(rules4, 4), ...parseRules(rules6, 6)],
+    endpoints: parseEndpoints(endpoints),
+    subflows: hasMptcp ? parseSubflowLimit(limits ?? '') : undefined,
   }
 }
 
-async function observeChains(kernel: Kernel, families: readonly Family[], lenient: boolean, notes: string[]): Promise<Chains> {
+async function observeChains(kernel: Kernel, families: readonly Family[], lenient: boolean): Promise<Nat> {
   const chains: Chains = {}
+  const chainNotes: string[] = []
   for (const family of families) {
     const program = family === 4 ? 'iptables' : 'ip6tables'
     const { code, stdout, stderr } = await kernel.run([`${program}-save`, '-t', 'nat'])
     if (code === 0) chains[family] = parseNat(stdout)
-    else if (family === 6) notes.push(`IPv6 is not redirected: ip6tables has no nat table here (${lastLine(stderr)})`)
+    else if (family === 6) chainNotes.push(`IPv6 is not redirected: ip6tables has no nat table here (${lastLine(stderr)})`)
     else if (!lenient && code === 127)
       throw new BondsocksError('NO_IPTABLES', 'iptables is missing: install the package iptables')
     else if (!lenient) throw new BondsocksError('NO_NAT', `iptables has no nat table: ${lastLine(stderr)}`)
   }
-  return chains
+  return { chains, chainNotes }
+}
+
+/** What each of the commands of `ip` prints, from a single process. */
+async function showAll(kernel: Kernel, options: string[], commands: readonly string[]): Promise<string[]> {
+  const argv = ['ip', ...options, '-N', '-j']
+  const { code, stdout } = await kernel.run([...argv, '-batch', '-'], `${commands.join('\n')}\n`)
+  const lines = stdout.split('\n').filter((line) => line.trim() !== '')
+  if (code === 0 && lines.length === commands.length) return lines
+  // One that fails says so best by itself. And no iproute2 is known that prints nothing, or many lines, where others print `[]`; but it may.
+  const shown = []
+  for (const command of commands) shown.push(await capture(kernel, [...argv, ...command.split(' ')]))
+  return shown
 }
 
 /** Runs a command that must succeed and returns what it printed. */
 export async function capture(kernel: Kernel, argv: string[], input?: string): Promise<string> {
   const { code, stdout, stderr } = await kernel.run(argv, input)
   if (code === 0) return stdout
-  if (code === 127 && argv[0] === 'ip') throw new BondsocksError('NO_IPROUTE2', 'ip is missing: install the package iproute2')
-  throw new BondsocksError('COMMAND_FAILED', `"${argv.join(' ')}" failed: ${oneLine(stderr || stdout) || `exit code ${code}`}`)
+  throw commandFailed(argv, code, stderr || stdout)
+}
+
+export function commandFailed(argv: readonly string[], code: number, output: string): BondsocksError {
+  if (code === 127 && argv[0] === 'ip') return new BondsocksError('NO_IPROUTE2', 'ip is missing: install the package iproute2')
+  return new BondsocksError('COMMAND_FAILED', `"${argv.join(' ')}" failed: ${oneLine(output) || `exit code ${code}`}`)
 }
 
 const oneLine = (text: string) => text.trim().replace(/\s*\n\s*/g, '; ')
@@ -113,8 +135,8 @@ interface LinkJson {
   }[]
 }
 
-/** Reads `ip -j address show`. */
-export function parseInterfaces(json: string): Interface[] {
+/** Reads `ip -j address show`, with or without -N. */
+export function parseInterfaces(json = ''): Interface[] {
   return (JSON.parse(json || '[]') as LinkJson[]).flatMap(({ ifname, flags = [], addr_info = [] }) =>
     ifname === undefined
       ? []
@@ -130,7 +152,8 @@ export function parseInterfaces(json: string): Interface[] {
               .map(({ family, local = '', scope, tentative, dadfailed, deprecated, temporary = false }) => ({
                 family: family === 'inet' ? 4 : 6,
                 address: local,
-                usable: scope === 'global' && !tentative && !dadfailed && !deprecated,
+                // `ip -N` prints numbers (RT_SCOPE_UNIVERSE).
+                usable: (scope === 'global' || scope === '0') && !tentative && !dadfailed && !deprecated,
                 temporary,
               })),
           },

@@ -5,14 +5,17 @@ import type { Plan, WanAddresses } from './state.js'
 
 /** A change comes as a burst of lines; a pass begins this long after the first one. */
 const settleMs = 20
-/** From the beginning of one pass to the next: a flapping link must not eat the processor. */
-const spacingMs = 500
+/** From the beginning of one pass to the next, so many times its duration: a flapping link must not eat the processor. */
+const spacing = 8
+const leastSpacingMs = 100
+/** Until the next try after a failed pass: the wait doubles from here to the slow look. */
+const retryMs = 200
 /** What no monitor tells, such as a chain that another program deleted, is found by looking. */
 const lookMs = 10_000
 
 export interface ReconcileOptions {
-  /** One pass: makes it so and says what it did. */
-  apply(): Promise<Plan>
+  /** One pass: makes it so and says what it did. `quick`: what no monitor tells need not be looked at. */
+  apply(quick: boolean): Promise<Plan>
   /** The WANs that can be used now; called when they are others than before. */
   onWans(wans: readonly WanAddresses[]): void
   log: Log
@@ -25,6 +28,8 @@ export class Reconciler {
   #wans: string
   #notes: ReadonlySet<string>
   #failure = ''
+  #failures = 0
+  #lookedAt = Number.NEGATIVE_INFINITY
   #wake: () => void = () => {}
   #due = false
 
@@ -50,7 +55,8 @@ export class Reconciler {
       this.#due = false
       const startedAt = performance.now()
       await this.#pass()
-      await pause(spacingMs - (performance.now() - startedAt), signal)
+      const tookMs = performance.now() - startedAt
+      await pause(Math.max(leastSpacingMs, spacing * tookMs) - tookMs, signal)
     }
   }
 
@@ -58,16 +64,20 @@ export class Reconciler {
     if (this.#due) return
     const sleep = new AbortController()
     this.#wake = () => sleep.abort()
-    await pause(lookMs, signal, sleep.signal)
+    await pause(this.#failures === 0 ? lookMs : Math.min(retryMs * 2 ** (this.#failures - 1), lookMs), signal, sleep.signal)
     this.#wake = () => {}
   }
 
   async #pass(): Promise<void> {
     const { apply, onWans, log } = this.#options
+    const startedAt = performance.now()
+    const quick = startedAt - this.#lookedAt < lookMs
     try {
-      const { steps, wans, notes } = await apply()
+      const { steps, wans, notes } = await apply(quick)
+      if (!quick) this.#lookedAt = startedAt
       if (this.#failure !== '') log.info('the network set-up works again')
       this.#failure = ''
+      this.#failures = 0
       if (steps.length > 0) log.info('the network changed and was set up anew', { steps: steps.map(({ text }) => text) })
       for (const note of notes) if (!this.#notes.has(note)) log.warn(note)
       this.#notes = new Set(notes)
@@ -76,11 +86,11 @@ export class Reconciler {
       this.#wans = now
       onWans(wans)
     } catch (error) {
-      // A change in the middle of a pass makes one of its steps fail; the change itself has already asked for the next pass.
+      // Often a change in the middle of the pass, which has already asked for the next one.
       const { message } = error as Error
       if (message !== this.#failure) log.warn(`the network could not be set up anew, another try follows: ${message}`)
       this.#failure = message
-      this.poke()
+      this.#failures++
     }
   }
 }

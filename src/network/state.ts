@@ -118,6 +118,8 @@ export interface Observed {
   subflows: number | undefined
   /** A family without a nat table has no key. */
   chains: Chains
+  /** Remarks on the nat tables. */
+  chainNotes: string[]
   sysctls: Sysctls
   saved: Saved
   notes: string[]
@@ -159,7 +161,13 @@ export interface SysctlWrite {
   value: string
 }
 
-export type Action = { argv: string[]; input?: string } | SysctlWrite
+export interface Command {
+  argv: string[]
+  /** What it reads. */
+  input?: string
+}
+
+export type Action = Command | SysctlWrite
 
 export interface Step {
   /** The command as a person would type it. */
@@ -173,6 +181,8 @@ export interface Change {
   steps: Step[]
   /** Our endpoints once the steps are done. */
   endpoints: NumberedEndpoint[]
+  /** Our part of the nat tables once the steps are done. */
+  chains: Chains
   /** The state file while the steps run: everything that may have to be put back, whatever happens. */
   savedMeanwhile: Saved
   savedAfter: Saved

@@ -157,6 +157,7 @@ export class FakeKernel implements Kernel {
 
   private execute(argv: readonly string[], input?: string): string {
     const [program, ...rest] = argv
+    if (program === 'ip' && rest.includes('-batch')) return this.batch(rest.slice(0, rest.indexOf('-batch')), input ?? '')
     if (program === 'ip') {
       const options = rest.filter((word) => word.startsWith('-'))
       const [object, ...words] = rest.filter((word) => !word.startsWith('-'))
@@ -170,6 +171,20 @@ export class FakeKernel implements Kernel {
     if (!tables) return refuse(`the model knows no ${argv.join(' ')}`)
     const family: Family = tables[1] === '6' ? 6 : 4
     return tables[2] === 'save' ? this.saveNat(family) : this.restoreNat(family, input ?? '')
+  }
+
+  private batch(options: readonly string[], input: string): string {
+    let output = ''
+    for (const [at, line] of input.split('\n').entries()) {
+      if (line === '') continue
+      try {
+        output += `${this.execute(['ip', ...options, ...line.split(' ')]).trim()}\n`
+      } catch (error) {
+        if (error instanceof Refusal) refuse(`${error.message}\nCommand failed -:${at + 1}`)
+        throw error
+      }
+    }
+    return output
   }
 
   private showAddresses(): unknown {

@@ -93,7 +93,15 @@ export function failing(kernel: Kernel, after: number, { killed = false } = {}):
       await kernel.writeState(text)
     },
     mayAdminister: () => kernel.mayAdminister(),
-    async run(argv, input) {
+    async run(argv, input = '') {
+      if (argv.includes('-batch')) {
+        const lines = input.split('\n').filter((line) => line !== '')
+        const at = lines.findIndex((line) => !line.includes('show') && isRefused())
+        if (at < 0) return kernel.run(argv, input)
+        const before = at === 0 ? undefined : await kernel.run(argv, `${lines.slice(0, at).join('\n')}\n`)
+        if (before !== undefined && before.code !== 0) return before
+        return { code: 1, stdout: '', stderr: `injected failure\nCommand failed -:${at + 1}\n` }
+      }
       const isChange = !argv.includes('show') && !argv[0]?.endsWith('-save')
       return isChange && isRefused() ? { code: 2, stdout: '', stderr: 'injected failure\n' } : kernel.run(argv, input)
     },

@@ -42,17 +42,18 @@ t.test('a burst of changes is one pass, and the WANs are told once they are othe
   t.same(log.lines, ['info the network changed and was set up anew', 'warn WAN dsl is down: no carrier'])
 })
 
-t.test('a flapping link gets a pass at most every half second', async (t) => {
+t.test('however often a link flaps, passes take an eighth of the time', async (t) => {
   let passes = 0
   const { reconciler, end } = running(async () => {
     passes++
+    await sleep(60)
     return plan([dsl, lte])
   })
   const poking = setInterval(() => reconciler.poke(), 5)
   await sleep(1300)
   clearInterval(poking)
   await end()
-  t.ok(passes >= 2 && passes <= 3, `${passes} passes`)
+  t.ok(passes >= 2 && passes <= 3, `${passes} passes of 60 ms in 1300 ms`)
 })
 
 t.test('a failed pass is said once and tried again', async (t) => {

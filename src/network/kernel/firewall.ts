@@ -33,7 +33,7 @@ export function redirectChain(family: Family, interfaces: readonly string[], kep
   }
 }
 
-const none: Chain = { exists: false, rules: [], jumps: [] }
+export const noChain: Chain = { exists: false, rules: [], jumps: [] }
 
 /** What is in `list` once more often than in `other`. */
 function surplus(list: readonly string[], other: readonly string[]): string[] {
@@ -62,7 +62,7 @@ function transaction(family: Family, from: Chain, to: Chain) {
 }
 
 /** At most one step. */
-export function diffChain(family: Family, have: Chain | undefined, want: Chain = none): Step[] {
+export function diffChain(family: Family, have: Chain | undefined, want: Chain = noChain): Step[] {
   if (have === undefined) return []
   const jumpsDiffer = surplus(have.jumps, want.jumps).length + surplus(want.jumps, have.jumps).length > 0
   if (have.exists === want.exists && isSame(have.rules, want.rules) && !jumpsDiffer) return []

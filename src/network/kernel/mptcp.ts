@@ -8,7 +8,7 @@ export const isOurs = ({ id, flags, device }: KernelEndpoint) =>
   id >= lowest && id <= highest && flags.join() === 'subflow' && device !== undefined
 
 /** Reads `ip -j mptcp endpoint show`: a flag is a key with the value true, present only when set. */
-export function parseEndpoints(json: string): KernelEndpoint[] {
+export function parseEndpoints(json = ''): KernelEndpoint[] {
   const endpoints = JSON.parse(json || '[]') as ({ address: string; id: number; dev?: string } & Record<string, unknown>)[]
   return endpoints.map((endpoint) => ({
     address: endpoint.address,
@@ -20,9 +20,9 @@ export function parseEndpoints(json: string): KernelEndpoint[] {
   }))
 }
 
-/** `ip -j mptcp limits` prints plain text: `add_addr_accepted 0 subflows 2 `. */
+/** iproute2 prints plain text even with -j, `add_addr_accepted 0 subflows 2 `; one that mends this will write `"subflows":2`. */
 export function parseSubflowLimit(text: string): number {
-  return Number(text.match(/subflows (\d+)/)?.[1] ?? 0)
+  return Number(text.match(/subflows"?[: ]+(\d+)/)?.[1] ?? 0)
 }
 
 const addCommand = ({ address, device, id }: Endpoint & { id: number }) => ({

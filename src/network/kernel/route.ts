@@ -59,7 +59,7 @@ const isOurs = ({ table }: RouteJson) => Number(table) >= owned.base && Number(t
 const routerAdvertisement = '9'
 
 /** Reads `ip -N -j route show table all`: our tables' routes and the main table's. */
-export function parseRoutes(json: string, family: Family): { ours: Entry[]; main: MainRoute[] } {
+export function parseRoutes(json: string | undefined, family: Family): { ours: Entry[]; main: MainRoute[] } {
   const routes = JSON.parse(json || '[]') as RouteJson[]
   const ours = routes.filter(isOurs).map((route) =>
     routeEntry(family, {

@@ -15,7 +15,7 @@ interface RuleJson {
 }
 
 /** Our rules out of `ip -N -j rule show`. */
-export function parseRules(json: string, family: Family): Entry[] {
+export function parseRules(json: string | undefined, family: Family): Entry[] {
   const rules = JSON.parse(json || '[]') as RuleJson[]
   return rules
     .filter(({ priority }) => priority >= owned.base && priority < owned.base + owned.count)
