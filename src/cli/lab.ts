@@ -23,13 +23,13 @@ emulator of our own where the kernel has no netem.
   run     makes a lab, runs the real programs in it, prints what was measured, and removes it
 
 Topologies:
-  hybrid        the default: dsl 20/5 Mbit/s, 15 ms one way; lte 30/10 Mbit/s, 35 ms. Hosts: lan, cpe, hag, server
-  ethernet      two Ethernet WANs, 10 and 100 Mbit/s, to a HAG at 4.4.4.4. Hosts: lan, cpe, hag, server
+  hybrid        the default: dsl 20/5 Mbit/s, 15 ms one way; lte 30/10 Mbit/s, 35 ms. Hosts: lan, cpe, hag, hag2, server
+  ethernet      two Ethernet WANs, 10 and 100 Mbit/s, to a HAG at 4.4.4.4. Hosts: lan, cpe, hag, hag2, server
   two-routers   client and server with two addresses each, 15 Mbit/s in sum. Hosts: client, r1, r2, server
 
 Scenarios:
 ${Object.entries(scenarios)
-  .map(([name, { summary }]) => `  ${name.padEnd(13)} ${summary}`)
+  .map(([name, { summary }]) => `  ${name.padEnd(15)} ${summary}`)
   .join('\n')}
 
   --name NAME   default: a random one for \`up\`, the only one there is for the others

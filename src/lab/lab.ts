@@ -29,14 +29,14 @@ export interface Lab {
   topology: Topology
   /** How the WANs are made; `veth` is not shaped. */
   links: ShaperKind
-  /** Host to namespace. hybrid, ethernet: lan, cpe, hag, server. two-routers: client, r1, r2, server. */
+  /** Host to namespace. hybrid, ethernet: lan, cpe, hag, hag2, server. two-routers: client, r1, r2, server. */
   hosts: Record<string, string>
   /** As they were when this object was made. */
   wans: LabWan[]
   /** Empty text where the topology has no such thing; two-routers: `lan` is the client. */
   addresses: Addresses
   /** Paths of config files that fit; none exist for two-routers. */
-  configs: { gateway: string; hag: string }
+  configs: Configs
   /** The command line that runs another one in a host. */
   argv(host: string, argv: readonly string[]): string[]
   /** Runs a command in a host to its end. Rejects only where it cannot be started. */
@@ -50,6 +50,16 @@ export interface Lab {
   /** Bytes on each WAN so far, from the CPE's interface counters. */
   wanBytes(): Promise<Record<string, { down: number; up: number }>>
   down(): Promise<void>
+}
+
+export interface Configs {
+  gateway: string
+  /** The same with both HAGs. */
+  gatewayTwoHags: string
+  /** The same without the WANs' gateways: learned from the routes. */
+  gatewayLearned: string
+  hag: string
+  hag2: string
 }
 
 /** What a folder remembers of its lab. */
@@ -242,7 +252,13 @@ function makeLab(name: string, plan: Plan, record: LabRecord): Lab {
     hosts: Object.fromEntries(plan.hosts.map((host) => [host, inLab(host)])),
     wans: shapedWires.map((wire) => describeWan(wire, record.wans[wire.name]?.shape ?? (wire.shape as Shape))),
     addresses: plan.addresses,
-    configs: { gateway: join(folder, 'gateway.yaml'), hag: join(folder, 'hag.yaml') },
+    configs: {
+      gateway: join(folder, 'gateway.yaml'),
+      gatewayTwoHags: join(folder, 'gateway-two-hags.yaml'),
+      gatewayLearned: join(folder, 'gateway-learned.yaml'),
+      hag: join(folder, 'hag.yaml'),
+      hag2: join(folder, 'hag2.yaml'),
+    },
     argv,
     exec: async (host, words, options) => execute(argv(host, words), options),
     setLink: (wan, shape) => change(wan, (now) => ({ ...now, shape: { ...now.shape, ...shape } })),

@@ -1,6 +1,6 @@
 /** What scenarios measure with: traffic in the LAN, the bytes of each WAN read often, and the processor time of a program. */
 import { readFileSync } from 'node:fs'
-import { BondsocksError } from '../shared/errors.js'
+import { must } from './commands.js'
 import type { Lab } from './lab.js'
 import { nodeArgv } from './node.js'
 import type { Program } from './program.js'
@@ -11,10 +11,6 @@ import { type Dialled, now, type Pause, type StreamReport, trafficPort } from '.
 export interface Running<Report> {
   program: Program
   stop(): Promise<Report>
-}
-
-export async function startTrafficServer(stage: Stage): Promise<void> {
-  await stage.start('the traffic server', 'server', [...nodeArgv('lab/traffic'), 'serve', String(trafficPort)], 'serving')
 }
 
 /** One connection from the LAN to the server: Mbit/s, or 0 for as fast as it goes. */
@@ -37,10 +33,10 @@ async function startClient<Report>(stage: Stage, verb: string, numbers: number[]
   }
 }
 
-/** Throws where a byte was wrong or the connection did not live until it was stopped. */
-export function requireIntact(what: string, { intact, ending, bytes }: StreamReport): void {
-  if (!intact) throw new BondsocksError('LAB_CHECKSUM', `${what}: a byte was lost or changed within the first ${bytes}`)
-  if (ending !== 'stopped') throw new BondsocksError('LAB_BROKEN', `${what} broke off after ${bytes} bytes: ${ending}`)
+/** A byte that was wrong, or a connection that did not live until it was stopped, is a miss. */
+export function requireIntact(stage: Stage, what: string, { intact, ending, bytes }: StreamReport): void {
+  if (!intact) stage.miss(`${what}: a byte was lost or changed within the first ${bytes}`)
+  if (ending !== 'stopped') stage.miss(`${what} broke off after ${bytes} bytes: ${ending}`)
 }
 
 /** The longest pause that ended within the time; 0 where none was worth noting. */
@@ -96,6 +92,38 @@ export class WanRecorder {
     const start = this.#samples.findLast((one) => one.at <= since)?.down[wan] ?? 0
     return this.#samples.find((one) => one.at > since && (one.down[wan] ?? 0) - start > bytes)?.at
   }
+}
+
+/** Established connections of the gateway to HAGs, by subflow, that have brought more than probes do. */
+export async function hagSubflows({ lab }: Stage): Promise<{ wan: string; isMptcp: boolean; socket: string }[]> {
+  const addresses = JSON.parse(await must(lab.argv('cpe', ['ip', '-j', 'address', 'show']))) as {
+    ifname: string
+    addr_info: { local: string }[]
+  }[]
+  const argv = ['ss', '--no-header', '-tniO', 'state', 'established', 'dport', '=', ':1080']
+  return (await must(lab.argv('cpe', argv))).split('\n').flatMap((line) => {
+    const [, socket = '', address] = /^\d+\s+\d+\s+(\[?([\w.:]+?)\]?(?:%\S+)?:\d+\s+\S+)/.exec(line) ?? []
+    const device = addresses.find(({ addr_info }) => addr_info.some(({ local }) => local === address))?.ifname
+    const wan = lab.wans.find((one) => one.interface === device)?.name
+    if (wan === undefined || Number(/bytes_received:(\d+)/.exec(line)?.[1] ?? 0) < probeBytes) return []
+    // M and J: the other end has agreed to MP_CAPABLE or MP_JOIN.
+    return { wan, isMptcp: /tcp-ulp-mptcp flags:\S*[MJ]/.test(line), socket }
+  })
+}
+
+const probeBytes = 2000
+
+/** A new stream that does not use MPTCP over exactly these WANs, or does not arrive as it was sent, is a miss. */
+export async function requireMptcp(stage: Stage, what: string, wanted: readonly string[]): Promise<void> {
+  const old = (await hagSubflows(stage)).map(({ socket }) => socket)
+  const stream = await startStream(stage, 2)
+  await stage.sleep(1)
+  const subflows = (await hagSubflows(stage)).filter(({ socket }) => !old.includes(socket))
+  requireIntact(stage, what, await stream.stop())
+  const used = new Set(subflows.filter(({ isMptcp }) => isMptcp).map(({ wan }) => wan))
+  if (wanted.every((one) => used.has(one)) && used.size === wanted.length) return
+  const found = subflows.map(({ wan, isMptcp }) => `${wan} (${isMptcp ? 'MPTCP' : 'TCP'})`).join(', ')
+  stage.miss(`${what} uses ${found || 'no HAG'}, not MPTCP over ${wanted.join(' and ')}`)
 }
 
 /** Milliseconds of processor time that a process has used so far, with its threads and the children that have ended. */

@@ -40,6 +40,9 @@ export interface Addresses {
   cpe6: string
   hag: string
   hag6: string
+  /** A second HAG, for who wants one. */
+  hag2: string
+  hag2v6: string
   server: string
   server6: string
 }
@@ -69,7 +72,11 @@ interface Wan {
 
 const shape = (line: Wan['shape']): Shape => ({ ...line, queueMs: 100, lossDown: 0, lossUp: 0 })
 
-/** LAN client, gateway with WANs, HAG at their other end, server behind it. The CPE's main table prefers the first WAN, as gateways do. */
+const hag2 = '203.0.113.4'
+const hag2v6 = '2001:db8:b::4'
+const hagConfig = (address: string) => `listen:\n  address: ${address}\n  port: 1080\nclients: [10.0.0.0/8]\n`
+
+/** LAN client, gateway with WANs, HAG at their other end, server and a second HAG behind it. The CPE's main table prefers the first WAN, as gateways do. */
 function hybridAccess(wans: Wan[], hag: string, hag6: string): Plan {
   const lines = wans.map(({ name, shape: line }, index) => ({
     name,
@@ -77,8 +84,11 @@ function hybridAccess(wans: Wan[], hag: string, hag6: string): Plan {
     subnet: `10.${index + 1}.0`,
     subnet6: `fd00:${index + 1}:`,
   }))
+  const wanLines = lines.map(({ name, subnet }) => `  - name: ${name}\n    interface: ${name}\n    gateway: ${subnet}.1\n`)
+  const gateway = (hags: string[]) =>
+    `lan:\n  interfaces: [br0]\nwans:\n${wanLines.join('')}hags:\n${hags.map((address) => `  - address: ${address}\n    port: 1080\n`).join('')}`
   return {
-    hosts: ['lan', 'cpe', 'hag', 'server'],
+    hosts: ['lan', 'cpe', 'hag', 'hag2', 'server'],
     edge: 'cpe',
     wires: [
       {
@@ -99,6 +109,13 @@ function hybridAccess(wans: Wan[], hag: string, hag6: string): Plan {
         }),
       ),
       {
+        name: 'hag2',
+        ends: [
+          { host: 'hag', device: 'hag2', addresses: ['203.0.113.5/31', '2001:db8:b::1/64'] },
+          { host: 'hag2', device: 'eth0', addresses: [`${hag2}/31`, `${hag2v6}/64`] },
+        ],
+      },
+      {
         name: 'server',
         ends: [
           { host: 'hag', device: 'internet', addresses: ['198.51.100.1/24', '2001:db8:5::1/64'] },
@@ -112,27 +129,21 @@ function hybridAccess(wans: Wan[], hag: string, hag6: string): Plan {
       cpe: lines.flatMap(({ name, subnet, subnet6 }, index) =>
         [`${subnet}.1`, `${subnet6}:1`].map((gateway) => `default via ${gateway} dev ${name} metric ${100 * (index + 1)}`),
       ),
+      hag2: ['default via 203.0.113.5', 'default via 2001:db8:b::1'],
       server: ['default via 198.51.100.1', 'default via 2001:db8:5::1'],
     },
     routers: ['cpe', 'hag'],
     masquerade: lines.map(({ name }) => name),
     addresses: {
       ...{ lan: '192.168.1.2', lan6: 'fd00::2', cpe: '192.168.1.1', cpe6: 'fd00::1' },
-      ...{ hag, hag6, server: '198.51.100.2', server6: '2001:db8:5::2' },
+      ...{ hag, hag6, hag2, hag2v6, server: '198.51.100.2', server6: '2001:db8:5::2' },
     },
     configs: {
-      'gateway.yaml': `lan:
-  interfaces: [br0]
-wans:
-${lines.map(({ name, subnet }) => `  - name: ${name}\n    interface: ${name}\n    gateway: ${subnet}.1\n`).join('')}hags:
-  - address: ${hag}
-    port: 1080
-`,
-      'hag.yaml': `listen:
-  address: ${hag}
-  port: 1080
-clients: [10.0.0.0/8]
-`,
+      'gateway.yaml': gateway([hag]),
+      'gateway-two-hags.yaml': gateway([hag, hag2]),
+      'gateway-learned.yaml': gateway([hag]).replace(/^ +gateway: .*\n/gm, ''),
+      'hag.yaml': hagConfig(hag),
+      'hag2.yaml': hagConfig(hag2),
     },
   }
 }
@@ -170,7 +181,18 @@ function twoRouters(): Plan {
     },
     routers: ['r1', 'r2'],
     masquerade: [],
-    addresses: { lan: '10.0.0.1', lan6: '', cpe: '', cpe6: '', hag: '', hag6: '', server: '10.0.1.2', server6: '' },
+    addresses: {
+      lan: '10.0.0.1',
+      lan6: '',
+      cpe: '',
+      cpe6: '',
+      hag: '',
+      hag6: '',
+      hag2: '',
+      hag2v6: '',
+      server: '10.0.1.2',
+      server6: '',
+    },
     configs: {},
   }
 }

@@ -85,7 +85,7 @@ t.test('hybrid', { skip }, async (t) => {
 
   t.test('wrong names are said', async (t) => {
     await t.rejects(lab.blackHole('dls', true), { code: 'USAGE', message: /no WAN dls; it has dsl, lte/ })
-    await t.rejects(lab.exec('hga', ['true']), { code: 'USAGE', message: /no host hga; it has lan, cpe, hag, server/ })
+    await t.rejects(lab.exec('hga', ['true']), { code: 'USAGE', message: /no host hga; it has lan, cpe, hag, hag2, server/ })
     await t.rejects(labUp({ topology: 'hybrid', name: lab.name }), { code: 'LAB_EXISTS' })
     t.ok((await labList()).includes(lab.name), 'and the lab of that name is still there')
   })

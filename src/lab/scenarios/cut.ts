@@ -47,7 +47,7 @@ export async function cutStream(stage: Stage, gateway: Program, how: How, mbit: 
     await stage.sleep(3)
     const stoppedAt = now()
     const report = await stream.stop()
-    requireIntact(what, report)
+    requireIntact(stage, what, report)
     const firstSign = recorder.reached(wan, backAt, 0)
     const resumedAt = recorder.reached(wan, backAt, dataBytes)
     const down = gateway.logged(new RegExp(`WAN ${wan} is down`), cutAt)[0]?.at

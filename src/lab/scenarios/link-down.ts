@@ -1,4 +1,3 @@
-import { startTrafficServer } from '../measure.js'
 import type { Scenario } from '../scenario.js'
 import { cutStream } from './cut.js'
 
@@ -6,8 +5,7 @@ export const linkDown: Scenario = {
   summary: 'the WAN that carries a stream, then a download, is unplugged and plugged in again',
   topology: 'hybrid',
   async run(stage) {
-    await startTrafficServer(stage)
-    const gateway = await stage.startBoth()
+    const { gateway } = await stage.startAll()
     const stream = await cutStream(stage, gateway, 'link-down', 2)
     await stage.requireUp(gateway, stream.wan)
     const bulk = await cutStream(stage, gateway, 'link-down', 0)

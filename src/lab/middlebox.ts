@@ -1,0 +1,34 @@
+/** What stands in the way of packets at the far end of a WAN, or in front of a HAG: nftables rules in the host that all of them pass. */
+import { must } from './commands.js'
+import type { Lab } from './lab.js'
+
+const table = 'ip bondsocks_lab'
+
+/** Rules by kind; `{}` stands for the WAN's device or the HAG's address. */
+const kinds = {
+  /** Takes the MPTCP option out of every packet. */
+  'strip-mptcp': {
+    in: 'iifname {} tcp option mptcp exists reset tcp option mptcp',
+    out: 'oifname {} tcp option mptcp exists reset tcp option mptcp',
+  },
+  /** Loses SYNs that ask for a new MPTCP connection (subtype 0, RFC 8684 section 3.1). */
+  'block-mptcp': { in: 'iifname {} tcp flags syn tcp option mptcp subtype 0 drop', out: '' },
+  /** Loses all that goes to an address, and comes from it. */
+  silence: { in: 'ip daddr {} drop', out: 'ip saddr {} drop' },
+} as const
+
+export type Middlebox = keyof typeof kinds
+
+/** Puts it in the way: on a WAN (by its device), or in front of an address of the HAG's host. */
+export async function putMiddlebox(lab: Lab, kind: Middlebox, where: string): Promise<void> {
+  const rule = (text: string) => text.replace('{}', where.includes('.') ? where : `"${where}"`)
+  const chain = (name: string, hook: string, text: string) =>
+    `  chain ${name} {\n    type filter hook ${hook} priority -300\n    ${rule(text)}\n  }\n`
+  const text = `table ${table} {\n${chain('arriving', 'prerouting', kinds[kind].in)}${chain('leaving', 'postrouting', kinds[kind].out)}}\n`
+  await must(lab.argv('hag', ['nft', '-f', '-']), text)
+}
+
+/** Takes away what `putMiddlebox` has put there. */
+export async function takeMiddlebox(lab: Lab): Promise<void> {
+  await must(lab.argv('hag', ['nft', 'delete', 'table', ...table.split(' ')]))
+}

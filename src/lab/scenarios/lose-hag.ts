@@ -1,0 +1,85 @@
+/** What the scenarios share that lose the HAG which all connections use. */
+import { hagSubflows, type Running, startDialling, startStream } from '../measure.js'
+import type { Figure, Stage } from '../scenario.js'
+import { now, type StreamReport } from '../traffic.js'
+
+const streams = 3
+const bytes = 10_000
+const everyMs = 100
+/** The gateway's default close_timeout, after which redsocks' users get their RST. */
+const before = '60 s'
+
+/** Streams and new connections while the HAG is lost by `lose`; throws only where nothing can be measured. Prints what each saw. */
+export async function loseHag(stage: Stage, lose: () => Promise<void>): Promise<Figure[]> {
+  const old: Running<StreamReport>[] = []
+  for (let index = 0; index < streams; index++) old.push(await startStream(stage, 0.5))
+  const dialling = await startDialling(stage, bytes, everyMs)
+  await stage.sleep(1.5)
+  const lostAt = now()
+  await lose()
+  await stage.sleep(5)
+  const reports = await Promise.all(old.map((one) => one.stop()))
+  const all = (await dialling.stop()).filter(({ at }) => at > lostAt)
+  stage.say(
+    `  old connections: ${reports.map(({ ending, endedAt }) => `${ending} after ${(endedAt - lostAt).toFixed(0)} ms`).join(', ')}`,
+  )
+  const failed = all.filter(({ error }) => error !== undefined)
+  for (const { at, ms, error } of failed) {
+    stage.say(
+      `  a new connection failed (${error}), begun ${(at - lostAt).toFixed(0)} ms after the loss, after ${ms.toFixed(0)} ms`,
+    )
+  }
+  const worked = all.filter(({ error }) => error === undefined)
+  const firstAt = Math.min(...worked.map(({ at, ms }) => at + ms))
+  const isReset = reports.every(({ ending }) => ending !== 'stopped' && ending !== 'ETIMEDOUT')
+  return [
+    {
+      what: 'new connections: the first one that works',
+      measured: worked.length > 0 ? firstAt - lostAt : undefined,
+      unit: 'ms',
+      asked: 1000,
+    },
+    { what: 'new connections: failed', measured: failed.length, unit: '', asked: 0 },
+    { what: 'new connections: slowest', measured: Math.max(...worked.map(({ ms }) => ms)), unit: 'ms', asked: 1000 },
+    {
+      what: 'old connections: reset or ended',
+      measured: isReset ? Math.max(...reports.map(({ endedAt }) => endedAt)) - lostAt : undefined,
+      unit: 'ms',
+      asked: 1000,
+      redsocks: before,
+    },
+  ]
+}
+
+/** Which HAG a new connection goes through; undefined: neither. */
+async function hagOfNew(stage: Stage): Promise<'hag' | 'hag2' | undefined> {
+  const sockets = async () => (await hagSubflows(stage)).map(({ socket }) => socket)
+  const old = await sockets()
+  const stream = await startStream(stage, 2)
+  try {
+    await stage.sleep(0.2)
+    const fresh = (await sockets()).filter((socket) => !old.includes(socket))
+    const { hag, hag2 } = stage.lab.addresses
+    if (fresh.some((socket) => socket.includes(` ${hag}:`))) return 'hag'
+    return fresh.some((socket) => socket.includes(` ${hag2}:`)) ? 'hag2' : undefined
+  } finally {
+    await stream.stop()
+  }
+}
+
+/** A new connection that goes another way is a miss. */
+export async function requireHag(stage: Stage, wanted: 'hag' | 'hag2' | undefined): Promise<void> {
+  const found = await hagOfNew(stage)
+  const name = (host: typeof wanted) => (host === undefined ? 'no HAG' : host === 'hag' ? 'the first HAG' : 'the second HAG')
+  if (found !== wanted) stage.miss(`a new connection went by ${name(found)}, not by ${name(wanted)}`)
+}
+
+/** Milliseconds until a new connection goes by the first HAG again; undefined where none does within `patienceMs`. */
+export async function returnsToFirst(stage: Stage, patienceMs: number): Promise<number | undefined> {
+  const startedAt = now()
+  while (now() - startedAt < patienceMs) {
+    const begunAt = now()
+    if ((await hagOfNew(stage)) === 'hag') return begunAt - startedAt
+  }
+  return undefined
+}
