@@ -24,7 +24,8 @@ export interface StageOptions {
 /** A lab, and what every scenario does in it. */
 export class Stage {
   readonly #programs: Program[] = []
-  readonly #misses: string[] = []
+  /** What did not hold so far. */
+  readonly misses: string[] = []
   readonly #live = process.stdout.isTTY === true
 
   readonly #options: StageOptions
@@ -145,12 +146,12 @@ export class Stage {
   /** Says what does not hold, and goes on; `judge` throws in the end. */
   miss(text: string): void {
     this.say(`  MISSED: ${text}`)
-    this.#misses.push(text)
+    this.misses.push(text)
   }
 
   /** Throws what was missed. */
   judge(): void {
-    if (this.#misses.length > 0) throw new BondsocksError('LAB_MISSED', this.#misses.join('; '))
+    if (this.misses.length > 0) throw new BondsocksError('LAB_MISSED', this.misses.join('; '))
   }
 
   /** In reverse order: the gateway before its HAG. */

@@ -46,3 +46,35 @@ t.test('clients and servers in two namespaces', { skip: needsRoot }, async (t) =
   t.match(await client.call('many', 'halfClose', 2, { host, port: ports.echo, bytes: 5 }), [{ intact: false }, { intact: false }])
   t.match(await near.exec('curl', '-s', `http://${host}:8080/1/5`, '-w', '%{size_download}'), /5$/)
 })
+
+t.test('a name server whose answers change', { skip: needsRoot }, async (t) => {
+  const namespace = await createNamespace(t)
+  const server = await startAgent(t, namespace)
+  await server.call('dns', 53, '127.0.0.53')
+  const ask = async (method: 'resolve4' | 'resolve6' | 'resolveSrv', name: string) => {
+    const script = `const { Resolver } = require('node:dns').promises
+      const resolver = new Resolver({ timeout: 300, tries: 1 })
+      resolver.setServers(['127.0.0.53'])
+      resolver.${method}('${name}').then((answer) => console.log(JSON.stringify(answer)), ({ code }) => console.log(JSON.stringify(code)))`
+    return JSON.parse(await namespace.exec(process.execPath, '-e', script))
+  }
+  const hag = { A: ['203.0.113.3', '203.0.113.4'], AAAA: ['2001:db8:a::3', '::1', 'fd00:1:2:3:4:5:6:7'] }
+  const fleet = { priority: 1, weight: 2, port: 1080, target: 'hag.example' }
+  await server.call('dnsZone', { 'hag.example': hag, '_socks._tcp.example': { SRV: [fleet] } })
+  t.same(await ask('resolve4', 'hag.example'), hag.A)
+  t.same(await ask('resolve6', 'hag.example'), hag.AAAA)
+  t.match(await ask('resolveSrv', '_socks._tcp.example'), [{ priority: 1, weight: 2, port: 1080, name: 'hag.example' }])
+  t.same(await ask('resolve6', 'nowhere.example'), 'ENOTFOUND')
+  await server.call('dnsZone', { 'hag.example': { A: ['192.0.2.9'] } })
+  t.same(await ask('resolve4', 'hag.example'), ['192.0.2.9'], 'another answer')
+  t.same(await ask('resolve6', 'hag.example'), 'ENODATA')
+  for (const [zone, code] of [
+    ['fail', 'ESERVFAIL'],
+    ['silent', 'ETIMEOUT'],
+    ['garbage', 'EBADRESP'],
+  ] as const) {
+    await server.call('dnsZone', zone)
+    t.same(await ask('resolve4', 'hag.example'), code, zone)
+  }
+  t.ok((await server.call('dnsAsked')) >= 8)
+})

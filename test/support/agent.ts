@@ -6,11 +6,12 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import { clients } from './clients.js'
+import { dns } from './dns.js'
 import type { Scope } from './namespaces.js'
 import { cleanEnvironment } from './process.js'
 import { servers } from './servers.js'
 
-const functions = { ...servers, ...clients }
+const functions = { ...servers, ...clients, ...dns }
 type Functions = typeof functions
 interface Call {
   id: number

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { parse } from 'yaml'
 import { type Lab, labUp, type Topology } from '../../src/lab/lab.js'
 import { type Agent, startAgent } from './agent.js'
+import type { Zone } from './dns.js'
 import { randomName, type Scope } from './namespaces.js'
 import { bondsocks, type Program, start } from './process.js'
 
@@ -60,10 +61,11 @@ export class World {
   }
 
   /** JSON is YAML. */
-  config(name: 'gateway' | 'hag', more: object = {}): string {
+  config(name: 'gateway' | 'hag' | 'hag2', more: object = {}): string {
+    const given = this.options[name === 'hag2' ? 'hag' : name]
     return this.file(
       `${name}.yaml`,
-      JSON.stringify({ ...parse(readFileSync(this.lab.configs[name], 'utf8')), ...this.options[name], ...more }),
+      JSON.stringify({ ...parse(readFileSync(this.lab.configs[name], 'utf8')), ...given, ...more }),
     )
   }
 
@@ -80,6 +82,18 @@ export class World {
       }
     })
     writeFileSync(join(folder, name), text, { mode: 0o600 })
+  }
+
+  /**
+   * A name server for the programs that the CPE starts from now on; change what it answers by `call('dnsZone', ...)`.
+   * Its answers live for a second.
+   */
+  async dns(zone: Zone): Promise<Agent> {
+    const agent = await startAgent(this.scope, { argv: (...argv) => this.lab.argv('cpe', argv) })
+    await agent.call('dns', 53, '127.0.0.53')
+    await agent.call('dnsZone', zone)
+    this.etc('cpe', 'resolv.conf', 'nameserver 127.0.0.53\noptions timeout:1 attempts:1\n')
+    return agent
   }
 
   execute(host: string): Execute {
@@ -103,8 +117,8 @@ export class World {
     return start(this.scope, this.lab.argv(host, bondsocks(...args)))
   }
 
-  async startHag(more: object = {}): Promise<Program> {
-    const hag = this.start('hag', 'hag', '-c', this.config('hag', more))
+  async startHag(more: object = {}, host: 'hag' | 'hag2' = 'hag'): Promise<Program> {
+    const hag = this.start(host, 'hag', '-c', this.config(host, more))
     await hag.waitFor(/HAG listens/)
     return hag
   }
