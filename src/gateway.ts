@@ -3,27 +3,20 @@ import { engineLimits } from './config/defaults.js'
 import type { GatewayConfig } from './config/schema.js'
 import { readPassword } from './config/secrets.js'
 import type { Engine, EngineEvent, Native } from './native/index.js'
-import type { NetworkOptions } from './network/network.js'
-import { Reconciler } from './network/reconcile.js'
-import type { Plan, WanAddresses } from './network/state.js'
 import type { WatchEvents } from './network/watch.js'
-import { Bypass, type Hag, hagPaths } from './redirect/policy.js'
+import type { HagEntryWithPassword } from './redirect/hags.js'
+import { Bypass } from './redirect/policy.js'
 import { Sessions } from './redirect/session.js'
-import { Upstreams } from './redirect/upstreams.js'
 import { BondsocksError } from './shared/errors.js'
 import { OwnAddresses } from './shared/own-addresses.js'
-import { aborted, drain, logLimit, StopSignals } from './shared/service.js'
+import { drain, logLimit, StopSignals } from './shared/service.js'
 import { createLog, type Log } from './telemetry/log.js'
-import { WanMonitor } from './wan/monitor.js'
+import { type NetworkControl, Uplinks } from './uplinks.js'
 
 /** What the gateway needs of the machine; tests pass their own. */
 export interface GatewayParts {
   native: Pick<Native, 'Engine' | 'mptcpUnavailable'>
-  network: {
-    apply(config: GatewayConfig, options?: NetworkOptions): Promise<Plan>
-    dropEndpoints(addresses: readonly string[]): Promise<void>
-    remove(): Promise<unknown>
-  }
+  network: NetworkControl
   /** Calls back when the kernel's links, addresses, routes or rules have changed, until the signal. */
   watch(events: WatchEvents, signal: AbortSignal): Promise<void>
   log: Log
@@ -53,8 +46,8 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
   const { native, network, log, signals } = parts
   try {
     requireMptcp(native.mptcpUnavailable())
-    const hags = readHags(config, log)
-    // The sessions need the WANs' addresses, which are known only once the network is set up; nobody connects before that.
+    const entries = readPasswords(config, log)
+    // Nobody is redirected to us before the network is set up.
     let sessions: Sessions | undefined
     const engine = new native.Engine({
       ...engineLimits(config),
@@ -72,24 +65,23 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
       listen(engine, config.listen.port, log)
       if (signals.stop.aborted) return
       // Where this fails it has changed nothing, or rolled back: what was there before us stays.
-      const { wans, notes } = await network.apply(config)
+      const plan = await network.apply(config)
       try {
-        for (const note of notes) log.warn(note)
-        log.info('network is set up', { wans })
-        const connectTimeoutMs = config.connect_timeout_seconds * 1000
-        const upstreams = new Upstreams({ hags, wans, onHagDown: config.on_hag_down, connectTimeoutMs, log })
+        for (const note of plan.notes) log.warn(note)
+        log.info('network is set up', { wans: plan.wans })
+        const uplinks = new Uplinks({ config, entries, engine, network, log })
         sessions = new Sessions({
           engine,
-          upstreams,
+          upstreams: uplinks.upstreams,
           bypass: new Bypass(config),
           isOwn: parts.isOwn,
-          connectTimeoutMs,
+          connectTimeoutMs: config.connect_timeout_seconds * 1000,
+          onSuspicion: (hag, about) => uplinks.suspect(hag, about),
           log,
         })
-        await Promise.race([upstreams.probe(engine), aborted(signals.stop)])
-        requireHag(upstreams, config, log)
+        requireHag(await uplinks.start(plan, signals.stop), config, log)
         log.info('gateway runs')
-        await keepUp(config, parts, { engine, hags, upstreams, wans, notes })
+        await uplinks.run(parts.watch, signals.stop)
         // New connections go around us first, so that none meets a closed port.
         await network
           .apply(config, { redirect: false, tolerant: true })
@@ -110,58 +102,6 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
   }
 }
 
-interface Running extends Pick<Plan, 'wans' | 'notes'> {
-  engine: Engine
-  hags: readonly Hag[]
-  upstreams: Upstreams
-}
-
-/** Until the signal to stop: the network set-up follows the machine, and what is sent over a WAN follows its health. */
-async function keepUp(config: GatewayConfig, parts: GatewayParts, running: Running): Promise<void> {
-  const { network, log, signals } = parts
-  const { engine, hags, upstreams, notes } = running
-  let { wans } = running
-  const addressesOf = (isMeant: (wan: WanAddresses) => boolean) =>
-    wans.filter(isMeant).flatMap(({ address4, address6 }) => [address4, address6].filter((one) => one !== undefined))
-  const monitor = new WanMonitor({
-    ...{ engine, log },
-    wans: config.wans.map(({ name, metered }, index) => ({ name, metered: metered ?? index > 0 })),
-    targets: (line) => hagPaths(hags, [line]),
-    onChange: (lost) => {
-      upstreams.useWans(monitor.inOrder(wans))
-      if (lost) reconciler.poke()
-    },
-  })
-  const reconciler = new Reconciler({
-    apply: (quick) =>
-      network.apply(config, {
-        ...{ quick, tolerant: true },
-        withoutEndpoint: new Set(addressesOf(({ name }) => monitor.lost.has(name))),
-      }),
-    onWans: (now) => {
-      log.info('WANs changed', { wans: now })
-      wans = [...now]
-      // A lost WAN with another address: the pass that found it gave it an endpoint.
-      if (monitor.lost.size > 0) reconciler.poke()
-      upstreams.useWans(monitor.inOrder(wans))
-      monitor.useLines(wans)
-    },
-    ...{ log, initial: { wans, notes } },
-  })
-  monitor.useLines(wans)
-  // At once, before the pass that follows: what is sent over the WAN meanwhile is lost.
-  const drop = (addresses: string[]) => {
-    network.dropEndpoints(addresses).catch((error: Error) => log.warn(`an endpoint could not be deleted: ${error.message}`))
-  }
-  const events: WatchEvents = {
-    onChange: () => reconciler.poke(),
-    onGone: (device) => drop(addressesOf((wan) => wan.interface === device)),
-    onAddressGone: (address) => drop([address]),
-  }
-  const watching = parts.watch(events, signals.stop)
-  await Promise.all([reconciler.run(signals.stop), monitor.run(signals.stop), watching])
-}
-
 function requireMptcp(why: string | undefined): void {
   // With net.mptcp.enabled=0 the network set-up turns it on.
   if (why === undefined || why === 'ENOPROTOOPT') return
@@ -171,10 +111,10 @@ function requireMptcp(why: string | undefined): void {
   )
 }
 
-function readHags(config: GatewayConfig, log: Log): Hag[] {
-  return config.hags.map(({ address, port, username, password_file }) => {
-    if (username === undefined || password_file === undefined) return { address, port }
-    return { address, port, username, password: readPassword(password_file, (message) => log.warn(message)) }
+function readPasswords(config: GatewayConfig, log: Log): HagEntryWithPassword[] {
+  return config.hags.map((entry) => {
+    if (entry.password_file === undefined) return entry
+    return { ...entry, password: readPassword(entry.password_file, (message) => log.warn(message)) }
   })
 }
 
@@ -211,12 +151,11 @@ function turnAway(engine: Engine, event: EngineEvent): void {
   if (event.type === 'accepted') engine.reset(event.connection)
 }
 
-function requireHag(upstreams: Upstreams, config: GatewayConfig, log: Log): void {
-  const { state, reasons } = upstreams.summary()
+function requireHag({ state, reasons }: Awaited<ReturnType<Uplinks['start']>>, config: GatewayConfig, log: Log): void {
   if (state === 'some') return
   if (state === 'refused')
     throw new BondsocksError('HAG_CREDENTIALS', `no HAG takes our credentials: ${reasons}`, { exitCode: 2 })
   if (config.on_hag_down === 'reject')
     throw new BondsocksError('HAG_UNREACHABLE', `no HAG can be reached: ${reasons}`, { retryable: true })
-  log.warn('no HAG can be reached: connections go direct, without bonding')
+  log.warn(`no HAG can be reached: connections go direct, without bonding: ${reasons}`)
 }

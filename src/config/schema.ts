@@ -17,6 +17,15 @@ const port = z.int().min(1).max(65535)
 const seconds = z.number().positive().max(1_000_000)
 // IFNAMSIZ leaves 15 bytes; the kernel refuses "/" and white space, iptables takes a trailing "+" as a wildcard.
 const interfaceName = z.string().regex(/^[^\s/+]{1,15}$/, 'is no interface name')
+// RFC 1123 section 2.1; SRV names have labels that begin with an underscore.
+const hostName = z
+  .string()
+  .max(253)
+  .regex(
+    /^(?!-)(?:_?[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*_?[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.?$/,
+    'is no host name',
+  )
+  .refine((text) => familyOf(text) === undefined, 'is an address: write it as "address"')
 const name = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$/, 'is no name: use letters, digits, - and _')
 
 const common = {
@@ -49,8 +58,15 @@ const wan = z.strictObject({
 })
 
 const hag = z.strictObject({
-  address,
-  port: port.default(1080),
+  /** Either an address or a name. */
+  address: address.optional(),
+  /** A host name (A, AAAA), or an SRV name (RFC 2782; it begins with `_`), looked up again and again. */
+  name: hostName.optional(),
+  port: port.optional(),
+  /** Lower ones are tried first (RFC 2782). Default: the place in the list, so that they are tried in its order. */
+  priority: z.int().min(0).max(65535).optional(),
+  /** Among HAGs of one priority: which share of the gateways chooses this one (RFC 2782). */
+  weight: z.int().min(1).max(65535).default(1),
   username: z.string().min(1).max(255).optional(),
   /** A file with the password in its first line, readable by root only. */
   password_file: z.string().min(1).optional(),
@@ -97,14 +113,13 @@ export const gatewaySchema = z
       })
     })
     config.hags.forEach((one, index) => {
+      const fault = (message: string) => context.addIssue({ code: 'custom', path: ['hags', index], message })
+      if ((one.address === undefined) === (one.name === undefined)) fault('write either address or name')
+      if (one.name?.startsWith('_') && one.port !== undefined) fault('the port comes from the SRV record: leave it out')
       if ((one.username === undefined) === (one.password_file === undefined)) return
-      context.addIssue({
-        code: 'custom',
-        path: ['hags', index],
-        message: 'username and password_file go together',
-      })
+      fault('username and password_file go together')
     })
-    if (config.wans.length > 0 && config.wans.every(({ role }) => role !== 'normal'))
+    if (config.wans.every(({ role }) => role !== 'normal'))
       context.addIssue({ code: 'custom', path: ['wans'], message: 'one WAN at least must have the role normal' })
   })
 
@@ -124,3 +139,4 @@ export const hagSchema = z.strictObject({
 export type GatewayConfig = z.output<typeof gatewaySchema>
 export type HagConfig = z.output<typeof hagSchema>
 export type WanConfig = GatewayConfig['wans'][number]
+export type HagEntry = GatewayConfig['hags'][number]

@@ -39,19 +39,24 @@ Stage Worker::stageOf(const Attempt& attempt) const {
   return Stage::Request;
 }
 
-void Worker::open(ConnectionId id, Way way) {
+void Worker::open(ConnectionId id, Way way, uint32_t number) {
+  using Phase = Connection::Phase;
   Connection* const connection = find(id);
-  if (connection == nullptr || connection->phase != Connection::Phase::AwaitingDecision) return;
-  connection->phase = Connection::Phase::Opening;
-  connection->attempt = std::make_unique<Attempt>();
-  connection->attempt->connection = connection;
-  dial(connection->attempt.get(), std::move(way));
+  if (connection == nullptr || connection->committed) return;
+  if (connection->phase != Phase::AwaitingDecision && connection->phase != Phase::Opening) return;
+  connection->phase = Phase::Opening;
+  connection->attempts.push_back(std::make_unique<Attempt>());
+  Attempt* const attempt = connection->attempts.back().get();
+  attempt->connection = connection;
+  attempt->number = number;
+  dial(attempt, std::move(way));
 }
 
-void Worker::probe(uint64_t id, Way way) {
+void Worker::probe(uint64_t id, Way way, bool handOver) {
   auto owned = std::make_unique<Attempt>();
   Attempt* const attempt = owned.get();
   attempt->probe = id;
+  attempt->handOver = handOver;
   probes_[attempt] = std::move(owned);
   dial(attempt, std::move(way));
 }
@@ -97,6 +102,7 @@ void Worker::connected(Attempt* attempt) {
   attempt->step = Attempt::Step::Method;
   attempt->output = socks5::encodeGreeting(way.withPassword);
   if (way.pipelined) {
+    commit(attempt);
     if (way.withPassword) attempt->output += socks5::encodeCredentials(way.username, way.password);
     attempt->output += socks5::encodeConnect(way.host, way.port);
     // Looked at, not taken: an attempt that fails leaves them to the next one.
@@ -172,10 +178,21 @@ void Worker::readAnswers(Attempt* attempt) {
     attempt->input.clear();
     if (attempt->step == Step::Reply) {
       if (!way.connectRequest) return succeed(attempt);
+      commit(attempt);
       if (!way.pipelined) attempt->output += socks5::encodeConnect(way.host, way.port);
     }
     sendOutput(attempt);
     if (attempt->side.fd < 0) return;
+  }
+}
+
+// It may send its request now: no other attempt of its connection ever will, or a client's bytes would reach the server twice.
+void Worker::commit(Attempt* attempt) {
+  Connection* const connection = attempt->connection;
+  if (connection == nullptr || connection->committed) return;
+  connection->committed = true;
+  for (size_t i = connection->attempts.size(); i-- > 0;) {
+    if (connection->attempts[i].get() != attempt) release(connection->attempts[i].get());
   }
 }
 
@@ -190,11 +207,19 @@ void Worker::succeed(Attempt* attempt) {
   if (connection == nullptr) {
     event.type = Event::Type::Probed;
     event.milliseconds = attempt->connectMs;
+    if (attempt->handOver) {
+      epoll_ctl(epoll_, EPOLL_CTL_DEL, fd, nullptr);
+      attempt->side.fd = -1;
+      --host_->counters.descriptors;
+      event.fd = fd;
+    }
     events_.push_back(std::move(event));
     return release(attempt);
   }
+  commit(attempt);
   event.type = Event::Type::Opened;
   event.id = connection->id;
+  event.attempt = attempt->number;
   // The handshake was sent whole, or there would be no reply; of the early bytes behind it some may not have left yet.
   attempt->early -= std::min(attempt->early, attempt->output.size());
   // Only now are those that were sent used up.
@@ -206,10 +231,10 @@ void Worker::succeed(Attempt* attempt) {
   }
   connection->forward.bytes = attempt->early;
   connection->upstream.fd = fd;
+  connection->upstreamAddress = attempt->way.remote;
   connection->protocol = protocol;
   attempt->side.fd = -1;
-  setDeadline(attempt, 0);
-  released_.push_back(std::move(connection->attempt));
+  release(attempt);
   if (connection->kind == ListenerKind::Socks) {
     const std::string answer = socks5::encodeReply(socks5::kSucceeded, event.local);
     if (send(connection->client.fd, answer.data(), answer.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(answer.size())) {
@@ -230,8 +255,16 @@ void Worker::fail(Attempt* attempt, Stage stage, Failure failure, int reply) {
   event.stage = stage;
   event.failure = failure;
   event.reply = reply;
-  if (attempt->connection != nullptr) attempt->connection->phase = Connection::Phase::AwaitingDecision;
+  Connection* const connection = attempt->connection;
+  event.attempt = attempt->number;
   release(attempt);
+  if (connection != nullptr) {
+    event.left = static_cast<uint32_t>(connection->attempts.size());
+    if (event.left == 0) {
+      connection->phase = Connection::Phase::AwaitingDecision;
+      connection->committed = false;
+    }
+  }
   events_.push_back(std::move(event));
 }
 
@@ -244,10 +277,50 @@ void Worker::release(Attempt* attempt) {
     --host_->counters.descriptors;
   }
   if (attempt->connection != nullptr) {
-    released_.push_back(std::move(attempt->connection->attempt));
+    auto& attempts = attempt->connection->attempts;
+    const auto found = std::find_if(attempts.begin(), attempts.end(), [attempt](const auto& one) { return one.get() == attempt; });
+    released_.push_back(std::move(*found));
+    attempts.erase(found);
     return;
   }
   const auto found = probes_.find(attempt);
   released_.push_back(std::move(found->second));
   probes_.erase(found);
+}
+
+void Worker::abandon(const Address& source) {
+  std::vector<Attempt*> abandoned;
+  for (auto& entry : connections_) {
+    for (auto& attempt : entry.second->attempts) {
+      if (attempt->way.bound && sameHost(attempt->way.source, source)) abandoned.push_back(attempt.get());
+    }
+  }
+  for (Attempt* attempt : abandoned) fail(attempt, stageOf(*attempt), {ENETDOWN, "connect"});
+}
+
+uint64_t Worker::resetUpstreams(const Address& remote) {
+  const auto isMeant = [&remote](const Address& address) { return sameHost(address, remote) && portOf(address) == portOf(remote); };
+  std::vector<Attempt*> attempts;
+  std::vector<Connection*> relayed;
+  for (auto& entry : connections_) {
+    Connection* const connection = entry.second.get();
+    if (connection->phase == Connection::Phase::Relaying && isMeant(connection->upstreamAddress)) relayed.push_back(connection);
+    for (auto& attempt : connection->attempts) {
+      if (isMeant(attempt->way.remote)) attempts.push_back(attempt.get());
+    }
+  }
+  for (Attempt* attempt : attempts) fail(attempt, stageOf(*attempt), {ECONNRESET, "connect"});
+  for (Connection* connection : relayed) closeConnection(connection, Reason::UpstreamReset, {ECONNRESET, "reset"});
+  return relayed.size();
+}
+
+uint64_t Worker::resetStranded() {
+  std::vector<Connection*> stranded;
+  for (auto& entry : connections_) {
+    Connection* const connection = entry.second.get();
+    if (connection->phase != Connection::Phase::Relaying || connection->protocol != Protocol::Mptcp) continue;
+    if (hasNoSubflow(connection->upstream.fd)) stranded.push_back(connection);
+  }
+  for (Connection* connection : stranded) closeConnection(connection, Reason::UpstreamReset, {ENETDOWN, "reset"});
+  return stranded.size();
 }

@@ -6,6 +6,7 @@
 #include <set>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "events.h"
 #include "relay.h"
@@ -27,6 +28,8 @@ struct Attempt : Timed {
 
   Connection* connection = nullptr;  // null: a probe
   uint64_t probe = 0;
+  bool handOver = false;  // a probe whose socket goes to the owner
+  uint32_t number = 0;
   Way way;
   Protocol protocol = Protocol::Unknown;
   Side side;
@@ -66,5 +69,7 @@ struct Connection : Timed {
   Address clientAddress;
   uint64_t acceptedMs = 0;
   uint64_t activeMs = 0;
-  std::unique_ptr<Attempt> attempt;
+  Address upstreamAddress;
+  std::vector<std::unique_ptr<Attempt>> attempts;  // they race until one commits
+  bool committed = false;  // one of them may send its request; it is the only one left
 };

@@ -41,7 +41,10 @@ Engine::Engine(const EngineOptions& options, std::function<void()> notify) : not
 
 Engine::~Engine() { close(); }
 
-void Engine::close() { workers_.clear(); }
+void Engine::close() {
+  workers_.clear();
+  for (const Event& event : takeEvents()) closeFd(event.fd);
+}
 
 bool Engine::listen(const ListenOptions& options, Address* bound, Protocol* protocol, Failure* failure) {
   const bool mptcp = options.kind == ListenerKind::Socks;
@@ -76,8 +79,10 @@ Worker* Engine::workerOf(ConnectionId id) {
   return index < workers_.size() ? workers_[index].get() : nullptr;
 }
 
-void Engine::open(ConnectionId id, Way way) {
-  if (Worker* const worker = workerOf(id)) worker->command([id, way = std::move(way)](Worker& one) { one.open(id, way); });
+void Engine::open(ConnectionId id, Way way, uint32_t number) {
+  if (Worker* const worker = workerOf(id)) {
+    worker->command([id, way = std::move(way), number](Worker& one) { one.open(id, way, number); });
+  }
 }
 
 void Engine::authenticate(ConnectionId id, bool accepted) {
@@ -92,9 +97,41 @@ void Engine::reset(ConnectionId id) {
   if (Worker* const worker = workerOf(id)) worker->command([id](Worker& one) { one.reset(id); });
 }
 
-void Engine::probe(uint64_t id, Way way) {
+void Engine::probe(uint64_t id, Way way, bool handOver) {
   if (workers_.empty()) return;
-  workers_[id % workers_.size()]->command([id, way = std::move(way)](Worker& one) { one.probe(id, way); });
+  workers_[id % workers_.size()]->command([id, way = std::move(way), handOver](Worker& one) { one.probe(id, way, handOver); });
+}
+
+void Engine::abandon(const Address& source) {
+  for (auto& worker : workers_) worker->command([source](Worker& one) { one.abandon(source); });
+}
+
+void Engine::resetUpstreams(uint64_t id, const Address& remote) {
+  countAll(id, [remote](Worker& one) { return one.resetUpstreams(remote); });
+}
+
+void Engine::resetStranded(uint64_t id) {
+  countAll(id, [](Worker& one) { return one.resetStranded(); });
+}
+
+void Engine::countAll(uint64_t id, std::function<uint64_t(Worker&)> act) {
+  struct Job {
+    std::atomic<size_t> left;
+    std::atomic<uint64_t> count{0};
+  };
+  const auto job = std::make_shared<Job>();
+  job->left = workers_.size();
+  for (auto& worker : workers_) {
+    worker->command([this, id, job, act](Worker& one) {
+      job->count += act(one);
+      if (--job->left > 0) return;
+      Event event;
+      event.type = Event::Type::Counted;
+      event.id = id;
+      event.count = job->count;
+      postOne(std::move(event));
+    });
+  }
 }
 
 void Engine::inspect(uint64_t id, std::vector<ConnectionId> connections) {

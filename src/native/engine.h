@@ -31,11 +31,15 @@ class Engine : private WorkerHost {
   // Returns the address that was bound, or the failure.
   bool listen(const ListenOptions& options, Address* bound, Protocol* protocol, Failure* failure);
   void stopListening();
-  void open(ConnectionId id, Way way);
+  void open(ConnectionId id, Way way, uint32_t number = 0);
   void authenticate(ConnectionId id, bool accepted);
   void refuse(ConnectionId id, uint8_t reply);
   void reset(ConnectionId id);
-  void probe(uint64_t id, Way way);
+  void probe(uint64_t id, Way way, bool handOver = false);
+  void abandon(const Address& source);
+  // Answered by an event with the count.
+  void resetUpstreams(uint64_t id, const Address& remote);
+  void resetStranded(uint64_t id);
   void inspect(uint64_t id, std::vector<ConnectionId> connections);
   const Counters& counters() const { return WorkerHost::counters; }
   void close();
@@ -47,6 +51,7 @@ class Engine : private WorkerHost {
   void postOne(Event event);
   void announceLimit(bool limited, std::unique_lock<std::mutex> lock);
   Worker* workerOf(ConnectionId id);
+  void countAll(uint64_t id, std::function<uint64_t(Worker&)> act);
 
   std::function<void()> notify_;
   std::mutex mutex_;

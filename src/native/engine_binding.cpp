@@ -1,4 +1,5 @@
 // Engine for TypeScript: index.ts declares it. Only conversion here.
+#include <functional>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -82,11 +83,14 @@ Napi::Object toObject(Napi::Env env, const Event& event) {
       break;
     case Event::Type::Opened:
       object.Set("type", "opened");
+      object.Set("attempt", static_cast<double>(event.attempt));
       object.Set("local", toObject(env, event.local));
       object.Set("protocol", toValue(env, event.protocol));
       break;
     case Event::Type::Failed:
       object.Set("type", "failed");
+      object.Set("attempt", static_cast<double>(event.attempt));
+      object.Set("left", static_cast<double>(event.left));
       object.Set("stage", name(event.stage));
       object.Set("failure", toObject(env, event.failure));
       if (event.reply >= 0) object.Set("reply", static_cast<double>(event.reply));
@@ -107,6 +111,7 @@ Napi::Object toObject(Napi::Env env, const Event& event) {
       break;
     case Event::Type::Probed:
       object.Set("ok", event.failure.error == 0);
+      if (event.fd >= 0) object.Set("fd", static_cast<double>(event.fd));
       if (event.failure.error == 0) {
         object.Set("local", toObject(env, event.local));
         object.Set("protocol", toValue(env, event.protocol));
@@ -117,6 +122,7 @@ Napi::Object toObject(Napi::Env env, const Event& event) {
       }
       break;
     case Event::Type::Inspected:
+    case Event::Type::Counted:
       break;
   }
   return object;
@@ -184,7 +190,9 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
                        {InstanceMethod<&EngineObject::Listen>("listen"), InstanceMethod<&EngineObject::StopListening>("stopListening"),
                         InstanceMethod<&EngineObject::Open>("open"), InstanceMethod<&EngineObject::Authenticate>("authenticate"),
                         InstanceMethod<&EngineObject::Refuse>("refuse"), InstanceMethod<&EngineObject::Reset>("reset"),
-                        InstanceMethod<&EngineObject::Probe>("probe"), InstanceMethod<&EngineObject::Inspect>("inspect"),
+                        InstanceMethod<&EngineObject::Probe>("probe"), InstanceMethod<&EngineObject::Connect>("connect"),
+                        InstanceMethod<&EngineObject::Abandon>("abandon"), InstanceMethod<&EngineObject::ResetUpstreams>("resetUpstreams"),
+                        InstanceMethod<&EngineObject::ResetStranded>("resetStranded"), InstanceMethod<&EngineObject::Inspect>("inspect"),
                         InstanceMethod<&EngineObject::Stats>("stats"), InstanceMethod<&EngineObject::Close>("close")});
   }
 
@@ -221,20 +229,36 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
     Napi::Array batch = Napi::Array::New(env);
     uint32_t count = 0;
     for (const Event& event : events) {
-      if (event.type == Event::Type::Probed || event.type == Event::Type::Inspected) {
-        Settle(env, event);
-      } else {
-        batch.Set(count++, toObject(env, event));
+      switch (event.type) {
+        case Event::Type::Probed:
+          Settle(event, toObject(env, event));
+          break;
+        case Event::Type::Inspected:
+          Settle(event, toArray(env, event.inspections));
+          break;
+        case Event::Type::Counted:
+          Settle(event, toNumber(env, event.count));
+          break;
+        default:
+          batch.Set(count++, toObject(env, event));
       }
     }
     if (count > 0) callback.Call({batch});
   }
 
-  void Settle(Napi::Env env, const Event& event) {
+  void Settle(const Event& event, Napi::Value answer) {
     const auto found = waiting_.find(event.id);
     if (found == waiting_.end()) return;
-    found->second.Resolve(event.type == Event::Type::Probed ? toObject(env, event) : toArray(env, event.inspections));
+    found->second.Resolve(answer);
     waiting_.erase(found);
+  }
+
+  // A question to the engine; its answer is an event with the same number.
+  Napi::Value Ask(const std::function<void(uint64_t)>& ask) {
+    const uint64_t id = ++sequence_;
+    const auto added = waiting_.emplace(id, Napi::Promise::Deferred::New(env_));
+    if (engine_) ask(id);
+    return added.first->second.Promise();
   }
 
   Napi::Value Listen(const Napi::CallbackInfo& info) {
@@ -279,7 +303,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
       way.host = text(request, "host").substr(0, 255);
       way.port = static_cast<uint16_t>(number(request, "port"));
     }
-    engine_->open(connectionId(info[0]), std::move(way));
+    engine_->open(connectionId(info[0]), std::move(way), info[2].IsNumber() ? info[2].As<Napi::Number>().Uint32Value() : 0);
   }
 
   void Authenticate(const Napi::CallbackInfo& info) {
@@ -295,18 +319,32 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   }
 
   Napi::Value Probe(const Napi::CallbackInfo& info) {
-    const uint64_t id = ++sequence_;
-    const auto added = waiting_.emplace(id, Napi::Promise::Deferred::New(env_));
     const Napi::Object object = info[0].As<Napi::Object>();
     Way way = wayOf(object);
     addCredentials(&way, object);
-    if (engine_) engine_->probe(id, std::move(way));
-    return added.first->second.Promise();
+    return Ask([this, &way](uint64_t id) { engine_->probe(id, way); });
+  }
+
+  Napi::Value Connect(const Napi::CallbackInfo& info) {
+    const Way way = wayOf(info[0].As<Napi::Object>());
+    return Ask([this, &way](uint64_t id) { engine_->probe(id, way, true); });
+  }
+
+  void Abandon(const Napi::CallbackInfo& info) {
+    Address source = noAddress();
+    if (engine_ && parseAddress(info[0].As<Napi::String>().Utf8Value(), 0, &source)) engine_->abandon(source);
+  }
+
+  Napi::Value ResetUpstreams(const Napi::CallbackInfo& info) {
+    const Address remote = addressOf(info[0]);
+    return Ask([this, &remote](uint64_t id) { engine_->resetUpstreams(id, remote); });
+  }
+
+  Napi::Value ResetStranded(const Napi::CallbackInfo&) {
+    return Ask([this](uint64_t id) { engine_->resetStranded(id); });
   }
 
   Napi::Value Inspect(const Napi::CallbackInfo& info) {
-    const uint64_t id = ++sequence_;
-    const auto added = waiting_.emplace(id, Napi::Promise::Deferred::New(env_));
     std::vector<ConnectionId> connections;
     const bool some = info.Length() > 0 && info[0].IsArray();
     if (some) {
@@ -314,8 +352,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
       for (uint32_t i = 0; i < array.Length(); ++i) connections.push_back(connectionId(array.Get(i)));
     }
     if (some && connections.empty()) connections.push_back(0);  // no connection has this number
-    if (engine_) engine_->inspect(id, std::move(connections));
-    return added.first->second.Promise();
+    return Ask([this, &connections](uint64_t id) { engine_->inspect(id, connections); });
   }
 
   Napi::Value Stats(const Napi::CallbackInfo&) {

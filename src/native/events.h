@@ -44,9 +44,9 @@ struct Inspection {
 };
 
 struct Event {
-  enum class Type : uint8_t { Accepted, Credentials, Request, Opened, Failed, Closed, Limit, Probed, Inspected };
+  enum class Type : uint8_t { Accepted, Credentials, Request, Opened, Failed, Closed, Limit, Probed, Inspected, Counted };
   Type type;
-  uint64_t id = 0;  // of the connection; of the probe or inspection
+  uint64_t id = 0;  // of the connection; of the question that it answers
   Address client{};
   Address destination{};
   Address local{};
@@ -54,6 +54,10 @@ struct Event {
   Stage stage = Stage::Connect;
   Failure failure;  // failure.error 0: none
   int reply = -1;
+  uint32_t attempt = 0;  // the owner's number for it
+  uint32_t left = 0;     // attempts of the connection still under way
+  int fd = -1;           // handed over to the owner
+  uint64_t count = 0;
   Reason reason = Reason::End;
   uint64_t sent = 0;
   uint64_t received = 0;

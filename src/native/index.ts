@@ -67,6 +67,10 @@ export type ProbeResult =
   | { ok: true; local: SocketAddress; protocol: Protocol | undefined; connectMs: number }
   | { ok: false; stage: 'connect' | 'greeting' | 'authentication'; failure: Failure }
 
+export type ConnectResult =
+  | { ok: true; fd: number; protocol: Protocol | undefined; connectMs: number }
+  | { ok: false; failure: Failure }
+
 export interface EngineOptions {
   /** Worker threads, 1 to 16. */
   workers: number
@@ -125,6 +129,8 @@ export type EngineEvent =
   | {
       type: 'opened'
       connection: ConnectionId
+      /** The number given to `open`. */
+      attempt: number
       /** Our end of the new connection. */
       local: SocketAddress
       /** 'tcp' also where an MPTCP connection fell back; undefined where the kernel cannot tell (before 5.16). */
@@ -134,6 +140,9 @@ export type EngineEvent =
   | {
       type: 'failed'
       connection: ConnectionId
+      attempt: number
+      /** Attempts of this connection that are still under way. */
+      left: number
       /** Where it failed. `request`: the HAG answered CONNECT with `reply` (RFC 1928 section 6), or did not answer it. */
       stage: 'connect' | 'greeting' | 'authentication' | 'request'
       failure: Failure
@@ -202,8 +211,13 @@ export interface Engine {
   listen(options: ListenOptions): Listening
   /** Closes every listening socket; connections go on. */
   stopListening(): void
-  /** Tries a way; exactly one `opened`, `failed` or `closed` follows. One attempt of a connection at a time. */
-  open(connection: ConnectionId, way: Way): void
+  /**
+   * Tries a way; `opened`, `failed` or `closed` follows. Called again while attempts of the connection are under way it is a race: the
+   * first that has the HAG's answer to the greeting (with credentials: to those) in a sequential handshake, or that is connected where
+   * there is none or a pipelined one, goes on alone. The others end at that moment without an event, because only one request may
+   * leave; from then on `open` is ignored until the winner has failed, with `left` 0. `attempt` is the caller's number for it.
+   */
+  open(connection: ConnectionId, way: Way, attempt?: number): void
   /** Answers `credentials`; a refused client gets status 1 (RFC 1929 section 2) and is closed. */
   authenticate(connection: ConnectionId, accepted: boolean): void
   /** Answers `request` with a failure reply (RFC 1928 section 6) and closes; `closed` follows. */
@@ -212,6 +226,20 @@ export interface Engine {
   reset(connection: ConnectionId): void
   /** Asks a HAG for a sign of life, on a connection of its own. Never rejects; after `close` it never settles. */
   probe(probe: Probe): Promise<ProbeResult>
+  /**
+   * Connects a socket and hands its descriptor over to the caller, who closes it; the engine forgets it. For what speaks another
+   * protocol over an MPTCP socket that is bound to a WAN.
+   */
+  connect(way: Omit<Way, 'socks'>): Promise<ConnectResult>
+  /** Every attempt under way that is bound to this address fails at once with ENETDOWN: its WAN is lost. */
+  abandon(source: string): void
+  /**
+   * Aborts every relayed connection to this upstream, with a RST to the client, and lets attempts towards it fail with ECONNRESET: of a
+   * HAG that died MPTCP says nothing, because a plain RST ends only a subflow. Resolves with the number of connections.
+   */
+  resetUpstreams(remote: SocketAddress): Promise<number>
+  /** Aborts the relayed MPTCP connections that have no subflow at this moment. Resolves with their number. */
+  resetStranded(): Promise<number>
   /** Relayed connections with their subflows, read at this moment; all of them, or those asked for. */
   inspect(connections?: ConnectionId[]): Promise<Inspection[]>
   stats(): EngineStats

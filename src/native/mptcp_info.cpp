@@ -93,3 +93,13 @@ std::vector<Subflow> subflowsOf(int fd) {
   }
   return found;
 }
+
+bool hasNoSubflow(int fd) {
+  FullInfo info;
+  memset(&info, 0, sizeof info);
+  info.tcpInfoUser = sizeof(TcpInfo);
+  info.subflowInfoUser = sizeof(SubflowInfo);
+  socklen_t size = sizeof info;
+  if (getsockopt(fd, kSolMptcp, kMptcpFullInfo, &info, &size) != 0) return false;
+  return info.subflows == 0 && protocolOf(fd) == Protocol::Mptcp;
+}

@@ -19,3 +19,6 @@ Protocol protocolOf(int fd);
 
 // Empty for plain TCP and before Linux 6.5 (MPTCP_FULL_INFO).
 std::vector<Subflow> subflowsOf(int fd);
+
+// A connection that is still MPTCP, with no subflow left or on its way. False where that cannot be told (before Linux 6.5).
+bool hasNoSubflow(int fd);

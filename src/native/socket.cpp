@@ -85,6 +85,12 @@ socklen_t sizeOf(const Address& address) {
   return address.sa.sa_family == AF_INET6 ? sizeof address.in6 : sizeof address.in;
 }
 
+bool sameHost(const Address& one, const Address& other) {
+  if (one.sa.sa_family != other.sa.sa_family) return false;
+  if (one.sa.sa_family == AF_INET6) return memcmp(&one.in6.sin6_addr, &other.in6.sin6_addr, sizeof one.in6.sin6_addr) == 0;
+  return one.in.sin_addr.s_addr == other.in.sin_addr.s_addr;
+}
+
 Address localAddress(int fd) {
   Address address = noAddress();
   socklen_t size = sizeof address;

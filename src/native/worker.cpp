@@ -44,7 +44,7 @@ Worker::~Worker() {
     discardFlow(&connection.backward, &pipes_, &host_->counters);
     if (connection.phase == Connection::Phase::Relaying) --host_->counters.relaying;
     --host_->counters.connections;
-    if (connection.attempt) abortCounted(connection.attempt->side.fd);
+    for (auto& attempt : connection.attempts) abortCounted(attempt->side.fd);
     abortCounted(connection.client.fd);
     abortCounted(connection.upstream.fd);
   }

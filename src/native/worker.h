@@ -49,11 +49,14 @@ class Worker {
   // Only on the worker's thread:
   void addListener(Listener listener);
   void stopListening();
-  void open(ConnectionId id, Way way);
+  void open(ConnectionId id, Way way, uint32_t number);
   void authenticate(ConnectionId id, bool accepted);
   void refuse(ConnectionId id, uint8_t reply);
   void reset(ConnectionId id);
-  void probe(uint64_t id, Way way);
+  void probe(uint64_t id, Way way, bool handOver);
+  void abandon(const Address& source);
+  uint64_t resetUpstreams(const Address& remote);
+  uint64_t resetStranded();
   std::vector<Inspection> inspect(const std::vector<ConnectionId>& ids);
 
   void expired(Connection* connection);
@@ -91,6 +94,7 @@ class Worker {
   void readAnswers(Attempt* attempt);
   bool readExactly(Attempt* attempt, size_t size);
   void connected(Attempt* attempt);
+  void commit(Attempt* attempt);
   void succeed(Attempt* attempt);
   void fail(Attempt* attempt, Stage stage, Failure failure, int reply = -1);
   Stage stageOf(const Attempt& attempt) const;

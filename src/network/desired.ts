@@ -121,7 +121,10 @@ function endpointsOf(
   observed: Observed,
   { tolerant = false, withoutEndpoint }: NetworkOptions,
 ) {
-  const families = new Set(config.hags.map(({ address }) => familyOf(address)))
+  // A name may have addresses of either family.
+  const families = new Set(
+    config.hags.flatMap(({ address }): (Family | undefined)[] => (address === undefined ? [4, 6] : [familyOf(address)])),
+  )
   const foreign = observed.endpoints.filter((one) => !isOurs(one))
   const fit = wans.flatMap(({ config: wan, paths }) =>
     paths

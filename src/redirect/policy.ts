@@ -1,13 +1,7 @@
 /** What may be done with a redirected connection. No I/O: the same input gives the same answer. */
 import type { GatewayConfig } from '../config/schema.js'
-import { type Cidr, formatSocketAddress, isInside, type SocketAddress } from '../shared/address.js'
-
-/** A WAN with the source addresses that select it; one it lacks is left out. */
-export interface Wan {
-  name: string
-  address4?: string | undefined
-  address6?: string | undefined
-}
+import type { Protocol } from '../native/index.js'
+import { type Cidr, type Family, formatSocketAddress, isInside, type SocketAddress } from '../shared/address.js'
 
 export interface Hag extends SocketAddress {
   username?: string
@@ -17,9 +11,14 @@ export interface Hag extends SocketAddress {
 /** One way out: to a HAG over a WAN or, without `hag`, to the destination itself over a WAN. */
 export interface Path {
   hag?: Hag
-  wan: Wan
+  /** Its name. */
+  wan: string
   /** The WAN's address of the family of the HAG or the destination. */
   bind: string
+  /** `tcp` towards a HAG: over this WAN MPTCP would only take time. */
+  protocol: Protocol
+  /** Milliseconds after which the next way is tried beside this one. */
+  patienceMs: number
 }
 
 export interface Refusal {
@@ -28,19 +27,7 @@ export interface Refusal {
   message: string
 }
 
-/** HAGs in the config's order, each over every WAN that has an address of the HAG's family. */
-export function hagPaths(hags: readonly Hag[], wans: readonly Wan[]): (Path & { hag: Hag })[] {
-  return hags.flatMap((hag) => directPaths(hag.address, wans).map((path) => ({ ...path, hag })))
-}
-
-/** Every WAN that has an address of the destination's family. */
-export function directPaths(destination: string, wans: readonly Wan[]): Path[] {
-  const six = destination.includes(':')
-  return wans.flatMap((wan) => {
-    const bind = six ? wan.address6 : wan.address4
-    return bind === undefined ? [] : [{ wan, bind }]
-  })
-}
+export const familyOfAddress = (address: string): Family => (address.includes(':') ? 6 : 4)
 
 /**
  * Why a connection must not be opened: it would come back to us. Every connection that the gateway opens has one of its own

@@ -1,19 +1,20 @@
 /** One redirected connection, from accepted to closed, in the order in which it meets the steps. */
 import type { ConnectionId, Engine, EngineEvent, Way } from '../native/index.js'
 import { formatSocketAddress, type SocketAddress } from '../shared/address.js'
-import { Attempts, type Outcome } from '../shared/attempts.js'
+import { Attempts } from '../shared/attempts.js'
 import type { Log } from '../telemetry/log.js'
-import { type Bypass, type Path, type Refusal, refusal } from './policy.js'
+import { type Bypass, type Hag, type Path, type Refusal, refusal } from './policy.js'
 import type { Upstreams } from './upstreams.js'
 
 type Accepted = Extract<EngineEvent, { type: 'accepted' }>
 type Closed = Extract<EngineEvent, { type: 'closed' }>
+type Failed = Extract<EngineEvent, { type: 'failed' }>
 
 /** More than a HAG takes to give up on a dead server (10 s here), so that its answer arrives. */
 const requestTimeoutMs = 15_000
 
-/** A SYN is sent again after 1 s (RFC 6298 section 2.1): where there is another way, that is the better use of the time. */
-const impatientMs = 1000
+/** RFC 1928 section 6. */
+const generalFailure = 1
 
 export interface SessionOptions {
   engine: Engine
@@ -21,6 +22,8 @@ export interface SessionOptions {
   bypass: Bypass
   isOwn(address: string): boolean
   connectTimeoutMs: number
+  /** A connection had trouble with a HAG. */
+  onSuspicion?(hag: Hag, about: 'connection' | 'request'): void
   log: Log
 }
 
@@ -52,7 +55,7 @@ export class Sessions {
   }
 
   async #serve(accepted: Accepted): Promise<void> {
-    const { engine, upstreams, bypass, isOwn, connectTimeoutMs } = this.#options
+    const { engine, upstreams, bypass, isOwn } = this.#options
     const { connection, destination } = accepted
 
     const refused = refusal(accepted, isOwn)
@@ -62,29 +65,45 @@ export class Sessions {
     }
 
     const ways = bypass.has(destination.address) ? upstreams.direct(destination.address) : upstreams.ways(destination.address)
-    for (const [index, path] of ways.entries()) {
-      upstreams.trying(path)
-      const patienceMs = index + 1 < ways.length ? Math.min(connectTimeoutMs, impatientMs) : connectTimeoutMs
-      const outcome = await this.#attempts.open(connection, this.#way(path, destination, patienceMs))
-      upstreams.saw(path, outcome)
-      if (outcome.type === 'closed') return
-      if (outcome.type === 'opened') return this.#opened(connection, destination, path)
-      if (isAboutDestination(path, outcome)) break
+    const { outcome, choice } = await this.#attempts.race<Path>(connection, ways, {
+      way: (path) => {
+        upstreams.trying(path)
+        return this.#way(path, destination)
+      },
+      patienceMs: (path) => path.patienceMs,
+      failed: (path, failure) => {
+        upstreams.saw(path, failure)
+        this.#suspect(path, failure)
+        return isAboutDestination(path, failure)
+      },
+    })
+    if (choice !== undefined) {
+      upstreams.saw(choice, outcome)
+      this.#opened(connection, destination, choice)
+    } else if (outcome?.type !== 'closed') {
+      engine.reset(connection)
     }
-    engine.reset(connection)
   }
 
-  #way({ hag, bind }: Path, { address, port }: SocketAddress, connectTimeoutMs: number): Way {
-    if (hag === undefined) return { protocol: 'tcp', remote: { address, port }, bind, connectTimeoutMs }
+  #way({ hag, bind, protocol }: Path, { address, port }: SocketAddress): Way {
+    const { connectTimeoutMs } = this.#options
+    if (hag === undefined) return { protocol, remote: { address, port }, bind, connectTimeoutMs }
     const socks: NonNullable<Way['socks']> = { host: address, port, handshake: 'sequential', timeoutMs: requestTimeoutMs }
     if (hag.username !== undefined) socks.username = hag.username
     if (hag.password !== undefined) socks.password = hag.password
-    return { protocol: 'mptcp', remote: { address: hag.address, port: hag.port }, bind, connectTimeoutMs, socks }
+    return { protocol, remote: { address: hag.address, port: hag.port }, bind, connectTimeoutMs, socks }
+  }
+
+  /** A HAG that does not even refuse a request properly is asked what is wrong with it. */
+  #suspect({ hag }: Path, { stage, reply }: Failed): void {
+    if (hag === undefined) return
+    if (stage !== 'request') this.#options.onSuspicion?.(hag, 'connection')
+    else if (reply === undefined || reply === generalFailure) this.#options.onSuspicion?.(hag, 'request')
   }
 
   #opened(connection: ConnectionId, destination: SocketAddress, { hag, wan }: Path): void {
     if (!this.#options.log.debugging) return
-    const via = hag === undefined ? `direct over ${wan.name}` : `HAG ${formatSocketAddress(hag)} over ${wan.name}`
+    const via = hag === undefined ? `direct over ${wan}` : `HAG ${formatSocketAddress(hag)} over ${wan}`
     this.#relaying.set(connection, { destination: formatSocketAddress(destination), via })
   }
 
@@ -113,8 +132,7 @@ export class Sessions {
  * True where another way would give the same answer: a HAG reached the destination's network and says what it found (RFC 1928
  * section 6: 3 network unreachable, 4 host unreachable, 5 refused, 6 TTL expired), or the destination itself refused us.
  */
-function isAboutDestination({ hag }: Path, outcome: Outcome): boolean {
-  if (outcome.type !== 'failed') return false
+function isAboutDestination({ hag }: Path, outcome: Failed): boolean {
   if (hag === undefined) return outcome.failure.code === 'ECONNREFUSED'
   return outcome.stage === 'request' && outcome.reply !== undefined && outcome.reply >= 3 && outcome.reply <= 6
 }

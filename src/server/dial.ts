@@ -17,6 +17,9 @@ export const reply = { failure: 1, notAllowed: 2, networkUnreachable: 3, hostUnr
 /** Enough for any real name; a hostile one must not keep us busy. */
 const mostAddresses = 8
 
+/** RFC 8305 section 8: before the next address is tried beside the last one. */
+const attemptDelayMs = 250
+
 export interface DialOptions {
   engine: Engine
   access: Access
@@ -85,21 +88,20 @@ export class Dialer {
     }
 
     let answer: number = reply.hostUnreachable
-    for (const [index, address] of allowed.entries()) {
-      // What is left of the time is shared out among the addresses that are left.
-      const timeLeft = (deadline - performance.now()) / (allowed.length - index)
-      if (timeLeft <= 0) break
-      const way = { protocol: 'tcp', remote: { address, port }, connectTimeoutMs: Math.ceil(timeLeft) } as const
-      const outcome = await this.#attempts.open(connection, way)
-      if (outcome.type === 'closed') return
-      if (outcome.type === 'opened') {
-        if (log.debugging) this.#relaying.set(connection, formatSocketAddress(way.remote))
-        return
-      }
-      // Of several answers the most telling one: a port that refused us proves that the host is there.
-      if (answer !== reply.refused) answer = replyFor(outcome.failure)
-    }
-    engine.refuse(connection, answer)
+    const { outcome, choice } = await this.#attempts.race(connection, allowed, {
+      way: (address) => {
+        const timeLeft = Math.max(1, Math.ceil(deadline - performance.now()))
+        return { protocol: 'tcp', remote: { address, port }, connectTimeoutMs: timeLeft }
+      },
+      patienceMs: () => attemptDelayMs,
+      failed: (_, { failure }) => {
+        // Of several answers the most telling one: a port that refused us proves that the host is there.
+        if (answer !== reply.refused) answer = replyFor(failure)
+        return false
+      },
+    })
+    if (choice === undefined && outcome?.type !== 'closed') return engine.refuse(connection, answer)
+    if (choice !== undefined && log.debugging) this.#relaying.set(connection, formatSocketAddress({ address: choice, port }))
   }
 
   async #addresses(host: string): Promise<string[] | undefined> {

@@ -24,8 +24,11 @@ export interface Health {
 export type Sign =
   | { type: 'link'; present: boolean; reason: string }
   | { type: 'answer'; rttMs: number }
-  /** No HAG answered in time, and nothing else came in over the WAN either. */
-  | { type: 'silence'; reason: string }
+  /**
+   * No HAG answered in time, and nothing else came in over the WAN either. `sure`: a steady stream had just stopped, and more than one
+   * question went unanswered.
+   */
+  | { type: 'silence'; reason: string; sure?: boolean }
 
 /** At 1 % loss three probes in a row are lost once in a million, two once in ten thousand: every few hours. */
 const silencesToFall = 3
@@ -66,7 +69,8 @@ export function next(health: Health, sign: Sign, now: number): Health {
     case 'silence': {
       if (!health.link) return health
       const silences = health.silences + 1
-      const state = silences >= silencesToFall ? 'down' : health.state === 'up' ? 'degraded' : health.state
+      const state =
+        silences >= silencesToFall || (sign.sure && isUsable(health)) ? 'down' : health.state === 'up' ? 'degraded' : health.state
       return { ...health, state, reason: sign.reason, answers: 0, silences, falls: state === 'down' ? fallen : falls }
     }
   }

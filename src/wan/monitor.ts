@@ -1,148 +1,288 @@
-/** Probes the HAGs over every WAN for as long as the gateway runs, and tells when a WAN's health changes. */
-import { readFile } from 'node:fs/promises'
-import type { Engine, Protocol } from '../native/index.js'
+/** Follows the health of every WAN in each family for as long as the gateway runs: asks the HAGs over it, and watches what it carries. */
+import type { Engine, ProbeResult, Protocol } from '../native/index.js'
+import type { Family } from '../shared/address.js'
 import { hagProbe, type Target } from '../shared/hag-probe.js'
 import { pause } from '../shared/pause.js'
 import type { Log } from '../telemetry/log.js'
-import { type Health, next, nextProbe, type Sign, unknown } from './health.js'
+import { type Carried, readCounters } from './counters.js'
+import { Flow, flowTickMs } from './flow.js'
+import { type Health, isUsable, next, nextProbe, type Sign, unknown } from './health.js'
 
 /** A WAN that has a link and an address. */
-export interface Line {
+export interface WanAddresses {
   name: string
   interface: string
   address4?: string
   address6?: string
 }
 
+/** One WAN in one family: what a socket is bound to. */
+export interface WanPath {
+  wan: string
+  bind: string
+  metered: boolean
+  /** Health up or degraded. */
+  usable: boolean
+  /** Health down: it has a link, but carries nothing. */
+  lost: boolean
+  /** Smoothed time to connect to a HAG, milliseconds. */
+  rttMs: number | undefined
+  /** `tcp` where the WAN's path drops what begins with MPTCP, so that trying would only take time. */
+  protocol: Protocol
+}
+
 /** Fewer bytes than these may be ours: the answers to a probe that came too late. */
 const signOfLifeBytes = 4000
-
 /** A probe costs about half a kB: below 2 MB a month. */
 const meteredIdleMs = 15 * 60_000
+/** Whether a WAN's path carries MPTCP changes seldom, and every such probe makes the kernel join the other WANs. */
+const mptcpCheckMs = 60_000
+/** A fault is mended sooner than it comes. */
+const mptcpRecheckMs = 10_000
+/** Where nothing flows, one look in so many milliseconds notices that something begins to. */
+const idleTickMs = 250
+/** Silence of a steady stream before it is asked about: at 2 Mbit/s a dozen packets are missing by then. */
+const stopMs = 90
+const families: readonly Family[] = [4, 6]
+
+interface Line {
+  readonly wan: string
+  readonly family: Family
+  readonly metered: boolean
+  device: string
+  address: string | undefined
+  health: Health
+  /** What its path does to MPTCP. `blocked`: its SYNs vanish, those of TCP do not. */
+  mptcp: 'unknown' | 'yes' | 'stripped' | 'blocked'
+  mptcpDueAt: number
+  wake: AbortController
+}
 
 export interface WanMonitorOptions {
   engine: Pick<Engine, 'probe'>
   wans: readonly { name: string; metered: boolean }[]
-  /** Whom to ask over a WAN, in this order, until one answers. */
-  targets(line: Line): readonly Target[]
+  /** Whom to ask, in this order, until one answers. */
+  hags(family: Family): readonly Target['hag'][]
+  /** What a HAG said, or that it said nothing. */
+  heard(hag: Target['hag'], result: ProbeResult): void
   log: Log
-  /** A WAN's state is another one; `lost`: so is the set of lost WANs. */
-  onChange(lost: boolean): void
-  /** Bytes that came in by an interface. */
-  received?: (device: string) => Promise<number>
+  /** Something about the paths changed. */
+  onChange(): void
+  /** Tests pass their own. */
+  counters?: () => Map<string, Carried>
 }
 
 export class WanMonitor {
   readonly #options: WanMonitorOptions
-  readonly #health: Map<string, Health>
-  readonly #protocols = new Map<string, Protocol>()
-  #lines = new Map<string, Line>()
-  #wake = new AbortController()
+  readonly #lines: Line[]
 
   constructor(options: WanMonitorOptions) {
     this.#options = options
-    this.#health = new Map(options.wans.map(({ name }) => [name, unknown]))
+    this.#lines = options.wans.flatMap(({ name, metered }) =>
+      families.map((family) => ({
+        ...{ wan: name, family, metered, device: '', address: undefined, health: { ...unknown, link: false } },
+        ...{ mptcp: 'unknown' as const, mptcpDueAt: 0, wake: new AbortController() },
+      })),
+    )
   }
 
   /** The WANs that have a link and an address now; the others count as down. */
-  useLines(lines: readonly Line[]): void {
-    this.#lines = new Map(lines.map((line) => [line.name, line]))
-    for (const name of this.#health.keys()) {
-      const present = this.#lines.has(name)
-      this.#take(name, { type: 'link', present, reason: present ? 'its link is back' : 'no link' })
+  useWans(wans: readonly WanAddresses[]): void {
+    for (const line of this.#lines) {
+      const wan = wans.find(({ name }) => name === line.wan)
+      const address = wan?.[`address${line.family}`]
+      if (address === line.address) continue
+      line.device = wan?.interface ?? line.device
+      // Another address may mean another path.
+      line.mptcp = 'unknown'
+      if (line.address !== undefined) this.#take(line, { type: 'link', present: false, reason: 'no link' })
+      line.address = address
+      if (address !== undefined) this.#take(line, { type: 'link', present: true, reason: 'it has a link' })
+      wake(line)
     }
-    this.#wake.abort()
-    this.#wake = new AbortController()
   }
 
-  /** WANs whose link is there but over which no HAG answers. */
-  get lost(): ReadonlySet<string> {
-    return new Set([...this.#health].flatMap(([name, { state, link }]) => (link && state === 'down' ? [name] : [])))
+  /** WANs that have an address of the family: usable ones by round-trip time, then the others. */
+  paths(family: Family): WanPath[] {
+    return this.#lines
+      .filter((line) => line.family === family && line.address !== undefined)
+      .map((line) => {
+        const { wan, metered, mptcp, address: bind = '' } = line
+        const health = this.#judged(line)
+        const protocol: Protocol = mptcp === 'blocked' ? 'tcp' : 'mptcp'
+        const rank =
+          { up: 0, degraded: 1, probing: 2, down: 3 }[health.state] + (mptcp === 'blocked' || mptcp === 'stripped' ? 0.5 : 0)
+        return {
+          path: { wan, bind, metered, usable: isUsable(health), lost: health.state === 'down', rttMs: health.rttMs, protocol },
+          rank,
+        }
+      })
+      .sort((one, other) => one.rank - other.rank || (one.path.rttMs ?? 1e5) - (other.path.rttMs ?? 1e5))
+      .map(({ path }) => path)
   }
 
-  /** Best first: those in use by round-trip time, then those that may work, then those that do not. */
-  inOrder<Known extends { name: string }>(wans: readonly Known[]): Known[] {
-    const rank = { up: 0, degraded: 1, probing: 2, down: 3 }
-    const cost = ({ name }: Known) => {
-      const { state, rttMs } = this.#health.get(name) ?? unknown
-      return rank[state] * 1e6 + (state === 'up' ? Math.min(rttMs ?? 1e5, 1e5) : 0)
-    }
-    return wans
-      .map((wan) => ({ wan, at: cost(wan) }))
-      .sort((one, other) => one.at - other.at)
-      .map(({ wan }) => wan)
+  /** Up in one of its families at least. */
+  isUsable(wan: string): boolean {
+    return this.#lines.some((line) => line.wan === wan && line.address !== undefined && isUsable(this.#judged(line)))
   }
 
   /** Runs until the signal. */
   async run(signal: AbortSignal): Promise<void> {
-    await Promise.all(this.#options.wans.map(({ name, metered }) => this.#follow(name, metered, signal)))
+    await Promise.all([this.#watchFlows(signal), ...this.#lines.map((line) => this.#follow(line, signal))])
   }
 
-  async #follow(name: string, metered: boolean, signal: AbortSignal): Promise<void> {
-    const { received = receivedBytes } = this.#options
+  /** Where no HAG has an address of the family, nobody can be asked: the WAN is as good as in its other one. */
+  #judged(line: Line): Health {
+    if (this.#options.hags(line.family).length > 0) return line.health
+    const other = this.#lines.find((one) => one.wan === line.wan && one.family !== line.family)
+    return other?.address === undefined ? line.health : other.health
+  }
+
+  async #follow(line: Line, signal: AbortSignal): Promise<void> {
     let probedAt = Number.NEGATIVE_INFINITY
     let receivedThen = 0
     while (!signal.aborted) {
-      const health = this.#health.get(name) ?? unknown
-      const line = this.#lines.get(name)
-      const due = nextProbe(health, metered)
+      const { address, metered } = line
+      const targets = this.#options.hags(line.family)
+      const due = address === undefined || targets.length === 0 ? undefined : nextProbe(line.health, metered)
       // Without a link there is nothing to do before a change.
-      await pause(due?.afterMs ?? 60_000, signal, this.#wake.signal)
-      if (signal.aborted || due === undefined || line === undefined || this.#lines.get(name) !== line) continue
-      const isQuiet = (await received(line.interface)) - receivedThen < signOfLifeBytes
-      if (metered && health.state === 'up' && isQuiet && performance.now() - probedAt < meteredIdleMs) continue
-      const sign = await this.#ask(line, due.timeoutMs, health.state === 'up' ? 'tcp' : 'mptcp')
+      await pause(due?.afterMs ?? 60_000, signal, line.wake.signal)
+      if (line.wake.signal.aborted) line.wake = new AbortController()
+      if (signal.aborted) return
+      if (due === undefined || line.address !== address) continue
+      const isQuiet = this.#received(line.device) - receivedThen < signOfLifeBytes
+      if (metered && line.health.state === 'up' && isQuiet && performance.now() - probedAt < meteredIdleMs) continue
+      const sign = await this.#round(line, Math.ceil(due.timeoutMs))
       if (signal.aborted) return
       probedAt = performance.now()
-      receivedThen = await received(line.interface)
-      if (sign !== undefined && this.#lines.get(name) === line) this.#take(name, sign)
+      receivedThen = this.#received(line.device)
+      if (sign !== undefined && line.address === address) this.#take(line, sign)
     }
   }
 
-  /** Undefined: no answer, but the line carries something; it is full, not dead. */
-  async #ask(line: Line, timeoutMs: number, protocol: Protocol): Promise<Sign | undefined> {
-    const { engine, targets, received = receivedBytes } = this.#options
-    const before = await received(line.interface)
-    let reason = "it has no address of a HAG's family"
-    // The kernel joins an MPTCP connection over the other WANs too, which may be metered; so only to find out whether it works.
-    const how = { protocol, connectTimeoutMs: Math.ceil(timeoutMs), timeoutMs: Math.ceil(timeoutMs) }
-    for (const target of targets(line)) {
-      const result = await engine.probe(hagProbe(target, how))
-      if (result.ok && protocol === 'mptcp') this.#sayProtocol(line.name, result.protocol)
-      if (result.ok) return { type: 'answer', rttMs: result.connectMs }
+  /** One question over a WAN. undefined: no answer, but the WAN carries something; it is full, not dead. */
+  async #round(line: Line, timeoutMs: number): Promise<Sign | undefined> {
+    const before = this.#received(line.device)
+    const isUp = line.health.state === 'up'
+    // A WAN that is down must be found to be back as soon as anything passes.
+    const asksForMptcp = line.mptcp === 'unknown' || (isUp && performance.now() >= line.mptcpDueAt)
+    let answer = await this.#ask(line, asksForMptcp ? 'mptcp' : 'tcp', timeoutMs)
+    if (asksForMptcp) {
+      const vanished = answer === undefined
+      if (vanished) answer = await this.#ask(line, 'tcp', timeoutMs)
+      if (answer !== undefined) this.#learn(line, vanished ? 'blocked' : answer.protocol)
+    }
+    if (answer !== undefined) return { type: 'answer', rttMs: answer.connectMs }
+    const carried = this.#received(line.device) - before
+    return carried > signOfLifeBytes ? undefined : { type: 'silence', reason: 'no HAG answers over it' }
+  }
+
+  /** Asks the first HAG and, where it is silent, all the others at once. */
+  async #ask(
+    line: Line,
+    protocol: Protocol,
+    timeoutMs: number,
+  ): Promise<{ protocol: Protocol | undefined; connectMs: number } | undefined> {
+    const [first, ...others] = this.#options.hags(line.family)
+    const one = async (hag: Target['hag']) => {
+      const { address: bind } = line
+      if (bind === undefined) return undefined
+      const startedAt = performance.now()
+      const result = await this.#options.engine.probe(
+        hagProbe({ hag, bind }, { protocol, connectTimeoutMs: timeoutMs, timeoutMs }),
+      )
+      this.#options.heard(hag, result)
+      if (result.ok) return result
       // A HAG that refuses us is a fault of the HAG's: the WAN has carried its answer.
-      if (result.stage !== 'connect' || result.failure.code === 'ECONNREFUSED') return { type: 'answer', rttMs: timeoutMs / 4 }
-      reason =
-        result.failure.code === 'ETIMEDOUT' ? 'no HAG answers over it' : `no HAG is reached over it (${result.failure.code})`
+      const answered = result.stage !== 'connect' || result.failure.code === 'ECONNREFUSED'
+      return answered ? { protocol: undefined, connectMs: Math.min(performance.now() - startedAt, timeoutMs) } : undefined
     }
-    const carried = (await received(line.interface)) - before
-    return carried > signOfLifeBytes ? undefined : { type: 'silence', reason }
+    if (first === undefined) return undefined
+    const answer = await one(first)
+    return answer ?? (await Promise.all(others.map(one))).find((other) => other !== undefined)
   }
 
-  #sayProtocol(name: string, protocol: Protocol | undefined): void {
-    const before = this.#protocols.get(name) ?? 'mptcp'
-    if (protocol === undefined || protocol === before) return
-    this.#protocols.set(name, protocol)
-    if (protocol === 'mptcp') this.#options.log.info(`WAN ${name} carries MPTCP again`)
-    else this.#options.log.warn(`WAN ${name} carries no MPTCP, something on its path removes it: what begins there is not bonded`)
+  /** What a probe over MPTCP, or its failure where TCP passes, says of the path. */
+  #learn(line: Line, seen: Protocol | 'blocked' | undefined): void {
+    if (seen === undefined) return
+    const before = line.mptcp
+    line.mptcp = seen === 'mptcp' ? 'yes' : seen === 'tcp' ? 'stripped' : 'blocked'
+    const period = line.mptcp === 'yes' ? mptcpCheckMs : mptcpRecheckMs
+    line.mptcpDueAt = performance.now() + (line.metered ? meteredIdleMs : period)
+    if (line.mptcp === before || (before === 'unknown' && line.mptcp === 'yes')) return
+    const name = this.#name(line)
+    if (line.mptcp === 'yes') this.#options.log.info(`WAN ${name} carries MPTCP again`)
+    else {
+      const what = line.mptcp === 'blocked' ? 'drops it' : 'removes it'
+      this.#options.log.warn(`WAN ${name} carries no MPTCP, something on its path ${what}: what begins there is not bonded`)
+    }
+    this.#options.onChange()
   }
 
-  #take(name: string, sign: Sign): void {
-    const before = this.#health.get(name) ?? unknown
-    const after = next(before, sign, performance.now())
-    this.#health.set(name, after)
-    if (before.state === after.state) return
-    const text = `WAN ${name} is ${after.state}${after.reason === '' ? '' : `: ${after.reason}`}`
-    const fields = after.rttMs === undefined ? {} : { rttMs: Math.round(after.rttMs) }
-    if (after.state === 'down') this.#options.log.warn(text, fields)
+  /** Looks often while something flows, and asks at once when a steady stream stops. */
+  async #watchFlows(signal: AbortSignal): Promise<void> {
+    const flows = new Map<string, Flow>()
+    while (!signal.aborted) {
+      const now = performance.now()
+      let flowing = false
+      for (const [device, { received }] of this.#counters()) {
+        const lines = this.#lines.filter((line) => line.device === device && line.address !== undefined && isUsable(line.health))
+        if (lines.length === 0) continue
+        const flow = flows.get(device) ?? new Flow()
+        flows.set(device, flow)
+        flow.look(received, now)
+        if (flow.isRecent(now)) flowing = true
+        const rttMs = Math.max(...lines.map(({ health }) => health.rttMs ?? 0))
+        if (flow.stopped(Math.max(stopMs, 1.5 * rttMs), now)) for (const line of lines) this.#verify(line)
+      }
+      await pause(flowing ? flowTickMs : idleTickMs, signal)
+    }
+  }
+
+  /** A stream over it has just stopped: is the WAN dead? Two questions at once, so that one lost packet does not decide. */
+  async #verify(line: Line): Promise<void> {
+    const { address } = line
+    const before = this.#received(line.device)
+    const timeoutMs = Math.ceil(Math.min(Math.max(3 * (line.health.rttMs ?? 100), 90), 400))
+    const answers = await Promise.all([this.#ask(line, 'tcp', timeoutMs), this.#ask(line, 'tcp', timeoutMs)])
+    if (line.address !== address) return
+    const answer = answers.find((one) => one !== undefined)
+    if (answer !== undefined) return this.#take(line, { type: 'answer', rttMs: answer.connectMs })
+    if (this.#received(line.device) - before > signOfLifeBytes) return
+    this.#take(line, { type: 'silence', reason: 'what it carried has stopped, and no HAG answers over it', sure: true })
+    wake(line)
+  }
+
+  #counters(): Map<string, Carried> {
+    return (this.#options.counters ?? readCounters)()
+  }
+
+  #received(device: string): number {
+    return this.#counters().get(device)?.received ?? 0
+  }
+
+  #take(line: Line, sign: Sign): void {
+    const before = line.health
+    line.health = next(before, sign, performance.now())
+    const { state, reason, rttMs } = line.health
+    if (before.state === state) {
+      // The order may be another one.
+      if (sign.type === 'answer') this.#options.onChange()
+      return
+    }
+    const text = `WAN ${this.#name(line)} is ${state}${reason === '' ? '' : `: ${reason}`}`
+    const fields = rttMs === undefined ? {} : { rttMs: Math.round(rttMs) }
+    if (state === 'down') this.#options.log.warn(text, fields)
     else this.#options.log.info(text, fields)
-    const isLost = ({ link, state }: Health) => link && state === 'down'
-    this.#options.onChange(isLost(before) !== isLost(after))
+    this.#options.onChange()
+  }
+
+  #name({ wan, family }: Line): string {
+    const asked = families.filter((one) => this.#options.hags(one).length > 0)
+    return asked.length > 1 ? `${wan} (IPv${family})` : wan
   }
 }
 
-async function receivedBytes(device: string): Promise<number> {
-  const text = await readFile(`/proc/self/net/dev`, 'utf8').catch(() => '')
-  const line = text.split('\n').find((one) => one.trimStart().startsWith(`${device}:`))
-  return Number(line?.split(':')[1]?.trim().split(/\s+/)[0] ?? 0)
+function wake(line: Line): void {
+  line.wake.abort()
 }

@@ -6,11 +6,12 @@ import { Upstreams } from '../../src/redirect/upstreams.js'
 import { type Cidr, familyOf, isInside, parseAddress, parseCidr } from '../../src/shared/address.js'
 import { type Answer, FakeEngine, failure, settle } from '../support/fake-engine.js'
 import { memoryLog } from '../support/memory-log.js'
+import { wanPath } from '../support/wan-path.js'
 
-const wans = [
-  { name: 'dsl', address4: '10.1.0.2', address6: '2001:db8:1::2' },
-  { name: 'lte', address4: '10.2.0.2' },
-]
+const paths = {
+  4: [wanPath('dsl', '10.1.0.2'), wanPath('lte', '10.2.0.2', { usable: false, lost: true })],
+  6: [wanPath('dsl', '2001:db8:1::2')],
+}
 const own = ['192.168.1.1', '10.1.0.2', '10.2.0.2', '2001:db8:1::2']
 const hags = [
   { address: '203.0.113.3', port: 1080 },
@@ -46,7 +47,8 @@ t.test('no loop, no bypassed destination through a HAG, and every connection end
         const far = { answer: () => answers[next++ % answers.length] as Answer }
         const engine: FakeEngine = new FakeEngine({ onEvents: (events) => events.map((event) => sessions.handle(event)) }, far)
         const log = memoryLog()
-        const upstreams = new Upstreams({ hags, wans, onHagDown, connectTimeoutMs: 3000, log })
+        const upstreams = new Upstreams({ onHagDown })
+        upstreams.use({ hags, hagsDown: [], paths })
         const isOwn = (text: string) => own.includes(text)
         const sessions = new Sessions({
           engine,

@@ -1,6 +1,7 @@
 /** The engine without sockets: tests play the clients and the far side. It keeps the contract that test/contract checks on both. */
 import type {
   ConnectionId,
+  ConnectResult,
   Engine,
   EngineEvent,
   EngineOptions,
@@ -16,20 +17,22 @@ import type {
 import type { SocketAddress } from '../../src/shared/address.js'
 
 type Failed = Extract<EngineEvent, { type: 'failed' }>
-export type Answer = 'opened' | 'silence' | Omit<Failed, 'type' | 'connection'>
+export type Answer = 'opened' | 'silence' | Omit<Failed, 'type' | 'connection' | 'attempt' | 'left'>
 
 export interface FarSide {
   /** What an attempt meets; 'opened' where left out. */
   answer?(way: Way): Answer
   probe?(probe: Probe): ProbeResult
+  connect?(way: Omit<Way, 'socks'>): ConnectResult
   /** Thrown by `listen`. */
   listen?(options: ListenOptions): Error | undefined
 }
 
 interface FakeConnection {
   client: SocketAddress
-  state: 'waiting' | 'opening' | 'relaying'
-  protocol: Way['protocol']
+  state: 'waiting' | 'relaying'
+  /** Those under way, by number. */
+  attempts: Map<number, Way>
   /** Called once when the client learns that it is over. */
   over?: (how: 'end' | 'reset' | number) => void
 }
@@ -43,6 +46,8 @@ export const failure = (stage: Failed['stage'], code: string, reply?: number): A
 export class FakeEngine implements Engine {
   readonly opens: { connection: ConnectionId; way: Way }[] = []
   readonly resets: ConnectionId[] = []
+  readonly abandoned: string[] = []
+  readonly buried: SocketAddress[] = []
   readonly refusals: { connection: ConnectionId; reply: number }[] = []
   readonly authentications: { connection: ConnectionId; accepted: boolean }[] = []
   readonly listening: ListenOptions[] = []
@@ -87,14 +92,22 @@ export class FakeEngine implements Engine {
     return connection
   }
 
-  /** The attempt under way gets its answer: for those that met 'silence'. */
-  answer(connection: ConnectionId, answer: Answer): void {
+  /** An attempt under way gets its answer: for those that met 'silence'. */
+  answer(connection: ConnectionId, answer: Answer, attempt = 0): void {
     const entry = this.#connections.get(connection)
-    if (entry?.state !== 'opening' || answer === 'silence') return
-    entry.state = answer === 'opened' ? 'relaying' : 'waiting'
-    if (answer === 'opened')
-      this.#emit({ type: 'opened', connection, local: { address: '10.1.0.2', port: 50_000 }, protocol: entry.protocol })
-    else this.#emit({ type: 'failed', connection, ...answer })
+    const way = entry?.attempts.get(attempt)
+    if (entry === undefined || way === undefined || answer === 'silence') return
+    if (answer === 'opened') {
+      entry.state = 'relaying'
+      entry.attempts.clear()
+      const local = { address: way.bind ?? '10.1.0.2', port: 50_000 }
+      this.#emit({ type: 'opened', connection, attempt, local, protocol: way.protocol })
+      return
+    }
+    // Behind the commit point there is only one.
+    if (answer.stage === 'request') entry.attempts.clear()
+    entry.attempts.delete(attempt)
+    this.#emit({ type: 'failed', connection, attempt, left: entry.attempts.size, ...answer })
   }
 
   /** The client goes away: orderly after everything was relayed, or with a RST at any time. */
@@ -120,14 +133,13 @@ export class FakeEngine implements Engine {
     this.stopped = true
   }
 
-  open(connection: ConnectionId, way: Way): void {
+  open(connection: ConnectionId, way: Way, attempt = 0): void {
     const entry = this.#connections.get(connection)
     if (entry === undefined) return
     if (entry.state !== 'waiting') throw new Error(`open of a connection that is ${entry.state}`)
     this.opens.push({ connection, way })
-    entry.state = 'opening'
-    entry.protocol = way.protocol
-    this.answer(connection, this.#far.answer?.(way) ?? 'opened')
+    entry.attempts.set(attempt, way)
+    this.answer(connection, this.#far.answer?.(way) ?? 'opened', attempt)
   }
 
   authenticate(connection: ConnectionId, accepted: boolean): void {
@@ -152,6 +164,28 @@ export class FakeEngine implements Engine {
     return this.#far.probe?.(probe) ?? { ok: true, local, protocol: 'mptcp', connectMs: 30 }
   }
 
+  async connect(way: Omit<Way, 'socks'>): Promise<ConnectResult> {
+    return this.#far.connect?.(way) ?? { ok: false, failure: { code: 'ETIMEDOUT', errno: 110, syscall: 'connect' } }
+  }
+
+  abandon(source: string): void {
+    this.abandoned.push(source)
+    for (const [connection, { attempts }] of this.#connections) {
+      for (const [attempt, { bind }] of attempts) {
+        if (bind === source) this.answer(connection, failure('connect', 'ENETDOWN'), attempt)
+      }
+    }
+  }
+
+  async resetUpstreams(remote: SocketAddress): Promise<number> {
+    this.buried.push(remote)
+    return 0
+  }
+
+  async resetStranded(): Promise<number> {
+    return 0
+  }
+
   async inspect(): Promise<Inspection[]> {
     return []
   }
@@ -169,7 +203,7 @@ export class FakeEngine implements Engine {
 
   #add(address: string): ConnectionId {
     const connection = ++this.#last
-    this.#connections.set(connection, { client: { address, port: 40_000 }, state: 'waiting', protocol: 'tcp' })
+    this.#connections.set(connection, { client: { address, port: 40_000 }, state: 'waiting', attempts: new Map() })
     return connection
   }
 

@@ -1,42 +1,123 @@
 import t from 'tap'
+import type { EngineEvent, Way } from '../../src/native/index.js'
 import { Attempts } from '../../src/shared/attempts.js'
-import { FakeEngine, settle } from '../support/fake-engine.js'
+import { type Answer, FakeEngine, failure, settle } from '../support/fake-engine.js'
 
-const way = { protocol: 'tcp', remote: { address: '198.51.100.7', port: 443 }, connectTimeoutMs: 1000 } as const
+type Failed = Extract<EngineEvent, { type: 'failed' }>
+const connectTimeoutMs = 1000
+const wayTo = (address: string): Way => ({ protocol: 'tcp', remote: { address, port: 443 }, connectTimeoutMs })
 
-function setUp() {
-  const engine = new FakeEngine({
-    onEvents: (events) => {
-      for (const event of events)
-        if (event.type === 'opened' || event.type === 'failed' || event.type === 'closed') attempts.settle(event)
+function setUp(answers: Record<string, Answer> = {}) {
+  const engine: FakeEngine = new FakeEngine(
+    {
+      onEvents: (events) => {
+        for (const event of events)
+          if (event.type === 'opened' || event.type === 'failed' || event.type === 'closed') attempts.settle(event)
+      },
     },
-  })
-  const attempts = new Attempts(engine)
-  return { engine, attempts }
+    { answer: (way) => answers[way.remote.address] ?? 'silence' },
+  )
+  const attempts: Attempts = new Attempts(engine)
+  const failures: string[] = []
+  const race = (connection: number, choices: string[], { patienceMs = 10_000, final = (_: Failed): boolean => false } = {}) =>
+    attempts.race(connection, choices, {
+      way: wayTo,
+      patienceMs: () => patienceMs,
+      failed: (choice, failed) => {
+        failures.push(choice)
+        return final(failed)
+      },
+    })
+  const connection = engine.accept()
+  attempts.begin(connection)
+  const tried = () => engine.opens.map(({ way }) => way.remote.address)
+  return { engine, attempts, connection, race, failures, tried }
 }
 
 t.test('a client that left while the session awaited something else is remembered', async (t) => {
-  const { engine, attempts } = setUp()
-  const connection = engine.accept()
-  attempts.begin(connection)
+  const { engine, connection, race } = setUp()
   engine.leave(connection, 'client-reset')
   await settle()
-  t.match(await attempts.open(connection, way), { type: 'closed', reason: 'client-reset' })
+  t.match(await race(connection, ['a']), { outcome: { type: 'closed', reason: 'client-reset' } })
   t.same(engine.opens, [])
 })
 
 t.test('a connection whose session has ended is forgotten', async (t) => {
-  const { engine, attempts } = setUp()
-  const connection = engine.accept()
-  attempts.begin(connection)
-  t.match(await attempts.open(connection, way), { type: 'opened' })
+  const { engine, attempts, connection, race } = setUp({ a: 'opened' })
+  t.match(await race(connection, ['a']), { outcome: { type: 'opened' }, choice: 'a' })
   attempts.end(connection)
   engine.leave(connection)
   await settle()
   let isSettled = false
-  void attempts.open(connection, way).then(() => {
+  void race(connection, ['a']).then(() => {
     isSettled = true
   })
   await settle()
   t.equal(isSettled, false, 'nothing of its end is kept')
+})
+
+t.test('a way that fails is followed by the next one at once, and every failure is told', async (t) => {
+  const { connection, race, failures, tried } = setUp({
+    a: failure('connect', 'ECONNREFUSED'),
+    b: failure('greeting', 'EPROTO'),
+    c: 'opened',
+  })
+  t.match(await race(connection, ['a', 'b', 'c', 'd']), { outcome: { type: 'opened' }, choice: 'c' })
+  t.same(failures, ['a', 'b'])
+  t.same(tried(), ['a', 'b', 'c'])
+})
+
+t.test('a silent way is joined by the next one when patience ends; the first that gets through is it', async (t) => {
+  const { engine, connection, race, failures, tried } = setUp()
+  const raced = race(connection, ['a', 'b', 'c'], { patienceMs: 20 })
+  t.same(tried(), ['a'])
+  await new Promise((resolve) => setTimeout(resolve, 300))
+  t.same(tried(), ['a', 'b', 'c'])
+  engine.answer(connection, 'opened', 1)
+  t.match(await raced, { outcome: { type: 'opened' }, choice: 'b' })
+  t.same(failures, [])
+})
+
+t.test('a failure while others are under way ends nothing; the last one does', async (t) => {
+  const { engine, connection, race, failures } = setUp()
+  const raced = race(connection, ['a', 'b'], { patienceMs: 1 })
+  await new Promise((resolve) => setTimeout(resolve, 100))
+  engine.answer(connection, failure('connect', 'ETIMEDOUT'), 0)
+  await settle()
+  t.same(failures, ['a'])
+  engine.answer(connection, failure('connect', 'ENETDOWN'), 1)
+  t.match(await raced, { outcome: { type: 'failed', failure: { code: 'ENETDOWN' } } })
+})
+
+t.test('the winner fails with its request: those that it had beaten get another chance, once', async (t) => {
+  const { engine, connection, race, tried } = setUp()
+  const raced = race(connection, ['a', 'b'], { patienceMs: 1 })
+  await new Promise((resolve) => setTimeout(resolve, 100))
+  engine.answer(connection, failure('request', 'ETIMEDOUT'), 0)
+  await settle()
+  t.same(tried(), ['a', 'b', 'b'])
+  engine.answer(connection, failure('request', 'ETIMEDOUT'), 2)
+  t.match(await raced, { outcome: { type: 'failed' } })
+  t.same(tried(), ['a', 'b', 'b'])
+})
+
+t.test('a final failure is the last one', async (t) => {
+  const { connection, race, tried } = setUp({ a: failure('request', 'SOCKS_REPLY', 5), b: 'opened' })
+  const final = ({ reply }: Failed) => reply === 5
+  t.match(await race(connection, ['a', 'b'], { final }), { outcome: { type: 'failed', reply: 5 } })
+  t.same(tried(), ['a'])
+})
+
+t.test('no way at all', async (t) => {
+  const { connection, race } = setUp()
+  t.same(await race(connection, []), { outcome: undefined })
+})
+
+t.test('a client that leaves in the middle of a race', async (t) => {
+  const { engine, connection, race, tried } = setUp()
+  const raced = race(connection, ['a', 'b'], { patienceMs: 30 })
+  engine.leave(connection, 'client-reset')
+  t.match(await raced, { outcome: { type: 'closed' } })
+  await new Promise((resolve) => setTimeout(resolve, 100))
+  t.same(tried(), ['a'], 'nothing more is opened for it')
 })

@@ -34,7 +34,7 @@ t.test('the least gateway config has every default', async (t) => {
   t.same(parseGateway(least, 'g.yaml'), {
     lan: { interfaces: ['br0'] },
     wans: [{ name: 'dsl', interface: 'dsl', role: 'normal' }],
-    hags: [{ address: '203.0.113.3', port: 1080 }],
+    hags: [{ address: '203.0.113.3', weight: 1 }],
     bypass: [],
     listen: { port: 12345 },
     on_hag_down: 'direct',
@@ -179,16 +179,42 @@ t.test('files: not there, neither kind, relative secrets', async (t) => {
   t.equal(loadGateway(join(folder, 'g.yaml')).hags[0]?.password_file, join(folder, 'secret'))
 })
 
+t.test('a HAG has an address or a name, and an SRV name brings its port', async (t) => {
+  const withHag = (hag: string) => faults(() => parseGateway(least.replace('address: 203.0.113.3', hag), 'g.yaml'))
+  t.same(withHag('name: hag.example.net'), [])
+  t.same(withHag('name: _bondsocks._tcp.example.net'), [])
+  t.same(withHag('port: 1080'), ['g.yaml:7:5: hags[0]: write either address or name'])
+  t.same(withHag('{address: 203.0.113.3, name: hag.example.net}'.replace(/[{}]/g, '').replace(', ', '\n    ')), [
+    'g.yaml:7:5: hags[0]: write either address or name',
+  ])
+  t.same(withHag('name: _bondsocks._tcp.example.net\n    port: 1080'), [
+    'g.yaml:7:5: hags[0]: the port comes from the SRV record: leave it out',
+  ])
+  t.same(withHag('name: 203.0.113.3'), ['g.yaml:7:11: hags[0].name: is an address: write it as "address"'])
+  t.match(withHag('name: "a b"'), [/is no host name/])
+})
+
+t.test('one WAN at least is a normal one', async (t) => {
+  const text = least.replace('interface: dsl', 'interface: dsl\n    role: backup')
+  t.match(
+    faults(() => parseGateway(text, 'g.yaml')),
+    [/wans: one WAN at least must have the role normal/],
+  )
+})
+
 t.test('the example configs are valid, and with every line in use they name every key', async (t) => {
   for (const kind of ['gateway', 'hag'] as const) {
     const file = join(root, `config/${kind}.yaml`)
     t.equal(checkConfig(file), kind)
-    const all = readFileSync(file, 'utf8').replace(/^( *)# ( *[a-z0-9_]+:( .*)?)$/gm, '$1$2')
+    const all = readFileSync(file, 'utf8').replace(/^( *)# ( *(?:- )?[a-z0-9_]+:( .*)?)$/gm, '$1$2')
     const config = kind === 'gateway' ? parseGateway(all, file) : parseHag(all, file)
     const schema = JSON.parse(schemaFile(kind))
     t.same(Object.keys(config).sort(), Object.keys(schema.properties).sort())
     if (!('hags' in config)) continue
-    t.same(Object.keys(config.hags[0] as object).sort(), Object.keys(schema.properties.hags.items.properties).sort())
+    t.same(
+      [...new Set(config.hags.flatMap((one) => Object.keys(one)))].sort(),
+      Object.keys(schema.properties.hags.items.properties).sort(),
+    )
     t.same(Object.keys(config.wans[0] as object).sort(), Object.keys(schema.properties.wans.items.properties).sort())
   }
 })
@@ -200,7 +226,7 @@ t.test('what the examples show as defaults are the defaults', async (t) => {
     ['hag', loadHag(join(root, 'config/hag.yaml')), parseHag],
   ] as const) {
     const file = join(root, `config/${kind}.yaml`)
-    const shown = parse(readFileSync(file, 'utf8').replace(/^( *)# ( *[a-z0-9_]+:( .*)?)$/gm, '$1$2'), file)
+    const shown = parse(readFileSync(file, 'utf8').replace(/^( *)# ( *(?:- )?[a-z0-9_]+:( .*)?)$/gm, '$1$2'), file)
     for (const [key, value] of Object.entries(shown)) {
       if (!noDefault.has(key)) t.same(value, bare[key as keyof typeof bare], key)
     }

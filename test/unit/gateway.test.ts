@@ -78,13 +78,12 @@ t.test('start, serve, stop', async (t) => {
   t.equal(engine?.closed, true)
   t.same(deeds, ['apply', 'apply without redirect', 'remove', 'dispose'])
   // Which WAN answers its first probe first is chance.
-  t.same(log.lines.splice(6, 2).sort(), ['info WAN dsl is up', 'info WAN lte is up'])
+  t.same(log.lines.splice(5, 2).sort(), ['info WAN dsl is up', 'info WAN lte is up'])
   t.same(log.lines, [
     'info listening',
     'warn a note',
     'info network is set up',
-    'info HAG 203.0.113.3:1080 over dsl is reachable',
-    'info HAG 203.0.113.3:1080 over lte is reachable',
+    'info HAG 203.0.113.3:1080 is up',
     'info gateway runs',
     'info stopping: connections may end',
     'info network is as before',
@@ -143,8 +142,7 @@ const failing: [string, FarSide, Parameters<typeof start>[1], 1 | 2, string, str
     { probe: () => unreachable },
     { more: 'on_hag_down: reject\n' },
     1,
-    'no HAG can be reached: HAG 203.0.113.3:1080 over dsl is unreachable: no answer (ETIMEDOUT); ' +
-      'HAG 203.0.113.3:1080 over lte is unreachable: no answer (ETIMEDOUT)',
+    'no HAG can be reached: HAG 203.0.113.3:1080 over dsl: no answer; HAG 203.0.113.3:1080 over lte: no answer',
     ['apply', 'remove', 'dispose'],
   ],
   [
@@ -152,8 +150,8 @@ const failing: [string, FarSide, Parameters<typeof start>[1], 1 | 2, string, str
     { probe: () => refused },
     {},
     2,
-    'no HAG takes our credentials: HAG 203.0.113.3:1080 over dsl asks for a user name and password; ' +
-      'HAG 203.0.113.3:1080 over lte asks for a user name and password',
+    'no HAG takes our credentials: HAG 203.0.113.3:1080 over dsl: it asks for a user name and password; ' +
+      'HAG 203.0.113.3:1080 over lte: it asks for a user name and password',
     ['apply', 'remove', 'dispose'],
   ],
   [
@@ -187,7 +185,7 @@ t.test('no HAG and on_hag_down direct: says so once and runs', async (t) => {
     probe: () => unreachable,
   })
   await settle()
-  t.equal(log.lines.filter((line) => line === 'warn no HAG can be reached: connections go direct, without bonding').length, 1)
+  t.equal(log.lines.filter((line) => line.startsWith('warn no HAG can be reached: connections go direct')).length, 1)
   engines[0]?.accept()
   await settle()
   t.equal(engines[0]?.opens[0]?.way.remote.address, '198.51.100.7')
@@ -204,9 +202,10 @@ t.test('one WAN on which the HAG answers is enough', async (t) => {
     },
     { more: 'on_hag_down: reject\n' },
   )
-  await settle()
-  t.ok(log.lines.includes('warn HAG 203.0.113.3:1080 over dsl is unreachable: no answer (ETIMEDOUT)'))
-  t.ok(log.lines.includes('info HAG 203.0.113.3:1080 over lte is reachable, but only with plain TCP: no bonding'))
+  const stripped = 'warn WAN lte carries no MPTCP, something on its path removes it: what begins there is not bonded'
+  await until(() => log.lines.includes(stripped))
+  t.ok(log.lines.includes('info HAG 203.0.113.3:1080 is up'))
+  t.ok(log.lines.includes(stripped))
   stop.abort()
   t.equal(await ended, undefined)
 })

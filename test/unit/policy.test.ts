@@ -1,34 +1,13 @@
 import t from 'tap'
-import { Bypass, directPaths, hagPaths, refusal } from '../../src/redirect/policy.js'
+import { Bypass, refusal } from '../../src/redirect/policy.js'
 import { type Cidr, parseCidr } from '../../src/shared/address.js'
 import { OwnAddresses } from '../../src/shared/own-addresses.js'
-
-const dsl = { name: 'dsl', address4: '10.1.0.2', address6: '2001:db8:1::2' }
-const lte = { name: 'lte', address4: '10.2.0.2' }
-const hag4 = { address: '203.0.113.3', port: 1080 }
-const hag6 = { address: '2001:db8::3', port: 1080 }
 
 const isOwn = (address: string) => ['192.168.1.1', '10.1.0.2', '2001:db8:1::2'].includes(address)
 const at = (client: string, destination: string, port = 443) => ({
   client: { address: client, port: 40_000 },
   destination: { address: destination, port },
   local: { address: '192.168.1.1', port: 12_345 },
-})
-
-t.test('each HAG over every WAN that has an address of its family, HAGs first', async (t) => {
-  t.same(
-    hagPaths([hag4, hag6], [dsl, lte]).map(({ hag, wan, bind }) => [hag.address, wan.name, bind]),
-    [
-      ['203.0.113.3', 'dsl', '10.1.0.2'],
-      ['203.0.113.3', 'lte', '10.2.0.2'],
-      ['2001:db8::3', 'dsl', '2001:db8:1::2'],
-    ],
-  )
-  t.same(
-    directPaths('2001:db8::7', [lte, dsl]).map(({ wan }) => wan.name),
-    ['dsl'],
-  )
-  t.same(directPaths('2001:db8::7', [lte]), [])
 })
 
 t.test('a connection to our own listener is refused, with the rule to mend', async (t) => {

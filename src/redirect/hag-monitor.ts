@@ -1,0 +1,235 @@
+/** Follows the health of every HAG: what probes over the WANs heard of it, and questions of its own where nobody asked lately. */
+import type { Engine, ProbeResult } from '../native/index.js'
+import { type Family, formatSocketAddress } from '../shared/address.js'
+import { hagProbe } from '../shared/hag-probe.js'
+import { pause } from '../shared/pause.js'
+import type { Log } from '../telemetry/log.js'
+import type { WanPath } from '../wan/monitor.js'
+import { asksForConnect } from '../wan/probe.js'
+import { type HagHealth, type HagSign, nextHag, unknownHag } from './hag-health.js'
+import { familyOfAddress, type Hag } from './policy.js'
+
+const tickMs = 100
+/** How often each is asked: the one in use while somebody would notice, the one in use otherwise, and the others. */
+const askMs = { busy: 500, inUse: 1000, spare: 10_000, metered: 15 * 60_000 }
+/** A HAG that is down, over a WAN whose volume costs money: a SYN a minute. */
+const meteredDownMs = 60_000
+/** Whether it does more than greet: a whole CONNECT. */
+const connectCheckMs = 5 * 60_000
+const patienceMs = { least: 300, unknown: 1000, connect: 5000 }
+
+interface Entry {
+  readonly hag: Hag
+  health: HagHealth
+  heardAt: number
+  askedAt: number
+  checkedAt: number
+  /** Greets, but does not do what it is asked: greetings count no more. */
+  broken: boolean
+  asking: boolean
+}
+
+export interface HagMonitorOptions {
+  engine: Pick<Engine, 'probe' | 'connect' | 'stats'>
+  /** Best first. */
+  paths(family: Family): readonly WanPath[]
+  log: Log
+  /** A HAG's state is another one, or the HAGs are. */
+  onChange(): void
+  /**
+   * A HAG that was in use is gone. `refused`: its machine answers, so connections that are dead find out by themselves; `silence`: another
+   * HAG answers, so it is not our WANs.
+   */
+  onDead(hag: Hag, how: 'refused' | 'silence'): void
+}
+
+export class HagMonitor {
+  readonly #options: HagMonitorOptions
+  #entries: readonly Entry[] = []
+
+  constructor(options: HagMonitorOptions) {
+    this.#options = options
+  }
+
+  /** Best first; what is known of those that stay is kept. */
+  useHags(hags: readonly Hag[]): void {
+    const known = new Map(this.#entries.map((entry) => [entry.hag, entry]))
+    this.#entries = hags.map(
+      (hag) =>
+        known.get(hag) ?? {
+          ...{ hag, health: unknownHag, heardAt: Number.NEGATIVE_INFINITY, askedAt: Number.NEGATIVE_INFINITY },
+          ...{ checkedAt: Number.NEGATIVE_INFINITY, broken: false, asking: false },
+        },
+    )
+    this.#options.onChange()
+  }
+
+  /** Those to use, best first: never one that is down. */
+  get usable(): readonly Hag[] {
+    const inState = (...states: string[]) =>
+      this.#entries.filter(({ health }) => states.includes(health.state)).map(({ hag }) => hag)
+    return [...inState('up', 'unknown'), ...inState('returning')]
+  }
+
+  get all(): readonly Hag[] {
+    return this.#entries.map(({ hag }) => hag)
+  }
+
+  /** HAGs of a family in the order in which a WAN's probe asks them. */
+  targets(family: Family): Hag[] {
+    const usable = this.usable
+    const down = this.all.filter((hag) => !usable.includes(hag))
+    return [...usable, ...down].filter((hag) => familyOfAddress(hag.address) === family)
+  }
+
+  /** Takes what a probe, or a connection's attempt, heard of a HAG. */
+  heard(hag: Hag, result: ProbeResult): void {
+    const entry = this.#entries.find((one) => one.hag === hag)
+    if (entry === undefined) return
+    entry.heardAt = performance.now()
+    const sign = signOf(hag, result)
+    if (sign !== undefined && !(entry.broken && sign.type === 'answer')) this.#take(entry, sign)
+  }
+
+  /** A connection had trouble with it: it is asked at once, a whole CONNECT where its answer to one was strange. */
+  suspect(hag: Hag, about: 'connection' | 'request'): void {
+    const entry = this.#entries.find((one) => one.hag === hag)
+    if (entry === undefined) return
+    entry.heardAt = Number.NEGATIVE_INFINITY
+    entry.askedAt = Math.min(entry.askedAt, performance.now() - askMs.busy)
+    // At most once a second, whatever the clients meet.
+    if (about === 'request') entry.checkedAt = Math.min(entry.checkedAt, performance.now() - connectCheckMs + 1000)
+  }
+
+  /** Asks every HAG over every WAN, all at once; resolves with what each said. One that nobody hears from counts as down. */
+  async askAll(timeoutMs: number): Promise<{ hag: Hag; path: WanPath; result: ProbeResult }[]> {
+    const pairs = this.all.flatMap((hag) => this.#options.paths(familyOfAddress(hag.address)).map((path) => ({ hag, path })))
+    const answers = await Promise.all(
+      pairs.map(async ({ hag, path }) => ({ hag, path, result: await this.#ask(hag, path, timeoutMs, 'mptcp') })),
+    )
+    for (const entry of this.#entries) {
+      const own = answers.filter(({ hag }) => hag === entry.hag)
+      const { result } = own[0] ?? {}
+      if (result?.ok === false && own.every((one) => !one.result.ok))
+        this.#take(entry, { type: 'unfit', reason: troubleOf(entry.hag, result) })
+    }
+    return answers
+  }
+
+  /** Runs until the signal. */
+  async run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      const now = performance.now()
+      const inUse = this.usable[0]
+      for (const entry of this.#entries) {
+        if (entry.asking || !this.#isDue(entry, entry.hag === inUse, now)) continue
+        entry.asking = true
+        this.#look(entry).finally(() => {
+          entry.asking = false
+        })
+      }
+      await pause(tickMs, signal)
+    }
+  }
+
+  #isDue({ hag, health, heardAt, askedAt }: Entry, inUse: boolean, now: number): boolean {
+    const path = this.#cheapestPath(hag)
+    if (path === undefined) return false
+    if (health.misses > 0 && health.state !== 'down') return true
+    const silentMs = now - Math.max(heardAt, askedAt)
+    if (path.metered) return silentMs >= (health.state === 'down' ? meteredDownMs : askMs.metered)
+    if (health.state === 'down' || health.state === 'returning') return silentMs >= askMs.inUse
+    if (!inUse) return silentMs >= askMs.spare
+    return silentMs >= (this.#options.engine.stats().relaying > 0 ? askMs.busy : askMs.inUse)
+  }
+
+  async #look(entry: Entry): Promise<void> {
+    const { hag, health } = entry
+    const first = this.#cheapestPath(hag)
+    if (first === undefined) return
+    const now = performance.now()
+    entry.askedAt = now
+    const isCheckDue = now - entry.checkedAt >= (first.metered ? 12 * connectCheckMs : connectCheckMs)
+    if (entry.broken || (isCheckDue && health.state !== 'down')) {
+      await this.#checkConnect(entry, first)
+      if (entry.broken) return
+    }
+    const timeoutMs = Math.ceil(Math.max(4 * (first.rttMs ?? patienceMs.unknown / 4), patienceMs.least))
+    const result = health.misses > 0 ? undefined : await this.#ask(hag, first, timeoutMs)
+    if (result !== undefined && !isSilence(result)) return
+    // It may be the WAN: over all of them at once.
+    await Promise.all(this.#options.paths(familyOfAddress(hag.address)).map((path) => this.#ask(hag, path, timeoutMs)))
+  }
+
+  /** Greets, but does it work? Says so once, and keeps it out of use until it does. */
+  async #checkConnect(entry: Entry, { bind, protocol }: WanPath): Promise<void> {
+    entry.checkedAt = performance.now()
+    const { engine, log } = this.#options
+    const trouble = await asksForConnect(engine, { hag: entry.hag, bind }, { protocol, timeoutMs: patienceMs.connect })
+    // That it cannot be reached at all is for the other questions to find out.
+    if (trouble === 'unreachable') return
+    if ((trouble !== undefined) === entry.broken) return
+    entry.broken = trouble !== undefined
+    if (trouble !== undefined) this.#take(entry, { type: 'unfit', reason: trouble })
+    else log.info(`HAG ${formatSocketAddress(entry.hag)} answers requests again`)
+  }
+
+  async #ask(hag: Hag, { bind, protocol }: WanPath, timeoutMs: number, as = 'tcp' as 'tcp' | 'mptcp'): Promise<ProbeResult> {
+    const how = { protocol: as === 'mptcp' ? protocol : as, connectTimeoutMs: timeoutMs, timeoutMs }
+    const result = await this.#options.engine.probe(hagProbe({ hag, bind }, how))
+    this.heard(hag, result)
+    return result
+  }
+
+  /** One whose volume costs nothing, if one is usable. */
+  #cheapestPath(hag: Hag): WanPath | undefined {
+    const paths = this.#options.paths(familyOfAddress(hag.address))
+    return paths.find(({ usable, metered }) => usable && !metered) ?? paths[0]
+  }
+
+  #take(entry: Entry, sign: HagSign): void {
+    const before = entry.health
+    const now = performance.now()
+    entry.health = nextHag(before, sign, now)
+    const { state, reason } = entry.health
+    if (state === before.state) return
+    if (state === 'returning') entry.checkedAt = Number.NEGATIVE_INFINITY
+    const { log, onChange, onDead } = this.#options
+    const name = `HAG ${formatSocketAddress(entry.hag)}`
+    if (state === 'down') log.warn(`${name} is down: ${reason}`)
+    else if (state === 'returning') log.info(`${name} answers again`)
+    else log.info(`${name} is up`)
+    onChange()
+    if (state !== 'down' || before.state === 'unknown' || sign.type === 'unfit') return
+    const isElsewhere = this.#entries.some((one) => one !== entry && one.health.state === 'up' && now - one.heardAt < 1000)
+    if (sign.type === 'refused') onDead(entry.hag, 'refused')
+    else if (isElsewhere) onDead(entry.hag, 'silence')
+  }
+}
+
+/** One line for people. */
+export function troubleOf(hag: Hag, { stage, failure }: Extract<ProbeResult, { ok: false }>): string {
+  const known: Record<string, string> = {
+    EACCES: hag.username === undefined ? 'it asks for a user name and password' : 'it refuses the user name or password',
+    ETIMEDOUT: stage === 'connect' ? 'no answer' : 'connected, but it does not answer',
+    ECONNREFUSED: 'connection refused, nothing listens there',
+    ENETUNREACH: 'no route to it',
+    EHOSTUNREACH: 'no route to it',
+    EADDRNOTAVAIL: 'the WAN has lost its address',
+    ECONNRESET: 'it closed the connection',
+    EPROTO: 'it does not speak SOCKS5',
+  }
+  return known[failure.code] ?? `${failure.code} in ${failure.syscall}`
+}
+
+const isSilence = (result: ProbeResult) =>
+  !result.ok && result.failure.code !== 'ECONNREFUSED' && result.failure.code !== 'EACCES'
+
+function signOf(hag: Hag, result: ProbeResult): HagSign | undefined {
+  if (result.ok) return { type: 'answer' }
+  const { code } = result.failure
+  if (code === 'ECONNREFUSED') return { type: 'refused' }
+  // Our side's fault: no address, no route.
+  if (code === 'EADDRNOTAVAIL' || code === 'ENETUNREACH' || code === 'EINVAL') return undefined
+  return { type: 'silence', reason: troubleOf(hag, result) }
+}

@@ -1,0 +1,171 @@
+/** Which HAGs there are, and which comes first: addresses from the config, names looked up again and again. */
+import { createHash } from 'node:crypto'
+import { lookup, Resolver } from 'node:dns/promises'
+import { readFileSync } from 'node:fs'
+import { hostname } from 'node:os'
+import type { HagEntry } from '../config/schema.js'
+import { formatSocketAddress, parseAddress } from '../shared/address.js'
+import { pause } from '../shared/pause.js'
+import type { Log } from '../telemetry/log.js'
+import type { Hag } from './policy.js'
+
+/** A resolver keeps an answer for its TTL anyway; this is how long we do not even ask. */
+const refreshMs = 60_000
+/** After a lookup that failed. */
+const retryMs = 5000
+/** A resolver that is unreachable must not hold up the start. */
+const lookupTimeoutMs = 5000
+const defaultPort = 1080
+
+/** What a name stands for; tests pass their own. Rejects with a system error. */
+export interface Names {
+  addresses(name: string): Promise<string[]>
+  /** RFC 2782. */
+  services(name: string): Promise<{ name: string; port: number; priority: number; weight: number }[]>
+}
+
+export interface HagEntryWithPassword extends HagEntry {
+  password?: string
+}
+
+interface Ranked {
+  hag: Hag
+  /** The entry's, then the SRV record's. */
+  priority: readonly [number, number]
+  weight: number
+}
+
+/** The HAGs of a config. After the first `refresh`, a lookup that fails leaves what was known. */
+export class HagDirectory {
+  readonly #found: (readonly Ranked[] | undefined)[]
+  readonly #troubles = new Map<string, string>()
+  #hags: readonly Hag[] = []
+
+  constructor(
+    private readonly options: {
+      entries: readonly HagEntryWithPassword[]
+      log: Log
+      names?: Names
+      /** Which of several HAGs of one priority a gateway chooses depends on this alone. */
+      identity?: string
+    },
+  ) {
+    this.#found = options.entries.map(() => undefined)
+  }
+
+  /** Best first. Objects of HAGs that stay are the same ones as before. */
+  get hags(): readonly Hag[] {
+    return this.#hags
+  }
+
+  /** Looks all names up; true where the HAGs, or their order, are others than before. Never rejects. */
+  async refresh(): Promise<boolean> {
+    const { entries, identity = machineIdentity() } = this.options
+    await Promise.all(
+      entries.map(async (entry, index) => {
+        const ranked = await this.#rank(entry, entry.priority ?? index)
+        if (ranked !== undefined) this.#found[index] = ranked
+      }),
+    )
+    const before = new Map(this.#hags.map((hag) => [formatSocketAddress(hag), hag]))
+    const ordered = inOrder(
+      this.#found.flatMap((ranked) => ranked ?? []),
+      identity,
+    )
+    const next = new Map<string, Hag>()
+    for (const hag of ordered) {
+      const key = formatSocketAddress(hag)
+      if (!next.has(key)) next.set(key, before.get(key) ?? hag)
+    }
+    const changed = [...next.keys()].join() !== [...before.keys()].join()
+    if (changed) this.#hags = [...next.values()]
+    return changed
+  }
+
+  /** Looks names up until the signal, and calls back after a change. Returns at once where there are no names. */
+  async run(onChange: () => void, signal: AbortSignal): Promise<void> {
+    if (this.options.entries.every(({ name }) => name === undefined)) return
+    while (!signal.aborted) {
+      await pause(this.#troubles.size > 0 ? retryMs : refreshMs, signal)
+      if (signal.aborted || !(await this.refresh())) continue
+      this.options.log.info('HAGs changed', { hags: this.#hags.map(formatSocketAddress) })
+      onChange()
+    }
+  }
+
+  /** undefined: the name cannot be looked up now. */
+  async #rank(entry: HagEntryWithPassword, priority: number): Promise<readonly Ranked[] | undefined> {
+    const { address, name, port = defaultPort, weight, username, password } = entry
+    const credentials = { ...(username !== undefined && { username }), ...(password !== undefined && { password }) }
+    if (address !== undefined) return [{ hag: { address, port, ...credentials }, priority: [priority, 0], weight }]
+    if (name === undefined) return []
+    const names = this.options.names ?? systemNames
+    try {
+      const services = name.startsWith('_') ? await inTime(names.services(name)) : [{ name, port, priority: 0, weight }]
+      const found = await Promise.all(
+        services.map(async (service) =>
+          (await inTime(names.addresses(service.name))).map((one) => ({
+            hag: { address: parseAddress(one)?.toString() ?? one, port: service.port, ...credentials },
+            priority: [priority, service.priority] as const,
+            weight: service.weight,
+          })),
+        ),
+      )
+      if (this.#troubles.delete(name)) this.options.log.info(`the HAG ${name} can be looked up again`)
+      return found.flat()
+    } catch (error) {
+      const { code = (error as Error).message } = error as NodeJS.ErrnoException
+      // One line a trouble, not one a try.
+      if (this.#troubles.get(name) !== code) this.options.log.warn(`the HAG ${name} cannot be looked up: ${code}`, { code })
+      this.#troubles.set(name, code)
+      return undefined
+    }
+  }
+}
+
+/**
+ * Lower priorities first. Within one priority a gateway always prefers the same HAG, so that a household keeps one public address, and
+ * the gateways of a fleet are shared out by weight (weighted rendezvous hashing). Both families of a name stay as the resolver gave them.
+ */
+export function inOrder(ranked: readonly Ranked[], identity: string): Hag[] {
+  const scored = ranked.map((one) => ({ ...one, score: score(one, identity) }))
+  return scored
+    .sort((one, other) => one.priority[0] - other.priority[0] || one.priority[1] - other.priority[1] || one.score - other.score)
+    .map(({ hag }) => hag)
+}
+
+/** Exponentially distributed with the weight as its rate: the least of several is each one's with a probability in proportion to it. */
+function score({ hag, weight }: Ranked, identity: string): number {
+  const hash = createHash('sha256')
+    .update(`${identity} ${formatSocketAddress(hag)}`)
+    .digest()
+  const uniform = (hash.readUIntBE(0, 6) + 1) / (2 ** 48 + 1)
+  // RFC 2782: a weight of 0 is for servers that should be chosen hardly ever.
+  return -Math.log(uniform) / Math.max(weight, 0.001)
+}
+
+function machineIdentity(): string {
+  try {
+    return readFileSync('/etc/machine-id', 'utf8').trim() || hostname()
+  } catch {
+    return hostname()
+  }
+}
+
+const systemNames: Names = {
+  // As the rest of the system sees it, /etc/hosts included.
+  addresses: async (name) => (await lookup(name, { all: true })).map(({ address }) => address),
+  services: (name) => new Resolver({ timeout: 1000, tries: 3 }).resolveSrv(name),
+}
+
+async function inTime<Value>(promise: Promise<Value>): Promise<Value> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(Object.assign(new Error('no answer'), { code: 'ETIMEDOUT' })), lookupTimeoutMs)
+  })
+  try {
+    return await Promise.race([promise, late])
+  } finally {
+    clearTimeout(timer)
+  }
+}

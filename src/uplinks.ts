@@ -1,0 +1,213 @@
+/**
+ * The WANs and HAGs that are in use, and what follows when they change: where connections go, which WANs have endpoints, which connections
+ * are given up.
+ */
+import type { GatewayConfig } from './config/schema.js'
+import type { Engine } from './native/index.js'
+import type { NetworkOptions } from './network/network.js'
+import { Reconciler } from './network/reconcile.js'
+import type { Plan } from './network/state.js'
+import type { WatchEvents } from './network/watch.js'
+import { HagMonitor, troubleOf } from './redirect/hag-monitor.js'
+import { HagDirectory, type HagEntryWithPassword } from './redirect/hags.js'
+import type { Hag } from './redirect/policy.js'
+import { Upstreams } from './redirect/upstreams.js'
+import { type Family, formatSocketAddress } from './shared/address.js'
+import { pause } from './shared/pause.js'
+import type { Log } from './telemetry/log.js'
+import { WanMonitor, type WanPath } from './wan/monitor.js'
+
+/** What is done about the network; the `Network` is one. */
+export interface NetworkControl {
+  apply(config: GatewayConfig, options?: NetworkOptions): Promise<Plan>
+  /** Deletes the MPTCP endpoints of these addresses at once, ahead of a full pass. */
+  dropEndpoints(addresses: readonly string[]): Promise<void>
+  remove(): Promise<unknown>
+}
+
+/** A subflow over another WAN takes a round trip or two to come up; what has none by then is dead. */
+const strandedMs = 1500
+/** A HAG that refuses connections lost those it had; each finds out when it sends something. */
+const strandedLooks = 10
+const families: readonly Family[] = [4, 6]
+const firstAnswerMs = 3000
+
+export interface UplinksOptions {
+  config: GatewayConfig
+  entries: readonly HagEntryWithPassword[]
+  engine: Pick<Engine, 'probe' | 'connect' | 'abandon' | 'resetUpstreams' | 'resetStranded' | 'stats'>
+  network: NetworkControl
+  log: Log
+}
+
+export class Uplinks {
+  readonly upstreams: Upstreams
+  readonly #options: UplinksOptions
+  readonly #directory: HagDirectory
+  readonly #hags: HagMonitor
+  readonly #wans: WanMonitor
+  #plan: Pick<Plan, 'wans' | 'notes'> = { wans: [], notes: [] }
+  #reconciler: Reconciler | undefined
+  /** Addresses that have no endpoint now, because their WANs are lost. */
+  #withoutEndpoint: ReadonlySet<string> = new Set()
+  #best: { 4?: string; 6?: string } = {}
+  readonly #ended = new AbortController()
+
+  constructor(options: UplinksOptions) {
+    const { config, entries, engine, log } = options
+    this.#options = options
+    this.upstreams = new Upstreams({ onHagDown: config.on_hag_down })
+    this.#directory = new HagDirectory({ entries, log })
+    this.#hags = new HagMonitor({
+      ...{ engine, log },
+      paths: (family) => this.#wans.paths(family),
+      onChange: () => this.#update(),
+      onDead: (hag, how) => this.#bury(hag, how),
+    })
+    this.#wans = new WanMonitor({
+      ...{ engine, log },
+      wans: config.wans.map(({ name, metered }, index) => ({ name, metered: metered ?? index > 0 })),
+      hags: (family) => this.#hags.targets(family),
+      heard: (hag, result) => this.#hags.heard(hag, result),
+      onChange: () => this.#update(),
+    })
+  }
+
+  /** Looks HAGs up and asks each over every WAN. `refused`: all that answered want other credentials. The reasons are one line of text. */
+  async start(plan: Plan, signal: AbortSignal): Promise<{ state: 'some' | 'none' | 'refused'; reasons: string }> {
+    this.#plan = plan
+    await this.#directory.refresh()
+    this.#hags.useHags(this.#directory.hags)
+    this.#wans.useWans(plan.wans)
+    this.#update()
+    const aborted = pause(2 ** 31 - 1, signal).then(() => [])
+    const answers = await Promise.race([this.#hags.askAll(firstAnswerMs), aborted])
+    if (signal.aborted || answers.some(({ result }) => result.ok)) return { state: 'some', reasons: '' }
+    const isRefusal = ({ result }: (typeof answers)[number]) => !result.ok && result.failure.code === 'EACCES'
+    const refusing = new Set(answers.filter(isRefusal).map(({ hag }) => hag))
+    const reasons = answers.map(({ hag, path, result }) =>
+      result.ok ? '' : `HAG ${formatSocketAddress(hag)} over ${path.wan}: ${troubleOf(hag, result)}`,
+    )
+    const none = this.#hags.all.length === 0 ? 'no name of a HAG can be looked up' : 'no WAN has an address of their family'
+    return {
+      state: refusing.size > 0 && refusing.size === this.#hags.all.length ? 'refused' : 'none',
+      reasons: reasons.join('; ') || none,
+    }
+  }
+
+  /** A connection had trouble with a HAG. */
+  suspect(hag: Hag, about: 'connection' | 'request'): void {
+    this.#hags.suspect(hag, about)
+  }
+
+  /** Until the signal: the network set-up follows the machine, and what is sent over a WAN follows its health. */
+  async run(watch: (events: WatchEvents, signal: AbortSignal) => Promise<void>, signal: AbortSignal): Promise<void> {
+    const { config, network, log } = this.#options
+    const reconciler = new Reconciler({
+      apply: () => network.apply(config, { tolerant: true, withoutEndpoint: this.#withoutEndpoint }),
+      onWans: (wans) => {
+        log.info('WANs changed', { wans })
+        this.#plan = { ...this.#plan, wans: [...wans] }
+        this.#wans.useWans(wans)
+        this.#update()
+      },
+      ...{ log, initial: this.#plan },
+    })
+    this.#reconciler = reconciler
+    const events: WatchEvents = {
+      onChange: () => reconciler.poke(),
+      onGone: (device) => this.#gone((wan) => wan.interface === device),
+      onAddressGone: (address) => this.#gone((wan) => wan.address4 === address || wan.address6 === address),
+    }
+    const refreshed = () => {
+      this.#hags.useHags(this.#directory.hags)
+      this.#update()
+    }
+    try {
+      await Promise.all([
+        reconciler.run(signal),
+        this.#wans.run(signal),
+        this.#hags.run(signal),
+        this.#directory.run(refreshed, signal),
+        watch(events, signal),
+      ])
+    } finally {
+      this.#reconciler = undefined
+      this.#ended.abort()
+    }
+  }
+
+  /** Ahead of the pass that the same event leads to: running connections leave the WAN now. */
+  #gone(isGone: (wan: Plan['wans'][number]) => boolean): void {
+    const gone = this.#plan.wans.filter(isGone)
+    if (gone.length === 0) return
+    this.#plan = { ...this.#plan, wans: this.#plan.wans.filter((wan) => !gone.includes(wan)) }
+    this.#wans.useWans(this.#plan.wans)
+    // The last WAN keeps its endpoint: when it is back soon, its connections go on.
+    const addresses = families.flatMap((family) => {
+      const hasOther = this.#wans.paths(family).some(({ usable }) => usable)
+      return hasOther ? gone.flatMap((wan) => wan[`address${family}`] ?? []) : []
+    })
+    if (addresses.length > 0) this.#leave(addresses)
+    this.#update()
+    this.#reconciler?.poke()
+  }
+
+  #update(): void {
+    const all = { 4: this.#wans.paths(4), 6: this.#wans.paths(6) }
+    const hags = this.#hags.usable
+    this.upstreams.use({ hags, hagsDown: this.#hags.all.filter((hag) => !hags.includes(hag)), paths: all })
+
+    const without = new Set(families.flatMap((family) => unwanted(all[family])))
+    const lost = [...without].filter((address) => !this.#withoutEndpoint.has(address))
+    const best = Object.fromEntries(
+      families.flatMap((family) => {
+        const wan = this.#options.config.wans.find(({ name }) => all[family].some((path) => path.wan === name && path.usable))
+        return wan === undefined ? [] : [[family, wan.name]]
+      }),
+    )
+    const changed =
+      lost.length > 0 || without.size !== this.#withoutEndpoint.size || JSON.stringify(best) !== JSON.stringify(this.#best)
+    this.#withoutEndpoint = without
+    this.#best = best
+    if (lost.length > 0) this.#leave(lost)
+    if (changed) this.#reconciler?.poke()
+  }
+
+  /** Running connections go on over the other WANs; what has only just begun over this one begins again elsewhere. */
+  #leave(addresses: readonly string[]): void {
+    const { engine, network, log } = this.#options
+    for (const address of addresses) engine.abandon(address)
+    network.dropEndpoints(addresses).catch((error: Error) => log.warn(`an endpoint could not be deleted: ${error.message}`))
+    this.#resetStranded(1)
+  }
+
+  /** After a HAG's death. */
+  #bury(hag: Hag, how: 'refused' | 'silence'): void {
+    if (how === 'refused') {
+      this.#resetStranded(strandedLooks)
+      return
+    }
+    const { engine, log } = this.#options
+    engine.resetUpstreams(hag).then((count) => {
+      if (count > 0)
+        log.warn(`${count} connections over HAG ${formatSocketAddress(hag)} were reset, so that their clients begin anew`)
+    })
+  }
+
+  async #resetStranded(looks: number): Promise<void> {
+    const { engine, log } = this.#options
+    for (let look = 0; look < looks; look++) {
+      await pause(looks === 1 ? strandedMs : strandedMs / 3, this.#ended.signal)
+      if (this.#ended.signal.aborted) return
+      const count = await engine.resetStranded()
+      if (count > 0) log.warn(`${count} connections had no way left and were reset, so that their clients begin anew`)
+    }
+  }
+}
+
+/** Addresses that are to have no endpoint: of WANs that are lost, as long as another one is usable. */
+function unwanted(paths: readonly WanPath[]): string[] {
+  if (!paths.some(({ usable }) => usable)) return []
+  return paths.filter(({ lost }) => lost).map(({ bind }) => bind)
+}

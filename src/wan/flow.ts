@@ -1,0 +1,48 @@
+/** Notices that a steady stream of received bytes stops: the first sign of a WAN that died in silence. Without clock or I/O. */
+
+/** Looked at so often while bytes flow. */
+export const flowTickMs = 25
+/** A stream is steady when bytes came in so many of the last `ticks` looks before the stop: a page that was fetched is none. */
+const ticks = 12
+const steadyTicks = 8
+
+export class Flow {
+  #received = -1
+  /** The last looks up to the one that saw bytes last, newest in the lowest bit. */
+  #history = 0
+  #emptyTicks = 0
+  #lastAt = Number.NEGATIVE_INFINITY
+
+  /** `received`: an interface's counter of bytes. */
+  look(received: number, now: number): void {
+    const came = this.#received >= 0 && received !== this.#received
+    this.#received = received
+    if (came) {
+      // Silence that ended is part of the history.
+      this.#history = ((this.#history << (this.#emptyTicks + 1)) | 1) & ((1 << ticks) - 1)
+      this.#emptyTicks = 0
+      this.#lastAt = now
+    } else {
+      this.#emptyTicks = Math.min(this.#emptyTicks + 1, ticks)
+    }
+  }
+
+  /** Something came within the last second. */
+  isRecent(now: number): boolean {
+    return now - this.#lastAt < 1000
+  }
+
+  /** True once for each stop: a steady stream, and nothing for so many milliseconds since. */
+  stopped(patienceMs: number, now: number): boolean {
+    if (now - this.#lastAt < patienceMs) return false
+    const steady = countBits(this.#history) >= steadyTicks
+    this.#history = 0
+    return steady
+  }
+}
+
+function countBits(word: number): number {
+  let count = 0
+  for (let rest = word; rest !== 0; rest &= rest - 1) count += 1
+  return count
+}
