@@ -104,7 +104,7 @@ export class Uplinks {
   async run(watch: (events: WatchEvents, signal: AbortSignal) => Promise<void>, signal: AbortSignal): Promise<void> {
     const { config, network, log } = this.#options
     const reconciler = new Reconciler({
-      apply: () => network.apply(config, { tolerant: true, withoutEndpoint: this.#withoutEndpoint }),
+      apply: (quick) => network.apply(config, { quick, tolerant: true, withoutEndpoint: this.#withoutEndpoint }),
       onWans: (wans) => {
         log.info('WANs changed', { wans })
         this.#plan = { ...this.#plan, wans: [...wans] }
