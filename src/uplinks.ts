@@ -14,6 +14,7 @@ import type { Hag } from './redirect/policy.js'
 import { Upstreams } from './redirect/upstreams.js'
 import { type Family, formatSocketAddress } from './shared/address.js'
 import { pause } from './shared/pause.js'
+import { aborted } from './shared/service.js'
 import type { Log } from './telemetry/log.js'
 import { WanMonitor, type WanPath } from './wan/monitor.js'
 
@@ -80,8 +81,7 @@ export class Uplinks {
     this.#hags.useHags(this.#directory.hags)
     this.#wans.useWans(plan.wans)
     this.#update()
-    const aborted = pause(2 ** 31 - 1, signal).then(() => [])
-    const answers = await Promise.race([this.#hags.askAll(firstAnswerMs), aborted])
+    const answers = await Promise.race([this.#hags.askAll(firstAnswerMs), aborted(signal).then(() => [])])
     if (signal.aborted || answers.some(({ result }) => result.ok)) return { state: 'some', reasons: '' }
     const isRefusal = ({ result }: (typeof answers)[number]) => !result.ok && result.failure.code === 'EACCES'
     const refusing = new Set(answers.filter(isRefusal).map(({ hag }) => hag))

@@ -74,6 +74,9 @@ void Worker::relay(Connection* connection) {
   connection->phase = Connection::Phase::Relaying;
   connection->activeMs = now_;
   ++host_->counters.relaying;
+  // When this process is killed, the kernel closes its sockets; an orderly end would let half a download look like a whole one.
+  resetOnClose(connection->client.fd, true);
+  resetOnClose(connection->upstream.fd, true);
   connection->client.readable = connection->client.writable = true;
   connection->upstream.writable = true;  // the edge for reading comes with the changed registration
   pumpBoth(connection);
@@ -137,6 +140,7 @@ void Worker::closeConnection(Connection* connection, Reason reason, Failure fail
   for (const int fd : {connection->client.fd, connection->upstream.fd}) {
     if (fd < 0) continue;
     if (orderly) {
+      if (reason == Reason::End) resetOnClose(fd, false);
       closeFd(fd);
     } else {
       abortFd(fd);

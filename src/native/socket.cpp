@@ -155,10 +155,14 @@ void closeFd(int fd) {
   if (fd >= 0) close(fd);
 }
 
+void resetOnClose(int fd, bool reset) {
+  const linger how = {reset ? 1 : 0, 0};
+  setsockopt(fd, SOL_SOCKET, SO_LINGER, &how, sizeof how);
+}
+
 void abortFd(int fd) {
   if (fd < 0) return;
-  const linger now = {1, 0};
-  setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+  resetOnClose(fd, true);
   close(fd);
 }
 

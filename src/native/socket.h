@@ -46,5 +46,7 @@ void tuneStream(int fd, Keepalive keepalive);
 
 int socketError(int fd);
 void closeFd(int fd);
+// Whether closing it, by whomever, aborts the connection (linger 0) or ends it.
+void resetOnClose(int fd, bool reset);
 void abortFd(int fd);  // RST; on MPTCP an MP_FASTCLOSE
 const char* errnoName(int error);

@@ -10,12 +10,13 @@ import { type HagHealth, type HagSign, nextHag, unknownHag } from './hag-health.
 import { familyOfAddress, type Hag } from './policy.js'
 
 const tickMs = 100
-/** How often each is asked: the one in use while somebody would notice, the one in use otherwise, and the others. */
-const askMs = { busy: 500, inUse: 1000, spare: 10_000, metered: 15 * 60_000 }
+/** How often each is asked: the one in use while somebody would notice; otherwise where no WAN's probe has; and the others. */
+const askMs = { busy: 500, inUse: 1500, spare: 10_000, metered: 15 * 60_000 }
 /** A HAG that is down, over a WAN whose volume costs money: a SYN a minute. */
 const meteredDownMs = 60_000
 /** Whether it does more than greet: a whole CONNECT. */
 const connectCheckMs = 5 * 60_000
+const meteredCheckMs = 60 * 60_000
 const patienceMs = { least: 300, unknown: 1000, connect: 5000 }
 
 interface Entry {
@@ -132,10 +133,11 @@ export class HagMonitor {
     }
   }
 
-  #isDue({ hag, health, heardAt, askedAt }: Entry, inUse: boolean, now: number): boolean {
+  #isDue({ hag, health, heardAt, askedAt, checkedAt }: Entry, inUse: boolean, now: number): boolean {
     const path = this.#cheapestPath(hag)
     if (path === undefined) return false
     if (health.misses > 0 && health.state !== 'down') return true
+    if (health.state !== 'down' && now - checkedAt >= (path.metered ? meteredCheckMs : connectCheckMs)) return true
     const silentMs = now - Math.max(heardAt, askedAt)
     if (path.metered) return silentMs >= (health.state === 'down' ? meteredDownMs : askMs.metered)
     if (health.state === 'down' || health.state === 'returning') return silentMs >= askMs.inUse
@@ -149,7 +151,7 @@ export class HagMonitor {
     if (first === undefined) return
     const now = performance.now()
     entry.askedAt = now
-    const isCheckDue = now - entry.checkedAt >= (first.metered ? 12 * connectCheckMs : connectCheckMs)
+    const isCheckDue = now - entry.checkedAt >= (first.metered ? meteredCheckMs : connectCheckMs)
     if (entry.broken || (isCheckDue && health.state !== 'down')) {
       await this.#checkConnect(entry, first)
       if (entry.broken) return
@@ -162,10 +164,11 @@ export class HagMonitor {
   }
 
   /** Greets, but does it work? Says so once, and keeps it out of use until it does. */
-  async #checkConnect(entry: Entry, { bind, protocol }: WanPath): Promise<void> {
+  async #checkConnect(entry: Entry, { bind }: WanPath): Promise<void> {
     entry.checkedAt = performance.now()
     const { engine, log } = this.#options
-    const trouble = await asksForConnect(engine, { hag: entry.hag, bind }, { protocol, timeoutMs: patienceMs.connect })
+    // TCP: with MPTCP the kernel would join the other WANs, which may be metered.
+    const trouble = await asksForConnect(engine, { hag: entry.hag, bind }, { protocol: 'tcp', timeoutMs: patienceMs.connect })
     // That it cannot be reached at all is for the other questions to find out.
     if (trouble === 'unreachable') return
     if ((trouble !== undefined) === entry.broken) return
