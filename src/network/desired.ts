@@ -105,7 +105,7 @@ function routesOf({ config: wan, index, paths }: UsableWan, lan: readonly string
         .filter((destination) => !isLinkLocal(destination))
         .map((destination) => ({ destination, device, table })),
     )
-    const onlink = gateway !== undefined && !isLinkLocal(gateway) && !isInside(gateway, networksOf(own))
+    const onlink = isOnlink(gateway, own)
     const far = { destination: 'default', gateway, device: wan.interface, source, onlink, table }
     const routes = [...near, ...inside, far]
     const isFirst = ({ destination }: { destination: string }, at: number) =>
@@ -113,6 +113,44 @@ function routesOf({ config: wan, index, paths }: UsableWan, lan: readonly string
     return routes.filter(isFirst).map((route) => routeEntry(family, route))
   })
 }
+
+/**
+ * Ours goes in front of all others, which stay as they are. Where they lead over the right WAN already there is none: DHCP clients have a
+ * hard time with a second one of their metric (`ip route add` is refused, and `replace` takes the first). An IPv6 one cannot go in front of a metric 1.
+ */
+function defaultsOf(wans: readonly UsableWan[], observed: Observed, { best, withoutEndpoint }: NetworkOptions) {
+  const notes: string[] = []
+  const defaults = observed.families.flatMap((family) => {
+    const ways = wans.flatMap((wan) => wan.paths.filter((path) => path.family === family).map((path) => ({ wan, path })))
+    const chosen =
+      ways.find(({ wan }) => wan.config.name === best?.[family]) ??
+      ways.find(({ path }) => !withoutEndpoint?.has(path.source)) ??
+      ways[0]
+    if (chosen === undefined) return []
+    const device = chosen.wan.config.interface
+    const { gateway } = chosen.path
+    const others = observed.mainRoutes.filter((route) => route.family === family && route.destination === 'default')
+    const least = Math.min(...others.map(({ metric }) => metric))
+    const leaders = others.filter(({ metric }) => metric === least).slice(0, family === 4 ? 1 : undefined)
+    if (
+      leaders.length > 0 &&
+      leaders.every((route) => route.device === device && (gateway === undefined || route.gateway === gateway))
+    )
+      return []
+    if (family === 6 && least <= 1) {
+      notes.push(`the IPv6 default route by ${leaders[0]?.device} has metric ${least}: what is not redirected stays there`)
+      return []
+    }
+    const metric = least <= 1 ? 0 : 1
+    const onlink = isOnlink(gateway, connected(observed, device, family))
+    const words = { destination: 'default', gateway, device, onlink, protocol: owned.protocol, metric, table: 'main' }
+    return [routeEntry(family, words)]
+  })
+  return { defaults, notes }
+}
+
+const isOnlink = (gateway: string | undefined, near: readonly string[]) =>
+  gateway !== undefined && !isLinkLocal(gateway) && !isInside(gateway, networksOf(near))
 
 /** A connection's subflows are all of the HAG's family, and there are eight places: no endpoint that no HAG could use. */
 function endpointsOf(
@@ -168,11 +206,13 @@ export function desired(config: GatewayConfig, observed: Observed, options: Netw
   const { redirect = true, tolerant = false } = options
   const { wans, notes: troubles } = usableWans(config, observed, tolerant)
   const { endpoints, notes } = endpointsOf(wans, config, observed, options)
+  const { defaults, notes: defaultNotes } = defaultsOf(wans, observed, options)
   const { subflows = 0, saved } = observed
   const former = isHeld(saved.subflows, subflows) ? saved.subflows.former : subflows
   return {
     rules: wans.flatMap(({ index, paths }) => paths.map(({ family, source }) => sourceRule(family, source, index))),
     routes: wans.flatMap((wan) => routesOf(wan, config.lan.interfaces, observed)),
+    defaults,
     endpoints,
     // One more than the extra subflows that a connection needs: one that is about to die may still count. The kernel's limit is 8.
     subflows: Math.max(former, wans.length),
@@ -183,7 +223,14 @@ export function desired(config: GatewayConfig, observed: Observed, options: Netw
       interface: wan.interface,
       ...Object.fromEntries(paths.map(({ family, source }) => [`address${family}`, source])),
     })),
-    notes: [...observed.notes, ...observed.chainNotes, ...troubles, ...notes, ...notesOn(config, observed, wans)],
+    notes: [
+      ...observed.notes,
+      ...observed.chainNotes,
+      ...troubles,
+      ...notes,
+      ...defaultNotes,
+      ...notesOn(config, observed, wans),
+    ],
   }
 }
 

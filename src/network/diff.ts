@@ -2,7 +2,7 @@
 import type { Family } from '../shared/address.js'
 import { diffChain, noChain } from './kernel/firewall.js'
 import { diffEndpoints, limitStep } from './kernel/mptcp.js'
-import { diffRoutes } from './kernel/route.js'
+import { diffDefault, diffRoutes } from './kernel/route.js'
 import { diffRules } from './kernel/rule.js'
 import { diffSysctls } from './kernel/sysctl.js'
 import {
@@ -24,10 +24,11 @@ export function diff(observed: Observed, desired: Desired): Change {
   const limit = diffLimit(observed, desired)
   // One family after the other: commands of one family go through a single process.
   const paths = families.map((family) => {
-    const ofFamily = (entries: readonly Entry[]) => entries.filter((one) => one.family === family)
+    const ofFamily = <Kind extends Entry>(entries: readonly Kind[]) => entries.filter((one) => one.family === family)
     const routes = diffRoutes(ofFamily(observed.routes), ofFamily(desired.routes))
     const rules = diffRules(ofFamily(observed.rules), ofFamily(desired.rules))
-    return { add: [...routes.add, ...rules.add], remove: [...rules.remove, ...routes.remove] }
+    const main = diffDefault(family, ofFamily(observed.defaults), ofFamily(desired.defaults))
+    return { add: [...routes.add, ...rules.add, ...main.add], remove: [...main.remove, ...rules.remove, ...routes.remove] }
   })
   const endpoints = diffEndpoints(observed.endpoints, desired.endpoints)
   const redirect = (on: boolean) =>

@@ -23,6 +23,11 @@ export interface NetworkOptions {
    * no other endpoint of the family would be left, those that are there stay.
    */
   withoutEndpoint?: ReadonlySet<string>
+  /**
+   * Name of the WAN that a family's default route in the main table points to, for what is not redirected. Where left out or not usable:
+   * the first usable one, in config order, of those not in `withoutEndpoint`.
+   */
+  best?: { 4?: string; 6?: string }
   /** True: after a change of links, addresses, routes or rules; the nat tables are taken to be as the last apply left them. */
   quick?: boolean
 }
@@ -81,6 +86,8 @@ export class Network {
 
   /** Takes away all that is ours, found by our ranges and names, and puts former values back; also after a kill -9. */
   async remove(): Promise<Step[]> {
+    this.nat = undefined
+    this.endpoints = []
     const observed = await observe(this.kernel, { lenient: true })
     const change = diff(observed, nothing)
     await carryOutAsFarAsPossible(this.kernel, change)

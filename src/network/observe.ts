@@ -51,16 +51,17 @@ export async function observe(
   // One process a family. With `root` the routes are those of one family, although `ip` is asked without one.
   const common = ['address show', 'rule show', 'route show table all root 0.0.0.0/0']
   const mptcp = ['mptcp endpoint show', 'mptcp limits show']
-  const [[links, rules4, routes4, endpoints, limits], [rules6, routes6], { chains, chainNotes }] = await Promise.all([
+  const [[links, rules4, routes4, endpoints, limits], [rules6, routes6]] = await Promise.all([
     showAll(kernel, [], [...common, ...(hasMptcp ? mptcp : [])]),
     families.includes(6) ? showAll(kernel, ['-6'], ['rule show', 'route show table all']) : [],
-    nat ?? observeChains(kernel, families, lenient),
   ])
+  const { chains, chainNotes } = nat ?? (await observeChains(kernel, families, lenient))
   const parsed = [parseRoutes(routes4, 4), parseRoutes(routes6, 6)]
   return {
     ...{ families, interfaces: parseInterfaces(links), chains, chainNotes, sysctls: values, saved, notes },
     mainRoutes: parsed.flatMap(({ main }) => main),
     routes: parsed.flatMap(({ ours }) => ours),
+    defaults: parsed.flatMap(({ defaults }) => defaults),
     rules: [...parseRules(rules4, 4), ...parseRules(rules6, 6)],
     endpoints: parseEndpoints(endpoints),
     subflows: hasMptcp ? parseSubflowLimit(limits ?? '') : undefined,

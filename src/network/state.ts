@@ -16,6 +16,8 @@ export const owned = {
    */
   endpointIds: { lowest: 248, highest: 255 },
   chain: 'BONDSOCKS',
+  /** Marks our default route in the main table (rtnetlink(7), rtm_protocol; routing daemons have theirs below 200 too, none has this). */
+  protocol: 158,
 } as const
 
 export interface InterfaceAddress {
@@ -37,7 +39,7 @@ export interface Interface {
   addresses: InterfaceAddress[]
 }
 
-/** A unicast route of the main table, one for each next hop. */
+/** A unicast route of the main table that is not ours, one for each next hop. In the kernel's order. */
 export interface MainRoute {
   family: Family
   /** CIDR, bare address, or `default`. */
@@ -53,6 +55,12 @@ export interface MainRoute {
 export interface Entry {
   family: Family
   spelling: string
+}
+
+/** A default route of ours in the main table. */
+export interface OwnDefault extends Entry {
+  /** No default route of its metric comes before it: of these the kernel takes the first. */
+  isFirst: boolean
 }
 
 export interface Endpoint {
@@ -113,6 +121,7 @@ export interface Observed {
   mainRoutes: MainRoute[]
   rules: Entry[]
   routes: Entry[]
+  defaults: OwnDefault[]
   endpoints: KernelEndpoint[]
   /** `ip mptcp limits`; undefined where the kernel has no MPTCP. */
   subflows: number | undefined
@@ -135,6 +144,8 @@ export interface WanAddresses {
 export interface Desired {
   rules: Entry[]
   routes: Entry[]
+  /** At most one a family. */
+  defaults: Entry[]
   endpoints: Endpoint[]
   subflows: number | undefined
   chains: Chains
@@ -147,6 +158,7 @@ export interface Desired {
 export const nothing: Desired = {
   rules: [],
   routes: [],
+  defaults: [],
   endpoints: [],
   subflows: undefined,
   chains: {},

@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process'
 import t from 'tap'
 import { isOurs } from '../../src/network/kernel/mptcp.js'
 import type { Kernel } from '../../src/network/kernel.js'
-import { Network } from '../../src/network/network.js'
+import { Network, type NetworkOptions } from '../../src/network/network.js'
 import { observe } from '../../src/network/observe.js'
 import { needsRoot, type Scope } from '../support/namespaces.js'
 import { addForeign, failing, fakeWorld, furnish, gateway, netnsWorld, snapshot, type World } from '../support/network-world.js'
@@ -91,8 +91,11 @@ for (const [name, make, stride, skip] of worlds) {
           { name: 'lte', interface: 'lte', gateway: '10.2.0.1' },
         ],
       })
-      const expected = 'ip route replace default via 10.1.0.254 dev dsl src 10.1.0.2 table 5800'
-      t.same(texts((await network.apply(moved)).steps), [expected])
+      t.same(texts((await network.apply(moved)).steps), [
+        'ip route replace default via 10.1.0.254 dev dsl src 10.1.0.2 table 5800',
+        'ip route prepend default via 10.1.0.254 dev dsl proto 158 metric 1 table main',
+        'ip route del default via 10.1.0.1 dev dsl proto 158 metric 1 table main',
+      ])
       t.same(texts((await network.plan(moved)).steps), [])
     })
 
@@ -225,23 +228,101 @@ for (const [name, make, stride, skip] of worlds) {
       t.same(await addressesOf(kernel), ['10.2.0.2'], 'the last one stays')
 
       const back = texts((await network.apply(gateway(), tolerant)).steps)
-      t.same(back, ['ip mptcp endpoint add 10.1.0.2 dev dsl id 255 subflow'])
+      t.same(back, ['ip mptcp endpoint add 10.1.0.2 dev dsl id 255 subflow'], 'and what was dropped is put in again')
       let during = 0
       const meddled: Kernel = Object.assign(Object.create(kernel) as Kernel, {
         async run(argv: readonly string[], input?: string) {
-          if (argv.join(' ') === 'ip mptcp endpoint delete id 255' && during++ === 0) await other.dropEndpoints(['10.1.0.2'])
+          if (input?.includes('mptcp endpoint delete id 255') && during++ === 0) await other.dropEndpoints(['10.1.0.2'])
           return kernel.run(argv, input)
         },
       })
       const other = new Network(meddled)
       await other.apply(gateway(), tolerant)
       const without = { ...tolerant, withoutEndpoint: new Set(['10.1.0.2']) }
-      t.same(texts((await other.apply(gateway(), without)).steps), ['ip mptcp endpoint delete id 255'])
-      t.equal(during, 2, 'it had gone when its turn came')
+      t.same(texts((await other.apply(gateway(), without)).steps), [
+        'ip route prepend default via 10.2.0.1 dev lte proto 158 metric 1 table main',
+        'ip mptcp endpoint delete id 255',
+        'ip route del default via 10.1.0.1 dev dsl proto 158 metric 1 table main',
+      ])
+      t.equal(during, 1, 'it had gone when its turn came')
       t.same(await addressesOf(kernel), ['10.2.0.2'])
       t.same(texts((await other.apply(gateway(), without)).steps), [])
-      const none = { ...tolerant, withoutEndpoint: new Set(['10.1.0.2', '10.2.0.2']) }
+      const none = { ...tolerant, withoutEndpoint: new Set(['10.1.0.2', '10.2.0.2']), best: { 4: 'lte' } }
       t.same(texts((await other.apply(gateway(), none)).steps), [], 'the last one stays')
+    })
+
+    t.test('the main default route leads over the best WAN, and those of others stay', async (t) => {
+      const { kernel, network } = await world(t)
+      const run = (command: string) => kernel.run(command.split(' '))
+      await run('ip route add default via 10.1.0.1 dev dsl')
+      await run('ip -6 route add default via fe80::1 dev dsl metric 1024')
+      const before = await snapshot(kernel)
+      const config = gateway({
+        wans: [
+          { name: 'dsl', interface: 'dsl' },
+          { name: 'lte', interface: 'lte', gateway: '10.2.0.1', gateway6: 'fe80::2' },
+        ],
+      })
+      const apply = async (options: NetworkOptions) => {
+        const steps = texts((await network.apply(config, options)).steps).filter((text) => text.endsWith('table main'))
+        t.same(texts((await network.plan(config, options)).steps), [], 'and nothing is left to do')
+        return steps
+      }
+      t.same(await apply({}), [], 'it does already')
+      t.same(await apply({ best: { 4: 'lte', 6: 'lte' } }), [
+        'ip route prepend default via 10.2.0.1 dev lte proto 158 table main',
+      ])
+      // As DHCP clients renew: it takes the place of the first.
+      await run('ip route replace default via 10.1.0.9 dev dsl')
+      t.same(await apply({ best: { 4: 'lte' } }), ['ip route prepend default via 10.2.0.1 dev lte proto 158 table main'])
+      await run('ip route prepend default via 10.1.0.8 dev dsl')
+      t.same(
+        await apply({ withoutEndpoint: new Set(['10.1.0.2']) }),
+        [
+          'ip route del default via 10.2.0.1 dev lte proto 158 table main',
+          'ip route prepend default via 10.2.0.1 dev lte proto 158 table main',
+        ],
+        'in front again',
+      )
+      for (const gateway of ['10.1.0.8', '10.1.0.9', '10.1.0.1']) await run(`ip route del default via ${gateway} dev dsl`)
+      await run('ip route add default via 10.1.0.7 dev dsl metric 100')
+      t.same(await apply({ best: { 4: 'lte' } }), [
+        'ip route prepend default via 10.2.0.1 dev lte proto 158 metric 1 table main',
+        'ip route del default via 10.2.0.1 dev lte proto 158 table main',
+      ])
+      t.same(await apply({ best: { 4: 'dsl' } }), ['ip route del default via 10.2.0.1 dev lte proto 158 metric 1 table main'])
+      await apply({ best: { 4: 'lte' } })
+      await network.remove()
+      await run('ip route del default via 10.1.0.7 dev dsl metric 100')
+      await run('ip route add default via 10.1.0.1 dev dsl')
+      t.same(await snapshot(kernel), before)
+    })
+
+    t.test('the same for IPv6, which has one default route of a metric', async (t) => {
+      const { kernel, network, addAddress } = await world(t)
+      const run = (command: string) => kernel.run(command.split(' '))
+      await addAddress('lte', '2001:db8:2::2/64')
+      const config = gateway({
+        wans: [
+          { name: 'dsl', interface: 'dsl', gateway: '10.1.0.1', gateway6: 'fe80::1' },
+          { name: 'lte', interface: 'lte', gateway: '10.2.0.1', gateway6: 'fe80::2' },
+        ],
+      })
+      const apply = async (options: NetworkOptions) => {
+        const { steps, notes } = await network.apply(config, options)
+        t.same(texts((await network.plan(config, options)).steps), [], 'and nothing is left to do')
+        return [...texts(steps).filter((text) => text.startsWith('ip -6') && text.endsWith('table main')), ...notes]
+      }
+      t.same(await apply({}), ['ip -6 route add default via fe80::1 dev dsl proto 158 metric 1 table main'])
+      t.same(await apply({ best: { 6: 'lte' } }), [
+        'ip -6 route replace default via fe80::2 dev lte proto 158 metric 1 table main',
+      ])
+      await run('ip -6 route add default via fe80::9 dev dsl metric 512')
+      t.same(await apply({ best: { 6: 'lte' } }), [])
+      t.same(await apply({}), ['ip -6 route replace default via fe80::1 dev dsl proto 158 metric 1 table main'])
+      await network.remove()
+      await run('ip -6 route add default via fe80::9 dev dsl metric 1')
+      t.same(await apply({}), ['the IPv6 default route by dsl has metric 1: what is not redirected stays there'])
     })
 
     t.test('interfaces that have vanished leave nothing of ours behind', async (t) => {

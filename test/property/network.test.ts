@@ -6,8 +6,8 @@ import { desired } from '../../src/network/desired.js'
 import { isOurs } from '../../src/network/kernel/mptcp.js'
 import { Network } from '../../src/network/network.js'
 import { observe } from '../../src/network/observe.js'
-import { nothing } from '../../src/network/state.js'
-import { addForeign, failing, fakeWorld, gateway, snapshot, type World } from '../support/network-world.js'
+import type { Entry } from '../../src/network/state.js'
+import { addForeign, failing, fakeWorld, gateway, snapshot } from '../support/network-world.js'
 
 const names = ['dsl', 'lte', 'fibre'] as const
 const wan = fc.constantFrom(0, 1, 2)
@@ -16,10 +16,26 @@ const host = fc.option(fc.integer({ min: 2, max: 4 }), { nil: undefined })
 const event = fc.oneof(
   { weight: 1, arbitrary: fc.record({ type: fc.constant('device' as const), wan, present: fc.boolean() }) },
   { weight: 3, arbitrary: fc.record({ type: fc.constant('address' as const), wan, family: fc.constantFrom(4, 6), host }) },
+  { weight: 1, arbitrary: fc.record({ type: fc.constant('carrier' as const), wan, on: fc.boolean() }) },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      type: fc.constant('default' as const),
+      wan,
+      family: fc.constantFrom(4, 6),
+      add: fc.boolean(),
+      rank: fc.constantFrom(0, 1, 2),
+    }),
+  },
+  { weight: 1, arbitrary: fc.record({ type: fc.constant('drop' as const), wan }) },
   {
     weight: 5,
     arbitrary: fc.record({
       type: fc.constant('apply' as const),
+      tolerant: fc.boolean(),
+      quick: fc.boolean(),
+      lost: fc.subarray([0, 1, 2]),
+      best: fc.option(wan, { nil: undefined }),
       wans: fc.uniqueArray(wan, { minLength: 1, maxLength: 3 }),
       gatewayHost: fc.constantFrom(1, 9),
       bypass: fc.subarray(['192.0.2.0/24', '2001:db8:7::/48']),
@@ -34,10 +50,11 @@ const event = fc.oneof(
 )
 type Event = typeof event extends fc.Arbitrary<infer Value> ? Value : never
 type Apply = Extract<Event, { type: 'apply' }>
+type Walker = ReturnType<typeof fakeWorld> & { network: Network }
 
 /** What happens around us, to one world; `addresses` remembers what it has. */
-async function happen(world: World, addresses: Map<string, string>, event: Event): Promise<void> {
-  if (event.type !== 'device' && event.type !== 'address') return
+async function happen(world: Walker, addresses: Map<string, string>, event: Event): Promise<void> {
+  if (event.type === 'apply' || event.type === 'remove' || event.type === 'drop') return
   const name = names[event.wan] ?? 'dsl'
   const has = addresses.has(name)
   if (event.type === 'device') {
@@ -47,6 +64,16 @@ async function happen(world: World, addresses: Map<string, string>, event: Event
     for (const key of [`${name}4`, `${name}6`]) addresses.delete(key)
     if (event.present) addresses.set(name, '')
     else addresses.delete(name)
+    return
+  }
+  if (event.type === 'carrier') return world.kernel.setCarrier(name, event.on)
+  if (event.type === 'default') {
+    // As one that came before ours, and of a protocol of its own: `ip route add` of our metric would be refused where we are.
+    const { family, add, rank, wan } = event
+    const way = `default via ${family === 4 ? `10.${wan + 1}.0.1` : 'fe80::1'} dev ${name} proto 16`
+    const metric = family === 4 ? ['', ' metric 1', ' metric 100'][rank] : ` metric ${512 + wan}`
+    const verb = !add ? 'del' : family === 4 ? 'prepend' : 'add'
+    await world.kernel.run(`ip -${family} route ${verb} ${way}${metric}`.split(' '))
     return
   }
   if (!has) return
@@ -84,15 +111,19 @@ const same = (actual: unknown, expected: unknown, what: string) => {
 /** How often each end was reached: a walk that never gets there proves nothing. */
 const reached = { applied: 0, refused: 0, failed: 0, killed: 0, removed: 0 }
 
-async function apply(world: World, event: Apply): Promise<void> {
+async function apply(world: Walker, addresses: Map<string, string>, event: Apply): Promise<void> {
   const config = configOf(event)
-  const options = { redirect: event.redirect }
+  const lost = event.lost.flatMap((index) => [`${names[index]}4`, `${names[index]}6`])
+  const { redirect, tolerant, quick } = event
+  const best = event.best === undefined ? {} : { best: { 4: names[event.best] ?? '', 6: names[event.best] ?? '' } }
+  const withoutEndpoint = new Set(lost.map((key) => addresses.get(key)?.split('/')[0] ?? ''))
+  const options = { ...{ redirect, tolerant, quick, withoutEndpoint }, ...best }
   const [before, state] = [await snapshot(world.kernel), world.kernel.state]
   const unchanged = async (what: string) => {
     same(await snapshot(world.kernel), before, what)
     same(world.kernel.state, state, `${what}: state file`)
   }
-  const network = new Network(world.kernel)
+  const { network } = world
   const planned = await network.plan(config, options).catch((error: Error) => error)
   await unchanged('plan changes nothing')
   if (planned instanceof Error) {
@@ -109,6 +140,8 @@ async function apply(world: World, event: Apply): Promise<void> {
       const dying = new Network(failing(world.kernel, event.failAt, { killed: true }))
       same(await dying.apply(config, options).catch(() => 'killed'), 'killed', 'killed on the way')
       reached.killed += 1
+      // Another process takes over.
+      world.network = new Network(world.kernel)
       return
     }
     const error = await new Network(failing(world.kernel, event.failAt)).apply(config, options).catch((reason: Error) => reason)
@@ -123,6 +156,13 @@ async function apply(world: World, event: Apply): Promise<void> {
   const wanted = desired(config, after, options)
   same(sorted(after.rules), sorted(wanted.rules), 'rules')
   same(sorted(after.routes), sorted(wanted.routes), 'routes')
+  const bare = ({ family, spelling }: Entry) => ({ family, spelling })
+  same(sorted(after.defaults.map(bare)), sorted(wanted.defaults.map(bare)), 'default routes of the main table')
+  same(
+    after.defaults.every(({ isFirst }) => isFirst),
+    true,
+    'in front of all others',
+  )
   const endpoints = after.endpoints.filter(isOurs).map(({ address, device }) => ({ address, device }))
   same(sorted(endpoints), sorted(wanted.endpoints), 'endpoints')
   const none = { exists: false, rules: [], jumps: [] }
@@ -132,8 +172,9 @@ async function apply(world: World, event: Apply): Promise<void> {
 
 const initial = names.map((name, index) => [name, `10.${index + 1}.0.2/24`] as const)
 
-async function start(): Promise<World> {
-  const world = fakeWorld()
+async function start(): Promise<Walker> {
+  const made = fakeWorld()
+  const world = { ...made, network: new Network(made.kernel) }
   await world.addDevice('br0')
   await world.addAddress('br0', '192.168.1.1/24')
   for (const [device, address] of initial) {
@@ -150,7 +191,8 @@ t.test('random walks', async (t) => {
   await fc.assert(
     fc.asyncProperty(fc.array(event, { minLength: 1, maxLength: 20, size: 'max' }), async (events) => {
       const [world, untouched] = [await start(), await start()]
-      const known = () => new Map(initial.flatMap(([name, address]) => [[name, ''] as const, [`${name}4`, address] as const]))
+      const known = () =>
+        new Map<string, string>(initial.flatMap(([name, address]) => [[name, ''] as const, [`${name}4`, address] as const]))
       const [here, there] = [known(), known()]
       const isOtherwiseUntouched = async (what: string) =>
         same(await snapshot(world.kernel), await snapshot(untouched.kernel), what)
@@ -158,7 +200,7 @@ t.test('random walks', async (t) => {
         await happen(world, here, one)
         await happen(untouched, there, one)
         if (one.type === 'apply') {
-          await apply(world, one)
+          await apply(world, here, one)
           const foreign = (await snapshot(world.kernel)).nat4.filter((line) => line.includes('FOREIGN'))
           same(
             foreign,
@@ -166,18 +208,25 @@ t.test('random walks', async (t) => {
             'foreign rules',
           )
         }
+        if (one.type === 'drop') {
+          const known = ['4', '6'].map((family) => here.get(`${names[one.wan]}${family}`)?.split('/')[0] ?? '')
+          const foreign = async () => (await observe(world.kernel, { lenient: true })).endpoints.filter((each) => !isOurs(each))
+          const before = await foreign()
+          await world.network.dropEndpoints(known)
+          same(await foreign(), before, "somebody else's endpoints")
+        }
         if (one.type === 'remove') {
-          await new Network(world.kernel).remove()
+          await world.network.remove()
           same(world.kernel.state, undefined, 'no state file is left')
           await isOtherwiseUntouched('remove leaves what would be there without us')
           reached.removed += 1
         }
       }
-      await new Network(world.kernel).remove()
+      await world.network.remove()
       same(world.kernel.state, undefined, 'no state file is left')
       await isOtherwiseUntouched('the last remove leaves what would be there without us')
-      const { rules, routes } = await observe(world.kernel, { lenient: true })
-      same({ rules, routes }, { rules: nothing.rules, routes: nothing.routes }, 'nothing of ours')
+      const { rules, routes, defaults } = await observe(world.kernel, { lenient: true })
+      same({ rules, routes, defaults }, { rules: [], routes: [], defaults: [] }, 'nothing of ours')
     }),
     { numRuns: 150 },
   )

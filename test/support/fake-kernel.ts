@@ -8,8 +8,8 @@ interface Route {
   table: string
   words: Map<string, string>
   destination: string
-  /** Made by the kernel itself. */
-  protocol?: string
+  /** `2`: made by the kernel itself. */
+  protocol?: string | undefined
 }
 
 interface Address {
@@ -73,6 +73,11 @@ export class FakeKernel implements Kernel {
     for (const endpoint of this.endpoints) if (endpoint.device === name) endpoint.device = 'if99'
   }
 
+  setCarrier(name: string, on: boolean): void {
+    const device = this.devices.get(name)
+    if (device) device.flags = ['BROADCAST', ...(on ? ['UP', 'LOWER_UP'] : ['NO-CARRIER', 'UP'])]
+  }
+
   addAddress(device: string, text: string): void {
     const [address = '', prefix = ''] = text.split('/')
     const family = familyOf(address) ?? 4
@@ -92,6 +97,11 @@ export class FakeKernel implements Kernel {
       ({ destination, protocol, words }) =>
         !(protocol === '2' && destination === `${network?.address}/${network?.prefix}` && words.get('dev') === device),
     )
+    // With its last IPv4 address an interface loses all its IPv4 routes (fib_disable_ip).
+    const hasIpv4 = found?.addresses.some((one) => one.family === 4) ?? false
+    if (familyOf(address) === 4 && !hasIpv4) {
+      this.routes = this.routes.filter(({ family, words }) => family === 6 || words.get('dev') !== device)
+    }
     // IPv4 takes routes away with their source address; IPv6 only the source.
     this.routes = this.routes.filter(({ words, family }) => family === 6 || words.get('src') !== address)
     for (const { words } of this.routes) if (words.get('src') === address) words.delete('src')
@@ -230,23 +240,34 @@ export class FakeKernel implements Kernel {
     const table = words.get('table') ?? 'main'
     words.delete('table')
     if (onlink) words.set('onlink', 'true')
-    const same = this.routes.findIndex(
+    const protocol = words.get('proto')
+    words.delete('proto')
+    // Ours are written with `metric` where it is not the family's default.
+    const peers = this.routes.filter(
       (one) =>
         one.family === family &&
         one.table === table &&
         one.destination === destination &&
-        one.words.get('metric') === words.get('metric'),
+        (one.words.get('metric') === words.get('metric') || (verb === 'del' && !words.has('metric'))),
     )
+    const isSame = (one: Route) =>
+      [...words].every(([key, value]) => one.words.get(key) === value) && (protocol === undefined || one.protocol === protocol)
     if (verb === 'del') {
-      const found = this.routes[same] ?? refuse('RTNETLINK answers: No such process')
-      if ([...words].some(([key, value]) => found.words.get(key) !== value)) refuse('RTNETLINK answers: No such process')
-      this.routes.splice(same, 1)
+      const metricOf = (one: Route) => Number(one.words.get('metric') ?? 0)
+      const found =
+        peers.sort((one, other) => metricOf(one) - metricOf(other)).find(isSame) ?? refuse('RTNETLINK answers: No such process')
+      this.routes.splice(this.routes.indexOf(found), 1)
       return ''
     }
     this.checkRoute(words)
-    if (verb === 'add' && same >= 0) refuse('RTNETLINK answers: File exists')
-    if (same >= 0) this.routes.splice(same, 1)
-    this.routes.push({ family, table, words, destination })
+    const [first] = peers
+    if (first !== undefined && verb === 'add') refuse('RTNETLINK answers: File exists')
+    if (verb === 'prepend' && family === 6) refuse('the model knows no ECMP')
+    if (verb === 'prepend' && peers.some((one) => isSame(one) && one.protocol === protocol && one.words.size === words.size)) {
+      refuse('RTNETLINK answers: File exists')
+    }
+    const at = first === undefined ? this.routes.length : this.routes.indexOf(first)
+    this.routes.splice(at, verb === 'replace' && first !== undefined ? 1 : 0, { family, table, words, destination, protocol })
     return ''
   }
 

@@ -45,9 +45,11 @@ ip route add 192.168.1.0/24 dev br0 scope link table 5801
 ip route add default via 10.2.0.1 dev lte src 10.2.0.2 table 5801
 ip rule add from 10.1.0.2 lookup 5800 pref 5800
 ip rule add from 10.2.0.2 lookup 5801 pref 5801
+ip route prepend default via 10.1.0.1 dev dsl proto 158 metric 1 table main
 ip -6 route add 2001:db8:1::/64 dev dsl src 2001:db8:1::2 table 5800
 ip -6 route add default via fe80::1 dev dsl src 2001:db8:1::2 table 5800
 ip -6 rule add from 2001:db8:1::2 lookup 5800 pref 5800
+ip -6 route add default via fe80::1 dev dsl proto 158 metric 1 table main
 ip mptcp endpoint add 10.1.0.2 dev dsl id 255 subflow
 ip mptcp endpoint add 2001:db8:1::2 dev dsl id 254 subflow
 ip mptcp endpoint add 10.2.0.2 dev lte id 253 subflow

@@ -1,6 +1,6 @@
 /** Routes: ours (the tables of the WANs) and those of the main table, from which we learn. */
 import type { Family } from '../../shared/address.js'
-import { type Entry, ip, type MainRoute, owned, type Step, step } from '../state.js'
+import { type Entry, ip, type MainRoute, type OwnDefault, owned, type Step, step } from '../state.js'
 
 export interface RouteWords {
   destination: string
@@ -8,6 +8,7 @@ export interface RouteWords {
   device?: string | undefined
   source?: string | undefined
   onlink?: boolean
+  protocol?: number | undefined
   metric?: number | undefined
   /** Other than unicast: `unreachable` and the like. */
   type?: string | undefined
@@ -19,7 +20,7 @@ const defaultMetric = { 4: 0, 6: 1024 }
 
 /** The one spelling of a route. */
 export function routeEntry(family: Family, route: RouteWords): Entry {
-  const { destination, gateway, device, source, onlink, metric = defaultMetric[family], type, table } = route
+  const { destination, gateway, device, source, onlink, protocol, metric = defaultMetric[family], type, table } = route
   const words = [
     ...(type === undefined ? [] : [type]),
     destination,
@@ -28,6 +29,7 @@ export function routeEntry(family: Family, route: RouteWords): Entry {
     // iproute2 gives this scope to every IPv4 route without gateway; IPv6 has no scopes.
     ...(family === 4 && gateway === undefined && type === undefined ? ['scope', 'link'] : []),
     ...(source === undefined ? [] : ['src', source]),
+    ...(protocol === undefined ? [] : ['proto', String(protocol)]),
     ...(metric === defaultMetric[family] ? [] : ['metric', String(metric)]),
     ...(onlink ? ['onlink'] : []),
     'table',
@@ -58,10 +60,22 @@ const isOurs = ({ table }: RouteJson) => Number(table) >= owned.base && Number(t
 /** RTPROT_RA; `ip -N` prints numbers, so that nobody's names in /etc/iproute2 confuse us. */
 const routerAdvertisement = '9'
 
-/** Reads `ip -N -j route show table all`: our tables' routes and the main table's. */
-export function parseRoutes(json: string | undefined, family: Family): { ours: Entry[]; main: MainRoute[] } {
+const isInMain = ({ table, type }: RouteJson) => table === undefined && type === undefined
+const isOwnDefault = (route: RouteJson) =>
+  isInMain(route) && route.dst === 'default' && route.nexthops === undefined && route.protocol === String(owned.protocol)
+
+export interface Routes {
+  /** Those in our tables. */
+  ours: Entry[]
+  defaults: OwnDefault[]
+  /** The main table's others. */
+  main: MainRoute[]
+}
+
+/** Reads `ip -N -j route show table all`. */
+export function parseRoutes(json: string | undefined, family: Family): Routes {
   const routes = JSON.parse(json || '[]') as RouteJson[]
-  const ours = routes.filter(isOurs).map((route) =>
+  const entryOf = (route: RouteJson, more: Partial<RouteWords>) =>
     routeEntry(family, {
       destination: route.dst,
       gateway: route.gateway,
@@ -71,10 +85,12 @@ export function parseRoutes(json: string | undefined, family: Family): { ours: E
       metric: route.metric,
       type: route.type,
       table: route.table ?? '',
-    }),
-  )
+      ...more,
+    })
+  const ours = routes.filter(isOurs).map((route) => entryOf(route, {}))
+  const defaults = routes.filter((route) => isInMain(route) && route.dst === 'default')
   const main = routes
-    .filter(({ table, type }) => table === undefined && type === undefined)
+    .filter((route) => isInMain(route) && !isOwnDefault(route))
     .flatMap((route) =>
       (route.nexthops ?? [route]).flatMap(({ gateway, dev, via }) =>
         dev === undefined || via !== undefined
@@ -91,7 +107,14 @@ export function parseRoutes(json: string | undefined, family: Family): { ours: E
             ],
       ),
     )
-  return { ours, main }
+  return {
+    ours,
+    defaults: defaults.filter(isOwnDefault).map((route) => ({
+      ...entryOf(route, { table: 'main', protocol: owned.protocol }),
+      isFirst: defaults.find(({ metric }) => metric === route.metric) === route,
+    })),
+    main,
+  }
 }
 
 /** One route a destination, table and metric: the kernel's key. */
@@ -113,4 +136,24 @@ export function diffRoutes(have: readonly Entry[], want: readonly Entry[]): { ad
       return step(command('replace', route), command('replace', former ?? route))
     })
   return { add, remove: stale.map((route) => step(command('del', route), command('add', route))) }
+}
+
+/**
+ * The default route of the main table: never a moment without one, and never a change of somebody else's. IPv4 keeps several of one metric,
+ * so ours is put in front of all the others; IPv6 takes a second one of a metric for another path of the first, so there it is replaced.
+ */
+export function diffDefault(
+  family: Family,
+  have: readonly OwnDefault[],
+  [want]: readonly Entry[],
+): { add: Step[]; remove: Step[] } {
+  if (family === 6) return diffRoutes(have, want === undefined ? [] : [want])
+  const put = (route: Entry) => ip(4, 'route', 'prepend', route.spelling)
+  const take = (route: Entry) => ip(4, 'route', 'del', route.spelling)
+  const current = have.find(({ spelling }) => spelling === want?.spelling)
+  const stale = have.filter((one) => one !== current).map((route) => step(take(route), put(route)))
+  if (want === undefined || current?.isFirst) return { add: [], remove: stale }
+  // The same route is not taken twice; the one that came in front of it serves meanwhile.
+  const behind = current === undefined ? [] : [step(take(current), put(current))]
+  return { add: [...behind, step(put(want), take(want))], remove: stale }
 }
