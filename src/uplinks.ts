@@ -104,7 +104,8 @@ export class Uplinks {
   async run(watch: (events: WatchEvents, signal: AbortSignal) => Promise<void>, signal: AbortSignal): Promise<void> {
     const { config, network, log } = this.#options
     const reconciler = new Reconciler({
-      apply: (quick) => network.apply(config, { quick, tolerant: true, withoutEndpoint: this.#withoutEndpoint }),
+      apply: (quick) =>
+        network.apply(config, { quick, tolerant: true, withoutEndpoint: this.#withoutEndpoint, best: this.#best }),
       onWans: (wans) => {
         log.info('WANs changed', { wans })
         this.#plan = { ...this.#plan, wans: [...wans] }
@@ -150,7 +151,8 @@ export class Uplinks {
     })
     if (addresses.length > 0) this.#leave(addresses)
     this.#update()
-    this.#reconciler?.poke()
+    // The link may be back before the next pass looks: to it nothing has changed then.
+    this.#reconciler?.tellAgain()
   }
 
   #update(): void {

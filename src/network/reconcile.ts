@@ -45,6 +45,12 @@ export class Reconciler {
     this.#wake()
   }
 
+  /** A pass follows soon, and tells the WANs whatever they were before. */
+  tellAgain(): void {
+    this.#wans = ''
+    this.poke()
+  }
+
   /** Runs until the signal, and ends with no pass under way. Never rejects. */
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {

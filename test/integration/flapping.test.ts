@@ -50,6 +50,8 @@ t.test('a hundred flaps in a minute', { skip: needsRoot, timeout: 150_000 }, asy
     `the control path took ${(share * 100).toFixed(1)} % of a core; right after ${Math.round(performance.now() - lastAt)} ms`,
   )
   t.ok(share < 0.2, `${(share * 100).toFixed(1)} % of a core`)
+  const known = gateway.output.split('\n').filter((line) => line.includes('WANs changed'))
+  t.match(known.at(-1), /"name":"dsl".*"name":"lte"/, 'new connections know both WANs')
   const carried = await downloads
   t.ok(carried.length > 2, `${carried.length} downloads of 20 MB`)
   for (const one of carried) t.match(one, { intact: true, error: undefined })
