@@ -34,7 +34,7 @@ void Worker::acceptClients(const Listener& listener) {
   }
 }
 
-// With another client, and with the upstream sockets that those who wait for theirs will need.
+// With another client, and with an upstream socket for everyone who waits for one: the first, or one more that joins their race.
 uint64_t Worker::descriptorsAhead() const {
   const uint64_t relaying = host_->counters.relaying;
   const uint64_t connections = host_->counters.connections;
@@ -176,8 +176,10 @@ void Worker::authenticate(ConnectionId id, bool accepted) {
 
 void Worker::refuse(ConnectionId id, uint8_t reply) {
   Connection* const connection = find(id);
-  if (connection == nullptr || connection->phase != Connection::Phase::AwaitingDecision) return;
+  if (connection == nullptr) return;
+  if (connection->phase != Connection::Phase::AwaitingDecision && connection->phase != Connection::Phase::Opening) return;
   if (connection->kind == ListenerKind::Redirect) return closeConnection(connection, Reason::Reset);
+  releaseAll(connection);
   refuseNow(connection, reply);
 }
 

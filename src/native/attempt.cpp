@@ -43,12 +43,19 @@ void Worker::open(ConnectionId id, Way way, uint32_t number) {
   using Phase = Connection::Phase;
   Connection* const connection = find(id);
   if (connection == nullptr || connection->committed) return;
-  if (connection->phase != Phase::AwaitingDecision && connection->phase != Phase::Opening) return;
+  const bool racing = connection->phase == Phase::Opening;
+  if (!racing && connection->phase != Phase::AwaitingDecision) return;
+  for (const auto& other : connection->attempts) {
+    if (other->number == number) return;
+  }
+  const bool crowded = racing && descriptorsAhead() > host_->limits.acceptLimit;
   connection->phase = Phase::Opening;
   connection->attempts.push_back(std::make_unique<Attempt>());
   Attempt* const attempt = connection->attempts.back().get();
   attempt->connection = connection;
   attempt->number = number;
+  // What is left is kept for clients that have no upstream socket at all yet.
+  if (crowded) return fail(attempt, Stage::Connect, {EMFILE, "socket"});
   dial(attempt, std::move(way));
 }
 
@@ -286,6 +293,10 @@ void Worker::release(Attempt* attempt) {
   const auto found = probes_.find(attempt);
   released_.push_back(std::move(found->second));
   probes_.erase(found);
+}
+
+void Worker::releaseAll(Connection* connection) {
+  while (!connection->attempts.empty()) release(connection->attempts.back().get());
 }
 
 void Worker::abandon(const Address& source) {

@@ -135,7 +135,7 @@ void Worker::closeConnection(Connection* connection, Reason reason, Failure fail
   }
   discardFlow(&connection->forward, &pipes_, &host_->counters);
   discardFlow(&connection->backward, &pipes_, &host_->counters);
-  while (!connection->attempts.empty()) release(connection->attempts.back().get());
+  releaseAll(connection);
   const bool orderly = reason == Reason::End || reason == Reason::Refused || reason == Reason::Handshake;
   for (const int fd : {connection->client.fd, connection->upstream.fd}) {
     if (fd < 0) continue;

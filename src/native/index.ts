@@ -215,12 +215,13 @@ export interface Engine {
    * Tries a way; `opened`, `failed` or `closed` follows. Called again while attempts of the connection are under way it is a race: the
    * first that has the HAG's answer to the greeting (with credentials: to those) in a sequential handshake, or that is connected where
    * there is none or a pipelined one, goes on alone. The others end at that moment without an event, because only one request may
-   * leave; from then on `open` is ignored until the winner has failed, with `left` 0. `attempt` is the caller's number for it.
+   * leave; from then on `open` is ignored until the winner has failed, with `left` 0. `attempt` is the caller's number for it; an `open`
+   * with the number of one that is under way is ignored. Where descriptors are scarce an attempt that joins fails with EMFILE.
    */
   open(connection: ConnectionId, way: Way, attempt?: number): void
   /** Answers `credentials`; a refused client gets status 1 (RFC 1929 section 2) and is closed. */
   authenticate(connection: ConnectionId, accepted: boolean): void
-  /** Answers `request` with a failure reply (RFC 1928 section 6) and closes; `closed` follows. */
+  /** Answers `request` with a failure reply (RFC 1928 section 6), ends its attempts and closes; `closed` follows. */
   refuse(connection: ConnectionId, reply: number): void
   /** Aborts at any step: RST to the client and, where there is one, to the upstream; `closed` follows. Unknown ids are ignored. */
   reset(connection: ConnectionId): void

@@ -99,6 +99,7 @@ class Worker {
   void fail(Attempt* attempt, Stage stage, Failure failure, int reply = -1);
   Stage stageOf(const Attempt& attempt) const;
   void release(Attempt* attempt);
+  void releaseAll(Connection* connection);
 
   // connection.cpp
   Connection* find(ConnectionId id);

@@ -2,6 +2,7 @@ import type { ConnectionId, Engine, EngineEvent, Way } from '../native/index.js'
 
 /** How an attempt ended; `closed`: the client went away meanwhile. */
 export type Outcome = Extract<EngineEvent, { type: 'opened' | 'failed' | 'closed' }>
+type Opened = Extract<EngineEvent, { type: 'opened' }>
 type Closed = Extract<EngineEvent, { type: 'closed' }>
 type Failed = Extract<EngineEvent, { type: 'failed' }>
 
@@ -16,7 +17,7 @@ export interface Course<Choice> {
 }
 
 export type Raced<Choice> =
-  | { outcome: Extract<EngineEvent, { type: 'opened' }>; choice: Choice }
+  | { outcome: Opened; choice: Choice }
   /** No way is left. Attempts may still be under way where the failure was final. */
   | { outcome: Failed | Closed | undefined; choice?: undefined }
 
@@ -26,7 +27,7 @@ export type Raced<Choice> =
  */
 export class Attempts {
   readonly #engine: Pick<Engine, 'open'>
-  readonly #sessions = new Map<ConnectionId, ((outcome: Outcome) => void) | Closed | 'deciding'>()
+  readonly #sessions = new Map<ConnectionId, Race<unknown> | Closed | 'deciding'>()
 
   constructor(engine: Pick<Engine, 'open'>) {
     this.#engine = engine
@@ -37,61 +38,95 @@ export class Attempts {
   }
 
   end(connection: ConnectionId): void {
+    const session = this.#sessions.get(connection)
+    if (session instanceof Race) session.stop()
     this.#sessions.delete(connection)
   }
 
   /** Takes what the engine says of a connection; ignored where no session is deciding about it. */
   settle(outcome: Outcome): void {
     const session = this.#sessions.get(outcome.connection)
-    if (session === undefined) return
-    if (outcome.type === 'closed') this.#sessions.set(outcome.connection, outcome)
-    if (typeof session === 'function') session(outcome)
+    if (session === undefined || (session instanceof Race && !session.settle(outcome))) return
+    this.#sessions.set(outcome.connection, outcome.type === 'closed' ? outcome : 'deciding')
   }
 
   /**
-   * Tries the first way, and each following one when the patience with those before is at its end or all of them have failed. The engine
+   * Tries the first way, and each following one when the patience with the one before is at its end or an attempt has failed. The engine
    * lets the first that gets through win, and ends the others.
    */
   race<Choice>(connection: ConnectionId, choices: readonly Choice[], course: Course<Choice>): Promise<Raced<Choice>> {
     const session = this.#sessions.get(connection)
-    if (typeof session === 'object') return Promise.resolve({ outcome: session })
+    if (typeof session === 'object' && !(session instanceof Race)) return Promise.resolve({ outcome: session })
+    if (choices.length === 0) return Promise.resolve({ outcome: undefined })
     return new Promise((resolve) => {
-      const queue = [...choices]
-      const running = new Map<number, Choice>()
-      let last = 0
-      let lastFailure: Failed | undefined
-      let timer: NodeJS.Timeout | undefined
-      const done = (raced: Raced<Choice>) => {
-        clearTimeout(timer)
-        if (raced.outcome?.type !== 'closed') this.#sessions.set(connection, 'deciding')
-        resolve(raced)
-      }
-      const startNext = () => {
-        clearTimeout(timer)
-        const choice = queue.shift()
-        if (choice === undefined) return
-        running.set(last, choice)
-        this.#engine.open(connection, course.way(choice), last++)
-        if (queue.length > 0) timer = setTimeout(startNext, course.patienceMs(choice))
-      }
-      this.#sessions.set(connection, (outcome) => {
-        if (outcome.type === 'closed') return done({ outcome })
-        const choice = running.get(outcome.attempt)
-        if (choice === undefined) return
-        if (outcome.type === 'opened') return done({ outcome, choice })
-        running.delete(outcome.attempt)
-        lastFailure = outcome
-        if (course.failed(choice, outcome)) return done({ outcome })
-        if (outcome.left === 0) {
-          // Those that had lost against it get their turn, once.
-          if (last <= choices.length) queue.push(...running.values())
-          running.clear()
-        }
-        if (queue.length > 0) startNext()
-        else if (running.size === 0) done({ outcome: lastFailure })
-      })
-      startNext()
-      if (running.size === 0) done({ outcome: undefined })
+      const race = new Race(this.#engine, connection, choices, course, resolve)
+      this.#sessions.set(connection, race as Race<unknown>)
+      race.startNext()
     })
+  }
+}
+
+/** An attempt's number is the index of its choice. */
+class Race<Choice> {
+  /** Choices that failed; made when the first one does. */
+  #failed: Set<number> | undefined
+  #next = 0
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(
+    private readonly engine: Pick<Engine, 'open'>,
+    private readonly connection: ConnectionId,
+    private readonly choices: readonly Choice[],
+    private readonly course: Course<Choice>,
+    private readonly resolve: (raced: Raced<Choice>) => void,
+  ) {}
+
+  /** False where no way is left to start. */
+  startNext(): boolean {
+    while (this.#failed?.has(this.#next)) this.#next++
+    const attempt = this.#next
+    if (attempt >= this.choices.length) return false
+    this.#next++
+    this.engine.open(this.connection, this.course.way(this.#choice(attempt)), attempt)
+    this.#wait(attempt)
+    return true
+  }
+
+  /** True when the race is over. */
+  settle(outcome: Outcome): boolean {
+    this.stop()
+    if (outcome.type === 'failed' && this.#goesOn(outcome)) return false
+    this.resolve(outcome.type === 'opened' ? { outcome, choice: this.#choice(outcome.attempt) } : { outcome })
+    return true
+  }
+
+  stop(): void {
+    clearTimeout(this.#timer)
+  }
+
+  #goesOn(failed: Failed): boolean {
+    const { attempt, left } = failed
+    if (left > 0 && failed.failure.code === 'EMFILE') {
+      // No descriptor to spare for a race: the way keeps its turn.
+      this.#next = Math.min(this.#next, attempt)
+      this.#wait(attempt)
+      return true
+    }
+    if (this.course.failed(this.#choice(attempt), failed)) return false
+    this.#failed ??= new Set()
+    this.#failed.add(attempt)
+    // Those that were aborted when this one went on alone get another chance. Where one is under way nevertheless, because its `open`
+    // crossed this event, the engine ignores a second `open` of it.
+    if (left === 0) this.#next = 0
+    return this.startNext() || left > 0
+  }
+
+  #wait(attempt: number): void {
+    if (this.#next >= this.choices.length) return
+    this.#timer = setTimeout(() => this.startNext(), this.course.patienceMs(this.#choice(attempt)))
+  }
+
+  #choice(attempt: number): Choice {
+    return this.choices[attempt] as Choice
   }
 }

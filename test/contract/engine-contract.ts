@@ -104,6 +104,57 @@ export function engineContract(t: Test, name: string, make: MakeHarness): void {
     t.match(await events.next('failed'), { connection, stage: 'connect', failure: { code: 'ETIMEDOUT' } })
   })
 
+  behaviour('attempts race: the first that is there goes on alone, the others end unheard', async (t, harness, events) => {
+    const { engine, redirected, accepting, silent } = harness
+    const client = redirected()
+    const { connection } = await events.next('accepted')
+    engine.open(connection, way(silent, 200), 0)
+    engine.open(connection, way(silent, 200), 1)
+    engine.open(connection, way(accepting), 2)
+    t.match(await events.next('opened'), { connection, attempt: 2 })
+    engine.open(connection, way(accepting), 3)
+    await quiet()
+    await quiet()
+    await quiet()
+    t.same(events.types(), ['accepted', 'opened'])
+    client.end()
+    await events.next('closed')
+  })
+
+  behaviour('a failed attempt says how many are left', async (t, { engine, redirected, refusing, silent, accepting }, events) => {
+    redirected()
+    const { connection } = await events.next('accepted')
+    engine.open(connection, way(silent, 250), 7)
+    engine.open(connection, way(refusing), 7)
+    engine.open(connection, way(silent, 100), 8)
+    engine.open(connection, way(refusing), 9)
+    t.match(await events.next('failed'), { connection, attempt: 9, left: 2, failure: { code: 'ECONNREFUSED' } })
+    t.match(await events.next('failed', 2), { connection, attempt: 8, left: 1, failure: { code: 'ETIMEDOUT' } })
+    t.match(await events.next('failed', 3), { connection, attempt: 7, left: 0, failure: { code: 'ETIMEDOUT' } })
+    engine.open(connection, way(accepting), 7)
+    t.match(await events.next('opened'), { connection, attempt: 7 })
+    t.same(events.types(), ['accepted', 'failed', 'failed', 'failed', 'opened'], 'a number under way is taken')
+  })
+
+  behaviour('reset, refuse and the client end every attempt', async (t, harness, events) => {
+    const { engine, redirected, requesting, silent } = harness
+    for (const end of ['reset', 'refuse', 'abort'] as const) {
+      const from = events.all.length
+      const client = end === 'refuse' ? requesting('nowhere.example', 443) : redirected()
+      const { connection } = await events.next(end === 'refuse' ? 'request' : 'accepted', from)
+      for (const attempt of [0, 1, 2]) engine.open(connection, way(silent, 200), attempt)
+      await quiet()
+      if (end === 'reset') engine.reset(connection)
+      else if (end === 'refuse') engine.refuse(connection, 5)
+      else client.abort()
+      if (end === 'refuse') t.equal(await client.over, 5)
+      await events.next('closed', from)
+      await quiet()
+      await quiet()
+      t.same(events.types().slice(from + 1), ['closed'], end)
+    }
+  })
+
   behaviour('reset aborts a client that waits', async (t, { engine, redirected }, events) => {
     const client = redirected()
     const { connection } = await events.next('accepted')

@@ -14,8 +14,8 @@ const fake: MakeHarness = async (_t, options) => {
     answer: ({ remote, connectTimeoutMs }) => {
       if (remote.address === accepting.address) return 'opened'
       if (remote.address === refusing.address) return failure('connect', 'ECONNREFUSED')
-      const { connection } = engine.opens.at(-1) as { connection: ConnectionId }
-      setTimeout(() => engine.answer(connection, failure('connect', 'ETIMEDOUT')), connectTimeoutMs)
+      const { connection, attempt } = engine.opens.at(-1) as (typeof engine.opens)[0]
+      setTimeout(() => engine.answer(connection, failure('connect', 'ETIMEDOUT'), attempt), connectTimeoutMs)
       return 'silence'
     },
   })

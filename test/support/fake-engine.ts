@@ -33,6 +33,8 @@ interface FakeConnection {
   state: 'waiting' | 'relaying'
   /** Those under way, by number. */
   attempts: Map<number, Way>
+  /** The race is decided. */
+  committed: boolean
   /** Called once when the client learns that it is over. */
   over?: (how: 'end' | 'reset' | number) => void
 }
@@ -44,7 +46,7 @@ export const failure = (stage: Failed['stage'], code: string, reply?: number): A
 })
 
 export class FakeEngine implements Engine {
-  readonly opens: { connection: ConnectionId; way: Way }[] = []
+  readonly opens: { connection: ConnectionId; way: Way; attempt: number }[] = []
   readonly resets: ConnectionId[] = []
   readonly abandoned: string[] = []
   readonly buried: SocketAddress[] = []
@@ -104,10 +106,18 @@ export class FakeEngine implements Engine {
       this.#emit({ type: 'opened', connection, attempt, local, protocol: way.protocol })
       return
     }
-    // Behind the commit point there is only one.
-    if (answer.stage === 'request') entry.attempts.clear()
+    if (answer.stage === 'request') this.commit(connection, attempt)
     entry.attempts.delete(attempt)
+    if (entry.attempts.size === 0) entry.committed = false
     this.#emit({ type: 'failed', connection, attempt, left: entry.attempts.size, ...answer })
+  }
+
+  /** The HAG of an attempt has answered the greeting: it goes on alone. */
+  commit(connection: ConnectionId, attempt: number): void {
+    const entry = this.#connections.get(connection)
+    if (entry === undefined) return
+    entry.committed = true
+    for (const other of [...entry.attempts.keys()]) if (other !== attempt) entry.attempts.delete(other)
   }
 
   /** The client goes away: orderly after everything was relayed, or with a RST at any time. */
@@ -135,9 +145,8 @@ export class FakeEngine implements Engine {
 
   open(connection: ConnectionId, way: Way, attempt = 0): void {
     const entry = this.#connections.get(connection)
-    if (entry === undefined) return
-    if (entry.state !== 'waiting') throw new Error(`open of a connection that is ${entry.state}`)
-    this.opens.push({ connection, way })
+    if (entry === undefined || entry.state !== 'waiting' || entry.committed || entry.attempts.has(attempt)) return
+    this.opens.push({ connection, way, attempt })
     entry.attempts.set(attempt, way)
     this.answer(connection, this.#far.answer?.(way) ?? 'opened', attempt)
   }
@@ -203,7 +212,12 @@ export class FakeEngine implements Engine {
 
   #add(address: string): ConnectionId {
     const connection = ++this.#last
-    this.#connections.set(connection, { client: { address, port: 40_000 }, state: 'waiting', attempts: new Map() })
+    this.#connections.set(connection, {
+      client: { address, port: 40_000 },
+      state: 'waiting',
+      attempts: new Map(),
+      committed: false,
+    })
     return connection
   }
 

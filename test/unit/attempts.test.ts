@@ -56,6 +56,14 @@ t.test('a connection whose session has ended is forgotten', async (t) => {
   t.equal(isSettled, false, 'nothing of its end is kept')
 })
 
+t.test('a session that ends in the middle of a race opens nothing more', async (t) => {
+  const { attempts, connection, race, tried } = setUp()
+  void race(connection, ['a', 'b'], { patienceMs: 10 })
+  attempts.end(connection)
+  await new Promise((resolve) => setTimeout(resolve, 100))
+  t.same(tried(), ['a'])
+})
+
 t.test('a way that fails is followed by the next one at once, and every failure is told', async (t) => {
   const { connection, race, failures, tried } = setUp({
     a: failure('connect', 'ECONNREFUSED'),
@@ -96,9 +104,59 @@ t.test('the winner fails with its request: those that it had beaten get another 
   engine.answer(connection, failure('request', 'ETIMEDOUT'), 0)
   await settle()
   t.same(tried(), ['a', 'b', 'b'])
-  engine.answer(connection, failure('request', 'ETIMEDOUT'), 2)
+  engine.answer(connection, failure('request', 'ETIMEDOUT'), 1)
   t.match(await raced, { outcome: { type: 'failed' } })
   t.same(tried(), ['a', 'b', 'b'])
+})
+
+t.test('those that had no chance to join while another went on alone get theirs when it fails', async (t) => {
+  const { engine, connection, race, failures, tried } = setUp()
+  const raced = race(connection, ['a', 'b', 'c'], { patienceMs: 10 })
+  engine.commit(connection, 0)
+  await new Promise((resolve) => setTimeout(resolve, 100))
+  t.same(tried(), ['a'], 'nothing is opened beside it')
+  engine.answer(connection, failure('request', 'ECONNRESET'), 0)
+  await new Promise((resolve) => setTimeout(resolve, 100))
+  t.same(tried(), ['a', 'b', 'c'])
+  engine.answer(connection, failure('request', 'ECONNRESET'), 2)
+  await settle()
+  t.same(tried(), ['a', 'b', 'c', 'b'])
+  engine.answer(connection, failure('request', 'ECONNRESET'), 1)
+  t.match(await raced, { outcome: { type: 'failed', attempt: 1 } })
+  t.same(failures, ['a', 'c', 'b'], 'each failure once')
+})
+
+t.test('an attempt whose `open` crossed the failure of the one before may win', async (t) => {
+  const { engine, connection, race, tried } = setUp()
+  const raced = race(connection, ['a', 'b'], { patienceMs: 30 })
+  const answerer = new Promise((resolve) => setTimeout(resolve, 25))
+  await answerer
+  // The engine's event is on its way when patience ends.
+  engine.answer(connection, failure('connect', 'ETIMEDOUT'), 0)
+  for (const until = performance.now() + 20; performance.now() < until; );
+  await settle()
+  t.same(tried(), ['a', 'b'])
+  engine.answer(connection, 'opened', 1)
+  t.match(await raced, { outcome: { type: 'opened', attempt: 1 }, choice: 'b' })
+})
+
+t.test('a way without a descriptor for racing waits for its turn, and nothing is learned of it', async (t) => {
+  const { engine, connection, race, failures, tried } = setUp()
+  const refuse = async (attempt: number) => {
+    engine.answer(connection, failure('connect', 'EMFILE'), attempt)
+    await new Promise((resolve) => setTimeout(resolve, 100))
+  }
+  const raced = race(connection, ['a', 'b'], { patienceMs: 20 })
+  await new Promise((resolve) => setTimeout(resolve, 100))
+  t.same(tried(), ['a', 'b'])
+  await refuse(1)
+  t.same(failures, [])
+  t.same(tried(), ['a', 'b', 'b'], 'when patience has ended once more')
+  await refuse(1)
+  engine.answer(connection, failure('connect', 'ETIMEDOUT'), 1)
+  engine.answer(connection, failure('connect', 'ETIMEDOUT'), 0)
+  t.match(await raced, { outcome: { type: 'failed' } })
+  t.same(failures, ['b', 'a'])
 })
 
 t.test('a final failure is the last one', async (t) => {

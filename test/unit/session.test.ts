@@ -46,6 +46,7 @@ t.test('a connection goes to the first HAG over the first WAN', async (t) => {
   t.same(engine.opens, [
     {
       connection,
+      attempt: 0,
       way: {
         protocol: 'mptcp',
         remote: { address: '203.0.113.3', port: 1080 },
