@@ -77,6 +77,7 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
           isOwn: parts.isOwn,
           connectTimeoutMs: config.connect_timeout_seconds * 1000,
           onSuspicion: (hag, about) => uplinks.suspect(hag, about),
+          onDoubt: ({ bind }) => uplinks.doubtMptcp(bind),
           log,
         })
         requireHag(await uplinks.start(plan, signals.stop), config, log)

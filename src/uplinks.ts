@@ -16,6 +16,7 @@ import { type Family, formatSocketAddress } from './shared/address.js'
 import { pause } from './shared/pause.js'
 import { aborted } from './shared/service.js'
 import type { Log } from './telemetry/log.js'
+import { watchBlackHole } from './wan/black-hole.js'
 import { WanMonitor, type WanPath } from './wan/monitor.js'
 
 /** What is done about the network; the `Network` is one. */
@@ -23,6 +24,8 @@ export interface NetworkControl {
   apply(config: GatewayConfig, options?: NetworkOptions): Promise<Plan>
   /** Deletes the MPTCP endpoints of these addresses at once, ahead of a full pass. */
   dropEndpoints(addresses: readonly string[]): Promise<void>
+  /** Clears the kernel's memory of paths that swallow MPTCP; the setting stays. */
+  forgetBlackHole(): Promise<void>
   remove(): Promise<unknown>
 }
 
@@ -100,6 +103,11 @@ export class Uplinks {
     this.#hags.suspect(hag, about)
   }
 
+  /** MPTCP over this address did not do what it should. */
+  doubtMptcp(bind: string): void {
+    this.#wans.doubtMptcp(bind)
+  }
+
   /** Until the signal: the network set-up follows the machine, and what is sent over a WAN follows its health. */
   async run(watch: (events: WatchEvents, signal: AbortSignal) => Promise<void>, signal: AbortSignal): Promise<void> {
     const { config, network, log } = this.#options
@@ -122,7 +130,7 @@ export class Uplinks {
     }
     const refreshed = () => {
       this.#hags.useHags(this.#directory.hags)
-      this.#update()
+      this.#wans.rouse()
     }
     try {
       await Promise.all([
@@ -130,6 +138,7 @@ export class Uplinks {
         this.#wans.run(signal),
         this.#hags.run(signal),
         this.#directory.run(refreshed, signal),
+        watchBlackHole({ forget: () => network.forgetBlackHole(), log }, signal),
         watch(events, signal),
       ])
     } finally {

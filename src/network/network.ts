@@ -84,6 +84,16 @@ export class Network {
     if (failure !== undefined) throw failure
   }
 
+  /**
+   * Makes the kernel forget that MPTCP's first packets vanished somewhere, which it holds against every WAN: writing the sysctl clears it,
+   * whatever the value. Rejects with a system error.
+   */
+  async forgetBlackHole(): Promise<void> {
+    const path = 'net/mptcp/blackhole_timeout'
+    const value = (await this.kernel.readSysctls([path])).get(path)
+    if (value !== undefined) await this.kernel.writeSysctl(path, value)
+  }
+
   /** Takes away all that is ours, found by our ranges and names, and puts former values back; also after a kill -9. */
   async remove(): Promise<Step[]> {
     this.nat = undefined

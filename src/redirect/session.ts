@@ -24,6 +24,8 @@ export interface SessionOptions {
   connectTimeoutMs: number
   /** A connection had trouble with a HAG. */
   onSuspicion?(hag: Hag, about: 'connection' | 'request'): void
+  /** A connection over this path was to be MPTCP and became plain TCP, or had no answer yet when another path had one. */
+  onDoubt?(path: Path): void
   log: Log
 }
 
@@ -76,9 +78,13 @@ export class Sessions {
         this.#suspect(path, failure)
         return isAboutDestination(path, failure)
       },
+      overtaken: (path) => {
+        if (path.protocol === 'mptcp') this.#options.onDoubt?.(path)
+      },
     })
     if (choice !== undefined) {
       upstreams.saw(choice, outcome)
+      if (choice.protocol === 'mptcp' && outcome.protocol === 'tcp') this.#options.onDoubt?.(choice)
       this.#opened(connection, destination, choice)
     } else if (outcome?.type !== 'closed') {
       engine.reset(connection)

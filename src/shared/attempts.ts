@@ -14,6 +14,8 @@ export interface Course<Choice> {
   patienceMs(choice: Choice): number
   /** Told of every way that failed; true where no other way would fare better. */
   failed(choice: Choice, failure: Failed): boolean
+  /** Told of every way that had no answer yet when a later one got through. */
+  overtaken?(choice: Choice): void
 }
 
 export type Raced<Choice> =
@@ -96,12 +98,21 @@ class Race<Choice> {
   settle(outcome: Outcome): boolean {
     this.stop()
     if (outcome.type === 'failed' && this.#goesOn(outcome)) return false
-    this.resolve(outcome.type === 'opened' ? { outcome, choice: this.#choice(outcome.attempt) } : { outcome })
+    if (outcome.type === 'opened') {
+      this.#tellOvertaken(outcome.attempt)
+      this.resolve({ outcome, choice: this.#choice(outcome.attempt) })
+    } else this.resolve({ outcome })
     return true
   }
 
   stop(): void {
     clearTimeout(this.#timer)
+  }
+
+  #tellOvertaken(winner: number): void {
+    for (let attempt = 0; attempt < winner; attempt++) {
+      if (this.#failed?.has(attempt) !== true) this.course.overtaken?.(this.#choice(attempt))
+    }
   }
 
   #goesOn(failed: Failed): boolean {

@@ -39,6 +39,8 @@ const meteredIdleMs = 15 * 60_000
 const mptcpCheckMs = 60_000
 /** A fault is mended sooner than it comes. */
 const mptcpRecheckMs = 10_000
+/** A HAG without MPTCP makes every connection fall back: not a question for each. */
+const doubtMs = 2000
 /** Where nothing flows, one look in so many milliseconds notices that something begins to. */
 const idleTickMs = 250
 /** Silence of a steady stream before it is asked about: at 2 Mbit/s a dozen packets are missing by then. */
@@ -54,6 +56,7 @@ interface Line {
   health: Health
   /** What its path does to MPTCP. `blocked`: its SYNs vanish, those of TCP do not. */
   mptcp: 'unknown' | 'yes' | 'stripped' | 'blocked'
+  mptcpAskedAt: number
   mptcpDueAt: number
   wake: AbortController
 }
@@ -81,7 +84,7 @@ export class WanMonitor {
     this.#lines = options.wans.flatMap(({ name, metered }) =>
       families.map((family) => ({
         ...{ wan: name, family, metered, device: '', address: undefined, health: { ...unknown, link: false } },
-        ...{ mptcp: 'unknown' as const, mptcpDueAt: 0, wake: new AbortController() },
+        ...{ mptcp: 'unknown' as const, mptcpAskedAt: Number.NEGATIVE_INFINITY, mptcpDueAt: 0, wake: new AbortController() },
       })),
     )
   }
@@ -102,6 +105,11 @@ export class WanMonitor {
     }
   }
 
+  /** There are other HAGs to ask. */
+  rouse(): void {
+    for (const line of this.#lines) wake(line)
+  }
+
   /** WANs that have an address of the family: usable ones by round-trip time, then the others. */
   paths(family: Family): WanPath[] {
     return this.#lines
@@ -119,6 +127,14 @@ export class WanMonitor {
       })
       .sort((one, other) => one.rank - other.rank || (one.path.rttMs ?? 1e5) - (other.path.rttMs ?? 1e5))
       .map(({ path }) => path)
+  }
+
+  /** What began with MPTCP over this address became plain TCP, or was overtaken by another WAN: is it the path? */
+  doubtMptcp(bind: string): void {
+    const line = this.#lines.find(({ address }) => address === bind)
+    if (line?.mptcp !== 'yes') return
+    line.mptcpDueAt = Math.min(line.mptcpDueAt, line.mptcpAskedAt + doubtMs)
+    wake(line)
   }
 
   /** Up in one of its families at least. */
@@ -150,8 +166,9 @@ export class WanMonitor {
       if (line.wake.signal.aborted) line.wake = new AbortController()
       if (signal.aborted) return
       if (due === undefined || line.address !== address) continue
-      const isQuiet = this.#received(line.device) - receivedThen < signOfLifeBytes
-      if (metered && line.health.state === 'up' && isQuiet && performance.now() - probedAt < meteredIdleMs) continue
+      const now = performance.now()
+      const isQuiet = this.#received(line.device) - receivedThen < signOfLifeBytes && now < line.mptcpDueAt
+      if (metered && line.health.state === 'up' && isQuiet && now - probedAt < meteredIdleMs) continue
       const sign = await this.#round(line, Math.ceil(due.timeoutMs))
       if (signal.aborted) return
       probedAt = performance.now()
@@ -167,10 +184,13 @@ export class WanMonitor {
     // A WAN that is down must be found to be back as soon as anything passes.
     const asksForMptcp = line.mptcp === 'unknown' || (isUp && performance.now() >= line.mptcpDueAt)
     let answer = await this.#ask(line, asksForMptcp ? 'mptcp' : 'tcp', timeoutMs)
-    if (asksForMptcp) {
-      const vanished = answer === undefined
-      if (vanished) answer = await this.#ask(line, 'tcp', timeoutMs)
-      if (answer !== undefined) this.#learn(line, vanished ? 'blocked' : answer.protocol)
+    if (asksForMptcp && answer !== undefined) this.#learn(line, answer.protocol)
+    else if (asksForMptcp) {
+      // One packet may have been lost: only what happens again is the path's doing.
+      const [mptcp, tcp] = await Promise.all([this.#ask(line, 'mptcp', timeoutMs), this.#ask(line, 'tcp', timeoutMs)])
+      if (mptcp !== undefined) this.#learn(line, mptcp.protocol)
+      else if (tcp !== undefined) this.#learn(line, 'blocked')
+      answer = mptcp ?? tcp
     }
     if (answer !== undefined) return { type: 'answer', rttMs: answer.connectMs }
     const carried = this.#received(line.device) - before
@@ -208,7 +228,8 @@ export class WanMonitor {
     const before = line.mptcp
     line.mptcp = seen === 'mptcp' ? 'yes' : seen === 'tcp' ? 'stripped' : 'blocked'
     const period = line.mptcp === 'yes' ? mptcpCheckMs : mptcpRecheckMs
-    line.mptcpDueAt = performance.now() + (line.metered ? meteredIdleMs : period)
+    line.mptcpAskedAt = performance.now()
+    line.mptcpDueAt = line.mptcpAskedAt + (line.metered ? meteredIdleMs : period)
     if (line.mptcp === before || (before === 'unknown' && line.mptcp === 'yes')) return
     const name = this.#name(line)
     if (line.mptcp === 'yes') this.#options.log.info(`WAN ${name} carries MPTCP again`)
@@ -233,7 +254,7 @@ export class WanMonitor {
         flow.look(received, now)
         if (flow.isRecent(now)) flowing = true
         const rttMs = Math.max(...lines.map(({ health }) => health.rttMs ?? 0))
-        if (flow.stopped(Math.max(stopMs, 1.5 * rttMs), now)) for (const line of lines) this.#verify(line)
+        if (flow.stopped(Math.max(stopMs, 1.2 * rttMs), now)) for (const line of lines) this.#verify(line)
       }
       await pause(flowing ? flowTickMs : idleTickMs, signal)
     }
@@ -243,7 +264,8 @@ export class WanMonitor {
   async #verify(line: Line): Promise<void> {
     const { address } = line
     const before = this.#received(line.device)
-    const timeoutMs = Math.ceil(Math.min(Math.max(3 * (line.health.rttMs ?? 100), 90), 400))
+    // The round trip that was measured contains the queue; a dead WAN's answer is not worth a longer wait.
+    const timeoutMs = Math.ceil(Math.min(Math.max(2 * (line.health.rttMs ?? 100) + 30, 90), 400))
     const answers = await Promise.all([this.#ask(line, 'tcp', timeoutMs), this.#ask(line, 'tcp', timeoutMs)])
     if (line.address !== address) return
     const answer = answers.find((one) => one !== undefined)

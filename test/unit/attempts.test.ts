@@ -19,6 +19,7 @@ function setUp(answers: Record<string, Answer> = {}) {
   )
   const attempts: Attempts = new Attempts(engine)
   const failures: string[] = []
+  const overtaken: string[] = []
   const race = (connection: number, choices: string[], { patienceMs = 10_000, final = (_: Failed): boolean => false } = {}) =>
     attempts.race(connection, choices, {
       way: wayTo,
@@ -27,11 +28,12 @@ function setUp(answers: Record<string, Answer> = {}) {
         failures.push(choice)
         return final(failed)
       },
+      overtaken: (choice) => overtaken.push(choice),
     })
   const connection = engine.accept()
   attempts.begin(connection)
   const tried = () => engine.opens.map(({ way }) => way.remote.address)
-  return { engine, attempts, connection, race, failures, tried }
+  return { engine, attempts, connection, race, failures, overtaken, tried }
 }
 
 t.test('a client that left while the session awaited something else is remembered', async (t) => {
@@ -76,7 +78,7 @@ t.test('a way that fails is followed by the next one at once, and every failure 
 })
 
 t.test('a silent way is joined by the next one when patience ends; the first that gets through is it', async (t) => {
-  const { engine, connection, race, failures, tried } = setUp()
+  const { engine, connection, race, failures, overtaken, tried } = setUp()
   const raced = race(connection, ['a', 'b', 'c'], { patienceMs: 20 })
   t.same(tried(), ['a'])
   await new Promise((resolve) => setTimeout(resolve, 300))
@@ -84,6 +86,7 @@ t.test('a silent way is joined by the next one when patience ends; the first tha
   engine.answer(connection, 'opened', 1)
   t.match(await raced, { outcome: { type: 'opened' }, choice: 'b' })
   t.same(failures, [])
+  t.same(overtaken, ['a'])
 })
 
 t.test('a failure while others are under way ends nothing; the last one does', async (t) => {

@@ -33,6 +33,7 @@ function start(far: FarSide = {}, options: { more?: string; apply?: () => Promis
       return options.apply?.() ?? { steps: [], wans, notes: ['a note'] }
     },
     async dropEndpoints() {},
+    async forgetBlackHole() {},
     async remove() {
       deeds.push('remove')
     },

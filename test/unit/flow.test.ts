@@ -1,0 +1,44 @@
+import t from 'tap'
+import { Flow, flowTickMs } from '../../src/wan/flow.js'
+
+/** Looks at a counter that grows in the ticks marked `#`; returns the ticks in which the flow was found to have stopped. */
+function watch(ticks: string, patienceMs = 90): number[] {
+  const flow = new Flow()
+  let received = 0
+  const stops: number[] = []
+  for (const [index, tick] of [...ticks].entries()) {
+    if (tick === '#') received += 1000
+    flow.look(received, index * flowTickMs)
+    if (flow.stopped(patienceMs, index * flowTickMs)) stops.push(index)
+  }
+  return stops
+}
+
+t.test('a steady stream that stops is noticed once, after the patience', async (t) => {
+  t.same(watch('.##############..........'), [18])
+  t.same(watch('.##############..........', 200), [22])
+  t.same(watch('.#.##.##.##.##.##.##........'), [23], 'a look without bytes now and then is steady enough')
+})
+
+t.test('what never was steady does not stop', async (t) => {
+  t.same(watch('.###.........'), [], 'a page that was fetched')
+  t.same(watch('.#...#...#...#...#...#.........'), [], 'a question and an answer every 100 ms')
+  t.same(watch('...............'), [])
+})
+
+t.test('a stream that goes on after a pause can stop again', async (t) => {
+  t.same(watch('.#############......#############......'), [17, 36])
+})
+
+t.test('a pause that is shorter than the patience is none', async (t) => {
+  t.same(watch('.###########..############.'), [])
+})
+
+t.test('recent: within a second', async (t) => {
+  const flow = new Flow()
+  flow.look(0, 0)
+  t.equal(flow.isRecent(0), false, 'a counter alone says nothing')
+  flow.look(1, 10)
+  t.equal(flow.isRecent(900), true)
+  t.equal(flow.isRecent(1100), false)
+})

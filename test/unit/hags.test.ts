@@ -1,0 +1,99 @@
+import t from 'tap'
+import { HagDirectory, type HagEntryWithPassword, inOrder, type Names } from '../../src/redirect/hags.js'
+import { memoryLog } from '../support/memory-log.js'
+
+const entry = (more: Partial<HagEntryWithPassword>): HagEntryWithPassword => ({ weight: 1, ...more })
+
+class FakeNames implements Names {
+  known: Record<string, string[]> = {}
+  records: Record<string, Awaited<ReturnType<Names['services']>>> = {}
+  trouble: string | undefined
+
+  async addresses(name: string): Promise<string[]> {
+    if (this.trouble !== undefined || this.known[name] === undefined)
+      throw Object.assign(new Error('x'), { code: this.trouble ?? 'ENOTFOUND' })
+    return this.known[name]
+  }
+
+  async services(name: string) {
+    if (this.trouble !== undefined) throw Object.assign(new Error('x'), { code: this.trouble })
+    return this.records[name] ?? []
+  }
+}
+
+function directory(...entries: HagEntryWithPassword[]) {
+  const names = new FakeNames()
+  const log = memoryLog()
+  const made = new HagDirectory({ entries, names, log, identity: 'one home' })
+  const addresses = () => made.hags.map(({ address, port }) => `${address} ${port}`)
+  return { made, names, log, addresses }
+}
+
+t.test('in the order of the config, unless it gives priorities', async (t) => {
+  const { made, addresses } = directory(
+    entry({ address: '203.0.113.3' }),
+    entry({ address: '203.0.113.4', port: 2080, username: 'me', password: 'pw' }),
+    entry({ address: '203.0.113.5', priority: 0 }),
+  )
+  t.equal(await made.refresh(), true)
+  t.same(addresses().slice(2), ['203.0.113.4 2080'])
+  t.same(made.hags[2], { address: '203.0.113.4', port: 2080, username: 'me', password: 'pw' })
+  t.equal(await made.refresh(), false, 'nothing changed')
+})
+
+t.test('a name: both families; what changes is told, what stays is the same object', async (t) => {
+  const { made, names, addresses } = directory(entry({ name: 'hag.example' }), entry({ address: '203.0.113.9' }))
+  names.known['hag.example'] = ['203.0.113.3', '2001:DB8::3', '::ffff:203.0.113.3']
+  await made.refresh()
+  t.same(addresses().sort(), ['2001:db8::3 1080', '203.0.113.3 1080', '203.0.113.9 1080'], 'once each, in canonical text')
+  const last = made.hags.at(-1)
+  names.known['hag.example'] = ['203.0.113.7']
+  t.equal(await made.refresh(), true)
+  t.same(addresses(), ['203.0.113.7 1080', '203.0.113.9 1080'])
+  t.equal(made.hags.at(-1), last)
+})
+
+t.test('an SRV name brings ports, priorities and weights', async (t) => {
+  const { made, names, addresses } = directory(entry({ name: '_bondsocks._tcp.example' }))
+  names.known = { 'a.example': ['203.0.113.3'], 'b.example': ['203.0.113.4'] }
+  names.records['_bondsocks._tcp.example'] = [
+    { name: 'a.example', port: 1080, priority: 20, weight: 1 },
+    { name: 'b.example', port: 2080, priority: 10, weight: 1 },
+  ]
+  await made.refresh()
+  t.same(addresses(), ['203.0.113.4 2080', '203.0.113.3 1080'])
+})
+
+t.test('a lookup that fails: said once, what was known stays; then it works again', async (t) => {
+  const { made, names, log, addresses } = directory(entry({ name: 'hag.example' }))
+  names.trouble = 'ESERVFAIL'
+  t.equal(await made.refresh(), false)
+  t.same(addresses(), [])
+  names.trouble = undefined
+  names.known['hag.example'] = ['203.0.113.3']
+  await made.refresh()
+  names.trouble = 'ETIMEDOUT'
+  for (let n = 0; n < 3; n++) t.equal(await made.refresh(), false)
+  t.same(addresses(), ['203.0.113.3 1080'])
+  names.trouble = undefined
+  await made.refresh()
+  t.same(log.lines, [
+    'warn the HAG hag.example cannot be looked up: ESERVFAIL',
+    'info the HAG hag.example can be looked up again',
+    'warn the HAG hag.example cannot be looked up: ETIMEDOUT',
+    'info the HAG hag.example can be looked up again',
+  ])
+})
+
+t.test('gateways are shared out by weight, and one that loses its HAG only moves then', async (t) => {
+  const ranked = (weights: number[]) =>
+    weights.map((weight, index) => ({ hag: { address: `203.0.113.${index}`, port: 1080 }, priority: [0, 0] as const, weight }))
+  const homes = Array.from({ length: 4000 }, (_, index) => `home ${index}`)
+  const chosen = (weights: number[]) => homes.map((home) => inOrder(ranked(weights), home)[0]?.address)
+  const three = chosen([1, 2, 1])
+  const share = three.filter((address) => address === '203.0.113.1').length / homes.length
+  t.ok(Math.abs(share - 0.5) < 0.04, `half of them choose the one with half of the weight: ${share}`)
+  t.same(chosen([1, 2, 1]), three, 'and always the same one')
+  const two = homes.map((home) => inOrder(ranked([1, 2, 1]).slice(0, 2), home)[0]?.address)
+  t.ok(two.every((address, index) => three[index] === '203.0.113.2' || three[index] === address))
+})
