@@ -17,6 +17,8 @@ export const stripMptcp: Scenario = {
     const strippedAt = now()
     await putMiddlebox(stage.lab, 'strip-mptcp', wan)
     stage.say(`  ${wan} strips MPTCP now`)
+    // A connection that begins there becomes plain TCP: that is what gives it away.
+    requireIntact(stage, 'a stream over it', await (await startStream(stage, 1)).stop())
     const noticed = await gateway.awaitLog(new RegExp(`WAN ${wan} carries no MPTCP`), strippedAt, 5000)
     const report = await running.stop()
     requireIntact(stage, 'the running stream', report)
