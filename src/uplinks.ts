@@ -174,7 +174,9 @@ export class Uplinks {
     const best = Object.fromEntries(
       families.flatMap((family) => {
         const wan = this.#options.config.wans.find(({ name }) => all[family].some((path) => path.wan === name && path.usable))
-        return wan === undefined ? [] : [[family, wan.name]]
+        // Where none is usable it stays as it is; at first, as the first pass has made it.
+        const name = wan?.name ?? this.#best[family] ?? this.#plan.wans.find((one) => one[`address${family}`] !== undefined)?.name
+        return name === undefined ? [] : [[family, name]]
       }),
     )
     const changed =

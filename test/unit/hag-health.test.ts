@@ -99,7 +99,7 @@ t.test('on the way back it has to answer for ten seconds; one miss, and it start
   )
 })
 
-t.test('whatever comes in whatever order: only these ways lead from one state to another', async (t) => {
+t.test('whatever comes in whatever order: only these ways lead from one state to another', async () => {
   const allowed = new Set([...['unknown up', 'unknown down', 'up down', 'down returning', 'returning up', 'returning down']])
   const sign = fc.constantFrom<HagSign[]>(answer, refused, silence, { type: 'unfit', reason: 'x' })
   fc.assert(
