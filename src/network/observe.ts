@@ -1,7 +1,9 @@
 /** Reads what the kernel has: what is ours, and what we learn from. */
+import { z } from 'zod'
 import type { Family } from '../shared/address.js'
 import { BondsocksError } from '../shared/errors.js'
 import { parseNat } from './kernel/firewall.js'
+import { readJson } from './kernel/json.js'
 import { parseEndpoints, parseSubflowLimit } from './kernel/mptcp.js'
 import { parseRoutes } from './kernel/route.js'
 import { parseRules } from './kernel/rule.js'
@@ -122,23 +124,27 @@ function parseSaved(text: string | undefined): Saved {
   }
 }
 
-interface LinkJson {
-  ifname?: string
-  flags?: string[]
-  addr_info?: {
-    family?: string
-    local?: string
-    scope?: string
-    tentative?: boolean
-    dadfailed?: boolean
-    deprecated?: boolean
-    temporary?: boolean
-  }[]
-}
+const link = z.object({
+  ifname: z.string().optional(),
+  flags: z.array(z.string()).default([]),
+  addr_info: z
+    .array(
+      z.object({
+        family: z.string().optional(),
+        local: z.string().optional(),
+        scope: z.string().optional(),
+        tentative: z.boolean().optional(),
+        dadfailed: z.boolean().optional(),
+        deprecated: z.boolean().optional(),
+        temporary: z.boolean().default(false),
+      }),
+    )
+    .default([]),
+})
 
 /** Reads `ip -j address show`, with or without -N. */
-export function parseInterfaces(json = ''): Interface[] {
-  return (JSON.parse(json || '[]') as LinkJson[]).flatMap(({ ifname, flags = [], addr_info = [] }) =>
+export function parseInterfaces(json?: string): Interface[] {
+  return readJson(link, json, 'address').flatMap(({ ifname, flags, addr_info }) =>
     ifname === undefined
       ? []
       : [
@@ -150,7 +156,7 @@ export function parseInterfaces(json = ''): Interface[] {
             pointToPoint: flags.includes('POINTOPOINT') || flags.includes('NOARP'),
             addresses: addr_info
               .filter(({ family, local }) => local !== undefined && (family === 'inet' || family === 'inet6'))
-              .map(({ family, local = '', scope, tentative, dadfailed, deprecated, temporary = false }) => ({
+              .map(({ family, local = '', scope, tentative, dadfailed, deprecated, temporary }) => ({
                 family: family === 'inet' ? 4 : 6,
                 address: local,
                 // `ip -N` prints numbers (RT_SCOPE_UNIVERSE).

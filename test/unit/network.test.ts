@@ -1,8 +1,8 @@
 /** What the set-up of a given machine is, as literal text; and the errors of a machine that is not fit. */
 import t from 'tap'
-import { Network } from '../../src/network/network.js'
+import { type Kernel, Network } from '../../src/network/network.js'
 import type { FakeKernel } from '../support/fake-kernel.js'
-import { fakeWorld, furnish, gateway } from '../support/network-world.js'
+import { fakeWorld, furnish, gateway, snapshot } from '../support/network-world.js'
 
 async function prepare(change: (kernel: FakeKernel) => unknown = () => {}) {
   const world = fakeWorld()
@@ -271,4 +271,79 @@ t.test('a damaged state file is named', async (t) => {
   const { network, kernel } = await prepare()
   kernel.state = '{'
   await t.rejects(network.remove(), { code: 'BAD_STATE_FILE', exitCode: 1 })
+})
+
+/** `ip` prints something else than it does here, object by object. */
+function printing(kernel: FakeKernel, change: (object: string, json: string) => string): Kernel {
+  return Object.assign(Object.create(kernel) as FakeKernel, {
+    async run(argv: readonly string[], input = '') {
+      if (argv[0] !== 'ip' || !argv.includes('-j')) return kernel.run(argv, input)
+      const commands = argv.includes('-batch')
+        ? input.trim().split('\n')
+        : [argv.filter((word) => !/^(ip|-.*)$/.test(word)).join(' ')]
+      const options = argv.filter((word) => /^-[46Nj]$/.test(word))
+      let stdout = ''
+      for (const command of commands) {
+        const shown = await kernel.run(['ip', ...options, ...command.split(' ')])
+        stdout += change(command, shown.stdout.trim())
+      }
+      return { code: 0, stdout, stderr: '' }
+    },
+  })
+}
+
+t.test('an ip that prints more than we know', async (t) => {
+  const { network, kernel } = await prepare()
+  const expected = await network.plan(gateway())
+  const extra: Record<string, object[]> = {
+    'address show': [
+      {},
+      { ifname: 'odd0', flags: ['UP', 'QUANTUM'], link_type: 'teleport', addr_info: [{ family: 'inet9', local: 'x' }] },
+    ],
+    'rule show': [{ priority: 7, src: 'all', action: 'teleport', ipproto: 'x' }],
+    'route show': [
+      {},
+      { type: 'teleport', dst: '203.0.113.0/24', dev: 'dsl', protocol: '2', flags: ['quantum'] },
+      { dst: '203.0.113.9', encap: 'seg6', gateway: '10.2.0.9', dev: 'lte', protocol: '250', table: '254', type: '1' },
+      { dst: '203.0.113.8', nexthops: [{ via: { family: 'inet6', host: 'fe80::9' }, dev: 'lte', weight: 1 }] },
+    ],
+    'mptcp endpoint': [{ address: '198.51.100.77', id: 77, quantum: true, laminar: true, new: { deep: [1] } }],
+  }
+  const more = (command: string, json: string) => {
+    const known = Object.keys(extra).find((object) => command.startsWith(object))
+    if (known === undefined) return `${json}\n`
+    const items = (JSON.parse(json || '[]') as object[]).map((item) => ({ ...item, novelty: { a: [1] }, other: null }))
+    return `${JSON.stringify([...items, ...(extra[known] ?? [])])}\n`
+  }
+  t.same(await new Network(printing(kernel, more)).plan(gateway()), expected)
+  const silent = (_command: string, json: string) => (json === '[]' ? '' : `${json}\n`)
+  t.same(await new Network(printing(kernel, silent)).plan(gateway()), expected, 'nothing where others print []')
+  const verbose = (_command: string, json: string) =>
+    json.startsWith('[') ? `${JSON.stringify(JSON.parse(json), null, 2)}\n` : `${json}\n`
+  t.same(await new Network(printing(kernel, verbose)).plan(gateway()), expected, 'JSON in many lines')
+})
+
+t.test('an ip whose output cannot be read: nothing is changed, and that is said', async (t) => {
+  const { kernel, network } = await prepare()
+  await network.apply(gateway())
+  const before = await snapshot(kernel)
+  const cases: [object: string, printed: string][] = [
+    ['address show', 'Segmentation fault'],
+    ['address show', '[{"ifname":"dsl","flags":"UP"}]'],
+    ['address show', '{"ifname":"dsl"}'],
+    ['rule show', '[{"priority":"5800"}]'],
+    ['route show', '[{"dst":"default","dev":7}]'],
+    ['route show', '[null]'],
+    ['mptcp endpoint', '[{"id":255}]'],
+    ['mptcp endpoint', '[{"address":"10.1.0.2","id":255,'],
+  ]
+  for (const [object, printed] of cases) {
+    const garbled = new Network(printing(kernel, (command, json) => `${command.startsWith(object) ? printed : json}\n`))
+    await t.rejects(garbled.apply(gateway(), { tolerant: true }), {
+      code: 'BAD_OUTPUT',
+      exitCode: 1,
+      message: /^"ip -j .* show" printed what/,
+    })
+  }
+  t.same(await snapshot(kernel), before)
 })

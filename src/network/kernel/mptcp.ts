@@ -1,5 +1,7 @@
 /** MPTCP path manager: endpoints and limits (`ip mptcp`). */
+import { z } from 'zod'
 import { type Endpoint, type KernelEndpoint, type NumberedEndpoint, owned, type Step, step } from '../state.js'
+import { readJson } from './json.js'
 
 const { lowest, highest } = owned.endpointIds
 
@@ -7,15 +9,14 @@ export const isOurs = ({ id, flags, device }: KernelEndpoint) =>
   // A foreign endpoint without an id of its own may have been numbered into our range; what is none of a WAN's cannot be ours.
   id >= lowest && id <= highest && flags.join() === 'subflow' && device !== undefined
 
+const endpoint = z.looseObject({ address: z.string(), id: z.number(), dev: z.string().optional() })
+
 /** Reads `ip -j mptcp endpoint show`: a flag is a key with the value true, present only when set. */
 export function parseEndpoints(json = ''): KernelEndpoint[] {
-  const endpoints = JSON.parse(json || '[]') as ({ address: string; id: number; dev?: string } & Record<string, unknown>)[]
-  return endpoints.map((endpoint) => ({
-    address: endpoint.address,
-    id: endpoint.id,
-    device: endpoint.dev,
-    flags: Object.keys(endpoint)
-      .filter((key) => endpoint[key] === true)
+  return readJson(endpoint, json, 'mptcp endpoint').map(({ address, id, dev: device, ...flags }) => ({
+    ...{ address, id, device },
+    flags: Object.keys(flags)
+      .filter((key) => flags[key] === true)
       .sort(),
   }))
 }

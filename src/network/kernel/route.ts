@@ -1,6 +1,8 @@
 /** Routes: ours (the tables of the WANs) and those of the main table, from which we learn. */
+import { z } from 'zod'
 import type { Family } from '../../shared/address.js'
 import { type Entry, ip, type MainRoute, type OwnDefault, owned, type Step, step } from '../state.js'
+import { readJson } from './json.js'
 
 export interface RouteWords {
   destination: string
@@ -38,29 +40,33 @@ export function routeEntry(family: Family, route: RouteWords): Entry {
   return { family, spelling: words.join(' ') }
 }
 
-interface NextHopJson {
-  gateway?: string
+const nextHop = z.object({
+  gateway: z.string().optional(),
   /** A gateway of the other family (RFC 8950), which we do not learn from. */
-  via?: unknown
-  dev?: string
-  flags?: string[]
-}
+  via: z.unknown().optional(),
+  dev: z.string().optional(),
+  flags: z.array(z.string()).default([]),
+})
 
-interface RouteJson extends NextHopJson {
-  type?: string
-  dst: string
-  table?: string
-  protocol?: string
-  prefsrc?: string
-  metric?: number
-  nexthops?: NextHopJson[]
-}
+const routeJson = nextHop.extend({
+  type: z.string().optional(),
+  dst: z.string().optional(),
+  table: z.string().optional(),
+  protocol: z.string().optional(),
+  prefsrc: z.string().optional(),
+  metric: z.number().optional(),
+  nexthops: z.array(nextHop).optional(),
+})
+type RouteJson = z.infer<typeof routeJson> & { dst: string }
 
 const isOurs = ({ table }: RouteJson) => Number(table) >= owned.base && Number(table) < owned.base + owned.count
 /** RTPROT_RA; `ip -N` prints numbers, so that nobody's names in /etc/iproute2 confuse us. */
 const routerAdvertisement = '9'
+/** RT_TABLE_MAIN and RTN_UNICAST, which today's iproute2 does not print. */
+const mainTable = '254'
+const unicast = '1'
 
-const isInMain = ({ table, type }: RouteJson) => table === undefined && type === undefined
+const isInMain = ({ table, type }: RouteJson) => (table === undefined || table === mainTable) && type === undefined
 const isOwnDefault = (route: RouteJson) =>
   isInMain(route) && route.dst === 'default' && route.nexthops === undefined && route.protocol === String(owned.protocol)
 
@@ -74,14 +80,16 @@ export interface Routes {
 
 /** Reads `ip -N -j route show table all`. */
 export function parseRoutes(json: string | undefined, family: Family): Routes {
-  const routes = JSON.parse(json || '[]') as RouteJson[]
+  const routes = readJson(routeJson, json, 'route').flatMap(({ dst, type, ...route }) =>
+    dst === undefined ? [] : [{ ...route, dst, type: type === unicast ? undefined : type }],
+  )
   const entryOf = (route: RouteJson, more: Partial<RouteWords>) =>
     routeEntry(family, {
       destination: route.dst,
       gateway: route.gateway,
       device: route.dev,
       source: route.prefsrc,
-      onlink: route.flags?.includes('onlink') ?? false,
+      onlink: route.flags.includes('onlink'),
       metric: route.metric,
       type: route.type,
       table: route.table ?? '',

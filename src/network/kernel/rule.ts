@@ -1,23 +1,24 @@
 /** Source rules: `ip rule`. */
+import { z } from 'zod'
 import type { Family } from '../../shared/address.js'
 import { type Entry, ip, owned, type Step, step } from '../state.js'
+import { readJson } from './json.js'
 
 export function sourceRule(family: Family, address: string, index: number): Entry {
   const number = owned.base + index
   return { family, spelling: `from ${address} lookup ${number} pref ${number}` }
 }
 
-interface RuleJson {
-  priority: number
-  src: string
-  srclen?: number
-  table?: string
-}
+const rule = z.object({
+  priority: z.number().default(-1),
+  src: z.string().default('all'),
+  srclen: z.number().optional(),
+  table: z.string().optional(),
+})
 
 /** Our rules out of `ip -N -j rule show`. */
 export function parseRules(json: string | undefined, family: Family): Entry[] {
-  const rules = JSON.parse(json || '[]') as RuleJson[]
-  return rules
+  return readJson(rule, json, 'rule')
     .filter(({ priority }) => priority >= owned.base && priority < owned.base + owned.count)
     .map(({ priority, src, srclen, table }) => ({
       family,
