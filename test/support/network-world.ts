@@ -27,19 +27,24 @@ export function fakeWorld(): World & { kernel: FakeKernel } {
 }
 
 /** `flavour` puts `iptables-legacy` or `iptables-nft` in the place of `iptables`. */
-export async function netnsWorld(scope: Scope, flavour?: string): Promise<World & { namespace: Namespace }> {
+export async function netnsWorld(scope: Scope, flavour?: string): Promise<World & { namespace: Namespace; far: Namespace }> {
   const namespace = await createNamespace(scope, 'cpe')
   const far = await createNamespace(scope, 'far')
   // Or the kernel gives link-local addresses about a second later, in the middle of a comparison.
   await namespace.exec('sysctl', '-qw', 'net.ipv6.conf.default.addr_gen_mode=1')
   const nodad = (address: string) => (address.includes(':') ? ['nodad'] : [])
   return {
-    namespace,
+    ...{ namespace, far },
     kernel: netnsKernel(namespace, flavour),
     async addDevice(name) {
       await namespace.exec('ip', 'link', 'add', name, 'type', 'veth', 'peer', 'name', name, 'netns', far.name)
       await far.exec('ip', 'link', 'set', name, 'up')
       await namespace.exec('ip', 'link', 'set', name, 'up')
+      // The kernel tells of the carrier some milliseconds later.
+      for (let tries = 0; tries < 50; tries++) {
+        if (!(await namespace.exec('ip', 'link', 'show', name)).includes('NO-CARRIER')) return
+        await new Promise((resolve) => setTimeout(resolve, 20))
+      }
     },
     async removeDevice(name) {
       await namespace.exec('ip', 'link', 'delete', name)

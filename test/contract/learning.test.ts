@@ -1,0 +1,149 @@
+/** Gateways that the config leaves out, learned from the real kernel: default routes, point-to-point devices, router advertisements. */
+import { execFileSync } from 'node:child_process'
+import t from 'tap'
+import { Network } from '../../src/network/network.js'
+import { needsRoot, type Scope } from '../support/namespaces.js'
+import { gateway, netnsWorld } from '../support/network-world.js'
+
+/** A gateway with a LAN and one WAN, `dsl`, of which the config says no more than the interface. */
+async function home(scope: Scope) {
+  const world = await netnsWorld(scope)
+  const { namespace, kernel } = world
+  await world.addDevice('br0')
+  await world.addAddress('br0', '192.168.1.1/24')
+  const config = gateway({
+    wans: [{ name: 'dsl', interface: 'dsl' }],
+    hags: [{ address: '203.0.113.3' }, { address: '2001:db8:3::3' }],
+  })
+  const network = new Network(kernel)
+  const ip = (words: string) => namespace.exec('ip', ...words.split(' '))
+  return {
+    ...{ world, ip, network },
+    /** What the gateway does after each change while it runs. */
+    pass: () => network.apply(config, { tolerant: true }),
+    way: async (source: string) => ip(`route get ${source.includes(':') ? '2001:db8:3::3' : '203.0.113.3'} from ${source}`),
+    endpoints: async () => (await ip('mptcp endpoint show')).split('\n').flatMap((line) => line.split(' ')[0] || []),
+  }
+}
+
+/** What the kernel does a moment later. */
+async function until(isSo: () => Promise<boolean>): Promise<void> {
+  for (let tries = 0; tries < 60 && !(await isSo()); tries++) await new Promise((resolve) => setTimeout(resolve, 50))
+}
+
+t.test('from the default route, through a DHCP renewal with another gateway and address', { skip: needsRoot }, async (t) => {
+  const { world, ip, network, pass, way, endpoints } = await home(t)
+  await world.addDevice('dsl')
+  t.match((await pass()).notes, ['WAN dsl is down: interface dsl has no address: start its DHCP or PPP client, or give it one'])
+  await ip('address add 10.1.0.2/24 dev dsl')
+  t.match((await pass()).notes, [/^WAN dsl is down: interface dsl has no default route to learn the gateway from/])
+  await ip('route add default via 10.1.0.1 dev dsl')
+  t.same((await pass()).notes, [])
+  t.match(await way('10.1.0.2'), /via 10\.1\.0\.1 dev dsl table 5800/)
+  t.same(await endpoints(), ['10.1.0.2'])
+
+  await ip('address delete 10.1.0.2/24 dev dsl')
+  await ip('address add 10.1.0.77/24 dev dsl')
+  await ip('route replace default via 10.1.0.9 dev dsl')
+  t.same((await pass()).notes, [])
+  t.match(await way('10.1.0.77'), /via 10\.1\.0\.9 dev dsl table 5800/)
+  t.same(await endpoints(), ['10.1.0.77'])
+  await ip('route replace default via 10.1.0.1 dev dsl')
+  await pass()
+  t.match(await way('10.1.0.77'), /via 10\.1\.0\.1 dev dsl table 5800/, 'another gateway alone')
+
+  await ip('address add 10.5.0.2/24 dev dsl')
+  t.same(
+    (await pass()).steps.map(({ text }) => text),
+    ['ip route add 10.5.0.0/24 dev dsl scope link src 10.1.0.77 table 5800'],
+    'a second address changes nothing but what is near',
+  )
+  await ip('address delete 10.1.0.77/24 dev dsl')
+  await ip('route replace default via 10.5.0.1 dev dsl')
+  await pass()
+  t.match(await way('10.5.0.2'), /via 10\.5\.0\.1 dev dsl table 5800/, 'and takes over when the first goes')
+  t.same(await endpoints(), ['10.5.0.2'])
+  t.same((await pass()).steps, [])
+  await network.remove()
+  t.same(await endpoints(), [])
+})
+
+t.test('none on a point-to-point device, which goes and comes back with another address', { skip: needsRoot }, async (t) => {
+  const { world, ip, pass, way, endpoints } = await home(t)
+  for (const address of ['10.64.0.2', '10.64.0.3']) {
+    await world.addDevice('dsl')
+    await ip('link set dsl arp off')
+    await ip(`address add ${address} peer 10.64.0.1/32 dev dsl`)
+    t.same((await pass()).notes, [])
+    t.match(await way(address), /203\.0\.113\.3 from 10\.64\.0\.\d dev dsl table 5800/)
+    t.match(await ip('route get 203.0.113.3'), new RegExp(`203.0.113.3 dev dsl src ${address}`), 'the main table follows')
+    t.same(await endpoints(), [address])
+    t.same((await pass()).steps, [])
+    await world.removeDevice('dsl')
+    t.match((await pass()).notes, [/^WAN dsl is down: interface dsl does not exist/])
+    t.notMatch(await ip('rule show'), /5800/)
+  }
+})
+
+const advertise = `
+  use Socket qw(:DEFAULT inet_pton pack_sockaddr_in6);
+  my ($device, $lifetime) = @ARGV;
+  open(my $file, '<', "/sys/class/net/$device/ifindex") or die $!;
+  my $index = <$file>;
+  socket(my $socket, PF_INET6, SOCK_RAW, 58) or die $!;
+  setsockopt($socket, 41, 17, pack('i', $index)) or die $!;
+  setsockopt($socket, 41, 18, pack('i', 255)) or die $!;
+  my $prefix = pack('CCCCNNN', 3, 4, 64, 0xc0, 3600, 3600, 0) . inet_pton(AF_INET6, '2001:db8:7::');
+  my $message = pack('CCnCCnNN', 134, 0, 0, 64, 0, $lifetime, 0, 0) . $prefix;
+  send($socket, $message, 0, pack_sockaddr_in6(0, inet_pton(AF_INET6, 'ff02::1'), $index)) or die $!;
+`
+
+function lacksPerl(): string | false {
+  try {
+    execFileSync('perl', ['-e', 'use Socket qw(:DEFAULT inet_pton pack_sockaddr_in6); inet_pton(AF_INET6, "::")'], {
+      stdio: 'ignore',
+    })
+    return false
+  } catch {
+    return 'needs perl, to send router advertisements'
+  }
+}
+
+t.test(
+  'from router advertisements, also after we made a router of the machine',
+  { skip: needsRoot || lacksPerl() },
+  async (t) => {
+    const { world, ip, network, pass, way, endpoints } = await home(t)
+    // The test's own kernels have no addresses that come by themselves; this one is about them.
+    await world.namespace.exec('sysctl', '-qw', 'net.ipv6.conf.default.addr_gen_mode=0')
+    await world.addDevice('dsl')
+    const send = async (lifetime: number) => world.far.exec('perl', '-e', advertise, 'dsl', String(lifetime))
+    const until = async (isSo: () => Promise<boolean>) => {
+      for (let tries = 0; tries < 60 && !(await isSo()); tries++) await new Promise((resolve) => setTimeout(resolve, 50))
+    }
+    const hasDefault = async () => (await ip('-6 route show default proto ra')).includes('via fe80:')
+    await until(async () => (await ip('-6 address show dev dsl scope link')).includes('fe80:'))
+    await send(1800)
+    await until(hasDefault)
+    const [, address = ''] = (await ip('-6 address show dev dsl scope global')).match(/inet6 (2001:db8:7:\S+)\/64/) ?? []
+    t.match(address, /^2001:db8:7:/)
+    const plan = await pass()
+    t.ok(plan.steps.some(({ text }) => text === 'sysctl -w net.ipv6.conf.dsl.accept_ra=2'))
+    t.match(await way(address), /via fe80:\S+ dev dsl table 5800/)
+    t.same(await endpoints(), [address])
+    t.ok(await hasDefault(), 'the advertised route is still there')
+    await send(1800)
+    t.same((await pass()).steps, [])
+
+    await send(0)
+    await until(async () => !(await hasDefault()))
+    t.notOk(await hasDefault(), 'and goes when the router says so')
+    t.match((await pass()).notes.join(), /interface dsl has no default route to learn the gateway from: set "gateway6"/)
+    await send(1800)
+    await until(hasDefault)
+    await pass()
+    t.match(await way(address), /via fe80:\S+ dev dsl table 5800/, 'and is learned again')
+    await network.remove()
+    t.notMatch(await ip('-6 route show table all'), /table 5800/)
+  },
+)
