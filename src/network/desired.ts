@@ -36,6 +36,12 @@ export function usableWans(config: GatewayConfig, observed: Observed, tolerant: 
     else if (tolerant) notes.push(`WAN ${wan.name} is down: ${usable.trouble}`)
     else throw new BondsocksError('WAN_UNUSABLE', `WAN ${wan.name}: ${usable.trouble}`)
   }
+  if (wans.length > 0) return { wans, notes }
+  // Nothing is gained by taking the last one away, and its connections may outlive a short outage.
+  for (const [index, wan] of config.wans.entries()) {
+    const withoutCarrier = pathsOf(wan, observed, false)
+    if (Array.isArray(withoutCarrier)) wans.push({ config: wan, index, paths: withoutCarrier })
+  }
   return { wans, notes }
 }
 

@@ -29,7 +29,7 @@ export class Reconciler {
   #notes: ReadonlySet<string>
   #failure = ''
   #failures = 0
-  #lookedAt = Number.NEGATIVE_INFINITY
+  #lookedAt = performance.now()
   #wake: () => void = () => {}
   #due = false
 
@@ -70,14 +70,17 @@ export class Reconciler {
     if (this.#due) return
     const sleep = new AbortController()
     this.#wake = () => sleep.abort()
-    await pause(this.#failures === 0 ? lookMs : Math.min(retryMs * 2 ** (this.#failures - 1), lookMs), signal, sleep.signal)
+    const untilLookMs = Math.max(this.#lookedAt + lookMs - performance.now(), 0)
+    const waitMs = this.#failures === 0 ? untilLookMs : Math.min(retryMs * 2 ** (this.#failures - 1), lookMs)
+    await pause(waitMs, signal, sleep.signal)
     this.#wake = () => {}
   }
 
   async #pass(): Promise<void> {
     const { apply, onWans, log } = this.#options
     const startedAt = performance.now()
-    const quick = startedAt - this.#lookedAt < lookMs
+    // A timer may fire a moment early.
+    const quick = startedAt - this.#lookedAt < lookMs - 10
     try {
       const { steps, wans, notes } = await apply(quick)
       if (!quick) this.#lookedAt = startedAt

@@ -100,3 +100,22 @@ t.test('another program takes away a rule and the chain, and puts its own beside
     intact: true,
   })
 })
+
+t.test('all WANs are unplugged for three seconds: connections outlive it', { skip: needsRoot }, async (t) => {
+  const world = await World.run(t)
+  const { server } = world.lab.addresses
+  await world.gateway.waitFor(/WAN dsl is up/)
+  const download = world.client.call('download', { host: server, port: ports.source, bytes: 30_000_000 })
+  await sleep(1500)
+  for (const wan of ['dsl', 'lte']) await world.lab.carrier(wan, false)
+  await sleep(3000)
+  t.ok((await world.endpoints()).length > 0, 'the last one keeps its endpoint')
+  for (const wan of ['lte', 'dsl']) await world.lab.carrier(wan, true)
+  t.match(await download, { intact: true, error: undefined })
+  const both = await settle(
+    () => world.endpoints(),
+    (names) => names.length === 2,
+    10_000,
+  )
+  t.same(both, ['dsl', 'lte'])
+})
