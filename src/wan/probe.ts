@@ -29,7 +29,8 @@ export async function asksForConnect(
     return undefined
   } catch (error) {
     const { message } = error as Error
-    if (/rejected connection/i.test(message)) return undefined
+    // What is no reply at all is a rejection for reasons without a name.
+    if (/rejected connection - (?!undefined)/.test(message)) return undefined
     return `it greets, but does not answer a request: ${message}`
   } finally {
     socket.destroy()

@@ -118,7 +118,7 @@ t.test(
     await world.namespace.exec('sysctl', '-qw', 'net.ipv6.conf.default.addr_gen_mode=0')
     await world.addDevice('dsl')
     const send = async (lifetime: number) => world.far.exec('perl', '-e', advertise, 'dsl', String(lifetime))
-      const hasDefault = async () => (await ip('-6 route show default proto ra')).includes('via fe80:')
+    const hasDefault = async () => (await ip('-6 route show default proto ra')).includes('via fe80:')
     await until(async () => (await ip('-6 address show dev dsl scope link')).includes('fe80:'))
     await send(1800)
     await until(hasDefault)

@@ -1,0 +1,53 @@
+/** The whole question to a HAG, by the package socks over a socket of the engine's. */
+import { createServer, type Socket } from 'node:net'
+import t, { type Test } from 'tap'
+import { asksForConnect } from '../../src/wan/probe.js'
+import { EngineUnderTest, needsAddon } from '../support/engine.js'
+
+/** A SOCKS server on loopback that greets, and then answers the request with these bytes, or not at all. */
+async function serve(t: Test, answer: Buffer | undefined, greeting = Buffer.from([5, 0])): Promise<number> {
+  const sockets = new Set<Socket>()
+  const server = createServer((socket) => {
+    sockets.add(socket)
+    socket.on('error', () => {})
+    socket.once('data', () => {
+      socket.write(greeting)
+      socket.once('data', () => answer !== undefined && socket.write(answer))
+    })
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  t.teardown(() => {
+    for (const socket of sockets) socket.destroy()
+    server.close()
+  })
+  const address = server.address()
+  return typeof address === 'object' && address !== null ? address.port : 0
+}
+
+const replyOf = (code: number) => Buffer.from([5, code, 0, 1, 0, 0, 0, 0, 0, 0])
+
+t.test('what a HAG does with a request', { skip: needsAddon }, async (t) => {
+  const { engine } = new EngineUnderTest(t)
+  const ask = (port: number, protocol: 'tcp' | 'mptcp' = 'tcp') =>
+    asksForConnect(engine, { hag: { address: '127.0.0.1', port }, bind: '127.0.0.1' }, { protocol, timeoutMs: 500 })
+
+  t.equal(await ask(await serve(t, replyOf(0))), undefined, 'it connects')
+  t.equal(await ask(await serve(t, replyOf(2))), undefined, 'it refuses, and says so')
+  t.equal(await ask(await serve(t, replyOf(0)), 'mptcp'), undefined, 'over an MPTCP socket')
+  t.match(await ask(await serve(t, undefined)), /^it greets, but does not answer a request: .*timed out/)
+  t.match(await ask(await serve(t, Buffer.from('HTTP/1.1 400 Bad Request\r\n\r\n'))), /^it greets, but does not answer a request/)
+  const closed = createServer()
+  await new Promise<void>((resolve) => closed.listen(0, '127.0.0.1', resolve))
+  const { port } = closed.address() as { port: number }
+  await new Promise((resolve) => closed.close(resolve))
+  t.equal(await ask(port), 'unreachable')
+})
+
+t.test('with credentials', { skip: needsAddon }, async (t) => {
+  const { engine } = new EngineUnderTest(t)
+  const port = await serve(t, Buffer.from([1, 1]), Buffer.from([5, 2]))
+  const hag = { address: '127.0.0.1', port, username: 'me', password: 'wrong' }
+  const trouble = await asksForConnect(engine, { hag, bind: '127.0.0.1' }, { protocol: 'tcp', timeoutMs: 500 })
+  t.match(trouble, /[Aa]uthentication failed/)
+  t.notMatch(trouble, /wrong/)
+})

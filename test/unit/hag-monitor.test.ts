@@ -1,0 +1,138 @@
+import t, { type Test } from 'tap'
+import type { Probe, ProbeResult } from '../../src/native/index.js'
+import { HagMonitor } from '../../src/redirect/hag-monitor.js'
+import { FakeEngine } from '../support/fake-engine.js'
+import { memoryLog } from '../support/memory-log.js'
+import { wanPath } from '../support/wan-path.js'
+
+const first = { address: '203.0.113.3', port: 1080 }
+const second = { address: '203.0.113.4', port: 1080 }
+const paths = [wanPath('dsl', '10.1.0.2', { rttMs: 10 }), wanPath('lte', '10.2.0.2', { rttMs: 20, metered: true })]
+
+const failed = (stage: 'connect' | 'greeting' | 'authentication', code: string): ProbeResult => ({
+  ...{ ok: false, stage, failure: { code, errno: 0, syscall: 'connect' } },
+})
+const silence = failed('connect', 'ETIMEDOUT')
+const refused = failed('connect', 'ECONNREFUSED')
+const fine: ProbeResult = { ok: true, local: { address: '10.1.0.2', port: 1 }, protocol: 'mptcp', connectMs: 10 }
+
+function start(t: Test, hags: (typeof first)[], says: (probe: Probe) => ProbeResult) {
+  const log = memoryLog()
+  const deaths: string[] = []
+  const asked: string[] = []
+  const engine = new FakeEngine(
+    { onEvents: () => {} },
+    {
+      probe(probe) {
+        asked.push(`${probe.remote.address} via ${probe.bind}`)
+        return says(probe)
+      },
+    },
+  )
+  const monitor = new HagMonitor({
+    ...{ engine, log },
+    paths: (family) => (family === 4 ? paths : []),
+    onChange: () => {},
+    onDead: ({ address }, how) => deaths.push(`${address} ${how}`),
+  })
+  monitor.useHags(hags)
+  const end = new AbortController()
+  let running: Promise<void> | undefined
+  t.teardown(async () => {
+    end.abort()
+    await running
+  })
+  const run = () => {
+    running = monitor.run(end.signal)
+  }
+  const until = async (isSo: () => boolean) => {
+    const deadline = performance.now() + 10_000
+    while (!isSo() && performance.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 5))
+    return isSo()
+  }
+  const usable = () => monitor.usable.map(({ address }) => address)
+  return { monitor, log, deaths, asked, run, until, usable }
+}
+
+t.test('at the start every HAG is asked over every WAN, and one that nobody hears from counts as down', async (t) => {
+  const { monitor, log, asked, usable } = start(t, [first, second], ({ remote }) =>
+    remote.address === first.address ? silence : fine,
+  )
+  t.same(usable(), [first.address, second.address], 'before that all may work')
+  const answers = await monitor.askAll(1000)
+  t.equal(answers.length, 4)
+  t.equal(asked.length, 4)
+  t.same(usable(), [second.address])
+  t.same(
+    monitor.targets(4).map(({ address }) => address),
+    [second.address, first.address],
+    'but its return is waited for',
+  )
+  t.same(monitor.targets(6), [])
+  t.same(log.lines, ['info HAG 203.0.113.4:1080 is up', 'warn HAG 203.0.113.3:1080 is down: no answer'])
+})
+
+t.test('a HAG that refuses connections is down at the second refusal, whoever asked', async (t) => {
+  let isDead = false
+  const { monitor, log, deaths, run, until, usable } = start(t, [first], () => (isDead ? refused : fine))
+  await monitor.askAll(1000)
+  run()
+  isDead = true
+  monitor.suspect(first, 'connection')
+  t.ok(await until(() => usable().length === 0))
+  t.same(deaths, [`${first.address} refused`])
+  t.ok(log.lines.includes('warn HAG 203.0.113.3:1080 is down: connection refused, nothing listens there'))
+  isDead = false
+  t.ok(await until(() => usable().length === 1), 'the only HAG is used as soon as it answers')
+  t.ok(log.lines.includes('info HAG 203.0.113.3:1080 answers again'))
+})
+
+t.test('a HAG that falls silent while another one answers is dead; the only one may be behind a line that is', async (t) => {
+  for (const hags of [[first, second], [first]]) {
+    let isSilent = false
+    const { monitor, deaths, run, until, usable } = start(t, hags, ({ remote }) =>
+      isSilent && remote.address === first.address ? silence : fine,
+    )
+    await monitor.askAll(1000)
+    run()
+    isSilent = true
+    if (hags.length > 1) monitor.heard(second, fine)
+    monitor.suspect(first, 'connection')
+    t.ok(await until(() => !usable().includes(first.address)))
+    t.same(deaths, hags.length > 1 ? [`${first.address} silence`] : [])
+  }
+})
+
+t.test('silence over one WAN is not the death of a HAG', async (t) => {
+  let isCut = false
+  const { monitor, asked, run, until, usable } = start(t, [first], ({ bind }) => (isCut && bind === '10.1.0.2' ? silence : fine))
+  await monitor.askAll(1000)
+  run()
+  isCut = true
+  const before = asked.length
+  monitor.suspect(first, 'connection')
+  t.ok(await until(() => asked.slice(before).includes(`${first.address} via 10.2.0.2`)))
+  await new Promise((resolve) => setTimeout(resolve, 300))
+  t.same(usable(), [first.address])
+})
+
+t.test('why a HAG is down is said in words', async (t) => {
+  const reasons: [ProbeResult, string][] = [
+    [failed('greeting', 'ETIMEDOUT'), 'connected, but it does not answer'],
+    [failed('greeting', 'EPROTO'), 'it does not speak SOCKS5'],
+    [failed('greeting', 'ECONNRESET'), 'it closed the connection'],
+    [failed('authentication', 'EACCES'), 'it asks for a user name and password'],
+  ]
+  for (const [result, reason] of reasons) {
+    const { monitor, log } = start(t, [first], () => result)
+    await monitor.askAll(1000)
+    t.same(log.lines, [`warn HAG 203.0.113.3:1080 is down: ${reason}`])
+  }
+})
+
+t.test('what is known of a HAG stays when the list changes', async (t) => {
+  const { monitor, usable } = start(t, [first, second], ({ remote }) => (remote.address === first.address ? silence : fine))
+  await monitor.askAll(1000)
+  monitor.useHags([second, first, { address: '203.0.113.5', port: 1080 }])
+  t.same(usable(), [second.address, '203.0.113.5'])
+})

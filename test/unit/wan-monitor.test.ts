@@ -1,0 +1,215 @@
+import t, { type Test } from 'tap'
+import type { Probe, ProbeResult } from '../../src/native/index.js'
+import { WanMonitor, type WanMonitorOptions } from '../../src/wan/monitor.js'
+import { memoryLog } from '../support/memory-log.js'
+
+const dsl = { name: 'dsl', interface: 'dsl', address4: '10.1.0.2' }
+const lte = { name: 'lte', interface: 'lte', address4: '10.2.0.2' }
+const hag = { address: '203.0.113.3', port: 1080 }
+const other = { address: '203.0.113.4', port: 1080 }
+const hag6 = { address: '2001:db8::3', port: 1080 }
+
+const answer = (connectMs = 30, protocol: 'mptcp' | 'tcp' = 'mptcp'): ProbeResult => ({
+  ...{ ok: true, local: { address: '10.1.0.2', port: 1 }, protocol, connectMs },
+})
+const trouble = (stage: 'connect' | 'greeting', code: string): ProbeResult => ({
+  ...{ ok: false, stage, failure: { code, errno: 0, syscall: 'connect' } },
+})
+const silence = trouble('connect', 'ETIMEDOUT')
+
+interface Far {
+  probe?: (probe: Probe) => ProbeResult
+  hags?: WanMonitorOptions['hags']
+  wans?: WanMonitorOptions['wans']
+  received?: () => Record<string, number>
+}
+
+function start(
+  t: Test,
+  far: Far,
+  lines: { name: string; interface: string; address4?: string; address6?: string }[] = [dsl, lte],
+) {
+  const log = memoryLog()
+  const asked: string[] = []
+  const end = new AbortController()
+  let changes = 0
+  const monitor = new WanMonitor({
+    engine: {
+      async probe(probe) {
+        asked.push(`${probe.protocol} ${probe.remote.address} via ${probe.bind}`)
+        const result = far.probe?.(probe) ?? answer()
+        // The engine never answers in the same turn, and a silence takes its time.
+        await new Promise((resolve) => setTimeout(resolve, result.ok ? 2 : result.failure.code === 'ETIMEDOUT' ? 40 : 2))
+        return result
+      },
+    },
+    wans: far.wans ?? [
+      { name: 'dsl', metered: false },
+      { name: 'lte', metered: false },
+    ],
+    hags: far.hags ?? ((family) => (family === 4 ? [hag] : [])),
+    heard: () => {},
+    onChange: () => {
+      changes += 1
+    },
+    counters: () => new Map(Object.entries(far.received?.() ?? {}).map(([name, received]) => [name, { received, sent: 0 }])),
+    log,
+  })
+  monitor.useWans(lines)
+  const running = monitor.run(end.signal)
+  t.teardown(async () => {
+    end.abort()
+    await running
+  })
+  const until = async (isSo: () => boolean) => {
+    const deadline = performance.now() + 10_000
+    while (!isSo() && performance.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 5))
+    return isSo()
+  }
+  return { monitor, log, asked, until, changes: () => changes }
+}
+
+t.test('WANs that answer come first, by their round trip', async (t) => {
+  const { monitor, until, changes } = start(t, {
+    probe: ({ bind }) => (bind === '10.1.0.2' ? answer(80) : answer(20)),
+  })
+  t.ok(await until(() => monitor.paths(4).every(({ usable }) => usable)))
+  t.match(monitor.paths(4), [
+    { wan: 'lte', bind: '10.2.0.2', rttMs: 20, lost: false, protocol: 'mptcp' },
+    { wan: 'dsl', rttMs: 80 },
+  ])
+  t.same(monitor.paths(6), [])
+  t.ok(changes() > 0)
+})
+
+t.test(
+  'a WAN over which no HAG answers is lost after three silences, and said; one that refuses us or talks nonsense is not',
+  async (t) => {
+    const dead = new Set<string>()
+    const { monitor, log, until } = start(t, {
+      probe: ({ bind = '' }) => (dead.has(bind) ? silence : bind === '10.2.0.2' ? trouble('greeting', 'EPROTO') : answer()),
+    })
+    t.ok(await until(() => monitor.isUsable('dsl') && monitor.isUsable('lte')))
+    dead.add('10.1.0.2')
+    t.ok(await until(() => !monitor.isUsable('dsl')))
+    t.match(monitor.paths(4), [
+      { wan: 'lte', usable: true },
+      { wan: 'dsl', usable: false, lost: true },
+    ])
+    t.ok(log.lines.includes('warn WAN dsl is down: no HAG answers over it'))
+    dead.clear()
+    t.ok(await until(() => monitor.isUsable('dsl')), 'and back')
+  },
+)
+
+t.test('another HAG that answers proves the WAN', async (t) => {
+  const { monitor, asked, until } = start(t, {
+    hags: (family) => (family === 4 ? [hag, other] : []),
+    probe: ({ remote }) => (remote.address === hag.address ? silence : answer()),
+  })
+  t.ok(await until(() => monitor.isUsable('dsl') && monitor.isUsable('lte')))
+  await new Promise((resolve) => setTimeout(resolve, 300))
+  t.ok(monitor.isUsable('dsl') && monitor.isUsable('lte'))
+  t.ok(asked.some((one) => one.includes(other.address)))
+})
+
+t.test('a steady stream that stops: asked at once, and lost within half a second', async (t) => {
+  let received = 0
+  let isCut = false
+  const timer = setInterval(() => {
+    if (!isCut) received += 5000
+  }, 5)
+  t.teardown(() => clearInterval(timer))
+  const { monitor, log, until } = start(t, {
+    received: () => ({ dsl: received, lte: 0 }),
+    probe: ({ bind }) => (isCut && bind === '10.1.0.2' ? silence : answer()),
+  })
+  t.ok(await until(() => monitor.isUsable('dsl')))
+  await new Promise((resolve) => setTimeout(resolve, 1000))
+  isCut = true
+  t.ok(await until(() => !monitor.isUsable('dsl')))
+  t.ok(log.lines.includes('warn WAN dsl is down: what it carried has stopped, and no HAG answers over it'))
+  t.ok(monitor.isUsable('lte'))
+})
+
+t.test('a stream that ends is not a dead WAN', async (t) => {
+  let received = 0
+  let isOver = false
+  const timer = setInterval(() => {
+    if (!isOver) received += 5000
+  }, 5)
+  t.teardown(() => clearInterval(timer))
+  const { monitor, log, asked, until } = start(t, { received: () => ({ dsl: received, lte: 0 }) })
+  t.ok(await until(() => monitor.isUsable('dsl')))
+  await new Promise((resolve) => setTimeout(resolve, 1000))
+  const before = asked.length
+  isOver = true
+  await new Promise((resolve) => setTimeout(resolve, 400))
+  t.ok(asked.slice(before).filter((one) => one.endsWith('10.1.0.2')).length >= 2, 'it was asked')
+  t.notMatch(log.lines.join(), /down/)
+})
+
+t.test('an idle metered WAN is asked once', async (t) => {
+  const { monitor, asked, until } = start(t, {
+    wans: [
+      { name: 'dsl', metered: false },
+      { name: 'lte', metered: true },
+    ],
+  })
+  t.ok(await until(() => monitor.isUsable('lte')))
+  await new Promise((resolve) => setTimeout(resolve, 2500))
+  t.equal(asked.filter((one) => one.endsWith('10.2.0.2')).length, 1)
+  t.ok(asked.filter((one) => one.endsWith('10.1.0.2')).length >= 3)
+})
+
+t.test('MPTCP that is removed, dropped, and carried again: said, and comes after WANs that carry it', async (t) => {
+  let path: 'clean' | 'strips' | 'drops' = 'strips'
+  const { monitor, log, until } = start(t, {
+    probe: ({ bind, protocol }) => {
+      if (bind !== '10.1.0.2' || path === 'clean') return answer(bind === '10.1.0.2' ? 10 : 50, protocol)
+      if (path === 'drops') return protocol === 'mptcp' ? silence : answer(10, 'tcp')
+      return answer(10, 'tcp')
+    },
+  })
+  t.ok(await until(() => monitor.paths(4).every(({ usable }) => usable)))
+  const stripped = 'warn WAN dsl carries no MPTCP, something on its path removes it: what begins there is not bonded'
+  t.ok(log.lines.includes(stripped))
+  t.match(monitor.paths(4), [{ wan: 'lte' }, { wan: 'dsl', protocol: 'mptcp' }], 'although dsl is quicker')
+  path = 'clean'
+  monitor.useWans([lte])
+  monitor.useWans([dsl, lte])
+  t.ok(await until(() => monitor.paths(4)[0]?.wan === 'dsl'), 'another address is another path')
+  path = 'drops'
+  await new Promise((resolve) => setTimeout(resolve, 2100))
+  monitor.doubtMptcp('10.1.0.2')
+  t.ok(await until(() => log.lines.some((line) => line.includes('something on its path drops it'))))
+  t.match(monitor.paths(4), [{ wan: 'lte' }, { wan: 'dsl', usable: true, protocol: 'tcp' }])
+})
+
+t.test('each family for itself', async (t) => {
+  const { monitor, log, until } = start(
+    t,
+    {
+      hags: (family) => [family === 4 ? hag : hag6],
+      probe: ({ bind = '' }) => (bind.includes(':') ? silence : answer()),
+    },
+    [{ ...dsl, address6: '2001:db8:1::2' }],
+  )
+  t.ok(await until(() => log.lines.includes('warn WAN dsl (IPv6) is down: no HAG answers over it')))
+  t.match(monitor.paths(6), [{ wan: 'dsl', bind: '2001:db8:1::2', lost: true }])
+  t.ok(await until(() => monitor.paths(4)[0]?.usable === true))
+  t.ok(monitor.isUsable('dsl'))
+})
+
+t.test('a WAN whose address goes is no path any more, and one that comes back starts afresh', async (t) => {
+  const { monitor, log, until } = start(t, {})
+  t.ok(await until(() => monitor.isUsable('dsl')))
+  monitor.useWans([lte])
+  t.same(
+    monitor.paths(4).map(({ wan }) => wan),
+    ['lte'],
+  )
+  t.ok(log.lines.includes('warn WAN dsl is down: no link'))
+  monitor.useWans([{ ...dsl, address4: '10.1.0.77' }, lte])
+  t.ok(await until(() => monitor.paths(4).some(({ bind, usable }) => bind === '10.1.0.77' && usable)))
+})
