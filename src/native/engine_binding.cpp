@@ -148,6 +148,8 @@ Napi::Value toArray(Napi::Env env, const std::vector<Inspection>& inspections) {
       entry.Set("bytesSent", toNumber(env, subflow.bytesSent));
       entry.Set("bytesReceived", toNumber(env, subflow.bytesReceived));
       entry.Set("rttUs", static_cast<double>(subflow.rttUs));
+      entry.Set("unackedPackets", static_cast<double>(subflow.unackedPackets));
+      entry.Set("lastAckMs", static_cast<double>(subflow.lastAckMs));
       subflows.Set(index++, entry);
     }
     object.Set("subflows", subflows);

@@ -153,7 +153,8 @@ export type EngineEvent =
       type: 'closed'
       connection: ConnectionId
       /**
-       * `end`: both directions ended; `client-reset` / `upstream-reset`: that side aborted, so the other was too; `idle`;
+       * `end`: both directions ended; `client-reset` / `upstream-reset`: that side aborted (or was given up by `resetUpstreams` with
+       * ECONNRESET, by `resetStranded` with ENETDOWN), so the other was too; `idle`;
        * `handshake`: a SOCKS client was too slow or spoke no SOCKS5; `refused`: as we were told, or because a SOCKS client asked for what
        * we do not do (BIND, UDP, a method of authentication); `reset`: as we were told.
        */
@@ -178,6 +179,10 @@ export interface Subflow {
   bytesReceived: number
   /** Smoothed round-trip time, microseconds. */
   rttUs: number
+  /** Packets that are out and not acknowledged. */
+  unackedPackets: number
+  /** Milliseconds since the last acknowledgement came; large on a subflow that is idle, too. */
+  lastAckMs: number
 }
 
 export interface Inspection {
@@ -239,7 +244,11 @@ export interface Engine {
    * HAG that died MPTCP says nothing, because a plain RST ends only a subflow. Resolves with the number of connections.
    */
   resetUpstreams(remote: SocketAddress): Promise<number>
-  /** Aborts the relayed MPTCP connections that have no subflow at this moment. Resolves with their number. */
+  /**
+   * Aborts, with a RST to the client, the relayed MPTCP connections that have no subflow at this moment: their WAN's endpoint was deleted
+   * before another subflow existed, or the HAG reset the last one. Left alone they would take bytes for net.mptcp.close_timeout, and go
+   * on should a subflow join within it. 0 where the kernel cannot tell (before 6.5). Resolves with their number.
+   */
   resetStranded(): Promise<number>
   /** Relayed connections with their subflows, read at this moment; all of them, or those asked for. */
   inspect(connections?: ConnectionId[]): Promise<Inspection[]>

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <string.h>
 
 #include <algorithm>
@@ -29,12 +30,18 @@ static_assert(sizeof(SubflowInfo) == 264, "struct mptcp_subflow_info");
 
 // The first part of it, which every kernel has. No more than a kernel's own: it lays out the array by the smaller of the two sizes.
 struct TcpInfo {
-  uint8_t head[68];
+  uint8_t state;  // tcpi_state
+  uint8_t head[23];
+  uint32_t unacked;  // tcpi_unacked
+  uint8_t counters[28];
+  uint32_t lastAckMs;  // tcpi_last_ack_recv
+  uint8_t sizes[8];
   uint32_t rttUs;  // tcpi_rtt
   uint8_t middle[48];
   uint64_t bytesAcked;     // tcpi_bytes_acked
   uint64_t bytesReceived;  // tcpi_bytes_received
 };
+static_assert(offsetof(TcpInfo, lastAckMs) == 56 && offsetof(TcpInfo, rttUs) == 68, "struct tcp_info");
 static_assert(offsetof(TcpInfo, bytesAcked) == 120 && sizeof(TcpInfo) == 136, "struct tcp_info");
 
 struct FullInfo {
@@ -49,6 +56,30 @@ struct FullInfo {
   uint8_t mptcpInfo[256];
 };
 static_assert(offsetof(FullInfo, subflowInfo) == 24, "struct mptcp_full_info");
+
+constexpr uint8_t kTcpClose = 7;  // include/net/tcp_states.h
+
+struct Subflows {
+  SubflowInfo info[kMaxSubflows];
+  TcpInfo tcp[kMaxSubflows];
+  size_t count;
+
+  // False for plain TCP and before Linux 6.5.
+  bool read(int fd) {
+    memset(this, 0, sizeof *this);
+    FullInfo full;
+    memset(&full, 0, sizeof full);
+    full.tcpInfoUser = sizeof tcp[0];
+    full.subflowInfoUser = sizeof info[0];
+    full.arrayUser = kMaxSubflows;
+    full.subflowInfo = reinterpret_cast<uintptr_t>(info);
+    full.tcpInfo = reinterpret_cast<uintptr_t>(tcp);
+    socklen_t size = sizeof full;
+    if (getsockopt(fd, kSolMptcp, kMptcpFullInfo, &full, &size) != 0) return false;
+    count = std::min<size_t>(full.subflows, kMaxSubflows);
+    return true;
+  }
+};
 }  // namespace
 
 Protocol protocolOf(int fd) {
@@ -73,33 +104,28 @@ Protocol protocolOf(int fd) {
 }
 
 std::vector<Subflow> subflowsOf(int fd) {
-  SubflowInfo subflows[kMaxSubflows];
-  TcpInfo tcp[kMaxSubflows];
-  memset(subflows, 0, sizeof subflows);
-  memset(tcp, 0, sizeof tcp);
-  FullInfo info;
-  memset(&info, 0, sizeof info);
-  info.tcpInfoUser = sizeof tcp[0];
-  info.subflowInfoUser = sizeof subflows[0];
-  info.arrayUser = kMaxSubflows;
-  info.subflowInfo = reinterpret_cast<uintptr_t>(subflows);
-  info.tcpInfo = reinterpret_cast<uintptr_t>(tcp);
-  socklen_t size = sizeof info;
+  Subflows subflows;
   std::vector<Subflow> found;
-  if (getsockopt(fd, kSolMptcp, kMptcpFullInfo, &info, &size) != 0) return found;
-  const size_t count = std::min<size_t>(info.subflows, kMaxSubflows);
-  for (size_t i = 0; i < count; ++i) {
-    found.push_back({subflows[i].local.address, subflows[i].remote.address, tcp[i].bytesAcked, tcp[i].bytesReceived, tcp[i].rttUs});
+  if (!subflows.read(fd)) return found;
+  for (size_t i = 0; i < subflows.count; ++i) {
+    const TcpInfo& tcp = subflows.tcp[i];
+    if (tcp.state == kTcpClose) continue;
+    found.push_back({subflows.info[i].local.address, subflows.info[i].remote.address, tcp.bytesAcked, tcp.bytesReceived, tcp.rttUs,
+                     tcp.unacked, tcp.lastAckMs});
   }
   return found;
 }
 
+// On 6.18 a first subflow whose endpoint was deleted, or that was reset, stays in MPTCP_FULL_INFO in state CLOSE, with its addresses and
+// its last figures; a joined one leaves the list. The connection stays ESTABLISHED for net.mptcp.close_timeout and takes bytes meanwhile;
+// a subflow that joins within that time (an endpoint is added) delivers them, and all goes on.
 bool hasNoSubflow(int fd) {
-  FullInfo info;
-  memset(&info, 0, sizeof info);
-  info.tcpInfoUser = sizeof(TcpInfo);
-  info.subflowInfoUser = sizeof(SubflowInfo);
-  socklen_t size = sizeof info;
-  if (getsockopt(fd, kSolMptcp, kMptcpFullInfo, &info, &size) != 0) return false;
-  return info.subflows == 0 && protocolOf(fd) == Protocol::Mptcp;
+  Subflows subflows;
+  if (!subflows.read(fd)) return false;
+  for (size_t i = 0; i < subflows.count; ++i) {
+    if (subflows.tcp[i].state != kTcpClose) return false;
+  }
+  // Behind the other end's FIN no subflow is needed any more: all that it said is here, perhaps still to be passed on.
+  pollfd ended = {fd, POLLRDHUP, 0};
+  return poll(&ended, 1, 0) == 0 && protocolOf(fd) == Protocol::Mptcp;
 }

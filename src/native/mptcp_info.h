@@ -12,13 +12,15 @@ struct Subflow {
   uint64_t bytesSent;
   uint64_t bytesReceived;
   uint32_t rttUs;
+  uint32_t unackedPackets;
+  uint32_t lastAckMs;
 };
 
 // For a socket that was made as MPTCP: has it fallen back to TCP? Unknown before Linux 5.16.
 Protocol protocolOf(int fd);
 
-// Empty for plain TCP and before Linux 6.5 (MPTCP_FULL_INFO).
+// Those that live; empty for plain TCP and before Linux 6.5 (MPTCP_FULL_INFO).
 std::vector<Subflow> subflowsOf(int fd);
 
-// A connection that is still MPTCP, with no subflow left or on its way. False where that cannot be told (before Linux 6.5).
+// A connection that is still MPTCP and needs a subflow, but has none left or on its way. False where that cannot be told (before Linux 6.5).
 bool hasNoSubflow(int fd);

@@ -191,6 +191,46 @@ export function engineContract(t: Test, name: string, make: MakeHarness): void {
     },
   )
 
+  behaviour('abandon ends the attempts that are bound to an address', async (t, { engine, redirected, silent }, events) => {
+    redirected()
+    const { connection } = await events.next('accepted')
+    engine.open(connection, { ...way(silent), bind: '127.0.0.1' }, 0)
+    engine.open(connection, { ...way(silent), bind: '127.0.0.2' }, 1)
+    engine.open(connection, way(silent), 2)
+    engine.abandon('127.0.0.2')
+    t.match(await events.next('failed'), { connection, attempt: 1, left: 2, stage: 'connect', failure: { code: 'ENETDOWN' } })
+    engine.abandon('127.0.0.3')
+    engine.abandon('no address')
+    await quiet()
+    t.same(events.types(), ['accepted', 'failed'])
+  })
+
+  behaviour('resetUpstreams ends what goes to a HAG, and tells how many it relayed', async (t, harness, events) => {
+    const { engine, redirected, accepting, silent } = harness
+    const relayed = redirected()
+    const first = await events.next('accepted')
+    engine.open(first.connection, way(accepting))
+    await events.next('opened')
+    redirected()
+    const second = await events.next('accepted', events.all.length)
+    engine.open(second.connection, way(silent))
+    await quiet()
+    t.equal(await engine.resetUpstreams({ ...accepting, port: 9 }), 0)
+    t.equal(await engine.resetUpstreams(accepting), 1)
+    const closed = await events.next('closed')
+    t.match(closed, { connection: first.connection, reason: 'upstream-reset', failure: { code: 'ECONNRESET' } })
+    t.equal(await relayed.over, 'reset')
+    t.equal(await engine.resetUpstreams(silent), 0, 'an attempt does not count')
+    const failed = await events.next('failed')
+    t.match(failed, { connection: second.connection, attempt: 0, left: 0, failure: { code: 'ECONNRESET' } })
+    t.equal(await engine.resetStranded(), 0)
+  })
+
+  behaviour('connect tells why it could not', async (t, { engine, refusing }) => {
+    const connected = await engine.connect(way(refusing))
+    t.match(connected, { ok: false, failure: { code: 'ECONNREFUSED', syscall: 'connect' } })
+  })
+
   behaviour('a request is refused with the reply it was told', async (t, { engine, requesting }, events) => {
     const client = requesting('nowhere.example', 443)
     const request = await events.next('request')

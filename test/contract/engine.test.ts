@@ -18,6 +18,7 @@ const fake: MakeHarness = async (_t, options) => {
       setTimeout(() => engine.answer(connection, failure('connect', 'ETIMEDOUT'), attempt), connectTimeoutMs)
       return 'silence'
     },
+    connect: () => ({ ok: false, failure: { code: 'ECONNREFUSED', errno: 111, syscall: 'connect' } }),
   })
   const client = (connection: ConnectionId): Client => ({
     over: new Promise((resolve) => engine.onOver(connection, resolve)),

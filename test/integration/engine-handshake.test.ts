@@ -1,6 +1,7 @@
 /** Both sides of SOCKS5 in the engine, against scripted peers, other people's programs, and itself. */
+import { once } from 'node:events'
 import { existsSync } from 'node:fs'
-import type { Socket } from 'node:net'
+import { Socket } from 'node:net'
 import { SocksClient } from 'socks'
 import t from 'tap'
 import type { ProbeResult, Way } from '../../src/native/index.js'
@@ -8,6 +9,7 @@ import type { SocketAddress } from '../../src/shared/address.js'
 import { call, EngineUnderTest, echo, needsAddon, serve, wayTo } from '../support/engine.js'
 import { settle, sleep } from '../support/hybrid.js'
 import type { Scope } from '../support/namespaces.js'
+import { countDescriptors } from '../support/proc.js'
 import { start } from '../support/process.js'
 import { streamSlice } from '../support/stream.js'
 
@@ -387,4 +389,35 @@ t.test('SOCKS5 server', { skip: needsAddon }, async (t) => {
     t.equal(ending, 'end')
     t.same([...bytes.subarray(0, 4)], [5, 0, 5, 2])
   })
+})
+
+t.test('connect: a socket that the engine made, in other hands', { skip: needsAddon }, async (t) => {
+  const world = await echo(t)
+  const hag = new EngineUnderTest(t)
+  const proxy = hag.listen('socks')
+  hag.always(() => wayTo(world))
+  const cpe = new EngineUnderTest(t)
+  const before = countDescriptors(process.pid)
+  const { protocol } = hag.engine.listen({ kind: 'socks', address: '127.0.0.1', port: 0 })
+  const connected = await cpe.engine.connect({ protocol: 'mptcp', remote: proxy, bind: '127.0.0.3', connectTimeoutMs: 2000 })
+  if (!connected.ok) throw new Error(connected.failure.code)
+  t.equal(connected.protocol, protocol, 'MPTCP, where this kernel has it')
+  t.ok(connected.connectMs < 2000)
+  cpe.engine.close() // which leaves it alone
+  const socket = new Socket({ fd: connected.fd })
+  t.equal(socket.localAddress, '127.0.0.3')
+  const options = {
+    command: 'connect',
+    existing_socket: socket,
+    proxy: { host: proxy.address, port: proxy.port, type: 5 },
+  } as const
+  await SocksClient.createConnection({ ...options, destination: { host: world.address, port: world.port } })
+  const said = streamSlice(9, 0, 300_000)
+  const heard: Buffer[] = []
+  socket.on('data', (data) => heard.push(data))
+  socket.resume().end(said)
+  await once(socket, 'close')
+  t.ok(Buffer.concat(heard).equals(said))
+  await hag.next('closed')
+  t.ok(countDescriptors(process.pid) <= before + 2, 'and nobody holds it any more')
 })

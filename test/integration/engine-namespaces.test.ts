@@ -65,20 +65,22 @@ t.test('REDIRECT: the original destination, IPv4 and IPv6', { skip: needsRoot ||
 const unavailable = native?.mptcpUnavailable?.()
 const noMptcp = unavailable !== undefined && `no MPTCP here: ${unavailable}`
 
-t.test('inspection', { skip: needsRoot || needsAddon || noMptcp }, async (t) => {
-  const { cpe, hag, client } = await twoPaths(t)
+const [major = 0, minor = 0] = release().split('.').map(Number)
+const noFullInfo = (major < 6 || (major === 6 && minor < 5)) && 'MPTCP_FULL_INFO needs Linux 6.5'
+
+/** Lets subflows join; over wan2 the CPE reaches the HAG's address on wan1, too. */
+async function withMptcp(cpe: Namespace, hag: Namespace): Promise<void> {
   for (const place of [cpe, hag]) {
     await place.exec('ip', 'mptcp', 'limits', 'set', 'subflows', '2', 'add_addr_accepted', '0')
-    await place.exec(
-      'sysctl',
-      '-qw',
-      'net.ipv4.conf.all.rp_filter=0',
-      'net.ipv4.conf.wan1.rp_filter=0',
-      'net.ipv4.conf.wan2.rp_filter=0',
-    )
+    for (const device of ['all', 'wan1', 'wan2']) await place.exec('sysctl', '-qw', `net.ipv4.conf.${device}.rp_filter=0`)
   }
-  await cpe.exec('ip', 'mptcp', 'endpoint', 'add', '10.0.2.1', 'dev', 'wan2', 'subflow')
   await cpe.exec('ip', 'route', 'add', 'default', 'via', '10.0.2.2', 'dev', 'wan2')
+}
+
+t.test('inspection', { skip: needsRoot || needsAddon || noMptcp }, async (t) => {
+  const { cpe, hag, client } = await twoPaths(t)
+  await withMptcp(cpe, hag)
+  await cpe.exec('ip', 'mptcp', 'endpoint', 'add', '10.0.2.1', 'dev', 'wan2', 'subflow')
   const hagChild = startChild(t, hag, { listen: { kind: 'socks', address: '10.0.1.2', port: 0 } })
   const hagPort = await portOf(hagChild)
   const remote = { address: '10.0.1.2', port: hagPort }
@@ -102,9 +104,7 @@ t.test('inspection', { skip: needsRoot || needsAddon || noMptcp }, async (t) => 
     return { seen, opened }
   }
 
-  const [major = 0, minor = 0] = release().split('.').map(Number)
-  const skip = (major < 6 || (major === 6 && minor < 5)) && 'MPTCP_FULL_INFO needs Linux 6.5'
-  t.test('MPTCP: both subflows, with addresses, bytes and RTT', { skip }, async (t) => {
+  t.test('MPTCP: both subflows, with addresses, bytes and RTT', { skip: noFullInfo }, async (t) => {
     const { seen, opened } = await inspected(
       t,
       wayTo(remote, { protocol: 'mptcp', bind: '10.0.1.1', socks }),
@@ -119,7 +119,10 @@ t.test('inspection', { skip: needsRoot || needsAddon || noMptcp }, async (t) => 
       { local: { address: '10.0.1.1' }, remote },
       { local: { address: '10.0.2.1' }, remote },
     ])
-    for (const { rttUs } of subflows) t.ok(rttUs > 0 && rttUs < 1_000_000, `RTT ${rttUs} us`)
+    for (const { rttUs, unackedPackets, lastAckMs } of subflows) {
+      t.ok(rttUs > 0 && rttUs < 1_000_000, `RTT ${rttUs} us`)
+      t.ok(unackedPackets < 10 && lastAckMs < 10_000, `${unackedPackets} packets out, last acknowledgement ${lastAckMs} ms ago`)
+    }
     // Greeting, CONNECT and a few pings one way, method, reply and echoes the other; on whichever path.
     const sum = (key: 'bytesSent' | 'bytesReceived') => subflows.reduce((total, subflow) => total + subflow[key], 0)
     t.ok(sum('bytesSent') >= 13 && sum('bytesSent') < 200, `${sum('bytesSent')} bytes sent`)
@@ -138,4 +141,41 @@ t.test('inspection', { skip: needsRoot || needsAddon || noMptcp }, async (t) => 
     t.match(opened, { protocol: 'tcp' })
     t.match(seen, [{ protocol: 'tcp', subflows: [] }])
   })
+})
+
+t.test('a connection without subflows', { skip: needsRoot || needsAddon || noMptcp || noFullInfo }, async (t) => {
+  const { cpe, hag, client } = await twoPaths(t)
+  await withMptcp(cpe, hag)
+  const endpoint = (...what: string[]) => cpe.exec('ip', 'mptcp', 'endpoint', ...what)
+  await endpoint('add', '10.0.1.1', 'dev', 'wan1', 'id', '1', 'subflow')
+  const hagChild = startChild(t, hag, { listen: { kind: 'socks', address: '10.0.1.2', port: 0 } })
+  const socks = { host: '10.0.1.2', port: echoPort, handshake: 'sequential', timeoutMs: 2000 } as const
+  const way = wayTo({ address: '10.0.1.2', port: await portOf(hagChild) }, { protocol: 'mptcp', bind: '10.0.1.1', socks })
+  const child = startChild(t, cpe, { listen: { kind: 'redirect', address: '127.0.0.1', port: 0 }, way, inspect: true })
+  await client.call('hold', { host: '127.0.0.1', port: await portOf(child) }, 1)
+  t.equal(await client.call('ping', 2000), 1)
+  const subflows = (count: number) =>
+    settle(
+      () => inspections(child)[0]?.subflows.map(({ local }) => local.address) ?? [],
+      (addresses) => addresses.length === count,
+    )
+  /** How many connections resetStranded has reset, at each call so far. */
+  const reset = () => [...child.output.matchAll(/"stranded":(\d+)/g)].map(([, count]) => Number(count))
+  t.same(await subflows(1), ['10.0.1.1'])
+
+  child.kill('SIGUSR2')
+  t.same(await settle(reset, ({ length }) => length === 1), [0], 'one that has a subflow is left alone')
+  await endpoint('delete', 'id', '1')
+  t.same(await subflows(0), [])
+  const pinged = client.call('ping', 10_000)
+  await endpoint('add', '10.0.2.1', 'dev', 'wan2', 'id', '2', 'subflow')
+  t.equal(await pinged, 1, 'revives with a new subflow, and nothing is lost')
+  t.same(await subflows(1), ['10.0.2.1'])
+
+  await endpoint('delete', 'id', '2')
+  t.same(await subflows(0), [])
+  child.kill('SIGUSR2')
+  t.same(await settle(reset, ({ length }) => length === 2), [0, 1])
+  const closed = events(child).find(({ type }) => type === 'closed')
+  t.match(closed, { reason: 'upstream-reset', failure: { code: 'ENETDOWN' } })
 })

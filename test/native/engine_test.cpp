@@ -137,7 +137,7 @@ class Owner {
   const Counters& counters() const { return engine_->counters(); }
 
   unsigned closed(Reason reason) { return reasons_[static_cast<size_t>(reason)]; }
-  std::atomic<unsigned> seen{0}, opened{0}, failed{0}, ended{0}, limits{0}, inspected{0};
+  std::atomic<unsigned> seen{0}, opened{0}, failed{0}, ended{0}, limits{0}, inspected{0}, counts{0}, counted{0};
 
   void close() {
     if (!thread_.joinable()) return;
@@ -172,6 +172,9 @@ class Owner {
       ++limits;
     } else if (event.type == Type::Inspected) {
       ++inspected;
+    } else if (event.type == Type::Counted) {
+      ++counts;
+      counted += static_cast<unsigned>(event.count);
     } else if (event.type != Type::Probed) {
       CHECK(gone_.count(event.id) == 0);  // nothing follows `closed`
       if (event.type == Type::Accepted || event.type == Type::Request) ++seen;
@@ -294,11 +297,19 @@ void turmoil() {
   std::vector<ConnectionId> ids;
   Owner cpe(options(), [&](Engine& engine, const Event& event) {
     if (event.type == Event::Type::Accepted) {
-      engine.open(event.id, through(entry, server.address, event.id % 2 == 0, false));
+      Way way = through(entry, server.address, event.id % 2 == 0, false);
+      way.bound = true;
+      way.source = loopback();
+      engine.open(event.id, way);
       const std::lock_guard<std::mutex> lock(mutex);
       ids.push_back(event.id);
       if (++turn % 3 == 0) engine.reset(ids[ids.size() / 2]);
       if (turn % 16 == 0) engine.inspect(turn, {});
+      if (turn % 20 == 0) engine.abandon(loopback());
+      if (turn % 50 == 0) {
+        engine.resetUpstreams(turn, entry);
+        engine.resetStranded(turn);
+      }
     }
     if (event.type == Event::Type::Opened && event.id % 5 == 0) engine.reset(event.id);
     if (event.type == Event::Type::Failed) engine.reset(event.id);
@@ -320,7 +331,7 @@ void turmoil() {
   inParallel(200, client);
   CHECK(eventually([&] { return cpe.counters().connections == 0 && hag.counters().connections == 0; }));
   CHECK(eventually([&] { return cpe.ended == 200; }));
-  CHECK(eventually([&] { return cpe.inspected == turn / 16; }));
+  CHECK(eventually([&] { return cpe.inspected == turn / 16 && cpe.counts == 2 * (turn / 50); }));
 
   std::vector<int> left;
   for (unsigned i = 0; i < 40; ++i) {
@@ -440,6 +451,85 @@ void racesInTurmoil() {
   cpe.close();
   hag.close();
   closeFd(silent);
+}
+
+// All that goes to a HAG ends, relayed or under way, and nothing else.
+void aHagThatDied() {
+  Server server;
+  Protocol protocol;
+  Failure failure;
+  const int silent = listenSocket(loopback(), false, false, &protocol, &failure);
+  const Address quiet = localAddress(silent);
+  Owner hag(options(), serve);
+  const Address dead = hag.listen(ListenerKind::Socks);
+  const Address alive = hag.listen(ListenerKind::Socks);
+  std::atomic<unsigned> lost{0};
+  Owner cpe(options(), [&](Engine& engine, const Event& event) {
+    if (event.type == Event::Type::Accepted) {
+      const unsigned kind = static_cast<unsigned>(event.id / Worker::kMaxWorkers % 3);
+      engine.open(event.id, through(kind == 0 ? dead : kind == 1 ? alive : quiet, server.address, false, false), kind);
+    }
+    if (event.type == Event::Type::Failed) {
+      CHECK(event.attempt == 2 && event.left == 0 && event.failure.error == ECONNRESET);
+      ++lost;
+      engine.reset(event.id);
+    }
+    if (event.type == Event::Type::Closed && event.reason == Reason::UpstreamReset) CHECK(event.failure.error == ECONNRESET);
+  });
+  const Address front = cpe.listen(ListenerKind::Redirect);
+  std::vector<int> clients;
+  for (unsigned i = 0; i < 60; ++i) clients.push_back(dialTo(front));
+  CHECK(eventually([&] { return cpe.seen == 60; }));
+  usleep(300000);
+  const unsigned relayed = cpe.opened;
+  CHECK(relayed > 0);
+  cpe.engine().resetUpstreams(1, dead);
+  cpe.engine().resetUpstreams(2, quiet);
+  CHECK(eventually([&] { return cpe.counts == 2 && cpe.ended == cpe.counted + lost; }));
+  CHECK(cpe.closed(Reason::UpstreamReset) == cpe.counted && cpe.counted > 0 && cpe.counted < relayed);
+  CHECK(lost == 60 - relayed && lost > 0);
+  for (const int fd : clients) {
+    shutdown(fd, SHUT_WR);
+    receiveAll(fd);
+    closeFd(fd);
+  }
+  CHECK(eventually([&] { return cpe.ended == 60; }));
+  CHECK(cpe.closed(Reason::End) == relayed - cpe.counted);
+  cpe.close();
+  hag.close();
+  closeFd(silent);
+}
+
+// Sockets for the owner: each arrives once; those that are not fetched in time are closed with the engine (main counts descriptors).
+void handedOver() {
+  Server server;
+  Protocol protocol;
+  Failure failure;
+  const int dead = listenSocket(loopback(), false, false, &protocol, &failure);
+  const Address nobody = localAddress(dead);
+  closeFd(dead);
+  std::atomic<unsigned> usable{0};
+  std::atomic<unsigned> refused{0};
+  Owner owner(options(), [&](Engine&, const Event& event) {
+    if (event.type != Event::Type::Probed) return;
+    if (event.fd < 0) {
+      CHECK(event.failure.error == ECONNREFUSED && event.stage == Stage::Connect);
+      ++refused;
+      return;
+    }
+    CHECK(send(event.fd, "x", 1, MSG_NOSIGNAL) == 1);
+    shutdown(event.fd, SHUT_WR);
+    pollfd answered = {event.fd, POLLIN, 0};
+    char answer = 0;
+    CHECK(poll(&answered, 1, 5000) == 1 && recv(event.fd, &answer, 1, 0) == 1 && answer == 'x');
+    closeFd(event.fd);
+    ++usable;
+  });
+  for (unsigned i = 1; i <= 60; ++i) owner.engine().probe(i, direct(i % 3 == 0 ? nobody : server.address), true);
+  CHECK(eventually([&] { return usable == 40 && refused == 20; }));
+  CHECK(owner.counters().descriptors == 0);
+  for (unsigned i = 1; i <= 60; ++i) owner.engine().probe(i, direct(server.address), true);
+  owner.close();
 }
 
 void clientsThatDoNotBelong() {
@@ -582,6 +672,8 @@ int main() {
   turmoil();
   races();
   racesInTurmoil();
+  aHagThatDied();
+  handedOver();
   clientsThatDoNotBelong();
   lastWords();
   idle();

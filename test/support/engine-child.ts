@@ -12,6 +12,7 @@ export interface Setup {
   way?: Way
   /** Prints all inspections every 100 ms. */
   inspect?: boolean
+  // On SIGUSR2 it resets stranded connections and says how many.
   /** What it does once it listens: `close` the engine, `exit` without that, or stay. */
   finish?: 'close' | 'exit'
 }
@@ -39,6 +40,7 @@ if (process.argv[2] !== undefined) {
   })
   if (setup.listen) say(`listening ${engine.listen(setup.listen).port}`)
   if (setup.inspect) setInterval(async () => say({ inspections: await engine.inspect() }), 100)
+  process.on('SIGUSR2', async () => say({ stranded: await engine.resetStranded() }))
   if (setup.finish === 'close') engine.close()
   if (setup.finish === 'exit') process.exit(0)
 }

@@ -33,6 +33,8 @@ interface FakeConnection {
   state: 'waiting' | 'relaying'
   /** Those under way, by number. */
   attempts: Map<number, Way>
+  /** Where it was opened to. */
+  remote?: SocketAddress
   /** The race is decided. */
   committed: boolean
   /** Called once when the client learns that it is over. */
@@ -101,6 +103,7 @@ export class FakeEngine implements Engine {
     if (entry === undefined || way === undefined || answer === 'silence') return
     if (answer === 'opened') {
       entry.state = 'relaying'
+      entry.remote = way.remote
       entry.attempts.clear()
       const local = { address: way.bind ?? '10.1.0.2', port: 50_000 }
       this.#emit({ type: 'opened', connection, attempt, local, protocol: way.protocol })
@@ -188,7 +191,14 @@ export class FakeEngine implements Engine {
 
   async resetUpstreams(remote: SocketAddress): Promise<number> {
     this.buried.push(remote)
-    return 0
+    const isMeant = (one: SocketAddress | undefined) => one?.address === remote.address && one.port === remote.port
+    const entries = [...this.#connections]
+    for (const [connection, { attempts }] of entries)
+      for (const [attempt, way] of attempts)
+        if (isMeant(way.remote)) this.answer(connection, failure('connect', 'ECONNRESET'), attempt)
+    const relayed = entries.filter((entry) => isMeant(entry[1].remote))
+    for (const [connection] of relayed) this.#close(connection, 'upstream-reset')
+    return relayed.length
   }
 
   async resetStranded(): Promise<number> {
@@ -226,7 +236,8 @@ export class FakeEngine implements Engine {
     if (entry === undefined) return
     this.#connections.delete(connection)
     entry.over?.(reply ?? (reason === 'end' ? 'end' : 'reset'))
-    this.#emit({ type: 'closed', connection, reason, client: entry.client, sent: 0, received: 0, durationMs: 1 })
+    const why = reason === 'upstream-reset' && { failure: { code: 'ECONNRESET', errno: 104, syscall: 'reset' } }
+    this.#emit({ type: 'closed', connection, reason, ...why, client: entry.client, sent: 0, received: 0, durationMs: 1 })
   }
 
   /** In batches, like the real one. */

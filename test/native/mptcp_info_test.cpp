@@ -1,0 +1,55 @@
+// What is said of a connection's subflows while it lives and after it ended. Where this kernel has no MPTCP, of a TCP connection.
+#include "mptcp_info.h"
+
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <string>
+
+#include "check.h"
+
+namespace {
+int wait(int fd, short events) {
+  pollfd waiting = {fd, events, 0};
+  return poll(&waiting, 1, 5000);
+}
+}  // namespace
+
+int main() {
+  Address address;
+  CHECK(parseAddress("127.0.0.1", 0, &address));
+  Protocol protocol;
+  Failure failure;
+  const int listener = listenSocket(address, true, false, &protocol, &failure);
+  CHECK(listener >= 0);
+  address = localAddress(listener);
+  const int client = dialSocket(address, nullptr, true, &protocol, &failure);
+  CHECK(client >= 0 && wait(client, POLLOUT) == 1 && socketError(client) == 0 && wait(listener, POLLIN) == 1);
+  const int server = accept(listener, nullptr, nullptr);
+  CHECK(server >= 0 && protocolOf(client) == protocol);
+
+  const std::string text(20000, 'x');
+  CHECK(send(server, text.data(), text.size(), 0) == static_cast<ssize_t>(text.size()) && wait(client, POLLIN) == 1);
+  const auto subflows = subflowsOf(client);
+  for (const Subflow& subflow : subflows) {
+    CHECK(portOf(subflow.remote) == portOf(address) && portOf(subflow.local) == portOf(localAddress(client)));
+    CHECK(subflow.bytesReceived > 0 && subflow.rttUs > 0);
+  }
+  CHECK(protocol == Protocol::Mptcp ? subflows.size() <= 1 : subflows.empty());
+  CHECK(!hasNoSubflow(client));
+
+  // Both have ended it. What was not read yet needs no subflow any more: it may still be on its way to somebody slow.
+  shutdown(client, SHUT_WR);
+  char end;
+  CHECK(wait(server, POLLIN) == 1 && recv(server, &end, 1, 0) == 0);
+  closeFd(server);
+  CHECK(wait(client, POLLHUP) == 1);
+  while (!subflowsOf(client).empty()) CHECK(poll(nullptr, 0, 10) == 0);
+  CHECK(!hasNoSubflow(client));
+  std::string heard(30000, '\0');
+  CHECK(recv(client, &heard[0], heard.size(), MSG_WAITALL) == static_cast<ssize_t>(text.size()));
+  CHECK(!hasNoSubflow(client));
+  closeFd(client);
+  closeFd(listener);
+  return passed();
+}
