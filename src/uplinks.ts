@@ -167,7 +167,8 @@ export class Uplinks {
   #update(): void {
     const all = { 4: this.#wans.paths(4), 6: this.#wans.paths(6) }
     const hags = this.#hags.usable
-    this.upstreams.use({ hags, hagsDown: this.#hags.all.filter((hag) => !hags.includes(hag)), paths: all })
+    const pipelines = (hag: Hag) => this.#hags.pipelines(hag)
+    this.upstreams.use({ hags, pipelines, hagsDown: this.#hags.all.filter((hag) => !hags.includes(hag)), paths: all })
 
     const without = new Set(families.flatMap((family) => unwanted(all[family])))
     const lost = [...without].filter((address) => !this.#withoutEndpoint.has(address))

@@ -264,6 +264,7 @@ void Worker::fail(Attempt* attempt, Stage stage, Failure failure, int reply) {
   event.reply = reply;
   Connection* const connection = attempt->connection;
   event.attempt = attempt->number;
+  event.early = attempt->early - std::min(attempt->early, attempt->output.size());
   release(attempt);
   if (connection != nullptr) {
     event.left = static_cast<uint32_t>(connection->attempts.size());

@@ -91,6 +91,7 @@ Napi::Object toObject(Napi::Env env, const Event& event) {
       object.Set("type", "failed");
       object.Set("attempt", static_cast<double>(event.attempt));
       object.Set("left", static_cast<double>(event.left));
+      if (event.early > 0) object.Set("early", toNumber(env, event.early));
       object.Set("stage", name(event.stage));
       object.Set("failure", toObject(env, event.failure));
       if (event.reply >= 0) object.Set("reply", static_cast<double>(event.reply));

@@ -56,6 +56,7 @@ struct Event {
   int reply = -1;
   uint32_t attempt = 0;  // the owner's number for it
   uint32_t left = 0;     // attempts of the connection still under way
+  uint64_t early = 0;    // bytes of the client's that left with the request
   int fd = -1;           // handed over to the owner
   uint64_t count = 0;
   Reason reason = Reason::End;

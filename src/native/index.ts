@@ -143,6 +143,8 @@ export type EngineEvent =
       attempt: number
       /** Attempts of this connection that are still under way. */
       left: number
+      /** Bytes that the client had sent, and that left with a pipelined request; without a `reply` they may have reached the server. */
+      early?: number
       /** Where it failed. `request`: the HAG answered CONNECT with `reply` (RFC 1928 section 6), or did not answer it. */
       stage: 'connect' | 'greeting' | 'authentication' | 'request'
       failure: Failure

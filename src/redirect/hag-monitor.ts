@@ -5,7 +5,7 @@ import { hagProbe } from '../shared/hag-probe.js'
 import { pause } from '../shared/pause.js'
 import type { Log } from '../telemetry/log.js'
 import type { WanPath } from '../wan/monitor.js'
-import { asksForConnect } from '../wan/probe.js'
+import { asksForConnect, takesPipelined } from '../wan/probe.js'
 import { type HagHealth, type HagSign, nextHag, unknownHag } from './hag-health.js'
 import { familyOfAddress, type Hag } from './policy.js'
 
@@ -25,6 +25,8 @@ interface Entry {
   heardAt: number
   askedAt: number
   checkedAt: number
+  /** Takes greeting, request and payload in one go. */
+  pipelines: boolean
   /** Greets, but does not do what it is asked: greetings count no more. */
   broken: boolean
   asking: boolean
@@ -59,7 +61,7 @@ export class HagMonitor {
       (hag) =>
         known.get(hag) ?? {
           ...{ hag, health: unknownHag, heardAt: Number.NEGATIVE_INFINITY, askedAt: Number.NEGATIVE_INFINITY },
-          ...{ checkedAt: Number.NEGATIVE_INFINITY, broken: false, asking: false },
+          ...{ checkedAt: Number.NEGATIVE_INFINITY, pipelines: false, broken: false, asking: false },
         },
     )
     this.#options.onChange()
@@ -70,6 +72,11 @@ export class HagMonitor {
     const inState = (...states: string[]) =>
       this.#entries.filter(({ health }) => states.includes(health.state)).map(({ hag }) => hag)
     return [...inState('up', 'unknown'), ...inState('returning')]
+  }
+
+  /** What a probe has found out; no user's connection is made the test. */
+  pipelines(hag: Hag): boolean {
+    return this.#entries.find((entry) => entry.hag === hag)?.pipelines ?? false
   }
 
   get all(): readonly Hag[] {
@@ -166,11 +173,17 @@ export class HagMonitor {
   /** Greets, but does it work? Says so once, and keeps it out of use until it does. */
   async #checkConnect(entry: Entry, { bind }: WanPath): Promise<void> {
     entry.checkedAt = performance.now()
-    const { engine, log } = this.#options
+    const { engine, log, onChange } = this.#options
     // TCP: with MPTCP the kernel would join the other WANs, which may be metered.
     const trouble = await asksForConnect(engine, { hag: entry.hag, bind }, { protocol: 'tcp', timeoutMs: patienceMs.connect })
     // That it cannot be reached at all is for the other questions to find out.
     if (trouble === 'unreachable') return
+    const pipelines =
+      trouble === undefined && (await takesPipelined(engine, { hag: entry.hag, bind }, { timeoutMs: patienceMs.connect }))
+    if (pipelines !== entry.pipelines) {
+      entry.pipelines = pipelines
+      onChange()
+    }
     if ((trouble !== undefined) === entry.broken) return
     entry.broken = trouble !== undefined
     if (trouble !== undefined) this.#take(entry, { type: 'unfit', reason: trouble })

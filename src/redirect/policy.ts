@@ -17,6 +17,8 @@ export interface Path {
   bind: string
   /** `tcp` towards a HAG: over this WAN MPTCP would only take time. */
   protocol: Protocol
+  /** The HAG takes all that is sent to it in one go. */
+  pipelined: boolean
   /** Milliseconds after which the next way is tried beside this one. */
   patienceMs: number
 }

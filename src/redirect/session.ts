@@ -76,7 +76,7 @@ export class Sessions {
       failed: (path, failure) => {
         upstreams.saw(path, failure)
         this.#suspect(path, failure)
-        return isAboutDestination(path, failure)
+        return isAboutDestination(path, failure) || mayHaveArrived(failure)
       },
       overtaken: (path) => {
         if (path.protocol === 'mptcp') this.#options.onDoubt?.(path)
@@ -91,10 +91,15 @@ export class Sessions {
     }
   }
 
-  #way({ hag, bind, protocol }: Path, { address, port }: SocketAddress): Way {
+  #way({ hag, bind, protocol, pipelined }: Path, { address, port }: SocketAddress): Way {
     const { connectTimeoutMs } = this.#options
     if (hag === undefined) return { protocol, remote: { address, port }, bind, connectTimeoutMs }
-    const socks: NonNullable<Way['socks']> = { host: address, port, handshake: 'sequential', timeoutMs: requestTimeoutMs }
+    const socks: NonNullable<Way['socks']> = {
+      host: address,
+      port,
+      handshake: pipelined ? 'pipelined' : 'sequential',
+      timeoutMs: requestTimeoutMs,
+    }
     if (hag.username !== undefined) socks.username = hag.username
     if (hag.password !== undefined) socks.password = hag.password
     return { protocol, remote: { address: hag.address, port: hag.port }, bind, connectTimeoutMs, socks }
@@ -141,4 +146,9 @@ export class Sessions {
 function isAboutDestination({ hag }: Path, outcome: Failed): boolean {
   if (hag === undefined) return outcome.failure.code === 'ECONNREFUSED'
   return outcome.stage === 'request' && outcome.reply !== undefined && outcome.reply >= 3 && outcome.reply <= 6
+}
+
+/** What the client said may have reached the server, and must not reach it twice: only the client can know what to do. */
+function mayHaveArrived({ early, reply }: Failed): boolean {
+  return early !== undefined && reply === undefined
 }

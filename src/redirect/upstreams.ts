@@ -23,6 +23,7 @@ interface RestingPath extends Path {
 export interface Resources {
   /** Best first, and none that is down. */
   hags: readonly Hag[]
+  pipelines(hag: Hag): boolean
   /** Tried when nothing else is left. */
   hagsDown: readonly Hag[]
   /** By family, best first; those not to be used now come last. */
@@ -43,9 +44,11 @@ export class Upstreams {
   }
 
   /** To be called after every change. What is known of a way that stays is kept. */
-  use({ hags, hagsDown, paths }: Resources): void {
+  use({ hags, pipelines, hagsDown, paths }: Resources): void {
     const over = (hag: Hag, isUsable: boolean) =>
-      paths[familyOfAddress(hag.address)].filter(({ usable }) => usable === isUsable).map((path) => this.#way(path, hag))
+      paths[familyOfAddress(hag.address)]
+        .filter(({ usable }) => usable === isUsable)
+        .map((path) => this.#way(path, hag, pipelines(hag)))
     const known = new Map<string, RestingPath>()
     // A WAN that is thought to be down is worth a try only where no other way is left.
     const hagWays = [
@@ -92,10 +95,10 @@ export class Upstreams {
     else if (outcome.type === 'opened' || outcome.reply !== undefined) (path as RestingPath).restsUntil = 0
   }
 
-  #way({ wan, bind, protocol, rttMs }: WanPath, hag?: Hag): RestingPath {
+  #way({ wan, bind, protocol, rttMs }: WanPath, hag?: Hag, pipelined = false): RestingPath {
     const { roundTrips, leastMs, mostMs, unknownMs } = patience
     const patienceMs = rttMs === undefined ? unknownMs : Math.ceil(Math.min(Math.max(roundTrips * rttMs, leastMs), mostMs))
-    const base = { wan, bind, patienceMs, protocol: hag === undefined ? ('tcp' as const) : protocol }
+    const base = { wan, bind, patienceMs, pipelined, protocol: hag === undefined ? ('tcp' as const) : protocol }
     if (hag === undefined) return { ...base, restsUntil: 0 }
     const way = { ...base, hag, restsUntil: 0 }
     // The same object, so that attempts under way teach the one that is used.

@@ -1,7 +1,7 @@
 /** One SOCKS request, from credentials to closed: access, name resolution, one attempt an address, and the truth in the reply. */
 import { lookup } from 'node:dns/promises'
 import type { ConnectionId, Engine, EngineEvent, Failure } from '../native/index.js'
-import { familyOf, formatSocketAddress } from '../shared/address.js'
+import { familyOf, formatSocketAddress, type SocketAddress } from '../shared/address.js'
 import { Attempts } from '../shared/attempts.js'
 import type { Log } from '../telemetry/log.js'
 import type { Access } from './access.js'
@@ -70,7 +70,7 @@ export class Dialer {
     return accepted
   }
 
-  async #serve({ connection, client, host, port }: Request): Promise<void> {
+  async #serve({ connection, client, local, host, port }: Request): Promise<void> {
     const { engine, access, log } = this.#options
     if (!access.client(client.address)) {
       log.debug('client is not in `clients`', { client: client.address })
@@ -81,7 +81,9 @@ export class Dialer {
     const addresses = await this.#addresses(host)
     if (addresses === undefined) return engine.refuse(connection, reply.hostUnreachable)
     // Every address is checked, not the name: a name may lead anywhere (DNS rebinding).
-    const allowed = addresses.filter((address) => access.destination(address)).slice(0, mostAddresses)
+    const allowed = addresses
+      .filter((address) => access.destination(address) || this.#isOurselves(address, port, local))
+      .slice(0, mostAddresses)
     if (allowed.length === 0) {
       log.debug('destination is not allowed', { client: client.address, host })
       return engine.refuse(connection, reply.notAllowed)
@@ -102,6 +104,14 @@ export class Dialer {
     })
     if (choice === undefined && outcome?.type !== 'closed') return engine.refuse(connection, answer)
     if (choice !== undefined && log.debugging) this.#relaying.set(connection, formatSocketAddress({ address: choice, port }))
+  }
+
+  /**
+   * Our own SOCKS port: by this a gateway finds out whether we take what it sends in one go. Harmless where we are no client of our own,
+   * because then nothing behind the greeting is served.
+   */
+  #isOurselves(address: string, port: number, local: SocketAddress): boolean {
+    return address === local.address && port === local.port && !this.#options.access.client(address)
   }
 
   async #addresses(host: string): Promise<string[] | undefined> {

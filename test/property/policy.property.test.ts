@@ -48,7 +48,7 @@ t.test('no loop, no bypassed destination through a HAG, and every connection end
         const engine: FakeEngine = new FakeEngine({ onEvents: (events) => events.map((event) => sessions.handle(event)) }, far)
         const log = memoryLog()
         const upstreams = new Upstreams({ onHagDown })
-        upstreams.use({ hags, hagsDown: [], paths })
+        upstreams.use({ hags, pipelines: () => false, hagsDown: [], paths })
         const isOwn = (text: string) => own.includes(text)
         const sessions = new Sessions({
           engine,

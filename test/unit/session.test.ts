@@ -18,7 +18,7 @@ function gateway(far: FarSide, options: { onHagDown?: 'direct' | 'reject'; hags?
   const clock = { now: 1000 }
   const engine: FakeEngine = new FakeEngine({ onEvents: (events) => events.map((event) => sessions.handle(event)) }, far)
   const upstreams = new Upstreams({ onHagDown: options.onHagDown ?? 'direct', now: () => clock.now })
-  upstreams.use({ hags: options.hags ?? [first, second], hagsDown: [], paths })
+  upstreams.use({ hags: options.hags ?? [first, second], pipelines: () => false, hagsDown: [], paths })
   const suspicions: string[] = []
   const bypass = new Bypass({ bypass: [parseCidr('192.0.2.0/24') as Cidr] })
   const isOwn = (address: string) => address === '192.168.1.1' || address === '10.1.0.2'

@@ -12,7 +12,7 @@ const text = (ways: ReturnType<Upstreams['ways']>) => ways.map(({ hag, wan }) =>
 
 t.test('each HAG over every WAN that has an address of its family, then direct in the family of the destination', async (t) => {
   const upstreams = new Upstreams({ onHagDown: 'direct' })
-  upstreams.use({ hags: [first, six], hagsDown: [], paths: { 4: [lte, dsl], 6: [dsl6] } })
+  upstreams.use({ hags: [first, six], pipelines: () => false, hagsDown: [], paths: { 4: [lte, dsl], 6: [dsl6] } })
   const hagWays = ['203.0.113.3 lte', '203.0.113.3 dsl', '2001:db8::3 dsl']
   t.same(text(upstreams.ways('198.51.100.7')), [...hagWays, 'direct lte', 'direct dsl'])
   t.same(text(upstreams.ways('2001:db8::7')), [...hagWays, 'direct dsl'])
@@ -21,7 +21,12 @@ t.test('each HAG over every WAN that has an address of its family, then direct i
 
 t.test('a WAN that is down comes after every HAG over the others', async (t) => {
   const upstreams = new Upstreams({ onHagDown: 'reject' })
-  upstreams.use({ hags: [first, second], hagsDown: [], paths: { 4: [dsl, { ...lte, usable: false }], 6: [] } })
+  upstreams.use({
+    hags: [first, second],
+    pipelines: () => false,
+    hagsDown: [],
+    paths: { 4: [dsl, { ...lte, usable: false }], 6: [] },
+  })
   t.same(text(upstreams.ways('198.51.100.7')), ['203.0.113.3 dsl', '203.0.113.4 dsl', '203.0.113.3 lte', '203.0.113.4 lte'])
 })
 
@@ -31,7 +36,7 @@ t.test('a HAG that is down: not tried with direct, tried last with reject', asyn
     ['reject', ['203.0.113.4 dsl', '203.0.113.3 dsl']],
   ] as const) {
     const upstreams = new Upstreams({ onHagDown })
-    upstreams.use({ hags: [second], hagsDown: [first], paths: { 4: [dsl], 6: [] } })
+    upstreams.use({ hags: [second], pipelines: () => false, hagsDown: [first], paths: { 4: [dsl], 6: [] } })
     t.same(text(upstreams.ways('198.51.100.7')), ways)
   }
 })
@@ -39,7 +44,7 @@ t.test('a HAG that is down: not tried with direct, tried last with reject', asyn
 t.test('patience is three round trips, within bounds, and longer before a HAG is gone around', async (t) => {
   const upstreams = new Upstreams({ onHagDown: 'direct' })
   const paths = [dsl, lte, wanPath('sat', '10.3.0.2', { rttMs: 600 }), wanPath('new', '10.4.0.2', { rttMs: undefined })]
-  upstreams.use({ hags: [first], hagsDown: [], paths: { 4: paths, 6: [] } })
+  upstreams.use({ hags: [first], pipelines: () => false, hagsDown: [], paths: { 4: paths, 6: [] } })
   t.same(
     upstreams.ways('198.51.100.7').map(({ patienceMs }) => patienceMs),
     [150, 210, 1000, 1000, 150, 210, 1000, 300],
@@ -48,7 +53,7 @@ t.test('patience is three round trips, within bounds, and longer before a HAG is
 
 t.test('where MPTCP vanishes, a HAG is reached by TCP', async (t) => {
   const upstreams = new Upstreams({ onHagDown: 'direct' })
-  upstreams.use({ hags: [first], hagsDown: [], paths: { 4: [lte, { ...dsl, protocol: 'tcp' }], 6: [] } })
+  upstreams.use({ hags: [first], pipelines: () => false, hagsDown: [], paths: { 4: [lte, { ...dsl, protocol: 'tcp' }], 6: [] } })
   t.same(
     upstreams.ways('198.51.100.7').map(({ protocol }) => protocol),
     ['mptcp', 'tcp', 'tcp', 'tcp'],
@@ -58,12 +63,12 @@ t.test('where MPTCP vanishes, a HAG is reached by TCP', async (t) => {
 t.test('a way that rests goes on resting when the order changes', async (t) => {
   const clock = { now: 1000 }
   const upstreams = new Upstreams({ onHagDown: 'reject', now: () => clock.now })
-  upstreams.use({ hags: [first], hagsDown: [], paths: { 4: [dsl, lte], 6: [] } })
+  upstreams.use({ hags: [first], pipelines: () => false, hagsDown: [], paths: { 4: [dsl, lte], 6: [] } })
   const [way] = upstreams.ways('198.51.100.7')
   const failure = { code: 'ECONNRESET', errno: 104, syscall: 'recv' }
   if (way !== undefined) upstreams.saw(way, { type: 'failed', connection: 1, attempt: 0, left: 0, stage: 'greeting', failure })
   t.same(text(upstreams.ways('198.51.100.7')), ['203.0.113.3 lte', '203.0.113.3 dsl'])
-  upstreams.use({ hags: [first, second], hagsDown: [], paths: { 4: [dsl, lte], 6: [] } })
+  upstreams.use({ hags: [first, second], pipelines: () => false, hagsDown: [], paths: { 4: [dsl, lte], 6: [] } })
   t.equal(text(upstreams.ways('198.51.100.7')).at(-1), '203.0.113.3 dsl')
   clock.now += 5001
   t.equal(text(upstreams.ways('198.51.100.7'))[0], '203.0.113.3 dsl')
