@@ -1,7 +1,7 @@
 /** The whole question to a HAG, by the package socks over a socket of the engine's. */
 import { createServer, type Socket } from 'node:net'
 import t, { type Test } from 'tap'
-import { asksForConnect } from '../../src/wan/probe.js'
+import { asksForConnect, takesPipelined } from '../../src/wan/probe.js'
 import { EngineUnderTest, needsAddon } from '../support/engine.js'
 
 /** A SOCKS server on loopback that greets, and then answers the request with these bytes, or not at all. */
@@ -50,4 +50,39 @@ t.test('with credentials', { skip: needsAddon }, async (t) => {
   const trouble = await asksForConnect(engine, { hag, bind: '127.0.0.1' }, { protocol: 'tcp', timeoutMs: 500 })
   t.match(trouble, /[Aa]uthentication failed/)
   t.notMatch(trouble, /wrong/)
+})
+
+t.test('does it take all in one go?', { skip: needsAddon }, async (t) => {
+  const { engine } = new EngineUnderTest(t)
+  const ask = (port: number) =>
+    takesPipelined(engine, { hag: { address: '127.0.0.1', port }, bind: '127.0.0.1' }, { timeoutMs: 500 })
+
+  /** A SOCKS server that connects to itself: it parses what came, and takes the rest as payload, or loses it. */
+  const server = async (isGreedy: boolean) => {
+    const listening = createServer((socket) => {
+      let pending = Buffer.alloc(0)
+      let greeted = false
+      socket.on('error', () => {})
+      socket.on('data', (data) => {
+        pending = Buffer.concat([pending, data])
+        if (!greeted && pending.length >= 3) {
+          greeted = true
+          socket.write(Buffer.from([5, 0]))
+          pending = isGreedy ? Buffer.alloc(0) : pending.subarray(3)
+        }
+        if (greeted && pending.length >= 13) {
+          socket.write(replyOf(0))
+          socket.write(Buffer.from([5, 0]))
+        }
+      })
+    })
+    await new Promise<void>((resolve) => listening.listen(0, '127.0.0.1', resolve))
+    t.teardown(() => listening.close())
+    return (listening.address() as { port: number }).port
+  }
+  t.equal(await ask(await server(false)), true)
+  t.equal(await ask(await server(true)), false, 'it hangs')
+  t.equal(await ask(await serve(t, replyOf(2))), false, 'it does not let itself be asked')
+  t.equal(await ask(await serve(t, Buffer.from('HTTP/1.1 400 Bad Request'))), false)
+  t.equal(await ask(1), false, 'nothing listens')
 })

@@ -75,6 +75,17 @@ t.test('a client that is not listed gets reply 2, and its credentials are refuse
   t.match(engine.authentications, [{ accepted: false }])
 })
 
+t.test('our own SOCKS port may be asked for, unless we are a client of our own', async (t) => {
+  const { engine, tried } = hag({})
+  engine.request('203.0.113.3', { port: 1080 })
+  await settle()
+  t.same(tried(), ['203.0.113.3'])
+  engine.request('203.0.113.3', { port: 22 })
+  await settle()
+  t.equal(tried().length, 1)
+  t.match(engine.refusals, [{ reply: 2 }])
+})
+
 t.test('credentials', async (t) => {
   const { engine, log } = hag({}, { users: { ann: 'sesame' }, level: 'debug' })
   engine.credentials('ann', 'sesame')

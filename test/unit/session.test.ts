@@ -214,6 +214,25 @@ t.test('a request without an answer, or with a general failure, makes the HAG su
   }
 })
 
+t.test('a HAG that takes it gets all in one go; what may have reached the server is not sent over another way', async (t) => {
+  for (const [answer, ways] of [
+    [{ ...(failure('request', 'ECONNRESET') as object), early: 5 }, 1],
+    [failure('request', 'ECONNRESET'), 6],
+    [{ ...(failure('request', 'SOCKS_REPLY', 1) as object), early: 5 }, 6],
+  ] as [ReturnType<typeof failure>, number][]) {
+    const { engine, upstreams, tried } = gateway({ answer: () => answer })
+    upstreams.use({ hags: [first, second], pipelines: ({ address }) => address === first.address, hagsDown: [], paths })
+    engine.accept()
+    await settle()
+    t.same(
+      engine.opens.slice(0, 3).map(({ way }) => way.socks?.handshake),
+      ['pipelined', 'pipelined', 'sequential'].slice(0, ways),
+    )
+    t.equal(tried().length, ways)
+    t.equal(engine.resets.length, 1)
+  }
+})
+
 t.test('a silent way is joined by the next one after three of its round trips', async (t) => {
   const { engine, tried } = gateway({ answer: () => 'silence' })
   const connection = engine.accept()
