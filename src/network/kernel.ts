@@ -19,6 +19,11 @@ export interface Kernel {
   readState(): Promise<string | undefined>
   /** Replaces the state file as a whole; undefined removes it. */
   writeState(text: string | undefined): Promise<void>
+  /**
+   * Waits until nobody else changes this network namespace's set-up, and returns what ends our turn; so does the end of the process.
+   * Rejects with `LOCKED` after 10 s.
+   */
+  lock(): Promise<() => void>
   /** True with CAP_NET_ADMIN. */
   mayAdminister(): Promise<boolean>
 }

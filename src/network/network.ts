@@ -49,9 +49,14 @@ export class Network {
 
   /**
    * Makes it so and returns what it did. Rejects with a BondsocksError (exit code 1): nothing changed where the machine is not fit
-   * (`NOT_ROOT`, `NO_IPROUTE2`, `NO_IPTABLES`, `NO_NAT`, `NO_MPTCP`, `WAN_UNUSABLE`); rolled back where a step failed.
+   * (`NOT_ROOT`, `NO_IPROUTE2`, `NO_IPTABLES`, `NO_NAT`, `NO_MPTCP`, `WAN_UNUSABLE`); rolled back where a step failed. Waits
+   * for another process that is about it (`LOCKED` after 10 s).
    */
-  async apply(config: GatewayConfig, options: NetworkOptions = {}): Promise<Plan> {
+  apply(config: GatewayConfig, options: NetworkOptions = {}): Promise<Plan> {
+    return this.alone(() => this.pass(config, options))
+  }
+
+  private async pass(config: GatewayConfig, options: NetworkOptions): Promise<Plan> {
     this.dropped.clear()
     const nat = options.quick ? this.nat : undefined
     // Whatever fails: the next pass looks at everything.
@@ -95,13 +100,25 @@ export class Network {
   }
 
   /** Takes away all that is ours, found by our ranges and names, and puts former values back; also after a kill -9. */
-  async remove(): Promise<Step[]> {
-    this.nat = undefined
-    this.endpoints = []
-    const observed = await observe(this.kernel, { lenient: true })
-    const change = diff(observed, nothing)
-    await carryOutAsFarAsPossible(this.kernel, change)
-    return change.steps
+  remove(): Promise<Step[]> {
+    return this.alone(async () => {
+      this.nat = undefined
+      this.endpoints = []
+      const observed = await observe(this.kernel, { lenient: true })
+      const change = diff(observed, nothing)
+      await carryOutAsFarAsPossible(this.kernel, change)
+      return change.steps
+    })
+  }
+
+  /** Steps that were decided on what another process is about to change would fail, or spoil its work. */
+  private async alone<Value>(act: () => Promise<Value>): Promise<Value> {
+    const release = await this.kernel.lock()
+    try {
+      return await act()
+    } finally {
+      release()
+    }
   }
 
   private async prepare(config: GatewayConfig, options: NetworkOptions, nat?: Nat) {

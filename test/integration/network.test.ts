@@ -104,3 +104,24 @@ t.test('without root, ip or iptables: one line and exit code 1', { skip: needsRo
   })
   t.equal(await everything(world.namespace), before)
 })
+
+t.test('processes that want the same at the same time take turns', { skip: needsRoot || needsAddon }, async (t) => {
+  const world = await netnsWorld(t)
+  const { namespace } = world
+  await furnish(world)
+  const before = await everything(namespace)
+  /** All at once, from one start, so that they meet. */
+  const together = (command: string) => {
+    const one = argvOf(command).join(' ')
+    const script = `for n in 1 2 3; do { ${one} > /dev/null || echo failed; } & done; wait`
+    const { stdout } = spawnSync('ip', namespace.argv('sh', '-c', `{ ${script}; } 2>&1`).slice(1), {
+      encoding: 'utf8',
+      env: cleanEnvironment(),
+    })
+    return stdout.split('\n').filter(Boolean)
+  }
+  t.same(together('apply'), [])
+  t.match(act(namespace.argv(...argvOf('apply'))), { steps: [], status: 0 }, 'all of it is there')
+  t.same(together('remove'), [])
+  t.equal(await everything(namespace), before)
+})

@@ -146,6 +146,10 @@ export class FakeKernel implements Kernel {
     this.state = text
   }
 
+  async lock(): Promise<() => void> {
+    return () => {}
+  }
+
   async mayAdminister(): Promise<boolean> {
     return this.privileged
   }

@@ -82,6 +82,7 @@ function netnsKernel(namespace: Namespace, flavour?: string): Kernel & { state: 
     async writeState(text) {
       this.state = text
     },
+    lock: async () => () => {},
     mayAdminister: async () => true,
   }
 }
@@ -97,6 +98,7 @@ export function failing(kernel: Kernel, after: number, { killed = false } = {}):
       if (killed && left < 0) throw new Error('killed')
       await kernel.writeState(text)
     },
+    lock: () => kernel.lock(),
     mayAdminister: () => kernel.mayAdminister(),
     async run(argv, input = '') {
       if (argv.includes('-batch')) {
