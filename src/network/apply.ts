@@ -120,7 +120,8 @@ function failed(cause: BondsocksError, failures: readonly Error[]): BondsocksErr
 const messages = (errors: readonly Error[]) => errors.map(({ message }) => message).join('; ')
 
 /** Goes on after a failed step, so that as much as possible is gone; rejects at the end. Former values stay saved until all is done. */
-export async function carryOutAsFarAsPossible(kernel: Kernel, change: Change): Promise<void> {
+export async function carryOutAsFarAsPossible(kernel: Kernel, change: Change, before: Saved): Promise<void> {
+  if (!isDeepStrictEqual(before, change.savedMeanwhile)) await save(kernel, change.savedMeanwhile)
   const failures = await performAll(
     kernel,
     change.steps.map(({ action }) => action),

@@ -39,13 +39,11 @@ export function diff(observed: Observed, desired: Desired): Change {
     ...[...sysctl.set, ...limit.set, ...paths.flatMap(({ add }) => add), ...endpoints.add, ...redirect(true)],
     ...[...redirect(false), ...endpoints.remove, ...paths.flatMap(({ remove }) => remove), ...limit.restore, ...sysctl.restore],
   ]
-  const sysctls = new Set([...Object.keys(sysctl.before), ...Object.keys(sysctl.after)])
-  const meanwhile = [...sysctls].map((path) => [path, joinHeld(sysctl.before[path], sysctl.after[path])] as const)
   return {
     steps,
     endpoints: endpoints.after,
     chains: Object.fromEntries(families.flatMap((family) => chainAfter(family, observed, desired))),
-    savedMeanwhile: saved(Object.fromEntries(meanwhile.filter(isDefined)), joinHeld(limit.before, limit.after)),
+    savedMeanwhile: saved(sysctl.meanwhile, joinHeld(limit.before, limit.after)),
     savedAfter: saved(sysctl.after, limit.after),
   }
 }
@@ -55,8 +53,6 @@ function chainAfter(family: Family, observed: Observed, desired: Desired): [Fami
   return observed.chains[family] === undefined ? [] : [[family, desired.chains[family] ?? noChain]]
 }
 
-const isDefined = <Value>(entry: readonly [string, Value | undefined]): entry is readonly [string, Value] =>
-  entry[1] !== undefined
 const saved = (sysctls: Saved['sysctls'], subflows: Saved['subflows']): Saved => ({ sysctls, ...(subflows && { subflows }) })
 
 /** The limit of subflows, kept and put back like a sysctl. */

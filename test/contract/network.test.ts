@@ -191,6 +191,20 @@ for (const [name, make, stride, skip] of worlds) {
       await network.remove()
       t.same(await snapshot(kernel), before)
 
+      const values = before.sysctls
+      for (let at = 0; ; at += stride) {
+        const { steps } = await network.apply(gateway())
+        t.ok(steps.length > 0)
+        const dying = new Network(failing(kernel, at, { killed: true }))
+        const isWhole = await dying.remove().then(
+          () => true,
+          () => false,
+        )
+        await network.remove()
+        t.same((await snapshot(kernel)).sysctls, values, `killed at step ${at} of remove`)
+        if (isWhole) break
+      }
+
       await network.apply(gateway())
       await addDevice('late')
       await network.remove()

@@ -1,5 +1,5 @@
 /** Sysctls: what to set, what to keep of the former values, and how to put them back exactly. */
-import { type Held, isHeld, type Step, type Sysctls, type SysctlWrite, step } from '../state.js'
+import { type Held, isHeld, joinHeld, type Step, type Sysctls, type SysctlWrite, step } from '../state.js'
 
 const forwarding = /^net\/ipv([46])\/conf\/[^/]+\/forwarding$/
 const masters = { 4: 'net/ipv4/ip_forward', 6: 'net/ipv6/conf/all/forwarding' }
@@ -37,8 +37,9 @@ function writesTo(targets: Sysctls, from: Sysctls): SysctlWrite[] {
 export interface SysctlChange {
   set: Step[]
   restore: Step[]
-  /** What is changed now, and what is when the steps are done. */
-  before: Record<string, Held<string>>
+  /** What is changed while the steps run, with every value on the way, there and back: whenever we are killed, what is found is ours. */
+  meanwhile: Record<string, Held<string>>
+  /** What is when they are done. */
   after: Record<string, Held<string>>
 }
 
@@ -50,12 +51,15 @@ export function diffSysctls(current: Sysctls, saved: Record<string, Held<string>
   const after = Object.fromEntries(still.filter(([path]) => covered.has(path)))
 
   const values = new Map(current)
+  const passed: [path: string, value: string][] = []
   /** A step that can be undone exactly: all that it may change is written back. */
   const change = (path: string, value: string): Step => {
     const changes = consequences(path, value, values.keys())
     const before = new Map([...changes.keys()].map((other) => [other, values.get(other) ?? value]))
     for (const [other, changed] of changes) values.set(other, changed)
-    return step({ sysctl: path, value }, ...writesTo(before, values))
+    const undo = writesTo(before, values)
+    for (const one of [{ sysctl: path, value }, ...undo]) passed.push(...consequences(one.sysctl, one.value, values.keys()))
+    return step({ sysctl: path, value }, ...undo)
   }
 
   const set: Step[] = []
@@ -69,5 +73,12 @@ export function diffSysctls(current: Sysctls, saved: Record<string, Held<string>
   }
   const targets = new Map(still.filter(([path]) => !covered.has(path)).map(([path, { former }]) => [path, former]))
   const restore = writesTo(targets, values).map(({ sysctl, value }) => change(sysctl, value))
-  return { set, restore, before: Object.fromEntries(still), after }
+  const before = Object.fromEntries(still)
+  const meanwhile: Record<string, Held<string>> = {}
+  for (const path of new Set([...Object.keys(before), ...Object.keys(after)])) {
+    const held = joinHeld(before[path], after[path])
+    const onTheWay = passed.filter(([other]) => other === path).map(([, value]) => value)
+    if (held !== undefined) meanwhile[path] = { ...held, ours: [...new Set([...held.ours, ...onTheWay])] }
+  }
+  return { set, restore, meanwhile, after }
 }
