@@ -85,6 +85,18 @@ t.test('another program takes away a rule and the chain, and puts its own beside
   )
   t.match(rules, /5801:\s+from 10\.2\.0\.2 lookup 5801/)
   t.match(rules, /77:\s+from 10\.9\.9\.9/, "somebody else's stays")
+  // As a DHCP client does it, on the WAN that is not the best.
+  await cpe('ip', 'route', 'replace', 'default', 'dev', 'lte')
+  const around = await settle(
+    () => cpe('ip', 'route', 'get', '203.0.113.99'),
+    (text) => text.includes(' dev dsl '),
+    2000,
+  )
+  t.match(around, / dev dsl /, 'the default route by the best WAN is in front again')
+  t.match(await cpe('ip', 'route', 'show', 'default', 'dev', 'lte'), /default/, "and somebody else's stays")
+  await sleep(1000)
+  const quiet = await cpe('sh', '-c', 'timeout 2 ip -o monitor link address route rule; true')
+  t.equal(quiet, '', 'nobody runs after what it did itself')
   // A firewall that reloads: all of the nat table is new, with rules of its own.
   await cpe('iptables', '-t', 'nat', '-F')
   await cpe('iptables', '-t', 'nat', '-X')
