@@ -1,0 +1,79 @@
+/** Which WANs do their duty now: feeds the counters, the volume and the WANs' health to the selection, once a second. */
+import { pause } from '../shared/pause.js'
+import type { Log } from '../telemetry/log.js'
+import { readCounters } from './counters.js'
+import { initial, type Role, type Selection, select } from './selection.js'
+import { Volume } from './volume.js'
+
+export interface WanDutyOptions {
+  wans: readonly { name: string; interface: string; role: Role; monthly_gb?: number | undefined }[]
+  health(wan: string): { usable: boolean; rttMs: number | undefined }
+  volumeFile: string
+  log: Log
+  /** Another set of WANs is used. */
+  onChange(): void
+}
+
+const tickMs = 1000
+
+export class WanDuty {
+  readonly #options: WanDutyOptions
+  readonly #volume: Volume | undefined
+  #selection: Selection
+  #totals = new Map<string, { received: number; sent: number }>()
+  #rates = new Map<string, { receivedPerSecond: number; sentPerSecond: number }>()
+  #lookedAt = performance.now()
+
+  constructor(options: WanDutyOptions) {
+    this.#options = options
+    const { wans, log, volumeFile } = options
+    this.#selection = initial(wans.map(({ name }) => name))
+    if (wans.some(({ monthly_gb }) => monthly_gb !== undefined)) this.#volume = new Volume({ file: volumeFile, log })
+  }
+
+  get used(): ReadonlySet<string> {
+    return this.#selection.used
+  }
+
+  /** To be called when a WAN's health changes. Calls `onChange`, where it is due, before it returns. */
+  update(): void {
+    const { wans, health, log, onChange } = this.#options
+    const before = this.#selection.used
+    const reports = wans.map(({ name, role, monthly_gb = Number.POSITIVE_INFINITY }) => ({
+      ...{ name, role, ...health(name) },
+      ...(this.#rates.get(name) ?? { receivedPerSecond: 0, sentPerSecond: 0 }),
+      volumeExhausted: (this.#volume?.used(name) ?? 0) >= monthly_gb * 1e9,
+    }))
+    this.#selection = select(this.#selection, reports, this.#lookedAt)
+    for (const text of this.#selection.reasons.values()) log.info(text)
+    const { used } = this.#selection
+    if (used.size !== before.size || [...used].some((name) => !before.has(name))) onChange()
+  }
+
+  /** Runs until the signal. With one WAN there is nothing to choose. */
+  async run(signal: AbortSignal): Promise<void> {
+    if (this.#options.wans.length < 2) return
+    while (!signal.aborted) {
+      this.#look()
+      this.update()
+      await pause(tickMs, signal)
+    }
+    this.#volume?.save()
+  }
+
+  #look(): void {
+    const { wans } = this.#options
+    const now = performance.now()
+    const seconds = (now - this.#lookedAt) / 1000
+    const counters = readCounters()
+    this.#volume?.count(wans, counters, now)
+    for (const { name, interface: device } of wans) {
+      const { received, sent } = counters.get(device) ?? { received: 0, sent: 0 }
+      const last = this.#totals.get(name)
+      const rate = (total: number, then = total) => (seconds > 0 && total > then ? (total - then) / seconds : 0)
+      this.#rates.set(name, { receivedPerSecond: rate(received, last?.received), sentPerSecond: rate(sent, last?.sent) })
+      this.#totals.set(name, { received, sent })
+    }
+    this.#lookedAt = now
+  }
+}
