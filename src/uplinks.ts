@@ -17,6 +17,7 @@ import { pause } from './shared/pause.js'
 import { aborted } from './shared/service.js'
 import type { Log } from './telemetry/log.js'
 import { watchBlackHole } from './wan/black-hole.js'
+import { WanDuty } from './wan/duty.js'
 import { WanMonitor, type WanPath } from './wan/monitor.js'
 
 /** What is done about the network; the `Network` is one. */
@@ -50,6 +51,7 @@ export class Uplinks {
   readonly #directory: HagDirectory
   readonly #hags: HagMonitor
   readonly #wans: WanMonitor
+  readonly #duty: WanDuty
   #plan: Pick<Plan, 'wans' | 'notes'> = { wans: [], notes: [] }
   #reconciler: Reconciler | undefined
   /** Addresses that have no endpoint now, because their WANs are lost. */
@@ -73,6 +75,21 @@ export class Uplinks {
       wans: config.wans.map(({ name, metered }, index) => ({ name, metered: metered ?? index > 0 })),
       hags: (family) => this.#hags.targets(family),
       heard: (hag, result) => this.#hags.heard(hag, result),
+      onChange: () => this.#update(),
+    })
+    this.#duty = new WanDuty({
+      wans: config.wans,
+      health: (wan) => {
+        const paths = families.flatMap((family) => this.#wans.paths(family).filter((path) => path.wan === wan))
+        const rtts = paths.flatMap(({ usable, rttMs }) => (usable && rttMs !== undefined ? [rttMs] : []))
+        return {
+          usable: paths.some(({ usable }) => usable),
+          lost: paths.every(({ lost }) => lost),
+          rttMs: rtts.length > 0 ? Math.min(...rtts) : undefined,
+        }
+      },
+      volumeFile: config.volume_file,
+      log,
       onChange: () => this.#update(),
     })
   }
@@ -136,6 +153,7 @@ export class Uplinks {
       await Promise.all([
         reconciler.run(signal),
         this.#wans.run(signal),
+        this.#duty.run(signal),
         this.#hags.run(signal),
         this.#directory.run(refreshed, signal),
         watchBlackHole({ forget: () => network.forgetBlackHole(), log }, signal),
@@ -168,20 +186,26 @@ export class Uplinks {
     const all = { 4: this.#wans.paths(4), 6: this.#wans.paths(6) }
     const hags = this.#hags.usable
     const pipelines = (hag: Hag) => this.#hags.pipelines(hag)
-    this.upstreams.use({ hags, pipelines, hagsDown: this.#hags.all.filter((hag) => !hags.includes(hag)), paths: all })
+    this.#duty.update()
+    const used = { 4: wanted(all[4], this.#duty.used), 6: wanted(all[6], this.#duty.used) }
+    this.upstreams.use({ hags, pipelines, hagsDown: this.#hags.all.filter((hag) => !hags.includes(hag)), paths: used })
 
-    const without = new Set(families.flatMap((family) => unwanted(all[family])))
-    const lost = [...without].filter((address) => !this.#withoutEndpoint.has(address))
+    const without = new Set(families.flatMap((family) => unwanted(all[family], this.#duty.used)))
+    const isNew = (address: string) => without.has(address) && !this.#withoutEndpoint.has(address)
+    // A WAN that works and is not wanted any more leaves with the pass, which adds what comes instead first.
+    const lost = families.flatMap((family) => all[family].filter(({ lost, bind }) => lost && isNew(bind)).map(({ bind }) => bind))
     const best = Object.fromEntries(
       families.flatMap((family) => {
-        const wan = this.#options.config.wans.find(({ name }) => all[family].some((path) => path.wan === name && path.usable))
+        const wan = this.#options.config.wans.find(({ name }) => used[family].some((path) => path.wan === name && path.usable))
         // Where none is usable it stays as it is; at first, as the first pass has made it.
         const name = wan?.name ?? this.#best[family] ?? this.#plan.wans.find((one) => one[`address${family}`] !== undefined)?.name
         return name === undefined ? [] : [[family, name]]
       }),
     )
     const changed =
-      lost.length > 0 || without.size !== this.#withoutEndpoint.size || JSON.stringify(best) !== JSON.stringify(this.#best)
+      [...without].some(isNew) ||
+      without.size !== this.#withoutEndpoint.size ||
+      JSON.stringify(best) !== JSON.stringify(this.#best)
     this.#withoutEndpoint = without
     this.#best = best
     if (lost.length > 0) this.#leave(lost)
@@ -220,8 +244,15 @@ export class Uplinks {
   }
 }
 
-/** Addresses that are to have no endpoint: of WANs that are lost, as long as another one is usable. */
-function unwanted(paths: readonly WanPath[]): string[] {
-  if (!paths.some(({ usable }) => usable)) return []
-  return paths.filter(({ lost }) => lost).map(({ bind }) => bind)
+/** Where connections may begin: over the WANs in use, where one of them has the family and works. */
+function wanted(paths: readonly WanPath[], used: ReadonlySet<string>): readonly WanPath[] {
+  const inUse = paths.filter(({ wan }) => used.has(wan))
+  return inUse.some(({ usable }) => usable) ? inUse : paths
+}
+
+/** Addresses that are to have no endpoint: of WANs that are lost or not in use, as long as another one is usable. */
+function unwanted(paths: readonly WanPath[], used: ReadonlySet<string>): string[] {
+  const kept = wanted(paths, used).filter(({ lost }) => !lost)
+  if (!kept.some(({ usable }) => usable)) return []
+  return paths.filter((path) => !kept.includes(path)).map(({ bind }) => bind)
 }

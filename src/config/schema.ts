@@ -83,6 +83,8 @@ export const gatewaySchema = z
     listen: z.strictObject({ port: port.default(12345) }).prefault({}),
     /** When no HAG can be reached: go to the server over the best WAN without bonding, or RST. */
     on_hag_down: z.enum(['direct', 'reject']).default('direct'),
+    /** Where the WANs' volume of the month is kept; only with a monthly_gb. */
+    volume_file: z.string().min(1).default('/var/lib/bondsocks/volume.json'),
     /** Milliseconds granularity is wanted here, so fractions are allowed. */
     connect_timeout_seconds: seconds.default(3),
     ...common,

@@ -7,14 +7,17 @@ import { Volume } from './volume.js'
 
 export interface WanDutyOptions {
   wans: readonly { name: string; interface: string; role: Role; monthly_gb?: number | undefined }[]
-  health(wan: string): { usable: boolean; rttMs: number | undefined }
+  /** Neither usable nor lost: not known yet. */
+  health(wan: string): { usable: boolean; lost: boolean; rttMs: number | undefined }
   volumeFile: string
   log: Log
-  /** Another set of WANs is used. */
+  /** Another set of WANs is used, and not because of an `update` from outside. */
   onChange(): void
 }
 
 const tickMs = 1000
+/** By then the first probes are answered; until then what is not known to be lost counts as usable, or a backup would take over. */
+const firstProbesMs = 3000
 
 export class WanDuty {
   readonly #options: WanDutyOptions
@@ -22,6 +25,7 @@ export class WanDuty {
   #selection: Selection
   #totals = new Map<string, { received: number; sent: number }>()
   #rates = new Map<string, { receivedPerSecond: number; sentPerSecond: number }>()
+  readonly #startedAt = performance.now()
   #lookedAt = performance.now()
 
   constructor(options: WanDutyOptions) {
@@ -35,19 +39,20 @@ export class WanDuty {
     return this.#selection.used
   }
 
-  /** To be called when a WAN's health changes. Calls `onChange`, where it is due, before it returns. */
+  /** To be called when a WAN's health changes. What is used is up to date when it returns. */
   update(): void {
-    const { wans, health, log, onChange } = this.#options
-    const before = this.#selection.used
-    const reports = wans.map(({ name, role, monthly_gb = Number.POSITIVE_INFINITY }) => ({
-      ...{ name, role, ...health(name) },
+    const { wans, health, log } = this.#options
+    const isEarly = performance.now() - this.#startedAt < firstProbesMs
+    const healths = wans.map(({ name }) => health(name))
+    const isKnown = healths.some(({ usable }) => usable)
+    const reports = wans.map(({ name, role, monthly_gb = Number.POSITIVE_INFINITY }, index) => ({
+      ...{ name, role, rttMs: healths[index]?.rttMs },
+      usable: healths[index]?.usable === true || (isEarly && isKnown && healths[index]?.lost === false),
       ...(this.#rates.get(name) ?? { receivedPerSecond: 0, sentPerSecond: 0 }),
       volumeExhausted: (this.#volume?.used(name) ?? 0) >= monthly_gb * 1e9,
     }))
     this.#selection = select(this.#selection, reports, this.#lookedAt)
     for (const text of this.#selection.reasons.values()) log.info(text)
-    const { used } = this.#selection
-    if (used.size !== before.size || [...used].some((name) => !before.has(name))) onChange()
   }
 
   /** Runs until the signal. With one WAN there is nothing to choose. */
@@ -55,7 +60,9 @@ export class WanDuty {
     if (this.#options.wans.length < 2) return
     while (!signal.aborted) {
       this.#look()
+      const before = [...this.used].join()
       this.update()
+      if ([...this.used].join() !== before) this.#options.onChange()
       await pause(tickMs, signal)
     }
     this.#volume?.save()
