@@ -20,10 +20,12 @@ export interface Cut {
   gapBack: number
   /** From the cut until the gateway said that the WAN is down; ms. */
   detected: number | undefined
-  /** From the first packet that came over the WAN again until the running connection's data did; ms. */
+  /** From the first answer that came over the WAN again until the running connection's data did; ms. */
   resumed: number | undefined
 }
 
+/** More than the FIN that a HAG repeats on a lost subflow; less than the answers to one probe. */
+const answerBytes = 150
 /** More than probes and handshakes bring. */
 const dataBytes = 20_000
 
@@ -48,7 +50,7 @@ export async function cutStream(stage: Stage, gateway: Program, how: How, mbit: 
     const stoppedAt = now()
     const report = await stream.stop()
     requireIntact(stage, what, report)
-    const firstSign = recorder.reached(wan, backAt, 0)
+    const answeredAt = recorder.reached(wan, backAt, answerBytes)
     const resumedAt = recorder.reached(wan, backAt, dataBytes)
     const down = gateway.logged(new RegExp(`WAN ${wan} is down`), cutAt)[0]?.at
     return {
@@ -57,7 +59,7 @@ export async function cutStream(stage: Stage, gateway: Program, how: How, mbit: 
       gap: longestPause(report, cutAt, backAt),
       gapBack: longestPause(report, backAt, stoppedAt),
       detected: down === undefined || down > backAt ? undefined : down - cutAt,
-      resumed: resumedAt === undefined || firstSign === undefined ? undefined : resumedAt - firstSign,
+      resumed: resumedAt === undefined || answeredAt === undefined ? undefined : resumedAt - answeredAt,
     }
   } finally {
     recorder.stop()

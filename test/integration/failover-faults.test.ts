@@ -1,0 +1,69 @@
+/** HAGs that misbehave, and helpers that die: the gateway survives, says so in a line, and connections go on. */
+import { readFileSync } from 'node:fs'
+import t from 'tap'
+import { startAgent } from '../support/agent.js'
+import { ports, settle, sleep, World } from '../support/hybrid.js'
+import { needsRoot } from '../support/namespaces.js'
+
+/** What `gateway` has logged as a warning or worse. */
+const warnings = (output: string) => output.split('\n').filter((line) => /"level":"(warn|error)"/.test(line))
+
+const fetchOf = (world: World) => () =>
+  world.client.call('download', { host: world.lab.addresses.server, port: ports.source, bytes: 20_000 })
+
+for (const [kind, what] of [
+  ['garbage', 'answers garbage'],
+  ['mute', 'accepts and never answers'],
+] as const) {
+  t.test(`the first of two HAGs ${what}`, { skip: needsRoot }, async (t) => {
+    const world = await World.create(t)
+    const get = fetchOf(world)
+    const { hag, hag2 } = world.lab.addresses
+    const first = await world.startHag()
+    await world.startHag({}, 'hag2')
+    const gateway = await world.startGateway({ hags: [{ address: hag }, { address: hag2 }] })
+    t.match(await get(), { intact: true, error: undefined })
+    await first.end('SIGKILL')
+    const impostor = await startAgent(t, { argv: (...argv) => world.lab.argv('hag', argv) })
+    await impostor.call(kind, 1080)
+    const before = gateway.output.length
+    const all = []
+    for (let index = 0; index < 20; index++) {
+      all.push(get())
+      await sleep(100)
+    }
+    const seconds = (await Promise.all(all)).map((one) => {
+      t.match(one, { intact: true, error: undefined }, 'a connection')
+      return one.seconds
+    })
+    t.comment(`slowest ${Math.round(Math.max(...seconds) * 1000)} ms, last ${Math.round((seconds.at(-1) ?? 0) * 1000)} ms`)
+    t.ok((seconds.at(-1) ?? 0) < 1, 'in the end none waits for it')
+    t.ok(gateway.running)
+    const said = warnings(gateway.output.slice(before))
+    t.match(said.join('\n'), new RegExp(`HAG ${hag.replaceAll('.', '\\.')}`), 'it is said')
+    t.ok(said.length <= 6, `in a few lines: ${said.length}`)
+    t.same(await gateway.end(), { code: 0, signal: null })
+  })
+}
+
+t.test('the watch on the network is killed', { skip: needsRoot }, async (t) => {
+  const world = await World.run(t)
+  const get = fetchOf(world)
+  const { pid } = world.gateway
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').map(Number)
+  const watch = children.find((child) => readFileSync(`/proc/${child}/cmdline`, 'utf8').includes('monitor'))
+  if (watch === undefined) throw new Error('the gateway has no child that watches')
+  process.kill(watch, 'SIGKILL')
+  await world.gateway.waitFor(/the watch on the network ended and is started again/)
+  t.match(await get(), { intact: true, error: undefined })
+  await sleep(1000)
+  await world.lab.carrier('dsl', false)
+  const left = await settle(
+    () => world.endpoints(),
+    (names) => names.join() === 'lte',
+    3000,
+  )
+  t.same(left, ['lte'], 'and links are watched as before')
+  t.match(await get(), { intact: true, error: undefined })
+  t.equal(warnings(world.gateway.output).filter((line) => line.includes('watch on the network')).length, 1, 'said once')
+})
