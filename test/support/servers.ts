@@ -93,9 +93,6 @@ export const servers = {
       socket.once('data', () => socket.resetAndDestroy())
     }),
 
-  /** Accepts, and never says a word. */
-  mute: (port: number) => listen(port, (socket) => socket.resume()),
-
   /** Answers whatever it is asked with what no protocol knows. */
   garbage: (port: number) => listen(port, (socket) => socket.on('data', () => socket.write('\xff\xfe not SOCKS\r\n'.repeat(20)))),
 
