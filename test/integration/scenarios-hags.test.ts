@@ -1,4 +1,4 @@
 /** HAGs that are lost and come back, under streams and new connections. */
 import { testScenarios } from '../support/scenarios.js'
 
-testScenarios('hag-crash', 'hag-failover')
+testScenarios('hag-crash', 'hag-failover', 'hag-black-hole')
