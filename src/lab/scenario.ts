@@ -136,8 +136,8 @@ export class Stage {
         redsocks ?? '-',
       ]),
     ])
-    for (const { what, measured, asked, unit } of figures) {
-      if (asked === undefined || (measured !== undefined && measured <= wildly * asked)) continue
+    for (const { what, measured, asked, unit, slack = wildly } of figures) {
+      if (asked === undefined || (measured !== undefined && measured <= slack * asked)) continue
       const found = measured === undefined ? 'never happened' : formatFigure(measured, unit)
       this.miss(`${what}: ${found}, asked is at most ${formatFigure(asked, unit)}`)
     }
@@ -171,6 +171,8 @@ export interface Figure {
   unit: 'ms' | 'x' | '%' | ''
   /** At most; left out where nothing was asked. */
   asked?: number
+  /** A miss above so many times what was asked; default 3. */
+  slack?: number
   redsocks?: string
 }
 
