@@ -35,8 +35,8 @@ export interface WanPath {
 const signOfLifeBytes = 4000
 /** A probe costs about half a kB: below 2 MB a month. */
 const meteredIdleMs = 15 * 60_000
-/** Whether a WAN's path carries MPTCP changes seldom, and every such probe makes the kernel join the other WANs. */
-const mptcpCheckMs = 60_000
+/** Whether a WAN's path carries MPTCP changes seldom, and every such probe makes the kernel join the other WANs, metered ones too. */
+const mptcpCheckMs = 15 * 60_000
 /** A fault is mended sooner than it comes. */
 const mptcpRecheckMs = 10_000
 /** A HAG without MPTCP makes every connection fall back: not a question for each. */
@@ -157,6 +157,7 @@ export class WanMonitor {
   async #follow(line: Line, signal: AbortSignal): Promise<void> {
     let probedAt = Number.NEGATIVE_INFINITY
     let receivedThen = 0
+    let last: Carried = { received: 0, sent: 0 }
     while (!signal.aborted) {
       const { address, metered } = line
       const targets = this.#options.hags(line.family)
@@ -167,7 +168,10 @@ export class WanMonitor {
       if (signal.aborted) return
       if (due === undefined || line.address !== address) continue
       const now = performance.now()
-      const isQuiet = this.#received(line.device) - receivedThen < signOfLifeBytes && now < line.mptcpDueAt
+      const carried = this.#counters().get(line.device) ?? last
+      const isUnanswered = carried.sent > last.sent && carried.received === last.received
+      last = carried
+      const isQuiet = carried.received - receivedThen < signOfLifeBytes && !isUnanswered && now < line.mptcpDueAt
       if (metered && line.health.state === 'up' && isQuiet && now - probedAt < meteredIdleMs) continue
       const sign = await this.#round(line, Math.ceil(due.timeoutMs))
       if (signal.aborted) return
@@ -229,7 +233,7 @@ export class WanMonitor {
     line.mptcp = seen === 'mptcp' ? 'yes' : seen === 'tcp' ? 'stripped' : 'blocked'
     const period = line.mptcp === 'yes' ? mptcpCheckMs : mptcpRecheckMs
     line.mptcpAskedAt = performance.now()
-    line.mptcpDueAt = line.mptcpAskedAt + (line.metered ? meteredIdleMs : period)
+    line.mptcpDueAt = line.mptcpAskedAt + (line.metered ? mptcpCheckMs : period)
     if (line.mptcp === before || (before === 'unknown' && line.mptcp === 'yes')) return
     const name = this.#name(line)
     if (line.mptcp === 'yes') this.#options.log.info(`WAN ${name} carries MPTCP again`)

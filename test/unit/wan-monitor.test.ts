@@ -22,6 +22,7 @@ interface Far {
   hags?: WanMonitorOptions['hags']
   wans?: WanMonitorOptions['wans']
   received?: () => Record<string, number>
+  sent?: () => number
 }
 
 function start(
@@ -52,7 +53,8 @@ function start(
     onChange: () => {
       changes += 1
     },
-    counters: () => new Map(Object.entries(far.received?.() ?? {}).map(([name, received]) => [name, { received, sent: 0 }])),
+    counters: () =>
+      new Map(Object.entries(far.received?.() ?? {}).map(([name, received]) => [name, { received, sent: far.sent?.() ?? 0 }])),
     log,
   })
   monitor.useWans(lines)
@@ -160,6 +162,23 @@ t.test('an idle metered WAN is asked once', async (t) => {
   await new Promise((resolve) => setTimeout(resolve, 2500))
   t.equal(asked.filter((one) => one.endsWith('10.2.0.2')).length, 1)
   t.ok(asked.filter((one) => one.endsWith('10.1.0.2')).length >= 3)
+})
+
+t.test('an idle metered WAN over which something is sent and nothing comes back is asked', async (t) => {
+  let sent = 0
+  let isDead = false
+  const { monitor, asked, until } = start(t, {
+    wans: [{ name: 'lte', metered: true }],
+    received: () => ({ lte: 100 }),
+    sent: () => sent,
+    probe: () => (isDead ? silence : answer()),
+  })
+  t.ok(await until(() => monitor.isUsable('lte')))
+  await new Promise((resolve) => setTimeout(resolve, 1500))
+  t.equal(asked.length, 1)
+  isDead = true
+  sent += 60
+  t.ok(await until(() => !monitor.isUsable('lte')), 'a subflow that nobody answers gives it away')
 })
 
 t.test('MPTCP that is removed, dropped, and carried again: said, and comes after WANs that carry it', async (t) => {
