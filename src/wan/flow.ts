@@ -3,13 +3,15 @@
 /** Looked at so often while bytes flow. */
 export const flowTickMs = 25
 /** A stream is steady when bytes came in so many of the last `ticks` looks before the stop: a page that was fetched is none. */
-const ticks = 12
+const ticks = 16
 const steadyTicks = 8
 
 export class Flow {
   #received = -1
   /** The last looks up to the one that saw bytes last, newest in the lowest bit. */
   #history = 0
+  /** This stop was told. */
+  #told = false
   #emptyTicks = 0
   #lastAt = Number.NEGATIVE_INFINITY
 
@@ -22,6 +24,7 @@ export class Flow {
       this.#history = ((this.#history << (this.#emptyTicks + 1)) | 1) & ((1 << ticks) - 1)
       this.#emptyTicks = 0
       this.#lastAt = now
+      this.#told = false
     } else {
       this.#emptyTicks = Math.min(this.#emptyTicks + 1, ticks)
     }
@@ -34,10 +37,9 @@ export class Flow {
 
   /** True once for each stop: a steady stream, and nothing for so many milliseconds since. */
   stopped(patienceMs: number, now: number): boolean {
-    if (now - this.#lastAt < patienceMs) return false
-    const steady = countBits(this.#history) >= steadyTicks
-    this.#history = 0
-    return steady
+    if (this.#told || now - this.#lastAt < patienceMs || countBits(this.#history) < steadyTicks) return false
+    this.#told = true
+    return true
   }
 }
 

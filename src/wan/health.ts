@@ -14,11 +14,15 @@ export interface Health {
   readonly link: boolean
   /** Smoothed time to connect, about one round trip; milliseconds. */
   readonly rttMs: number | undefined
+  /** The least of them, without the queues; slowly forgotten, because paths change. */
+  readonly leastRttMs: number | undefined
   /** Probes in a row with an answer, and without one. */
   readonly answers: number
   readonly silences: number
   /** When it went from usable to down within the last minute; milliseconds of a clock that never jumps. */
   readonly falls: readonly number[]
+  /** When it came back so soon after a fall that it had only paused, within the last minutes. */
+  readonly pauses: readonly number[]
 }
 
 export type Sign =
@@ -33,6 +37,10 @@ export type Sign =
 /** At 1 % loss three probes in a row are lost once in a million, two once in ten thousand: every few hours. */
 const silencesToFall = 3
 const fallMemoryMs = 60_000
+/** A radio that changes its cell is away for so long at most. */
+const longestPauseMs = 3000
+const pauseMemoryMs = 10 * 60_000
+const mostGrace = 8
 /** After so many falls within a minute, one more answer is wanted for each before it counts as up again. */
 const mostExtraAnswers = 4
 
@@ -41,9 +49,11 @@ export const unknown: Health = {
   reason: 'not known yet',
   link: true,
   rttMs: undefined,
+  leastRttMs: undefined,
   answers: 0,
   silences: 0,
   falls: [],
+  pauses: [],
 }
 
 export const isUsable = ({ state }: Health) => state === 'up' || state === 'degraded'
@@ -61,10 +71,14 @@ export function next(health: Health, sign: Sign, now: number): Health {
       // Late news of a probe from before the link went away.
       if (!health.link) return health
       const rttMs = health.rttMs === undefined ? sign.rttMs : 0.75 * health.rttMs + 0.25 * sign.rttMs
+      const leastRttMs = Math.min(sign.rttMs, 1.01 * (health.leastRttMs ?? Number.POSITIVE_INFINITY))
       const answers = health.answers + 1
       const enough = isUsable(health) || answers > Math.min(falls.length, mostExtraAnswers)
       const state = enough ? 'up' : health.state
-      return { ...health, state, reason: enough ? '' : health.reason, rttMs, answers, silences: 0, falls }
+      const hasPaused =
+        health.state === 'down' && state === 'up' && now - (falls.at(-1) ?? Number.NEGATIVE_INFINITY) < longestPauseMs
+      const pauses = [...health.pauses.filter((at) => now - at < pauseMemoryMs), ...(hasPaused ? [now] : [])]
+      return { ...health, state, reason: enough ? '' : health.reason, rttMs, leastRttMs, answers, silences: 0, falls, pauses }
     }
     case 'silence': {
       if (!health.link) return health
@@ -92,4 +106,13 @@ export function nextProbe(health: Health, metered: boolean): { afterMs: number; 
   if (state === 'probing' || answers > 0) return { afterMs: silences + answers === 0 ? 0 : impatientMs, timeoutMs }
   const longestMs = longestDownMs[metered ? 'metered' : 'unmetered']
   return { afterMs: Math.min(impatientMs * 2 ** (silences - silencesToFall + 1), longestMs), timeoutMs: steadyMs }
+}
+
+/**
+ * When a steady stream of received bytes has stopped, and how long to wait for an answer then; milliseconds. No queue is left where nothing
+ * arrives, so the least round trip counts. A WAN that only paused gets twice the time from then on, for some minutes.
+ */
+export function stopPatience({ leastRttMs = 100, pauses }: Health): { stopMs: number; timeoutMs: number } {
+  const grace = Math.min(2 ** pauses.length, mostGrace)
+  return { stopMs: grace * Math.max(1.2 * leastRttMs, 90), timeoutMs: grace * Math.max(2 * leastRttMs + 30, 90) }
 }

@@ -6,7 +6,7 @@ import { pause } from '../shared/pause.js'
 import type { Log } from '../telemetry/log.js'
 import { type Carried, readCounters } from './counters.js'
 import { Flow, flowTickMs } from './flow.js'
-import { type Health, isUsable, next, nextProbe, type Sign, unknown } from './health.js'
+import { type Health, isUsable, next, nextProbe, type Sign, stopPatience, unknown } from './health.js'
 
 /** A WAN that has a link and an address. */
 export interface WanAddresses {
@@ -43,8 +43,6 @@ const mptcpRecheckMs = 10_000
 const doubtMs = 2000
 /** Where nothing flows, one look in so many milliseconds notices that something begins to. */
 const idleTickMs = 250
-/** Silence of a steady stream before it is asked about: at 2 Mbit/s a dozen packets are missing by then. */
-const stopMs = 90
 const families: readonly Family[] = [4, 6]
 
 interface Line {
@@ -257,8 +255,8 @@ export class WanMonitor {
         flows.set(device, flow)
         flow.look(received, now)
         if (flow.isRecent(now)) flowing = true
-        const rttMs = Math.max(...lines.map(({ health }) => health.rttMs ?? 0))
-        if (flow.stopped(Math.max(stopMs, 1.2 * rttMs), now)) for (const line of lines) this.#verify(line)
+        const stopMs = Math.max(...lines.map(({ health }) => stopPatience(health).stopMs))
+        if (flow.stopped(stopMs, now)) for (const line of lines) this.#verify(line)
       }
       await pause(flowing ? flowTickMs : idleTickMs, signal)
     }
@@ -268,8 +266,7 @@ export class WanMonitor {
   async #verify(line: Line): Promise<void> {
     const { address } = line
     const before = this.#received(line.device)
-    // The round trip that was measured contains the queue; a dead WAN's answer is not worth a longer wait.
-    const timeoutMs = Math.ceil(Math.min(Math.max(2 * (line.health.rttMs ?? 100) + 30, 90), 400))
+    const timeoutMs = Math.ceil(stopPatience(line.health).timeoutMs)
     const answers = await Promise.all([this.#ask(line, 'tcp', timeoutMs), this.#ask(line, 'tcp', timeoutMs)])
     if (line.address !== address) return
     const answer = answers.find((one) => one !== undefined)

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { type Health, next, nextProbe, type Sign, unknown } from '../../src/wan/health.js'
+import { type Health, next, nextProbe, type Sign, stopPatience, unknown } from '../../src/wan/health.js'
 
 const answer: Sign = { type: 'answer', rttMs: 30 }
 const silence: Sign = { type: 'silence', reason: 'no HAG answers over it' }
@@ -50,4 +50,22 @@ t.test('probes: every second, at once when one is lost, patient with slow lines,
     Array.from({ length: 11 }, (_, more) => nextProbe(walk(Array(3 + more).fill(silence), up), metered)?.afterMs)
   t.same(waits(false), [400, 800, ...Array(9).fill(1000)])
   t.same(waits(true), [400, 800, 1600, 3200, 6400, 12_800, 25_600, 51_200, 60_000, 60_000, 60_000])
+})
+
+t.test('sure silence is enough for a WAN in use, and for no other', async (t) => {
+  const sure: Sign = { type: 'silence', reason: 'stopped', sure: true }
+  t.match(walk([sure], up), { state: 'down', reason: 'stopped', falls: [0] })
+  t.match(walk([sure]), { state: 'probing' })
+})
+
+t.test('patience after a stop: the least round trip counts, and a WAN that only paused gets more of it', async (t) => {
+  const measured = walk([70, 200, 300].map((rttMs) => ({ type: 'answer', rttMs })))
+  t.match(measured, { leastRttMs: 70 * 1.01 ** 2 })
+  t.same(stopPatience(up), { stopMs: 90, timeoutMs: 90 })
+  const sure: Sign = { type: 'silence', reason: 'stopped', sure: true }
+  const paused = walk([sure, answer, answer], up, 500)
+  t.match(paused, { state: 'up', pauses: [1000] })
+  t.same(stopPatience(paused), { stopMs: 180, timeoutMs: 180 })
+  const longer = walk([sure, silence, answer, answer], up, 2000)
+  t.match(longer, { state: 'up', pauses: [] }, 'what was away for longer was no pause')
 })
