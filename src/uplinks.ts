@@ -2,6 +2,7 @@
  * The WANs and HAGs that are in use, and what follows when they change: where connections go, which WANs have endpoints, which connections
  * are given up.
  */
+import { setMaxListeners } from 'node:events'
 import type { GatewayConfig } from './config/schema.js'
 import type { Engine } from './native/index.js'
 import type { NetworkOptions } from './network/network.js'
@@ -128,6 +129,8 @@ export class Uplinks {
   /** Until the signal: the network set-up follows the machine, and what is sent over a WAN follows its health. */
   async run(watch: (events: WatchEvents, signal: AbortSignal) => Promise<void>, signal: AbortSignal): Promise<void> {
     const { config, network, log } = this.#options
+    // All that runs below listens to it, each loop of each WAN.
+    setMaxListeners(0, signal)
     const reconciler = new Reconciler({
       apply: (quick) =>
         network.apply(config, { quick, tolerant: true, withoutEndpoint: this.#withoutEndpoint, best: this.#best }),

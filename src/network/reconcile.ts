@@ -7,6 +7,8 @@ import type { Plan, WanAddresses } from './state.js'
 const settleMs = 20
 /** From the beginning of one pass to the next, so many times its duration: a flapping link must not eat the processor. */
 const spacing = 8
+/** On a busy machine a pass takes long without costing more, and a WAN that is back must not wait. */
+const mostSpacingMs = 1000
 const leastSpacingMs = 100
 /** Until the next try after a failed pass: the wait doubles from here to the slow look. */
 const retryMs = 200
@@ -62,7 +64,7 @@ export class Reconciler {
       const startedAt = performance.now()
       await this.#pass()
       const tookMs = performance.now() - startedAt
-      await pause(Math.max(leastSpacingMs, spacing * tookMs) - tookMs, signal)
+      await pause(Math.min(Math.max(leastSpacingMs, spacing * tookMs), mostSpacingMs) - tookMs, signal)
     }
   }
 

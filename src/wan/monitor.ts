@@ -293,11 +293,13 @@ export class WanMonitor {
       if (sign.type === 'answer') this.#options.onChange()
       return
     }
+    this.#options.onChange()
+    // Of a family in which no HAG is, nothing but its link is known.
+    if (this.#options.hags(line.family).length === 0) return
     const text = `WAN ${this.#name(line)} is ${state}${reason === '' ? '' : `: ${reason}`}`
     const fields = rttMs === undefined ? {} : { rttMs: Math.round(rttMs) }
     if (state === 'down') this.#options.log.warn(text, fields)
     else this.#options.log.info(text, fields)
-    this.#options.onChange()
   }
 
   #name({ wan, family }: Line): string {

@@ -309,7 +309,9 @@ function reasonsOf({ before, wans, reasons }: Working, used: ReadonlySet<string>
     if (used.has(name)) {
       const isOnly = roleOf(wan) !== 'normal' && anyUsable
       texts.set(name, isOnly ? `${roleOf(wan)} WAN ${name} takes over: no better WAN is up` : `WAN ${name} is in use again`)
-    } else if (!usable) texts.set(name, `WAN ${name} is out of use: it is not up`)
+    }
+    // That it is not up, its health has said.
+    else if (!usable) continue
     else if (volumeExhausted && role !== 'backup') texts.set(name, `WAN ${name} is out of use: its monthly volume is used up`)
     else texts.set(name, `${roleOf(wan)} WAN ${name} is out of use: ${list([...used])} carries all`)
   }
