@@ -15,7 +15,7 @@ export function testScenarios(...names: string[]): void {
       const lab = await labUp({ topology: scenario.topology, name: randomName() })
       t.teardown(() => lab.down())
       const print = (text: string) => text.trim() !== '' && t.comment(text.trimEnd())
-      const stage = new Stage(lab, new AbortController().signal, { bondsocks: bondsocks(), print })
+      const stage = new Stage(lab, new AbortController().signal, { bondsocks: bondsocks(), print, wildly: 10 })
       try {
         await scenario.run(stage)
       } finally {

@@ -12,7 +12,8 @@ export const linkDown: Scenario = {
     stage.figures([
       { what: 'stream: longest gap', measured: stream.gap, unit: 'ms', asked: 150, redsocks: '714' },
       { what: 'stream: longest gap at the return', measured: stream.gapBack, unit: 'ms', asked: 150 },
-      // What was under way is sent again behind all that already waits for the other WAN: its queue, not the gateway, takes the time.
+      // The gateway and the HAG have left the WAN within 100 ms; what was under way comes later. Most likely it is sent again behind all
+      // that already waits for the other WAN.
       { what: 'download: longest gap', measured: bulk.gap, unit: 'ms', asked: 150, slack: 8 },
       { what: 'download: longest gap before', measured: bulk.before, unit: 'ms' },
       { what: 'download: longest gap at the return', measured: bulk.gapBack, unit: 'ms' },
