@@ -12,6 +12,7 @@
 namespace {
 // Bytes of one direction in one turn: then the other connections get theirs.
 constexpr int64_t kBudget = 512 * 1024;
+constexpr uint64_t kLookMs = 100;
 
 void note(Side* side, uint32_t events) {
   if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP)) != 0) side->readable = true;
@@ -73,6 +74,7 @@ void Worker::upstreamEvent(Connection* connection, uint32_t events) {
 void Worker::relay(Connection* connection) {
   connection->phase = Connection::Phase::Relaying;
   connection->activeMs = now_;
+  connection->lookMs = now_ + kLookMs;
   ++host_->counters.relaying;
   // When this process is killed, the kernel closes its sockets; an orderly end would let half a download look like a whole one.
   resetOnClose(connection->client.fd, true);
@@ -110,6 +112,12 @@ void Worker::pumpBoth(Connection* connection) {
   if (!one(&connection->backward, &connection->upstream, &connection->client, Reason::UpstreamReset, Reason::ClientReset)) return;
   if (connection->forward.bytes + connection->backward.bytes != before) connection->activeMs = now_;
   if (connection->forward.done && connection->backward.done) return closeConnection(connection, Reason::End);
+  if (now_ >= connection->lookMs) {
+    connection->lookMs = now_ + kLookMs;
+    // MPTCP has no bound on its window that would leave autotuning alone; it faces the WANs, and what comes from there goes on quickly.
+    if (connection->kind == ListenerKind::Redirect) boundBacklog(&connection->forward, connection->client, connection->upstream);
+    if (connection->protocol == Protocol::Tcp) boundBacklog(&connection->backward, connection->upstream, connection->client);
+  }
   if (connection->queued || (!more && !starved)) return;
   connection->queued = true;
   (more ? ready_ : starved_).push_back(connection);

@@ -2,7 +2,17 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
+
+#include <algorithm>
+
+#ifndef SO_BUF_LOCK
+#define SO_BUF_LOCK 72
+#endif
 
 namespace {
 constexpr size_t kChunk = 1 << 20;  // the pipe's size is the real limit
@@ -65,6 +75,47 @@ Pumped pump(Flow* flow, Side* source, Side* target, int64_t budget, PipePool* pi
   }
   givePipeBack(flow, pipes);
   return Pumped::Waiting;
+}
+
+// The kernel's receive buffer grows with the time that a full window takes to be read, which is our own back-pressure: megabytes gather
+// that help nobody. So where they do it is made smaller, and larger again when nothing waits in it; at its old size autotuning goes on.
+// Where the kernel does not let us (CAP_NET_ADMIN; SO_BUF_LOCK before 5.14) it stays as it was.
+void boundBacklog(Flow* flow, const Side& source, const Side& target) {
+  constexpr uint64_t kMuch = 256 * 1024;
+  constexpr uint32_t kLittle = 64 * 1024;
+  constexpr unsigned kSlowLooks = 5;
+  constexpr int kLeast = 512 * 1024;
+  int queued = 0;
+  if (flow->ended || ioctl(source.fd, SIOCINQ, &queued) != 0) return;
+  const uint32_t before = flow->backlog;
+  const uint64_t moved = flow->bytes - flow->looked;
+  flow->looked = flow->bytes;
+  flow->backlog = static_cast<uint32_t>(queued);
+  // Much is more than the target takes from one look to the next; a pause of a fast one does not count.
+  const bool slow = flow->backlog > std::max(kMuch, moved);
+  flow->slowLooks = slow ? static_cast<uint8_t>(std::min<unsigned>(flow->slowLooks + 1U, kSlowLooks)) : uint8_t{0};
+  // A backlog that shrinks already feels the last bound.
+  const bool much = flow->slowLooks == kSlowLooks && (flow->unbound == 0 || flow->backlog >= before);
+  const bool little = flow->unbound != 0 && flow->backlog < kLittle;
+  if (!much && !little) return;
+  int size = 0;
+  socklen_t length = sizeof size;
+  if (getsockopt(source.fd, SOL_SOCKET, SO_RCVBUF, &size, &length) != 0) return;
+  if (flow->unbound == 0) {
+    flow->unbound = size;
+    // The target's send buffer is another place where they gather. MPTCP has this since Linux 6.10; it counts what no subflow has taken.
+    // Not from the start: at Gbit/s so little would cost a third more CPU.
+    const int unsent = 128 * 1024;
+    setsockopt(target.fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof unsent);
+  }
+  const int wanted = much ? std::max(size / 2, kLeast) : size + size / 2;
+  const int half = wanted / 2;  // the kernel doubles what it is given
+  const int autotuned = 0;
+  if (wanted < flow->unbound) {
+    setsockopt(source.fd, SOL_SOCKET, SO_RCVBUFFORCE, &half, sizeof half);
+  } else if (setsockopt(source.fd, SOL_SOCKET, SO_BUF_LOCK, &autotuned, sizeof autotuned) == 0) {
+    flow->unbound = 0;
+  }
 }
 
 void discardFlow(Flow* flow, PipePool* pipes, Counters* counters) {

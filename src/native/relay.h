@@ -15,7 +15,11 @@ struct Side {
 struct Flow {
   uint64_t bytes = 0;
   Pipe pipe;
-  uint32_t parked = 0;  // bytes in the pipe
+  uint32_t parked = 0;   // bytes in the pipe
+  uint32_t backlog = 0;  // bytes that waited in the source's receive buffer at the last look
+  uint64_t looked = 0;   // `bytes` at the last look
+  uint8_t slowLooks = 0;
+  int unbound = 0;       // the size of that buffer when it was made smaller; 0: it is autotuned
   bool ended = false;   // the source's FIN was read
   bool done = false;    // and passed on, behind the last byte
 };
@@ -30,6 +34,10 @@ enum class Pumped {
 
 // Moves up to about `budget` bytes.
 Pumped pump(Flow* flow, Side* source, Side* target, int64_t budget, PipePool* pipes, Counters* counters);
+
+// Keeps what waits for a target slower than its plain TCP source near what keeps the target busy. To be called every 100 ms or so while
+// bytes flow.
+void boundBacklog(Flow* flow, const Side& source, const Side& target);
 
 // Drops what is under way.
 void discardFlow(Flow* flow, PipePool* pipes, Counters* counters);

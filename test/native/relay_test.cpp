@@ -170,6 +170,50 @@ void resets() {
     CHECK(!world.flow.done);
   }
 }
+
+int receiveBuffer(int fd) {
+  int size = 0;
+  socklen_t length = sizeof size;
+  CHECK(getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, &length) == 0);
+  return size;
+}
+
+// What gathers before a slow target is bound, a fast one's pause is not, and all is as before once nothing waits.
+void backlog() {
+  const Pair source = tcpPair();
+  const Pair target = tcpPair();
+  const int before = 8 << 20;
+  const int half = before / 2;
+  // The kernel would let it grow so far by itself, but in its own time. Without privilege nothing of this can be done.
+  if (setsockopt(source.near, SOL_SOCKET, SO_RCVBUFFORCE, &half, sizeof half) == 0) {
+    const std::string text(1 << 20, 'x');
+    ssize_t sent = 0;
+    for (int i = 0; i < 200 && sent < 1 << 20; ++i, poll(nullptr, 0, 5)) {
+      const ssize_t size = send(source.far, text.data(), text.size() - static_cast<size_t>(sent), MSG_DONTWAIT);
+      if (size > 0) sent += size;
+    }
+    CHECK(sent == 1 << 20);
+    poll(nullptr, 0, 100);
+    Flow flow;
+    const Side from = {source.near, true, true};
+    const Side to = {target.near, true, false};
+    for (int look = 0; look < 20; ++look) {
+      if (look % 4 == 0) flow.bytes += 4 << 20;
+      boundBacklog(&flow, from, to);
+    }
+    CHECK(receiveBuffer(source.near) == before && flow.unbound == 0);
+    for (int look = 0; look < 2; ++look) boundBacklog(&flow, from, to);  // the fifth in a row
+    CHECK(receiveBuffer(source.near) == before / 2 && flow.unbound == before);
+    for (int look = 0; look < 10; ++look) boundBacklog(&flow, from, to);
+    CHECK(receiveBuffer(source.near) == 512 * 1024);
+    std::string heard(1 << 20, '\0');
+    CHECK(recv(source.near, &heard[0], heard.size(), MSG_WAITALL) > 0);
+    while (recv(source.near, &heard[0], heard.size(), MSG_DONTWAIT) > 0) poll(nullptr, 0, 5);
+    for (int look = 0; look < 10; ++look) boundBacklog(&flow, from, to);
+    CHECK(flow.unbound == 0 && receiveBuffer(source.near) >= before / 2);
+  }
+  for (const int fd : {source.near, source.far, target.near, target.far}) closeFd(fd);
+}
 }  // namespace
 
 int main() {
@@ -179,5 +223,6 @@ int main() {
   starved();
   slowTargetParks();
   resets();
+  backlog();
   return passed();
 }
