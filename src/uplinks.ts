@@ -148,9 +148,12 @@ export class Uplinks {
       onGone: (device) => this.#gone((wan) => wan.interface === device),
       onAddressGone: (address) => this.#gone((wan) => wan.address4 === address || wan.address6 === address),
     }
-    const refreshed = () => {
-      this.#hags.useHags(this.#directory.hags)
-      this.#wans.rouse()
+    const names = {
+      onChange: () => {
+        this.#hags.useHags(this.#directory.hags)
+        this.#wans.rouse()
+      },
+      isUrgent: () => this.#hags.usable.length === 0,
     }
     try {
       await Promise.all([
@@ -158,7 +161,7 @@ export class Uplinks {
         this.#wans.run(signal),
         this.#duty.run(signal),
         this.#hags.run(signal),
-        this.#directory.run(refreshed, signal),
+        this.#directory.run(names, signal),
         watchBlackHole({ forget: () => network.forgetBlackHole(), log }, signal),
         watch(events, signal),
       ])

@@ -11,7 +11,7 @@ import type { Hag } from './policy.js'
 
 /** A resolver keeps an answer for its TTL anyway; this is how long we do not even ask. */
 const refreshMs = 60_000
-/** After a lookup that failed. */
+/** After a lookup that failed, and where no HAG can be used: the name may lead to another one by now. */
 const retryMs = 5000
 /** A resolver that is unreachable must not hold up the start. */
 const lookupTimeoutMs = 5000
@@ -82,14 +82,21 @@ export class HagDirectory {
     return changed
   }
 
-  /** Looks names up until the signal, and calls back after a change. Returns at once where there are no names. */
-  async run(onChange: () => void, signal: AbortSignal): Promise<void> {
+  /**
+   * Looks names up until the signal, sooner where no HAG can be used, and calls back after a change. Returns at once where there are no
+   * names.
+   */
+  async run(options: { onChange(): void; isUrgent(): boolean }, signal: AbortSignal): Promise<void> {
     if (this.options.entries.every(({ name }) => name === undefined)) return
+    let lookedAt = performance.now()
     while (!signal.aborted) {
-      await pause(this.#troubles.size > 0 ? retryMs : refreshMs, signal)
-      if (signal.aborted || !(await this.refresh())) continue
+      await pause(retryMs, signal)
+      const isDue = this.#troubles.size > 0 || options.isUrgent() || performance.now() - lookedAt >= refreshMs
+      if (signal.aborted || !isDue) continue
+      lookedAt = performance.now()
+      if (!(await this.refresh())) continue
       this.options.log.info('HAGs changed', { hags: this.#hags.map(formatSocketAddress) })
-      onChange()
+      options.onChange()
     }
   }
 
