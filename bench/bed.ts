@@ -1,0 +1,65 @@
+/** Where candidates are measured: a lab with a HAG and a server, and clients in its LAN whose every byte is checked. */
+import { execFile } from 'node:child_process'
+import { mkdirSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import { World } from '../test/support/hybrid.js'
+import type { Scope } from '../test/support/namespaces.js'
+import { type Program, start } from '../test/support/process.js'
+
+const folder = fileURLToPath(new URL('../build/bench/', import.meta.url))
+export const loadPort = 9200
+
+/** The path of one of our own programs in C++. */
+export const toolPath = (name: 'load' | 'yardstick') => `${folder}${name}`
+
+export async function buildTools(): Promise<void> {
+  mkdirSync(folder, { recursive: true })
+  for (const name of ['load', 'yardstick'] as const) {
+    const source = fileURLToPath(new URL(`${name}.cpp`, import.meta.url))
+    const flags = ['-std=c++17', '-O2', '-fno-exceptions', '-pthread']
+    await promisify(execFile)(process.env.CXX ?? 'g++', [...flags, '-o', toolPath(name), source])
+  }
+}
+
+/** What a client of ours saw: see load.cpp. */
+export interface Transfer {
+  bytes: number
+  /** From the connect call to the first byte. */
+  firstMs: number
+  ms: number
+  windowBytes: number
+}
+
+export class Bed {
+  private constructor(
+    readonly world: World,
+    readonly scope: Scope,
+    readonly quick: boolean,
+  ) {}
+
+  static async create(scope: Scope, options: { shaped: boolean; quick: boolean }): Promise<Bed> {
+    const world = await World.create(scope, { shaped: options.shaped })
+    const server = start(scope, world.lab.argv('server', [toolPath('load'), 'serve', String(loadPort)]))
+    await server.waitFor(/serving/)
+    await world.startHag()
+    return new Bed(world, scope, options.quick)
+  }
+
+  startClient(verb: string, ...numbers: number[]): Program {
+    const words = [verb, this.world.lab.addresses.server, loadPort, ...numbers].map(String)
+    return start(this.scope, this.world.lab.argv('lan', [toolPath('load'), ...words]))
+  }
+
+  /** Runs a client to its end. Throws where a byte was wrong or missing. */
+  async load(verb: string, ...numbers: number[]): Promise<Transfer> {
+    return this.outcome(this.startClient(verb, ...numbers), verb)
+  }
+
+  async outcome(client: Program, what: string): Promise<Transfer> {
+    const { code } = await client.exited
+    const seen = client.output.trim()
+    if (code !== 0) throw new Error(`${what}: a byte was wrong or missing: ${seen || 'the client did not end well'}`)
+    return JSON.parse(seen) as Transfer
+  }
+}

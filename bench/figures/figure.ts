@@ -1,0 +1,53 @@
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import type { Bed } from '../bed.js'
+import type { Running } from '../candidates.js'
+
+/** Medians by candidate. */
+export type Medians = Readonly<Record<string, number | undefined>>
+
+export interface Metric {
+  id: string
+  label: string
+  unit: string
+  /** What bondsocks must reach: a bound, from the medians of the same run where it is relative. Undefined: nothing was asked. */
+  atMost?(others: Medians): number | undefined
+  atLeast?(others: Medians): number | undefined
+}
+
+export interface Figure {
+  name: string
+  /** The lab: WANs as fast as the machine is, or the shaped ones of the topology `hybrid`. */
+  lab: 'unshaped' | 'shaped'
+  metrics: Metric[]
+  /** A value by metric id; left out where the candidate has no such thing. Throws where a byte was wrong or missing. */
+  measure(bed: Bed, running: Running): Promise<Record<string, number>>
+}
+
+/** Time on a processor of all threads a process has now, seconds, in nanoseconds' resolution. */
+export function busySeconds(pid: number): number {
+  const folder = `/proc/${pid}/task`
+  const nanoseconds = readdirSync(folder).map((thread) => {
+    const file = `${folder}/${thread}/schedstat`
+    return existsSync(file) ? Number(readFileSync(file, 'utf8').split(' ')[0]) : 0
+  })
+  return nanoseconds.reduce((sum, one) => sum + one, 0) / 1e9
+}
+
+export const median = (values: readonly number[]) => {
+  const sorted = values.toSorted((one, other) => one - other)
+  return ((sorted[(sorted.length - 1) >> 1] ?? Number.NaN) + (sorted[sorted.length >> 1] ?? Number.NaN)) / 2
+}
+
+/** Of the line rates of both WANs, what is left for payload with MPTCP's options: 1428 of 1514 bytes. */
+const payloadShare = 0.943
+
+/** Mbit/s of payload that all WANs carry together at best. */
+export const ceiling = ({ world }: Bed, direction: 'rateDown' | 'rateUp') =>
+  payloadShare * world.lab.wans.reduce((sum, wan) => sum + wan[direction], 0)
+
+export const least = (...values: (number | undefined)[]) => {
+  const known = values.filter((value) => value !== undefined)
+  return known.length === 0 ? undefined : Math.min(...known)
+}
+
+export const times = (factor: number, value: number | undefined) => (value === undefined ? undefined : factor * value)

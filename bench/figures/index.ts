@@ -1,0 +1,12 @@
+import { bulkDown } from './bulk-down.js'
+import { bulkUp } from './bulk-up.js'
+import { cpuPerGb } from './cpu-per-gb.js'
+import { downloads } from './downloads.js'
+import { failover } from './failover.js'
+import type { Figure } from './figure.js'
+import { firstByte } from './first-byte.js'
+import { idle } from './idle.js'
+import { shortConnections } from './short-connections.js'
+
+/** In this order; `idle` looks at programs that have just started, `failover` leaves links behind that have just come back. */
+export const figures: Figure[] = [idle, shortConnections, cpuPerGb, firstByte, downloads, bulkDown, bulkUp, failover]

@@ -1,0 +1,137 @@
+/** Side by side in one run: see `usage`. */
+import { execFileSync } from 'node:child_process'
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { cpus, release } from 'node:os'
+import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
+import { Bed, buildTools } from './bed.js'
+import { type Candidate, candidates, isInstalled } from './candidates.js'
+import type { Figure } from './figures/figure.js'
+import { figures } from './figures/index.js'
+import { type Results, rowsOf, svg, table } from './report.js'
+
+const usage = `Usage: npm run bench [-- OPTIONS]        as root, after npm run build
+
+Measures bondsocks beside redsocks, a bare redirector in C++ and no proxy at all, in turn, through the same HAG, in network
+namespaces of its own. Prints a table and writes bench/results/NAME.json and NAME.svg.
+
+  --quick                under two minutes: less data, one repetition, neither redsocks without splice nor the gap at link down
+  --repetitions N        default: 3
+  --only FIGURE,...      of ${figures.map(({ name }) => name).join(', ')}
+  --candidates NAME,...  of ${candidates.map(({ name }) => `"${name}"`).join(', ')}
+  --name NAME            default: latest
+`
+const results = fileURLToPath(new URL('results/', import.meta.url))
+
+const undo: (() => unknown)[] = []
+const scope = { teardown: (handler: () => unknown) => undo.push(handler) }
+
+async function cleanUp(): Promise<void> {
+  for (const handler of undo.splice(0).reverse()) await handler()
+}
+
+/** What an option names, or all. */
+function chosen<Item extends { name: string }>(items: readonly Item[], names: string | undefined): Item[] {
+  if (names === undefined) return [...items]
+  return names.split(',').map((name) => {
+    const found = items.find((item) => item.name === name)
+    if (found === undefined) throw new Error(`there is no ${name}: take some of ${items.map(({ name }) => name).join(', ')}`)
+    return found
+  })
+}
+
+function describe(): string {
+  const [cpu] = cpus()
+  return `${cpus().length} cores of ${cpu?.model.trim()}, Linux ${release()}, Node ${process.version}`
+}
+
+async function measureOne(bed: Bed, candidate: Candidate, chosen: readonly Figure[], { values, failures }: Results) {
+  const running = await candidate.start(bed)
+  try {
+    for (const { name, measure } of chosen) {
+      try {
+        for (const [id, value] of Object.entries(await measure(bed, running))) {
+          values[id] ??= {}
+          values[id][candidate.name] ??= []
+          values[id][candidate.name]?.push(value)
+          console.log(`  ${candidate.name.padEnd(20)} ${id.padEnd(18)} ${value.toPrecision(4)}`)
+        }
+      } catch (error) {
+        failures.push(`${candidate.name}: ${name}: ${(error as Error).message}`)
+        console.log(`  ${failures.at(-1)}`)
+      }
+    }
+  } finally {
+    await running.stop()
+  }
+}
+
+async function main(): Promise<void> {
+  const { values: options } = parseArgs({
+    options: {
+      help: { type: 'boolean', short: 'h' },
+      quick: { type: 'boolean', default: false },
+      repetitions: { type: 'string' },
+      only: { type: 'string' },
+      candidates: { type: 'string' },
+      name: { type: 'string', default: 'latest' },
+    },
+  })
+  if (options.help) return console.log(usage)
+  if (process.getuid?.() !== 0) throw new Error('network namespaces take root: try it with sudo')
+  const wanted = chosen(figures, options.only)
+  const taking = chosen(candidates, options.candidates).filter(({ cpuOnly }) => !(options.quick && cpuOnly))
+  const able = taking.filter(isInstalled)
+  const repetitions = Number(options.repetitions ?? (options.quick ? 1 : 3))
+  const found: Results = {
+    date: new Date().toISOString().slice(0, 16),
+    commit: execFileSync('git', ['describe', '--always', '--dirty'], { encoding: 'utf8' }).trim(),
+    machine: describe(),
+    quick: options.quick,
+    repetitions,
+    candidates: able.map(({ name }) => name),
+    values: {},
+    failures: taking.filter((one) => !isInstalled(one)).map(({ name, needs }) => `${name}: not measured: there is no ${needs}`),
+  }
+  await buildTools()
+
+  for (const lab of ['unshaped', 'shaped'] as const) {
+    const here = wanted.filter((figure) => figure.lab === lab)
+    if (here.length === 0) continue
+    const bed = await Bed.create(scope, { shaped: lab === 'shaped', quick: options.quick })
+    for (let repetition = 0; repetition < repetitions; repetition++) {
+      console.log(`${lab} lab, ${repetition + 1} of ${repetitions}`)
+      // Another one begins each time: what warms up or wears out meets all of them alike.
+      const first = repetition % able.length
+      const order = [...able.slice(first), ...able.slice(0, first)]
+      for (const candidate of order.filter(({ cpuOnly }) => lab === 'unshaped' || !cpuOnly)) {
+        await measureOne(bed, candidate, here, found)
+      }
+    }
+    await cleanUp()
+  }
+
+  const rows = rowsOf(
+    found,
+    wanted.flatMap(({ metrics }) => metrics),
+  )
+  mkdirSync(results, { recursive: true })
+  writeFileSync(`${results}${options.name}.json`, `${JSON.stringify(found, null, 1)}\n`)
+  writeFileSync(`${results}${options.name}.svg`, svg(found, rows))
+  console.log(`\n${found.machine}, ${found.commit}\n\n${table(found, rows)}`)
+  for (const failure of found.failures) console.log(failure)
+  console.log(`written: bench/results/${options.name}.json and .svg`)
+  if (found.failures.length > 0) process.exitCode = 1
+}
+
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.on(signal, () => cleanUp().finally(() => process.exit(130)))
+}
+try {
+  await main()
+} catch (error) {
+  console.error(`bench: ${(error as Error).message}`)
+  process.exitCode = 1
+} finally {
+  await cleanUp()
+}

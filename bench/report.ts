@@ -1,0 +1,122 @@
+/** What a run found: as a table for people, as JSON, and as a picture. */
+import { type Medians, type Metric, median } from './figures/figure.js'
+
+export interface Results {
+  date: string
+  /** Of the sources measured. */
+  commit: string
+  machine: string
+  quick: boolean
+  repetitions: number
+  candidates: string[]
+  /** By metric id and candidate: one value a repetition. */
+  values: Record<string, Record<string, number[]>>
+  /** What could not be measured, and why. */
+  failures: string[]
+}
+
+export interface Row {
+  metric: Metric
+  /** By candidate. */
+  cells: Record<string, { median: number; low: number; high: number } | undefined>
+  /** What was asked of bondsocks, and whether it was reached; undefined where nothing was asked or nothing is known. */
+  asked?: { text: string; met: boolean | undefined }
+}
+
+const ours = 'bondsocks'
+
+export function rowsOf({ values, candidates }: Results, metrics: readonly Metric[]): Row[] {
+  return metrics.map((metric) => {
+    const cells: Row['cells'] = {}
+    for (const name of candidates) {
+      const all = values[metric.id]?.[name]
+      if (all?.length) cells[name] = { median: median(all), low: Math.min(...all), high: Math.max(...all) }
+    }
+    const medians: Medians = Object.fromEntries(Object.entries(cells).map(([name, cell]) => [name, cell?.median]))
+    const own = medians[ours]
+    const [most, least] = [metric.atMost?.(medians), metric.atLeast?.(medians)]
+    const row: Row = { metric, cells }
+    if (most !== undefined) {
+      row.asked = { text: `<= ${format(most)}`, met: own === undefined ? undefined : own <= most }
+    } else if (least !== undefined) {
+      row.asked = { text: `>= ${format(least)}`, met: own === undefined ? undefined : own >= least }
+    }
+    return row
+  })
+}
+
+/** Three digits that count. */
+export function format(value: number): string {
+  const digits = Math.abs(value) >= 99.95 ? 0 : Math.abs(value) >= 9.995 ? 1 : 2
+  return value.toFixed(digits)
+}
+
+/** Medians, each with the least and the greatest value where there are several. */
+export function table(results: Results, rows: readonly Row[]): string {
+  const shown = rows.filter(({ cells }) => Object.keys(cells).length > 0)
+  const lines = shown.map(({ metric, cells, asked }) => [
+    metric.unit === '' ? metric.label : `${metric.label}, ${metric.unit}`,
+    ...results.candidates.map((name) => {
+      const cell = cells[name]
+      if (cell === undefined) return '-'
+      const spread = results.repetitions > 1 ? ` (${format(cell.low)}-${format(cell.high)})` : ''
+      return `${format(cell.median)}${spread}`
+    }),
+    asked === undefined ? '' : `${asked.text} ${asked.met === undefined ? '' : asked.met ? 'met' : 'MISSED'}`.trim(),
+  ])
+  const all = [['', ...results.candidates, 'asked of bondsocks'], ...lines]
+  const widths = all[0]?.map((_, column) => Math.max(...all.map((line) => line[column]?.length ?? 0))) ?? []
+  return all
+    .map((line) => line.map((cell, column) => (column === 0 ? cell.padEnd(widths[0] ?? 0) : cell.padStart(widths[column] ?? 0))))
+    .map((line) => `${line.join('   ').trimEnd()}\n`)
+    .join('')
+}
+
+const rowHeight = 18
+const panelWidth = 460
+const labelWidth = 130
+const barWidth = 200
+const colours: Record<string, string> = { [ours]: '#1f6fb4', yardstick: '#555555' }
+
+/** Bars of the medians with the spread as a line, a panel a metric, two panels side by side. */
+export function svg(results: Results, rows: readonly Row[]): string {
+  const shown = rows.filter(({ cells }) => Object.keys(cells).length > 0)
+  const panelHeight = 44 + rowHeight * results.candidates.length
+  const top = 50
+  const height = top + Math.ceil(shown.length / 2) * panelHeight
+  const parts = shown.map((row, index) => {
+    const x = 20 + (index % 2) * panelWidth
+    const y = top + Math.floor(index / 2) * panelHeight
+    return `<g transform="translate(${x} ${y})">${panel(results, row)}</g>`
+  })
+  const title = `bondsocks ${results.commit}, ${results.date}: medians of ${results.repetitions}, with least and greatest`
+  return `<svg xmlns="http://www.w3.org/2000/svg" width="${2 * panelWidth + 20}" height="${height}" font-family="sans-serif" font-size="12">
+<rect width="100%" height="100%" fill="white"/>
+<text x="20" y="28" font-size="15">${escaped(title)}</text>
+${parts.join('\n')}
+</svg>
+`
+}
+
+function panel({ candidates }: Results, { metric, cells, asked }: Row): string {
+  const greatest = Math.max(...Object.values(cells).map((cell) => cell?.high ?? 0)) || 1
+  const place = (value: number) => (labelWidth + (barWidth * Math.max(0, value)) / greatest).toFixed(1)
+  const bars = candidates.map((name, index) => {
+    const cell = cells[name]
+    const y = 12 + index * rowHeight
+    const label = `<text x="${labelWidth - 8}" y="${y + 11}" text-anchor="end">${escaped(name)}</text>`
+    if (cell === undefined) return `${label}<text x="${labelWidth}" y="${y + 11}" fill="#777">-</text>`
+    const length = (Number(place(cell.median)) - labelWidth).toFixed(1)
+    return [
+      label,
+      `<rect x="${labelWidth}" y="${y}" width="${length}" height="13" fill="${colours[name] ?? '#b0b0b0'}"/>`,
+      `<line x1="${place(cell.low)}" x2="${place(cell.high)}" y1="${y + 6.5}" y2="${y + 6.5}" stroke="black"/>`,
+      `<text x="${Number(place(cell.high)) + 6}" y="${y + 11}">${format(cell.median)}</text>`,
+    ].join('')
+  })
+  const unit = metric.unit === '' ? '' : `, ${metric.unit}`
+  const target = asked === undefined ? '' : ` (asked: ${asked.text})`
+  return `<text font-weight="bold" y="2">${escaped(`${metric.label}${unit}${target}`)}</text>${bars.join('')}`
+}
+
+const escaped = (text: string) => text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;')
