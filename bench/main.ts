@@ -26,8 +26,17 @@ const results = fileURLToPath(new URL('results/', import.meta.url))
 const undo: (() => unknown)[] = []
 const scope = { teardown: (handler: () => unknown) => undo.push(handler) }
 
+let isInterrupted = false
+
+/** All of it, whatever fails on the way. */
 async function cleanUp(): Promise<void> {
-  for (const handler of undo.splice(0).reverse()) await handler()
+  for (let handler = undo.pop(); handler !== undefined; handler = undo.pop()) {
+    try {
+      await handler()
+    } catch (error) {
+      console.error(`bench: cleaning up: ${(error as Error).message}`)
+    }
+  }
 }
 
 /** What an option names, or all. */
@@ -49,6 +58,7 @@ async function measureOne(bed: Bed, candidate: Candidate, chosen: readonly Figur
   const running = await candidate.start(bed)
   try {
     for (const { name, measure } of chosen) {
+      if (isInterrupted) return
       try {
         for (const [id, value] of Object.entries(await measure(bed, running))) {
           values[id] ??= {}
@@ -105,7 +115,7 @@ async function main(): Promise<void> {
       const first = repetition % able.length
       const order = [...able.slice(first), ...able.slice(0, first)]
       for (const candidate of order.filter(({ cpuOnly }) => lab === 'unshaped' || !cpuOnly)) {
-        await measureOne(bed, candidate, here, found)
+        if (!isInterrupted) await measureOne(bed, candidate, here, found)
       }
     }
     await cleanUp()
@@ -125,7 +135,12 @@ async function main(): Promise<void> {
 }
 
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-  process.on(signal, () => cleanUp().finally(() => process.exit(130)))
+  process.on(signal, async () => {
+    // What is under way fails, as its programs have gone; nothing new begins.
+    isInterrupted = true
+    await cleanUp()
+    process.exit(130)
+  })
 }
 try {
   await main()
