@@ -202,9 +202,11 @@ export class Uplinks {
     const lost = families.flatMap((family) => all[family].filter(({ lost, bind }) => lost && isNew(bind)).map(({ bind }) => bind))
     const best = Object.fromEntries(
       families.flatMap((family) => {
-        const wan = this.#options.config.wans.find(({ name }) => used[family].some((path) => path.wan === name && path.usable))
-        // Where none is usable it stays as it is; at first, as the first pass has made it.
-        const name = wan?.name ?? this.#best[family] ?? this.#plan.wans.find((one) => one[`address${family}`] !== undefined)?.name
+        // Where none is usable it stays as it is; at first, as the first pass has made it. So it does until more is known of it.
+        const current = this.#best[family] ?? this.#plan.wans.find((one) => one[`address${family}`] !== undefined)?.name
+        const isOpen = used[family].some(({ wan, usable, lost }) => wan === current && !usable && !lost)
+        const isUsable = (name: string) => used[family].some((path) => path.wan === name && path.usable)
+        const name = isOpen ? current : (this.#options.config.wans.find((wan) => isUsable(wan.name))?.name ?? current)
         return name === undefined ? [] : [[family, name]]
       }),
     )
