@@ -1,6 +1,6 @@
 /** Where candidates are measured: a lab with a HAG and a server, and clients in its LAN whose every byte is checked. */
 import { execFile } from 'node:child_process'
-import { mkdirSync } from 'node:fs'
+import { existsSync, mkdirSync, statSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { World } from '../test/support/hybrid.js'
@@ -15,11 +15,13 @@ export const toolPath = (name: 'load' | 'yardstick') => `${folder}${name}`
 
 export async function buildTools(): Promise<void> {
   mkdirSync(folder, { recursive: true })
-  for (const name of ['load', 'yardstick'] as const) {
+  const build = async (name: 'load' | 'yardstick') => {
     const source = fileURLToPath(new URL(`${name}.cpp`, import.meta.url))
+    if (existsSync(toolPath(name)) && statSync(toolPath(name)).mtimeMs > statSync(source).mtimeMs) return
     const flags = ['-std=c++17', '-O2', '-fno-exceptions', '-pthread']
     await promisify(execFile)(process.env.CXX ?? 'g++', [...flags, '-o', toolPath(name), source])
   }
+  await Promise.all([build('load'), build('yardstick')])
 }
 
 /** What a client of ours saw: see load.cpp. */

@@ -111,8 +111,8 @@ async function main(): Promise<void> {
     if (here.length === 0) continue
     const shaped = lab === 'shaped'
     // Shaped WANs leave the processors idle: where time is short, two candidates are measured at once, each in a lab of its own.
-    const beds: Bed[] = []
-    while (beds.length < (shaped && options.quick ? 2 : 1)) beds.push(await Bed.create(scope, { shaped, quick: options.quick }))
+    const lanes = Array.from({ length: shaped && options.quick ? 2 : 1 })
+    const beds = await Promise.all(lanes.map(() => Bed.create(scope, { shaped, quick: options.quick })))
     for (let repetition = 0; repetition < repetitions; repetition++) {
       console.log(`${lab} lab, ${repetition + 1} of ${repetitions}`)
       // Another one begins each time: what warms up or wears out meets all of them alike.

@@ -16,7 +16,7 @@ export const cpuPerGb: Figure = {
     { id: `rate-${direction}`, label: `unshaped, ${direction}`, unit: 'Gbit/s' },
   ]),
   async measure(bed, { pid }) {
-    const bytes = bed.quick ? 0.3e9 : 1e9
+    const bytes = bed.quick ? 0.2e9 : 1e9
     const values: Record<string, number> = {}
     for (const direction of directions) {
       const before = pid === undefined ? 0 : busySeconds(pid)

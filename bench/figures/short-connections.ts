@@ -16,7 +16,7 @@ export const shortConnections: Figure = {
     { id: 'short-rate', label: 'short connections', unit: '1/s' },
   ],
   async measure(bed, { pid }) {
-    const count = bed.quick ? 2000 : 8000
+    const count = bed.quick ? 1500 : 8000
     // The first ones load code and fill pools.
     await bed.load('short', 200, atOnce)
     const before = pid === undefined ? 0 : busySeconds(pid)
