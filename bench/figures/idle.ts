@@ -20,7 +20,7 @@ export const idle: Figure = {
   async measure(bed, { pid }) {
     if (pid === undefined) return {}
     // More would not fit into the usual limit of 20,000 descriptors, with what bondsocks keeps free.
-    const connections = bed.quick ? 1000 : 5000
+    const connections = bed.quick ? 2000 : 5000
     const start = { resident: residentMemory(pid) / 1e6, private: privateMemory(pid) / 1e6 }
     await bed.load('short', 200, 16)
     const descriptors = await settled(pid)
