@@ -91,6 +91,7 @@ export function svg(results: Results, rows: readonly Row[]): string {
   })
   const title = `bondsocks ${results.commit}, ${results.date}: medians of ${results.repetitions}, with least and greatest`
   return `<svg xmlns="http://www.w3.org/2000/svg" width="${2 * panelWidth + 20}" height="${height}" font-family="sans-serif" font-size="12">
+<title>${escaped(title)}</title>
 <rect width="100%" height="100%" fill="white"/>
 <text x="20" y="28" font-size="15">${escaped(title)}</text>
 ${parts.join('\n')}
