@@ -145,6 +145,8 @@ async function main(): Promise<void> {
 
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   process.on(signal, async () => {
+    // A terminal signals npm and us, and npm passes its own on: the second must not cut the cleaning short.
+    if (isInterrupted) return
     // What is under way fails, as its programs have gone; nothing new begins.
     isInterrupted = true
     await cleanUp()
