@@ -17,7 +17,8 @@ export type HagSign =
   | { type: 'answer' }
   /** The connection was refused: its machine is there, its program is not. */
   | { type: 'refused' }
-  | { type: 'silence'; reason: string }
+  /** `reached`: it took the connection and then said nothing, so it is not the way to it. */
+  | { type: 'silence'; reason: string; reached?: boolean }
   /** Enough was heard, or nothing at all although everything was tried: no further misses are needed. */
   | { type: 'unfit'; reason: string }
 

@@ -41,7 +41,7 @@ export interface HagMonitorOptions {
   onChange(): void
   /**
    * A HAG that was in use is gone. `refused`: its machine answers, so connections that are dead find out by themselves; `silence`: another
-   * HAG answers, so it is not our WANs.
+   * HAG is up, and it is not our WANs.
    */
   onDead(hag: Hag, how: 'refused' | 'silence'): void
 }
@@ -216,10 +216,14 @@ export class HagMonitor {
     else if (state === 'returning') log.info(`${name} answers again`)
     else log.info(`${name} is up`)
     onChange()
-    if (state !== 'down' || before.state === 'unknown' || sign.type === 'unfit') return
-    const isElsewhere = this.#entries.some((one) => one !== entry && one.health.state === 'up' && now - one.heardAt < 1000)
-    if (sign.type === 'refused') onDead(entry.hag, 'refused')
-    else if (isElsewhere) onDead(entry.hag, 'silence')
+    if (state !== 'down' || before.state === 'unknown' || sign.type === 'answer') return
+    if (sign.type === 'refused') {
+      onDead(entry.hag, 'refused')
+      return
+    }
+    // With nowhere else to go its connections may as well wait. Where it could not even be reached it may be our WANs.
+    const others = this.#entries.filter((one) => one !== entry && one.health.state === 'up')
+    if (others.some((one) => sign.type === 'unfit' || sign.reached || now - one.heardAt < 1000)) onDead(entry.hag, 'silence')
   }
 }
 
@@ -247,5 +251,5 @@ function signOf(hag: Hag, result: ProbeResult): HagSign | undefined {
   if (code === 'ECONNREFUSED') return { type: 'refused' }
   // Our side's fault: no address, no route.
   if (code === 'EADDRNOTAVAIL' || code === 'ENETUNREACH' || code === 'EINVAL') return undefined
-  return { type: 'silence', reason: troubleOf(hag, result) }
+  return { type: 'silence', reason: troubleOf(hag, result), reached: result.stage !== 'connect' }
 }

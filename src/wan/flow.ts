@@ -1,4 +1,9 @@
-/** Notices that a steady stream of received bytes stops: the first sign of a WAN that died in silence. Without clock or I/O. */
+/**
+ * Watches an interface's counters for the first signs of a WAN that died in silence: a steady stream of received bytes that stops, and
+ * bytes that are sent while none come back. Without clock or I/O.
+ */
+
+import type { Carried } from './counters.js'
 
 /** Looked at so often while bytes flow. */
 export const flowTickMs = 25
@@ -14,9 +19,27 @@ export class Flow {
   #told = false
   #emptyTicks = 0
   #lastAt = Number.NEGATIVE_INFINITY
+  #sent = -1
+  /** Since when something waits for an answer; undefined once it was told, too. */
+  #waitsSince: number | undefined
 
-  /** `received`: an interface's counter of bytes. */
-  look(received: number, now: number): void {
+  /** An interface's counters of bytes. */
+  look({ received, sent }: Carried, now: number): void {
+    this.#lookReceived(received, now)
+    const went = this.#sent >= 0 && sent !== this.#sent
+    this.#sent = sent
+    if (this.#lastAt === now) this.#waitsSince = undefined
+    else if (went) this.#waitsSince ??= now
+  }
+
+  /** True after each such time in which nothing came back for what was sent. */
+  unanswered(patienceMs: number, now: number): boolean {
+    if (this.#waitsSince === undefined || now - this.#waitsSince < patienceMs) return false
+    this.#waitsSince = undefined
+    return true
+  }
+
+  #lookReceived(received: number, now: number): void {
     const came = this.#received >= 0 && received !== this.#received
     this.#received = received
     if (came) {

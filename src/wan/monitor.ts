@@ -43,6 +43,8 @@ const mptcpRecheckMs = 10_000
 const doubtMs = 2000
 /** Where nothing flows, one look in so many milliseconds notices that something begins to. */
 const idleTickMs = 250
+/** Longer than a round trip and a delayed acknowledgement (RFC 1122 section 4.2.3.2) of most paths. */
+const unansweredMs = 300
 const families: readonly Family[] = [4, 6]
 
 interface Line {
@@ -248,26 +250,30 @@ export class WanMonitor {
     while (!signal.aborted) {
       const now = performance.now()
       let flowing = false
-      for (const [device, { received }] of this.#counters()) {
+      for (const [device, carried] of this.#counters()) {
         const lines = this.#lines.filter((line) => line.device === device && line.address !== undefined && isUsable(line.health))
         if (lines.length === 0) continue
         const flow = flows.get(device) ?? new Flow()
         flows.set(device, flow)
-        flow.look(received, now)
+        flow.look(carried, now)
         if (flow.isRecent(now)) flowing = true
         const stopMs = Math.max(...lines.map(({ health }) => stopPatience(health).stopMs))
-        if (flow.stopped(stopMs, now)) for (const line of lines) this.#verify(line)
+        // An acknowledgement needs no answer: where questions cost money, the slower look at what is unanswered must do.
+        const isSuspicious =
+          flow.stopped(stopMs, now) || (flow.unanswered(unansweredMs, now) && !lines.some(({ metered }) => metered))
+        if (isSuspicious) for (const line of lines) this.#verify(line)
       }
       await pause(flowing ? flowTickMs : idleTickMs, signal)
     }
   }
 
-  /** A stream over it has just stopped: is the WAN dead? Two questions at once, so that one lost packet does not decide. */
+  /** What it carried has just stopped: is the WAN dead? Several questions at once, so that no lost packet decides. */
   async #verify(line: Line): Promise<void> {
     const { address } = line
     const before = this.#received(line.device)
     const timeoutMs = Math.ceil(stopPatience(line.health).timeoutMs)
-    const answers = await Promise.all([this.#ask(line, 'tcp', timeoutMs), this.#ask(line, 'tcp', timeoutMs)])
+    const questions = Array.from({ length: line.metered ? 2 : 3 }, () => this.#ask(line, 'tcp', timeoutMs))
+    const answers = await Promise.all(questions)
     if (line.address !== address) return
     const answer = answers.find((one) => one !== undefined)
     if (answer !== undefined) return this.#take(line, { type: 'answer', rttMs: answer.connectMs })

@@ -8,7 +8,7 @@ function watch(ticks: string, patienceMs = 90): number[] {
   const stops: number[] = []
   for (const [index, tick] of [...ticks].entries()) {
     if (tick === '#') received += 1000
-    flow.look(received, index * flowTickMs)
+    flow.look({ received, sent: 0 }, index * flowTickMs)
     if (flow.stopped(patienceMs, index * flowTickMs)) stops.push(index)
   }
   return stops
@@ -36,9 +36,25 @@ t.test('a pause that is shorter than the patience is none', async (t) => {
 
 t.test('recent: within a second', async (t) => {
   const flow = new Flow()
-  flow.look(0, 0)
+  flow.look({ received: 0, sent: 0 }, 0)
   t.equal(flow.isRecent(0), false, 'a counter alone says nothing')
-  flow.look(1, 10)
+  flow.look({ received: 1, sent: 0 }, 10)
   t.equal(flow.isRecent(900), true)
   t.equal(flow.isRecent(1100), false)
+})
+
+t.test('what is sent and not answered is told once, after the patience', async (t) => {
+  const flow = new Flow()
+  const told: number[] = []
+  let [received, sent] = [0, 0]
+  for (let now = 0; now < 4000; now += flowTickMs) {
+    if (now === 500 || now === 550) sent += 60
+    if (now === 1500) received += 60
+    if (now === 2000) sent += 60
+    if (now === 2100) received += 60
+    if (now === 3000) sent += 60
+    flow.look({ received, sent }, now)
+    if (flow.unanswered(300, now)) told.push(now)
+  }
+  t.same(told, [800, 3300])
 })

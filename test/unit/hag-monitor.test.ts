@@ -103,6 +103,19 @@ t.test('a HAG that falls silent while another one answers is dead; the only one 
   }
 })
 
+t.test('a HAG that takes connections and says nothing is dead where there is another one', async (t) => {
+  let isMute = false
+  const { monitor, deaths, run, until, usable } = start(t, [first, second], ({ remote }) =>
+    isMute && remote.address === first.address ? failed('greeting', 'ETIMEDOUT') : fine,
+  )
+  await monitor.askAll(1000)
+  run()
+  isMute = true
+  await new Promise((resolve) => setTimeout(resolve, 1200))
+  t.ok(await until(() => !usable().includes(first.address)))
+  t.same(deaths, [`${first.address} silence`])
+})
+
 t.test('silence over one WAN is not the death of a HAG', async (t) => {
   let isCut = false
   const { monitor, asked, run, until, usable } = start(t, [first], ({ bind }) => (isCut && bind === '10.1.0.2' ? silence : fine))
