@@ -70,7 +70,8 @@ async function newConnections(stage: Stage, gateway: Program) {
   for (const { at, error } of all) {
     if (error !== undefined) stage.say(`  a new connection failed (${error}), begun ${(at - cutAt).toFixed(0)} ms after the cut`)
   }
-  const failed = all.filter(({ error }) => error !== undefined).length
+  // What one that was under way had said may have reached the server, so it is not said again: its client gets a RST.
+  const failed = all.filter(({ at, error }) => error !== undefined && at >= cutAt).length
   stage.say(`  new connections: over ${other} alone usually ${usual.toFixed(0)} ms; ${all.length} made, ${failed} failed`)
   const slowest = (some: Dialled[]) => Math.max(...some.map(({ ms }) => ms))
   return {
