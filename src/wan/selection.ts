@@ -81,6 +81,8 @@ const fitShare = 0.7
 const joinGain = 1.15
 /** Of a bundle with a crawling WAN, measured in the lab: the sum falls from 20 Mbit/s to 2 to 8 in the mean over five seconds. */
 const dragShare = 0.75
+/** Bytes a second that the others have carried at least (2 Mbit/s): below it a trial would compare trickles. */
+const dragLeast = 250_000
 const crawlShare = 0.1
 const crawlRtts = 3
 const dragGain = 1.3
@@ -259,7 +261,7 @@ function guard(state: Working): boolean {
       const isSlow = rttMs === undefined || !Number.isFinite(quickest) || rttMs >= crawlRtts * quickest
       const crawls = rateOf(state, name, direction, keptSamples) < crawlShare * could
       if (others.length === 0 || memory.recent.length < keptSamples || memory.clearUntil > now) continue
-      if (!isSlow || !crawls || sum > dragShare * could) continue
+      if (!isSlow || !crawls || could < dragLeast || sum > dragShare * could) continue
       state.trial = { kind: 'drag', wan: name, direction, before: sum, endsAt: now + trialMs }
       state.reasons.set(
         name,

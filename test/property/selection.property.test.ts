@@ -34,7 +34,8 @@ t.test('whatever comes in whatever order, something usable is used, and no backu
         if (wans.some(({ usable }) => usable) && !used.every(({ usable }) => usable)) return false
         if (wans.some((wan) => wan.usable && !isBackup(wan)) && used.some(isBackup)) return false
         // Every change is explained, by its health's own line where it is not up any more.
-        const isSilent = ({ name }: (typeof wans)[number]) => state.used.has(name) !== before.has(name) && !state.reasons.has(name)
+        const isSilent = ({ name }: (typeof wans)[number]) =>
+          state.used.has(name) !== before.has(name) && !state.reasons.has(name)
         if (wans.some((wan) => isSilent(wan) && (wan.usable || state.used.has(wan.name)))) return false
       }
       return true
