@@ -206,6 +206,7 @@ export class WanMonitor {
     line: Line,
     protocol: Protocol,
     timeoutMs: number,
+    tellsSilence = true,
   ): Promise<{ protocol: Protocol | undefined; connectMs: number } | undefined> {
     const [first, ...others] = this.#options.hags(line.family)
     const one = async (hag: Target['hag']) => {
@@ -215,7 +216,7 @@ export class WanMonitor {
       const result = await this.#options.engine.probe(
         hagProbe({ hag, bind }, { protocol, connectTimeoutMs: timeoutMs, timeoutMs }),
       )
-      this.#options.heard(hag, result)
+      if (result.ok || tellsSilence) this.#options.heard(hag, result)
       if (result.ok) return result
       // A HAG that refuses us is a fault of the HAG's: the WAN has carried its answer.
       const answered = result.stage !== 'connect' || result.failure.code === 'ECONNREFUSED'
@@ -259,26 +260,28 @@ export class WanMonitor {
         if (flow.isRecent(now)) flowing = true
         const stopMs = Math.max(...lines.map(({ health }) => stopPatience(health).stopMs))
         // An acknowledgement needs no answer: where questions cost money, the slower look at what is unanswered must do.
-        const isSuspicious =
-          flow.stopped(stopMs, now) || (flow.unanswered(unansweredMs, now) && !lines.some(({ metered }) => metered))
-        if (isSuspicious) for (const line of lines) this.#verify(line)
+        const silence = 'no HAG answers over it'
+        const isUnanswered = flow.unanswered(unansweredMs, now) && !lines.some(({ metered }) => metered)
+        if (flow.stopped(stopMs, now)) for (const line of lines) this.#verify(line, `what it carried has stopped, and ${silence}`)
+        else if (isUnanswered) for (const line of lines) this.#verify(line, silence)
       }
       await pause(flowing ? flowTickMs : idleTickMs, signal)
     }
   }
 
   /** What it carried has just stopped: is the WAN dead? Several questions at once, so that no lost packet decides. */
-  async #verify(line: Line): Promise<void> {
+  async #verify(line: Line, reason: string): Promise<void> {
     const { address } = line
     const before = this.#received(line.device)
     const timeoutMs = Math.ceil(stopPatience(line.health).timeoutMs)
-    const questions = Array.from({ length: line.metered ? 2 : 3 }, () => this.#ask(line, 'tcp', timeoutMs))
+    // The silence of one WAN counts once against a HAG, however often it was asked.
+    const questions = Array.from({ length: line.metered ? 2 : 3 }, (_, index) => this.#ask(line, 'tcp', timeoutMs, index === 0))
     const answers = await Promise.all(questions)
     if (line.address !== address) return
     const answer = answers.find((one) => one !== undefined)
     if (answer !== undefined) return this.#take(line, { type: 'answer', rttMs: answer.connectMs })
     if (this.#received(line.device) - before > signOfLifeBytes) return
-    this.#take(line, { type: 'silence', reason: 'what it carried has stopped, and no HAG answers over it', sure: true })
+    this.#take(line, { type: 'silence', reason, sure: true })
     wake(line)
   }
 
