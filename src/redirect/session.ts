@@ -72,6 +72,7 @@ export class Sessions {
         upstreams.trying(path)
         return this.#way(path, destination)
       },
+      isGone: (path) => upstreams.isGone(path),
       patienceMs: (path) => path.patienceMs,
       failed: (path, failure) => {
         upstreams.saw(path, failure)

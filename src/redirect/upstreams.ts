@@ -77,6 +77,11 @@ export class Upstreams {
     return [...ready, ...rest]
   }
 
+  /** True for a way to a HAG that `ways` would not give any more. */
+  isGone(path: Path): boolean {
+    return path.hag !== undefined && this.#known.get(keyOf(path)) !== path
+  }
+
   /** Ways around the HAGs, for bypassed destinations. */
   direct(destination: string): readonly Path[] {
     return this.#direct[familyOfAddress(destination)]

@@ -10,6 +10,8 @@ type Failed = Extract<EngineEvent, { type: 'failed' }>
 export interface Course<Choice> {
   /** Called as an attempt over a way begins. */
   way(choice: Choice): Way
+  /** True where a way has become useless since the race began; it is passed over. */
+  isGone?(choice: Choice): boolean
   /** Milliseconds after which the next way is tried beside this one. */
   patienceMs(choice: Choice): number
   /** Told of every way that failed; true where no other way would fare better. */
@@ -85,13 +87,17 @@ class Race<Choice> {
 
   /** False where no way is left to start. */
   startNext(): boolean {
-    while (this.#failed?.has(this.#next)) this.#next++
+    while (this.#next < this.choices.length && this.#isOut(this.#next)) this.#next++
     const attempt = this.#next
     if (attempt >= this.choices.length) return false
     this.#next++
     this.engine.open(this.connection, this.course.way(this.#choice(attempt)), attempt)
     this.#wait(attempt)
     return true
+  }
+
+  #isOut(attempt: number): boolean {
+    return this.#failed?.has(attempt) === true || this.course.isGone?.(this.#choice(attempt)) === true
   }
 
   /** True when the race is over. */

@@ -36,11 +36,15 @@ for (const [what, misbehave] of Object.entries(misbehaviours)) {
     t.match(await get(), { intact: true, error: undefined })
     const before = gateway.output.length
     await misbehave(world, first, t)
-    const all = []
-    for (let index = 0; index < 20; index++) {
+    const all: ReturnType<typeof get>[] = []
+    const begin = async () => {
       all.push(get())
       await sleep(100)
     }
+    const isSaid = () => warnings(gateway.output.slice(before)).some((line) => line.includes(`HAG ${hag}`))
+    while (all.length < 100 && !isSaid()) await begin()
+    t.ok(all.length <= 50, `said after ${all.length} connections`)
+    for (let index = 0; index < 5; index++) await begin()
     const ended = await Promise.all(all)
     const seconds = ended.map((one) => one.seconds)
     for (const one of ended.slice(-5)) t.match(one, { intact: true, error: undefined }, 'a connection')
@@ -51,12 +55,8 @@ for (const [what, misbehave] of Object.entries(misbehaviours)) {
     t.ok(Math.max(...seconds) < 6, 'none waits for long')
     t.comment(`slowest ${Math.round(Math.max(...seconds) * 1000)} ms, last ${Math.round((seconds.at(-1) ?? 0) * 1000)} ms`)
     t.ok((seconds.at(-1) ?? 0) < 1, 'in the end none waits for it')
-    await settle(
-      () => warnings(gateway.output.slice(before)).length,
-      (count) => count > 0,
-    )
     const said = warnings(gateway.output.slice(before))
-    t.match(said.join('\n'), new RegExp(`HAG ${hag.replaceAll('.', '\\.')}`), 'it is said')
+    t.ok(isSaid(), 'it is said')
     t.ok(said.length <= 6, `in a few lines: ${said.length}`)
     t.match(await get(), { intact: true, error: undefined })
     t.same(await gateway.end(), { code: 0, signal: null })

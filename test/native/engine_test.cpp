@@ -29,8 +29,9 @@ void transfers(bool pipelined, bool withPassword) {
     CHECK(!reset);
     closeFd(fd);
   });
-  CHECK(eventually([&] { return cpe.closed(Reason::End) == kCount && hag.counters().connections == 0; }));
-  CHECK(cpe.opened == kCount && cpe.ended == kCount && hag.closed(Reason::End) == kCount);
+  // An owner hears of an end after the counters know of it.
+  CHECK(eventually([&] { return cpe.closed(Reason::End) == kCount && hag.closed(Reason::End) == kCount; }));
+  CHECK(cpe.opened == kCount && cpe.ended == kCount && hag.counters().connections == 0);
   if (withPassword) CHECK(cpe.failed > 0);
   cpe.close();
   hag.close();

@@ -168,6 +168,19 @@ t.test('a HAG that failed rests: direct at once, one try after five seconds, bac
   t.same(tried(), [hagDsl, hagLte], 'what was never tried again does not go on resting')
 })
 
+t.test('a HAG that is found to be down while a connection tries it is not tried over the other WAN', async (t) => {
+  const { engine, tried, upstreams } = gateway({
+    answer: ({ remote }) => {
+      if (remote.address !== first.address) return 'opened'
+      upstreams.use({ hags: [second], pipelines: () => false, hagsDown: [first], paths })
+      return failure('connect', 'ECONNRESET')
+    },
+  })
+  engine.accept()
+  await settle()
+  t.same(tried(), ['203.0.113.3 via 10.1.0.2', '203.0.113.4 via 10.1.0.2'])
+})
+
 t.test('with reject a HAG that failed is tried last, not skipped', async (t) => {
   const { engine, tried } = gateway(
     { answer: (way) => (way.remote.address === '203.0.113.3' ? failure('connect', 'ETIMEDOUT') : 'opened') },
