@@ -38,7 +38,7 @@ void races() {
       CHECK(!reset);
       closeFd(fd);
     });
-    CHECK(eventually([&] { return cpe.closed(Reason::End) == kCount && hag.ended == hag.seen && hag.counters().connections == 0; }));
+    CHECK(eventually([&] { return cpe.closed(Reason::End) == kCount && hag.closed(Reason::End) == kCount && hag.counters().connections == 0; }));
     CHECK(cpe.opened == kCount && cpe.failed == 0 && hag.seen == kCount && hag.opened == kCount);
     CHECK(cpe.counters().descriptors == 3 + 2 * cpe.counters().pipesPooled);  // its listeners
     cpe.close();
