@@ -13,6 +13,8 @@ namespace {
 // Bytes of one direction in one turn: then the other connections get theirs.
 constexpr int64_t kBudget = 512 * 1024;
 constexpr uint64_t kLookMs = 100;
+// Less than a round trip in which a slow start doubles what it needs.
+constexpr uint64_t kSendLookMs = 25;
 
 void note(Side* side, uint32_t events) {
   if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP)) != 0) side->readable = true;
@@ -112,6 +114,14 @@ void Worker::pumpBoth(Connection* connection) {
   if (!one(&connection->backward, &connection->upstream, &connection->client, Reason::UpstreamReset, Reason::ClientReset)) return;
   if (connection->forward.bytes + connection->backward.bytes != before) connection->activeMs = now_;
   if (connection->forward.done && connection->backward.done) return closeConnection(connection, Reason::End);
+  if (now_ >= connection->sendLookMs) {
+    connection->sendLookMs = now_ + kSendLookMs;
+    if (connection->kind == ListenerKind::Redirect) {
+      boundUnsent(&connection->forward, connection->upstream);
+    } else {
+      boundUnsent(&connection->backward, connection->client);
+    }
+  }
   if (now_ >= connection->lookMs) {
     connection->lookMs = now_ + kLookMs;
     // MPTCP has no bound on its window that would leave autotuning alone; it faces the WANs, and what comes from there goes on quickly.

@@ -69,7 +69,8 @@ struct Connection : Timed {
   Address clientAddress;
   uint64_t acceptedMs = 0;
   uint64_t activeMs = 0;
-  uint64_t lookMs = 0;  // when its backlogs are looked at again
+  uint64_t lookMs = 0;      // when its backlogs are looked at again
+  uint64_t sendLookMs = 0;  // and what is unsent
   Address upstreamAddress;
   std::vector<std::unique_ptr<Attempt>> attempts;  // they race until one commits
   bool committed = false;  // one of them may send its request; it is the only one left

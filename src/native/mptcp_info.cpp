@@ -37,12 +37,17 @@ struct TcpInfo {
   uint32_t lastAckMs;  // tcpi_last_ack_recv
   uint8_t sizes[8];
   uint32_t rttUs;  // tcpi_rtt
-  uint8_t middle[48];
+  uint8_t middle[32];
+  uint64_t pacingRate;     // tcpi_pacing_rate
+  uint64_t maxPacingRate;
   uint64_t bytesAcked;     // tcpi_bytes_acked
   uint64_t bytesReceived;  // tcpi_bytes_received
+  uint8_t segments[12];
+  uint32_t leastRttUs;     // tcpi_min_rtt
 };
 static_assert(offsetof(TcpInfo, lastAckMs) == 56 && offsetof(TcpInfo, rttUs) == 68, "struct tcp_info");
-static_assert(offsetof(TcpInfo, bytesAcked) == 120 && sizeof(TcpInfo) == 136, "struct tcp_info");
+static_assert(offsetof(TcpInfo, pacingRate) == 104 && offsetof(TcpInfo, bytesAcked) == 120, "struct tcp_info");
+static_assert(offsetof(TcpInfo, leastRttUs) == 148 && sizeof(TcpInfo) == 152, "struct tcp_info");
 
 struct FullInfo {
   uint32_t tcpInfoKernel;
@@ -111,7 +116,7 @@ std::vector<Subflow> subflowsOf(int fd) {
     const TcpInfo& tcp = subflows.tcp[i];
     if (tcp.state == kTcpClose) continue;
     found.push_back({subflows.info[i].local.address, subflows.info[i].remote.address, tcp.bytesAcked, tcp.bytesReceived, tcp.rttUs,
-                     tcp.unacked, tcp.lastAckMs});
+                     tcp.unacked, tcp.lastAckMs, tcp.leastRttUs, tcp.pacingRate});
   }
   return found;
 }

@@ -14,6 +14,8 @@ struct Subflow {
   uint32_t rttUs;
   uint32_t unackedPackets;
   uint32_t lastAckMs;
+  uint32_t leastRttUs;
+  uint64_t pacingRate;  // bytes a second
 };
 
 // For a socket that was made as MPTCP: has it fallen back to TCP? Unknown before Linux 5.16.

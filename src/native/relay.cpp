@@ -9,6 +9,9 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <cstdlib>
+
+#include "mptcp_info.h"
 
 #ifndef SO_BUF_LOCK
 #define SO_BUF_LOCK 72
@@ -116,6 +119,36 @@ void boundBacklog(Flow* flow, const Side& source, const Side& target) {
   } else if (setsockopt(source.fd, SOL_SOCKET, SO_BUF_LOCK, &autotuned, sizeof autotuned) == 0) {
     flow->unbound = 0;
   }
+}
+
+// With every acknowledgement MPTCP gives a subflow 64 kB more, whatever waits there already (__mptcp_subflow_push_pending), so that all
+// the send buffer has room for ends up behind the congestion windows: at 50 Mbit/s half a second of it. There it makes other connections
+// wait, and when a WAN is lost what it held is sent again behind all that. Up to this size it can be bound only by the send buffer.
+void boundUnsent(Flow* flow, const Side& target) {
+  constexpr uint64_t kLeast = 256 * 1024;
+  constexpr uint64_t kMost = 8 * 1024 * 1024;
+  constexpr uint32_t kSpareUs = 20000;
+  int size = 0;
+  socklen_t length = sizeof size;
+  if (flow->done || getsockopt(target.fd, SOL_SOCKET, SO_SNDBUF, &size, &length) != 0) return;
+  if (!flow->sendBound && static_cast<uint64_t>(size) <= 2 * kLeast) return;
+  uint64_t rate = 0;
+  uint64_t longestUs = 0;
+  for (const Subflow& subflow : subflowsOf(target.fd)) {
+    rate += std::min<uint64_t>(subflow.pacingRate, UINT32_MAX);
+    // The round trip without most of what our own bytes wait on the way, as far as that can be told from a path whose delay varies.
+    longestUs = std::max<uint64_t>({longestUs, subflow.leastRttUs + kSpareUs, uint64_t{subflow.rttUs} * 3 / 5});
+  }
+  if (rate == 0) return;
+  // All that is sent in the longest round trip is unacknowledged, because acknowledgements count in order over all subflows. Half as much
+  // again: a socket is writable only when a third of its buffer is free (sk_stream_is_writeable). The pacing rate is ahead of what comes
+  // through, 1.25 to 2.9 times while that still grows.
+  const int wanted = static_cast<int>(std::clamp(rate * longestUs / 1000000 * 3 / 2, kLeast, kMost));
+  // Until then it is autotuned. MPTCP knows no SO_BUF_LOCK that would let it be so again.
+  if (!flow->sendBound && wanted >= size) return;
+  if (std::abs(wanted - size) <= size / 8) return;
+  const int half = wanted / 2;  // the kernel doubles what it is given
+  flow->sendBound = setsockopt(target.fd, SOL_SOCKET, SO_SNDBUFFORCE, &half, sizeof half) == 0;
 }
 
 void discardFlow(Flow* flow, PipePool* pipes, Counters* counters) {

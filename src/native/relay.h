@@ -20,6 +20,7 @@ struct Flow {
   uint64_t looked = 0;   // `bytes` at the last look
   uint8_t slowLooks = 0;
   int unbound = 0;       // the size of that buffer when it was made smaller; 0: it is autotuned
+  bool sendBound = false;  // the target's send buffer has the size that we gave it
   bool ended = false;   // the source's FIN was read
   bool done = false;    // and passed on, behind the last byte
 };
@@ -38,6 +39,9 @@ Pumped pump(Flow* flow, Side* source, Side* target, int64_t budget, PipePool* pi
 // Keeps what waits for a target slower than its plain TCP source near what keeps the target busy. To be called every 100 ms or so while
 // bytes flow.
 void boundBacklog(Flow* flow, const Side& source, const Side& target);
+
+// Keeps what waits in an MPTCP target for its subflows near what keeps them busy. To be called as often.
+void boundUnsent(Flow* flow, const Side& target);
 
 // Drops what is under way.
 void discardFlow(Flow* flow, PipePool* pipes, Counters* counters);
