@@ -68,6 +68,7 @@ export class Uplinks {
     this.#hags = new HagMonitor({
       ...{ engine, log },
       paths: (family) => this.#wans.paths(family),
+      onPassed: ({ bind }) => this.#wans.passed(bind),
       onChange: () => this.#update(),
       onDead: (hag, how) => this.#bury(hag, how),
     })

@@ -37,6 +37,8 @@ export interface HagMonitorOptions {
   /** Best first. */
   paths(family: Family): readonly WanPath[]
   log: Log
+  /** A question got its answer over this path. */
+  onPassed(path: WanPath): void
   /** A HAG's state is another one, or the HAGs are. */
   onChange(): void
   /**
@@ -190,9 +192,10 @@ export class HagMonitor {
     else log.info(`HAG ${formatSocketAddress(entry.hag)} answers requests again`)
   }
 
-  async #ask(hag: Hag, { bind, protocol }: WanPath, timeoutMs: number, as = 'tcp' as 'tcp' | 'mptcp'): Promise<ProbeResult> {
-    const how = { protocol: as === 'mptcp' ? protocol : as, connectTimeoutMs: timeoutMs, timeoutMs }
-    const result = await this.#options.engine.probe(hagProbe({ hag, bind }, how))
+  async #ask(hag: Hag, path: WanPath, timeoutMs: number, as = 'tcp' as 'tcp' | 'mptcp'): Promise<ProbeResult> {
+    const how = { protocol: as === 'mptcp' ? path.protocol : as, connectTimeoutMs: timeoutMs, timeoutMs }
+    const result = await this.#options.engine.probe(hagProbe({ hag, bind: path.bind }, how))
+    if (result.ok) this.#options.onPassed(path)
     this.heard(hag, result)
     return result
   }

@@ -42,7 +42,7 @@ const longestPauseMs = 3000
 const pauseMemoryMs = 10 * 60_000
 const mostGrace = 8
 /** After so many falls within a minute, one more answer is wanted for each before it counts as up again. */
-const mostExtraAnswers = 4
+const mostExtraAnswers = 3
 
 export const unknown: Health = {
   state: 'probing',
@@ -92,8 +92,12 @@ export function next(health: Health, sign: Sign, now: number): Health {
 
 const steadyMs = 1000
 const impatientMs = 200
+/** Of one that answers again: a second after its first answer it is to be used, also where that is not the first time (RTT 100 ms). */
+const returningMs = 100
 /** A SYN a minute into a metered line is below 4 MB a month. */
-const longestDownMs = { metered: 60_000, unmetered: 1000 }
+const longestDownMs = { metered: 60_000, unmetered: 500 }
+/** Every so many tries on one that is down wait longer: it may be back by a longer way. */
+const patientTry = 4
 
 /** When to probe next, and how long to wait for the answer; milliseconds. Undefined: not before the link is back. */
 export function nextProbe(health: Health, metered: boolean): { afterMs: number; timeoutMs: number } | undefined {
@@ -103,9 +107,14 @@ export function nextProbe(health: Health, metered: boolean): { afterMs: number; 
   const timeoutMs = rttMs === undefined ? steadyMs : Math.min(Math.max(4 * rttMs, 300), steadyMs)
   if (state === 'up') return { afterMs: steadyMs, timeoutMs }
   if (state === 'degraded') return { afterMs: 0, timeoutMs }
-  if (state === 'probing' || answers > 0) return { afterMs: silences + answers === 0 ? 0 : impatientMs, timeoutMs }
+  if (answers > 0) return { afterMs: returningMs, timeoutMs }
+  if (state === 'probing') return { afterMs: silences === 0 ? 0 : impatientMs, timeoutMs }
   const longestMs = longestDownMs[metered ? 'metered' : 'unmetered']
-  return { afterMs: Math.min(impatientMs * 2 ** (silences - silencesToFall + 1), longestMs), timeoutMs: steadyMs }
+  // A SYN that is lost just before the WAN is back keeps the next one waiting for no longer than it must.
+  return {
+    afterMs: Math.min(impatientMs * 2 ** (silences - silencesToFall + 1), longestMs),
+    timeoutMs: silences % patientTry === 0 ? steadyMs : timeoutMs,
+  }
 }
 
 /**

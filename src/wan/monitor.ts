@@ -129,6 +129,12 @@ export class WanMonitor {
       .map(({ path }) => path)
   }
 
+  /** Somebody else's question over this address got an answer: where it counts as down the next one need not wait. */
+  passed(bind: string): void {
+    const line = this.#lines.find(({ address }) => address === bind)
+    if (line?.health.state === 'down' && line.health.answers === 0) wake(line)
+  }
+
   /** What began with MPTCP over this address became plain TCP, or was overtaken by another WAN: is it the path? */
   doubtMptcp(bind: string): void {
     const line = this.#lines.find(({ address }) => address === bind)

@@ -18,6 +18,7 @@ const fine: ProbeResult = { ok: true, local: { address: '10.1.0.2', port: 1 }, p
 
 function start(t: Test, hags: (typeof first)[], says: (probe: Probe) => ProbeResult) {
   const log = memoryLog()
+  const passed: string[] = []
   const deaths: string[] = []
   const asked: string[] = []
   const engine = new FakeEngine(
@@ -33,6 +34,7 @@ function start(t: Test, hags: (typeof first)[], says: (probe: Probe) => ProbeRes
     ...{ engine, log },
     paths: (family) => (family === 4 ? paths : []),
     onChange: () => {},
+    onPassed: ({ wan }) => passed.push(wan),
     onDead: ({ address }, how) => deaths.push(`${address} ${how}`),
   })
   monitor.useHags(hags)
@@ -51,17 +53,18 @@ function start(t: Test, hags: (typeof first)[], says: (probe: Probe) => ProbeRes
     return isSo()
   }
   const usable = () => monitor.usable.map(({ address }) => address)
-  return { monitor, log, deaths, asked, run, until, usable }
+  return { monitor, log, passed, deaths, asked, run, until, usable }
 }
 
 t.test('at the start every HAG is asked over every WAN, and one that nobody hears from counts as down', async (t) => {
-  const { monitor, log, asked, usable } = start(t, [first, second], ({ remote }) =>
+  const { monitor, log, passed, asked, usable } = start(t, [first, second], ({ remote }) =>
     remote.address === first.address ? silence : fine,
   )
   t.same(usable(), [first.address, second.address], 'before that all may work')
   const answers = await monitor.askAll(1000)
   t.equal(answers.length, 4)
   t.equal(asked.length, 4)
+  t.same(passed.sort(), ['dsl', 'lte'], 'and each answer is a sign of its WAN')
   t.same(usable(), [second.address])
   t.same(
     monitor.targets(4).map(({ address }) => address),

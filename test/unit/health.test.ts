@@ -48,9 +48,29 @@ t.test('probes: every second, at once when one is lost, patient with slow lines,
   t.equal(nextProbe(walk([{ type: 'answer', rttMs: 600 }]), true)?.timeoutMs, 1000)
   const waits = (metered: boolean) =>
     Array.from({ length: 11 }, (_, more) => nextProbe(walk(Array(3 + more).fill(silence), up), metered)?.afterMs)
-  t.same(waits(false), [400, 800, ...Array(9).fill(1000)])
+  t.same(waits(false), [400, ...Array(10).fill(500)])
   t.same(waits(true), [400, 800, 1600, 3200, 6400, 12_800, 25_600, 51_200, 60_000, 60_000, 60_000])
+  const patience = Array.from({ length: 5 }, (_, more) => nextProbe(walk(Array(3 + more).fill(silence), up), false)?.timeoutMs)
+  t.same(patience, [300, 1000, 300, 300, 300], 'and now and then longer, should it be back by a longer way')
 })
+
+t.test(
+  'one that answers again is asked ten times a second, until it has answered once more for each recent fall, at most thrice',
+  async (t) => {
+    const sure: Sign = { type: 'silence', reason: 'stopped', sure: true }
+    let health = up
+    for (let fall = 0; fall < 5; fall++) {
+      health = walk([sure], health)
+      let answers = 0
+      do {
+        t.equal(nextProbe(health, true)?.afterMs, 100)
+        health = walk([answer], health)
+        answers++
+      } while (health.state !== 'up')
+      t.equal(answers, 1 + Math.min(fall + 1, 3))
+    }
+  },
+)
 
 t.test('sure silence is enough for a WAN in use, and for no other', async (t) => {
   const sure: Sign = { type: 'silence', reason: 'stopped', sure: true }

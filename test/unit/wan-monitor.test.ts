@@ -181,6 +181,24 @@ t.test('an idle metered WAN over which something is sent and nothing comes back 
   t.ok(await until(() => !monitor.isUsable('lte')), 'a subflow that nobody answers gives it away')
 })
 
+t.test('a WAN that is down is asked at once when another question over it got its answer', async (t) => {
+  let alive = false
+  const { monitor, asked, until } = start(
+    t,
+    { probe: () => (alive ? answer() : silence), wans: [{ name: 'dsl', metered: true }] },
+    [dsl],
+  )
+  // Four silences: the next question comes after more than three seconds.
+  t.ok(await until(() => asked.length >= 7))
+  const before = asked.length
+  alive = true
+  const since = performance.now()
+  monitor.passed(dsl.address4)
+  t.ok(await until(() => asked.length > before))
+  t.ok(performance.now() - since < 1000)
+  t.ok(await until(() => monitor.isUsable('dsl')))
+})
+
 t.test('MPTCP that is removed, dropped, and carried again: said, and comes after WANs that carry it', async (t) => {
   let path: 'clean' | 'strips' | 'drops' = 'strips'
   const { monitor, log, until } = start(t, {
