@@ -95,9 +95,7 @@ void turmoil() {
 }
 
 void clientsThatDoNotBelong() {
-  EngineOptions few = options();
-  few.handshakeTimeoutMs = 150;
-  Owner hag(few, serve);
+  Owner hag(options(), serve);
   const Address open = hag.listen(ListenerKind::Socks);
   const Address guarded = hag.listen(ListenerKind::Socks, true);
   const auto ask = [](const Address& where, const std::string& text) {
@@ -108,15 +106,21 @@ void clientsThatDoNotBelong() {
     return answer;
   };
   CHECK(ask(open, "GET / HTTP/1.1\r\n\r\n").empty());
-  CHECK(ask(open, std::string("\5\1", 2)).empty());  // and no more: the handshake times out
   CHECK(ask(guarded, std::string("\5\1\0", 3)) == "\5\xff");
   CHECK(ask(guarded, std::string("\5\1\2\1\4home\5wrong", 15)) == std::string("\5\2\1\1", 4));
   CHECK(ask(open, std::string("\5\1\0\5\1\0\3\1x\0\1", 11)).substr(0, 4) == std::string("\5\0\5\4", 4));
   CHECK(ask(open, std::string("\5\1\0\5\2\0\1\1\2\3\4\0\1", 13)).substr(0, 4) == std::string("\5\0\5\7", 4));
-  CHECK(eventually([&] { return hag.ended == 6; }));
-  CHECK(hag.closed(Reason::Handshake) == 2 && hag.closed(Reason::Refused) == 4);
+  CHECK(eventually([&] { return hag.ended == 5; }));
+  CHECK(hag.closed(Reason::Handshake) == 1 && hag.closed(Reason::Refused) == 4);
   CHECK(hag.counters().descriptors == 6);  // its listeners
   hag.close();
+
+  EngineOptions impatient = options();
+  impatient.handshakeTimeoutMs = 150;
+  Owner other(impatient, serve);
+  CHECK(ask(other.listen(ListenerKind::Socks), std::string("\5\1", 2)).empty());  // and no more: the handshake times out
+  CHECK(eventually([&] { return other.closed(Reason::Handshake) == 1; }));
+  other.close();
 }
 
 // A server that answers and closes with the request unread: the answer is heard, and behind it comes the reset, not an end.
@@ -157,9 +161,10 @@ void idle() {
     if (event.type == Event::Type::Accepted) engine.open(event.id, direct(server.address));
   });
   const int fd = dialTo(owner.listen(ListenerKind::Redirect));
-  CHECK(sendAll(fd, "x"));
   bool reset = false;
-  receiveAll(fd, &reset);
+  // On a busy machine it may be over before it has said anything.
+  if (sendAll(fd, "x")) receiveAll(fd, &reset);
+  else reset = errno == ECONNRESET;
   CHECK(reset);
   CHECK(eventually([&] { return owner.closed(Reason::Idle) == 1; }));
   closeFd(fd);
@@ -182,12 +187,17 @@ void starvedAndIdle() {
   });
   CHECK(setrlimit(RLIMIT_NOFILE, &files) == 0);
   const Address front = owner.listen(ListenerKind::Redirect);
-  const int fd = dialTo(front);
-  CHECK(eventually([&] { return owner.opened == 1; }));
-  CHECK(sendAll(fd, "x"));
-  receiveAll(fd);
-  closeFd(fd);
-  CHECK(eventually([&] { return owner.closed(Reason::Idle) == 1; }));
+  // On a busy machine one may be over before it has said anything: then the next.
+  bool said = false;
+  for (unsigned count = 1; !said && count <= 20; ++count) {
+    const int fd = dialTo(front);
+    CHECK(eventually([&] { return owner.opened == count; }));
+    said = sendAll(fd, "x");
+    receiveAll(fd);
+    closeFd(fd);
+    CHECK(eventually([&] { return owner.closed(Reason::Idle) == count; }));
+  }
+  CHECK(said);
   usleep(50000);
   CHECK(owner.counters().pipesPooled == 0);
   owner.close();

@@ -102,6 +102,9 @@ int Configure(int netns, const char* device, const char* text) {
     CHECK(ioctl(udp, SIOCSIFADDR, &request) == 0, "%s", strerror(errno));
     std::memcpy(&request.ifr_netmask, &mask, sizeof mask);
     CHECK(ioctl(udp, SIOCSIFNETMASK, &request) == 0, "%s", strerror(errno));
+    // As the device comes, it holds 500 packets: a sender that catches up after waiting for the CPU would lose some before they got to us.
+    request.ifr_qlen = 20'000;
+    CHECK(ioctl(udp, SIOCSIFTXQLEN, &request) == 0, "%s", strerror(errno));
     request.ifr_flags = IFF_UP;
     CHECK(ioctl(udp, SIOCSIFFLAGS, &request) == 0, "%s", strerror(errno));
     CHECK(bind(udp, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0, "%s", strerror(errno));
@@ -133,7 +136,7 @@ void Fill(std::vector<uint8_t>& payload, uint32_t number, double sent) {
   std::memcpy(payload.data() + 8, &sent, sizeof sent);
 }
 
-// Sends `count` packets at `rate` bits per second on the line, and gathers what arrives until there is silence for 300 ms.
+// Sends `count` packets at `rate` bits per second on the line, and gathers what arrives until it was waited for in vain six times.
 std::vector<Packet> Transmit(int from, int to, const char* address, uint32_t count, double rate) {
   std::vector<Packet> arrived;
   std::atomic<double> end{0};
@@ -141,7 +144,8 @@ std::vector<Packet> Transmit(int from, int to, const char* address, uint32_t cou
     std::vector<uint8_t> payload(kPayload + 1), expected(kPayload);
     timeval patience{0, 50'000};
     setsockopt(to, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    for (double last = 0; end == 0 || Now() < std::max(end.load(), last) + 0.3 * kSecond;) {
+    // Not by the clock, which goes on when all of us are stopped.
+    for (int silent = 0; silent < 6;) {
       iovec part{payload.data(), payload.size()};
       alignas(cmsghdr) char control[64];
       msghdr message{};
@@ -150,6 +154,7 @@ std::vector<Packet> Transmit(int from, int to, const char* address, uint32_t cou
       message.msg_control = control;
       message.msg_controllen = sizeof control;
       const ssize_t size = recvmsg(to, &message, 0);
+      silent = size < 0 && end != 0 ? silent + 1 : 0;
       if (size < 0) continue;
       CHECK(size == static_cast<ssize_t>(kPayload), "%zd bytes", size);
       const cmsghdr* stamp = CMSG_FIRSTHDR(&message);
@@ -164,7 +169,6 @@ std::vector<Packet> Transmit(int from, int to, const char* address, uint32_t cou
       CHECK(std::memcmp(expected.data(), payload.data(), kPayload) == 0, "packet %u arrived changed", packet.number);
       CHECK(arrived.empty() || arrived.back().number < packet.number, "packet %u out of order", packet.number);
       arrived.push_back(packet);
-      last = Now();
     }
   });
   const sockaddr_in destination = Address(address, 9000);
@@ -190,23 +194,28 @@ struct Ends {
   int first, second;
 };
 
+// A measurement is repeated where the line was not what it is meant to be: this process, too, may have had to wait for the CPU.
+constexpr int kAttempts = 5;
+
 void Delay(LinkEmulator& link, const Ends& ends) {
   constexpr double kRate = 100e6;
   link.Set(0, {kRate, 20'000, 1e9, 0});
-  const auto arrived = Transmit(ends.first, ends.second, "10.9.0.2", 20'000, 0.9 * kRate);
-  // The device itself holds 500 packets, which a sender that had to wait for the CPU may exceed when it catches up.
-  CHECK(arrived.size() > 19'000, "%zu of 20000 arrived", arrived.size());
-  std::vector<double> errors;
-  double free_at = 0;
-  for (const auto& packet : arrived) {
-    free_at = std::max(free_at, packet.sent) + kLineBits / kRate * kSecond;
-    errors.push_back(std::abs(packet.received - free_at - 0.020 * kSecond) / 1e6);
+  for (int attempt = 1;; attempt++) {
+    const auto arrived = Transmit(ends.first, ends.second, "10.9.0.2", 20'000, 0.9 * kRate);
+    CHECK(arrived.size() == 20'000, "%zu of 20000 arrived", arrived.size());
+    std::vector<double> errors;
+    double free_at = 0;
+    for (const auto& packet : arrived) {
+      free_at = std::max(free_at, packet.sent) + kLineBits / kRate * kSecond;
+      errors.push_back(std::abs(packet.received - free_at - 0.020 * kSecond) / 1e6);
+    }
+    const double median = Percentile(errors, 0.5);
+    std::printf("delay at 90 of 100 Mbit/s: error %.3f ms median, %.3f p90, %.3f p99, %.3f most\n", median, Percentile(errors, 0.9),
+                Percentile(errors, 0.99), errors.back());
+    if (median >= 1 && attempt < kAttempts) continue;
+    CHECK(median < 1, "%.3f ms", median);
+    return;
   }
-  const double median = Percentile(errors, 0.5);
-  std::printf("delay at 90 of 100 Mbit/s: error %.3f ms median, %.3f p90, %.3f p99, %.3f most\n", median, Percentile(errors, 0.9),
-              Percentile(errors, 0.99), errors.back());
-  // Only the median: on a busy machine the sender and this process wait for the CPU too.
-  CHECK(median < 1, "%.3f ms", median);
 }
 
 // The sender may be stopped for longer than the queue lasts, so only those moments count in which the line certainly was busy or full.
@@ -232,13 +241,16 @@ void Overload(LinkEmulator& link, const Ends& ends) {
       if (packet.number > before.number + 1) full.push_back(before.received - before.sent);
     }
     const bool enough = full.size() > 200 && rates.size() > 20;
-    if (!enough && attempt < 5) continue;
+    const bool last = attempt == kAttempts;
+    if (!enough && !last) continue;
     CHECK(enough, "the line was never overloaded");
     // Medians: this process, too, may be stopped for a while.
     const double rate = Percentile(rates, 0.5), waited = Percentile(full, 0.5);
     std::printf("overload: %.2f of 100 Mbit/s; a full queue lasts %.1f of %.1f ms\n", rate / 1e6, waited / 1e6, kFull / 1e6);
-    CHECK(std::abs(rate / kRate - 1) < 0.02, "rate");
-    CHECK(std::abs(waited - kFull) < 2e6, "queue");
+    const bool as_set = std::abs(rate / kRate - 1) < 0.02, as_long = std::abs(waited - kFull) < 2e6;
+    if (!(as_set && as_long) && !last) continue;
+    CHECK(as_set, "rate");
+    CHECK(as_long, "queue");
     return;
   }
 }
