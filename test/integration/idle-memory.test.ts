@@ -24,11 +24,14 @@ t.test('idle connections', { skip: needsRoot }, async (t) => {
   t.ok(added < 10e6, `${added} bytes`)
   for (const [name, { pid }] of Object.entries({ gateway, hag })) {
     // Pipes of connections that were active a moment ago go back to the pool: allow for those, not for a third descriptor each.
-    const each = (countDescriptors(pid) - floor) / connections
+    const each = await settle(
+      () => (countDescriptors(pid) - floor) / connections,
+      (one) => one < 2.02,
+    )
     t.ok(each >= 1.99 && each < 2.02, `${name}: ${each} descriptors each`)
   }
 
-  t.equal(await client.call('ping', 30_000), connections, 'all of them still work')
+  t.equal(await client.call('ping', 60_000), connections, 'all of them still work')
   await client.call('release', 'rst')
   const left = await settle(
     () => countDescriptors(gateway.pid),

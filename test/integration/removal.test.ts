@@ -19,7 +19,7 @@ t.test('kill -9 of run, then remove', { skip: needsRoot }, async (t) => {
   t.equal(await snapshot(cpe), before)
 
   const again = await world.startGateway()
-  t.match(await world.client.call('talk', { host: world.lab.addresses.server, port: ports.greeter }, '', 500), { ending: 'open' })
+  t.match(await world.client.call('talk', { host: world.lab.addresses.server, port: ports.greeter }, '', 1), { ending: 'open' })
   t.same(await again.end('SIGTERM'), { code: 0, signal: null })
   t.equal(await snapshot(cpe), before, 'after a run in peace too')
   t.match(await cpe(...bondsocks('remove')), /nothing to do/)
@@ -31,12 +31,12 @@ t.test('SIGTERM lets transfers end', { skip: needsRoot }, async (t) => {
   const before = await stillness(world.execute('cpe'))
   const gateway = await world.startGateway({ drain_seconds: 30 })
   const host = world.lab.addresses.server
-  // About 4 seconds over both WANs.
-  const download = world.client.call('download', { host, port: ports.source, bytes: 20_000_000 })
+  // About 8 seconds over both WANs: it must last until a new connection was looked at.
+  const download = world.client.call('download', { host, port: ports.source, bytes: 40_000_000 })
   await sleep(1500)
   gateway.kill('SIGTERM')
   await gateway.waitFor(/stopping/)
-  const fresh = await world.client.call('talk', { host, port: ports.greeter }, '', 1000)
+  const fresh = await world.client.call('talk', { host, port: ports.greeter }, '', 1)
   t.match(fresh, { received: '220 at your service\r\n' }, 'a new connection goes around the gateway')
   t.ok(gateway.running, 'while the old one goes on')
   t.match(await download, { intact: true, error: undefined })

@@ -1,6 +1,7 @@
 /** The tools of the other integration tests, without any proxy between: what they report must be true before it can judge anything. */
 import t from 'tap'
 import { startAgent } from '../support/agent.js'
+import { settle } from '../support/hybrid.js'
 import { connect, createNamespace, needsRoot } from '../support/namespaces.js'
 import { countDescriptors, privateMemory } from '../support/proc.js'
 
@@ -25,7 +26,7 @@ t.test('clients and servers in two namespaces', { skip: needsRoot }, async (t) =
     bytes: 3_000_000,
   })
   t.same(await client.call('many', 'halfClose', 20, { host, port: ports.sink, bytes: 100_000 }), [])
-  t.match(await client.call('talk', { host, port: ports.greeter }, '', 300), {
+  t.match(await client.call('talk', { host, port: ports.greeter }, '', 1), {
     received: '220 at your service\r\n',
     ending: 'open',
   })
@@ -37,9 +38,18 @@ t.test('clients and servers in two namespaces', { skip: needsRoot }, async (t) =
   t.equal(countDescriptors(client.pid), before + 10)
   t.equal(await client.call('ping'), 10)
   await client.call('release', 'rst')
-  t.equal(countDescriptors(client.pid), before)
-  await new Promise((resolve) => setTimeout(resolve, 100))
-  t.same(await server.call('endings'), Array(10).fill('ECONNRESET'))
+  t.equal(
+    await settle(
+      () => countDescriptors(client.pid),
+      (count) => count === before,
+    ),
+    before,
+  )
+  const endings = await settle(
+    () => server.call('endings'),
+    ({ length }) => length >= 10,
+  )
+  t.same(endings, Array(10).fill('ECONNRESET'))
   t.ok(privateMemory(client.pid) > 1e6)
 
   // A wrong stream must be called so: an echo is no answer of a sink.
@@ -53,7 +63,7 @@ t.test('a name server whose answers change', { skip: needsRoot }, async (t) => {
   await server.call('dns', 53, '127.0.0.53')
   const ask = async (method: 'resolve4' | 'resolve6' | 'resolveSrv', name: string) => {
     const script = `const { Resolver } = require('node:dns').promises
-      const resolver = new Resolver({ timeout: 300, tries: 1 })
+      const resolver = new Resolver({ timeout: 2000, tries: 1 })
       resolver.setServers(['127.0.0.53'])
       resolver.${method}('${name}').then((answer) => console.log(JSON.stringify(answer)), ({ code }) => console.log(JSON.stringify(code)))`
     return JSON.parse(await namespace.exec(process.execPath, '-e', script))

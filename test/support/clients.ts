@@ -84,20 +84,34 @@ export const clients = {
     return all.filter(({ intact, error }) => !intact || error !== undefined)
   },
 
-  /** Connects, sends `text`, and waits for the end or `timeoutMs`: the text that came, and how it ended (`end`, an errno, `open`). */
-  talk: async (target: Target, text = '', timeoutMs = 5000): Promise<{ received: string; ending: string; ms: number }> => {
+  /**
+   * Connects, sends `text`, and waits for the end, for `characters` to come, or for 20 s: the text that came, and how it ended (`end`, an
+   * errno, `open`).
+   */
+  talk: async (
+    target: Target,
+    text = '',
+    characters = Number.POSITIVE_INFINITY,
+  ): Promise<{ received: string; ending: string; ms: number }> => {
     const started = performance.now()
     const socket = open(target)
     let received = ''
     let ending = 'open'
-    socket.on('data', (data) => (received += data.toString()))
+    let enough: (_?: unknown) => void = () => {}
+    const heard = new Promise((resolve) => (enough = resolve))
+    socket.on('data', (data) => {
+      received += data.toString()
+      if (received.length >= characters) enough()
+    })
     socket.on('error', (reason) => (ending = codeOf(reason)))
     socket.on('end', () => {
       ending = 'end'
       socket.end()
     })
     socket.on('connect', () => text && socket.write(text))
-    await Promise.race([once(socket, 'close').catch(() => {}), new Promise((resolve) => setTimeout(resolve, timeoutMs))])
+    const timer = setTimeout(enough, 20_000)
+    await Promise.race([once(socket, 'close').catch(() => {}), heard])
+    clearTimeout(timer)
     const ms = performance.now() - started
     socket.destroy()
     return { received, ending, ms }
@@ -121,7 +135,7 @@ export const clients = {
   alive: async (): Promise<number> => held.filter((socket) => !socket.destroyed && socket.readable).length,
 
   /** Says something on each held connection and returns how many answer within `timeoutMs`. */
-  ping: async (timeoutMs = 5000): Promise<number> => {
+  ping: async (timeoutMs = 15_000): Promise<number> => {
     let answers = 0
     const all = held.map(async (socket) => {
       if (socket.destroyed) return

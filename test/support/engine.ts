@@ -25,7 +25,7 @@ export class EngineUnderTest {
 
   constructor(scope: Scope, options: Partial<EngineOptions> = {}) {
     this.engine = new (native as Native).Engine({
-      ...{ workers: 2, maxConnections: 1000, idleTimeoutMs: 60_000, handshakeTimeoutMs: 5000 },
+      ...{ workers: 2, maxConnections: 1000, idleTimeoutMs: 60_000, handshakeTimeoutMs: 20_000 },
       ...options,
       onEvents: (events) => {
         for (const event of events) {
@@ -49,9 +49,9 @@ export class EngineUnderTest {
     }
   }
 
-  /** The first event of a type that the test has not asked for yet; rejects after 5 s. */
+  /** The first event of a type that the test has not asked for yet; rejects after 20 s. */
   async next<T extends Type>(type: T): Promise<EventOf<T>> {
-    for (const deadline = Date.now() + 5000; Date.now() < deadline; ) {
+    for (const deadline = Date.now() + 20_000; Date.now() < deadline; ) {
       const at = this.events.findIndex((event) => event.type === type)
       if (at >= 0) return this.events.splice(at, 1)[0] as EventOf<T>
       await new Promise<void>((resolve) => {
@@ -64,7 +64,7 @@ export class EngineUnderTest {
 }
 
 export const wayTo = (remote: SocketAddress, more: Partial<Way> = {}): Way => ({
-  ...{ protocol: 'tcp', remote, connectTimeoutMs: 2000 },
+  ...{ protocol: 'tcp', remote, connectTimeoutMs: 10_000 },
   ...more,
 })
 

@@ -9,6 +9,8 @@ import type { Zone } from './dns.js'
 import { randomName, type Scope } from './namespaces.js'
 import { bondsocks, type Program, start } from './process.js'
 
+export { remeasure, settle, sleep } from './wait.js'
+
 /** Runs a command in one host of the lab and returns what it printed. */
 export type Execute = (...argv: string[]) => Promise<string>
 
@@ -129,19 +131,3 @@ export class World {
     return gateway
   }
 }
-
-/** Asks until the answer is right; returns the last answer. For what settles a moment later, like a closed descriptor. */
-export async function settle<Value>(
-  ask: () => Value | Promise<Value>,
-  isRight: (value: Value) => boolean,
-  patienceMs = 5000,
-): Promise<Value> {
-  const deadline = Date.now() + patienceMs
-  for (;;) {
-    const value = await ask()
-    if (isRight(value) || Date.now() > deadline) return value
-    await new Promise((resolve) => setTimeout(resolve, 50))
-  }
-}
-
-export const sleep = (milliseconds: number) => new Promise((resolve) => setTimeout(resolve, milliseconds))

@@ -2,6 +2,7 @@ import t from 'tap'
 import type { EngineEvent, Way } from '../../src/native/index.js'
 import { Attempts } from '../../src/shared/attempts.js'
 import { type Answer, FakeEngine, failure, settle } from '../support/fake-engine.js'
+import { settle as eventually, sleep } from '../support/wait.js'
 
 type Failed = Extract<EngineEvent, { type: 'failed' }>
 const connectTimeoutMs = 1000
@@ -33,7 +34,9 @@ function setUp(answers: Record<string, Answer> = {}) {
   const connection = engine.accept()
   attempts.begin(connection)
   const tried = () => engine.opens.map(({ way }) => way.remote.address)
-  return { engine, attempts, connection, race, failures, overtaken, tried }
+  /** All that were tried, once there are so many. */
+  const triedOnce = (count: number) => eventually(tried, ({ length }) => length >= count)
+  return { engine, attempts, connection, race, failures, overtaken, tried, triedOnce }
 }
 
 t.test('a client that left while the session awaited something else is remembered', async (t) => {
@@ -62,7 +65,7 @@ t.test('a session that ends in the middle of a race opens nothing more', async (
   const { attempts, connection, race, tried } = setUp()
   void race(connection, ['a', 'b'], { patienceMs: 10 })
   attempts.end(connection)
-  await new Promise((resolve) => setTimeout(resolve, 100))
+  await sleep(100)
   t.same(tried(), ['a'])
 })
 
@@ -78,11 +81,10 @@ t.test('a way that fails is followed by the next one at once, and every failure 
 })
 
 t.test('a silent way is joined by the next one when patience ends; the first that gets through is it', async (t) => {
-  const { engine, connection, race, failures, overtaken, tried } = setUp()
+  const { engine, connection, race, failures, overtaken, tried, triedOnce } = setUp()
   const raced = race(connection, ['a', 'b', 'c'], { patienceMs: 20 })
   t.same(tried(), ['a'])
-  await new Promise((resolve) => setTimeout(resolve, 300))
-  t.same(tried(), ['a', 'b', 'c'])
+  t.same(await triedOnce(3), ['a', 'b', 'c'])
   engine.answer(connection, 'opened', 1)
   t.match(await raced, { outcome: { type: 'opened' }, choice: 'b' })
   t.same(failures, [])
@@ -90,9 +92,9 @@ t.test('a silent way is joined by the next one when patience ends; the first tha
 })
 
 t.test('a failure while others are under way ends nothing; the last one does', async (t) => {
-  const { engine, connection, race, failures } = setUp()
+  const { engine, connection, race, failures, triedOnce } = setUp()
   const raced = race(connection, ['a', 'b'], { patienceMs: 1 })
-  await new Promise((resolve) => setTimeout(resolve, 100))
+  await triedOnce(2)
   engine.answer(connection, failure('connect', 'ETIMEDOUT'), 0)
   await settle()
   t.same(failures, ['a'])
@@ -101,9 +103,9 @@ t.test('a failure while others are under way ends nothing; the last one does', a
 })
 
 t.test('the winner fails with its request: those that it had beaten get another chance, once', async (t) => {
-  const { engine, connection, race, tried } = setUp()
+  const { engine, connection, race, tried, triedOnce } = setUp()
   const raced = race(connection, ['a', 'b'], { patienceMs: 1 })
-  await new Promise((resolve) => setTimeout(resolve, 100))
+  await triedOnce(2)
   engine.answer(connection, failure('request', 'ETIMEDOUT'), 0)
   await settle()
   t.same(tried(), ['a', 'b', 'b'])
@@ -113,14 +115,13 @@ t.test('the winner fails with its request: those that it had beaten get another 
 })
 
 t.test('those that had no chance to join while another went on alone get theirs when it fails', async (t) => {
-  const { engine, connection, race, failures, tried } = setUp()
+  const { engine, connection, race, failures, tried, triedOnce } = setUp()
   const raced = race(connection, ['a', 'b', 'c'], { patienceMs: 10 })
   engine.commit(connection, 0)
-  await new Promise((resolve) => setTimeout(resolve, 100))
+  await sleep(100)
   t.same(tried(), ['a'], 'nothing is opened beside it')
   engine.answer(connection, failure('request', 'ECONNRESET'), 0)
-  await new Promise((resolve) => setTimeout(resolve, 100))
-  t.same(tried(), ['a', 'b', 'c'])
+  t.same(await triedOnce(3), ['a', 'b', 'c'])
   engine.answer(connection, failure('request', 'ECONNRESET'), 2)
   await settle()
   t.same(tried(), ['a', 'b', 'c', 'b'])
@@ -132,8 +133,7 @@ t.test('those that had no chance to join while another went on alone get theirs 
 t.test('an attempt whose `open` crossed the failure of the one before may win', async (t) => {
   const { engine, connection, race, tried } = setUp()
   const raced = race(connection, ['a', 'b'], { patienceMs: 30 })
-  const answerer = new Promise((resolve) => setTimeout(resolve, 25))
-  await answerer
+  await sleep(25)
   // The engine's event is on its way when patience ends.
   engine.answer(connection, failure('connect', 'ETIMEDOUT'), 0)
   for (const until = performance.now() + 20; performance.now() < until; );
@@ -144,18 +144,15 @@ t.test('an attempt whose `open` crossed the failure of the one before may win', 
 })
 
 t.test('a way without a descriptor for racing waits for its turn, and nothing is learned of it', async (t) => {
-  const { engine, connection, race, failures, tried } = setUp()
-  const refuse = async (attempt: number) => {
-    engine.answer(connection, failure('connect', 'EMFILE'), attempt)
-    await new Promise((resolve) => setTimeout(resolve, 100))
-  }
+  const { engine, connection, race, failures, triedOnce } = setUp()
+  const refuse = (attempt: number) => engine.answer(connection, failure('connect', 'EMFILE'), attempt)
   const raced = race(connection, ['a', 'b'], { patienceMs: 20 })
-  await new Promise((resolve) => setTimeout(resolve, 100))
-  t.same(tried(), ['a', 'b'])
-  await refuse(1)
+  t.same(await triedOnce(2), ['a', 'b'])
+  refuse(1)
+  t.same(await triedOnce(3), ['a', 'b', 'b'], 'when patience has ended once more')
   t.same(failures, [])
-  t.same(tried(), ['a', 'b', 'b'], 'when patience has ended once more')
-  await refuse(1)
+  refuse(1)
+  await triedOnce(4)
   engine.answer(connection, failure('connect', 'ETIMEDOUT'), 1)
   engine.answer(connection, failure('connect', 'ETIMEDOUT'), 0)
   t.match(await raced, { outcome: { type: 'failed' } })
@@ -179,6 +176,6 @@ t.test('a client that leaves in the middle of a race', async (t) => {
   const raced = race(connection, ['a', 'b'], { patienceMs: 30 })
   engine.leave(connection, 'client-reset')
   t.match(await raced, { outcome: { type: 'closed' } })
-  await new Promise((resolve) => setTimeout(resolve, 100))
+  await sleep(100)
   t.same(tried(), ['a'], 'nothing more is opened for it')
 })
