@@ -127,7 +127,9 @@ void boundBacklog(Flow* flow, const Side& source, const Side& target) {
 void boundUnsent(Flow* flow, const Side& target) {
   constexpr uint64_t kLeast = 256 * 1024;
   constexpr uint64_t kMost = 8 * 1024 * 1024;
-  constexpr uint32_t kSpareUs = 20000;
+  constexpr uint64_t kLeastSpareUs = 20000;
+  constexpr uint64_t kMostSpareUs = 500000;
+  constexpr uint64_t kBurst = 64 * 1024;
   int size = 0;
   socklen_t length = sizeof size;
   if (flow->done || getsockopt(target.fd, SOL_SOCKET, SO_SNDBUF, &size, &length) != 0) return;
@@ -136,8 +138,11 @@ void boundUnsent(Flow* flow, const Side& target) {
   uint64_t longestUs = 0;
   for (const Subflow& subflow : subflowsOf(target.fd)) {
     rate += std::min<uint64_t>(subflow.pacingRate, UINT32_MAX);
-    // The round trip without most of what our own bytes wait on the way, as far as that can be told from a path whose delay varies.
-    longestUs = std::max<uint64_t>({longestUs, subflow.leastRttUs + kSpareUs, uint64_t{subflow.rttUs} * 3 / 5});
+    // The round trip without most of what our own bytes wait on the way, as far as that can be told from a path whose delay varies; and
+    // the time that a slow path takes for what it is given at once, in which a much faster one beside it must not run dry.
+    const uint64_t burstUs = subflow.pacingRate == 0 ? 0 : kBurst * 1000000 / subflow.pacingRate;
+    const uint64_t spareUs = std::clamp(burstUs, kLeastSpareUs, kMostSpareUs);
+    longestUs = std::max<uint64_t>({longestUs, subflow.leastRttUs + spareUs, uint64_t{subflow.rttUs} * 3 / 5});
   }
   if (rate == 0) return;
   // All that is sent in the longest round trip is unacknowledged, because acknowledgements count in order over all subflows. Half as much
