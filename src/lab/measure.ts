@@ -92,6 +92,16 @@ export class WanRecorder {
     const start = this.#samples.findLast((one) => one.at <= since)?.down[wan] ?? 0
     return this.#samples.find((one) => one.at > since && (one.down[wan] ?? 0) - start > bytes)?.at
   }
+
+  /** The same, waited for; undefined where it does not come about within `patienceMs`. */
+  async awaitBytes(wan: string, since: number, bytes: number, patienceMs: number): Promise<number | undefined> {
+    const deadline = performance.now() + patienceMs
+    for (;;) {
+      const at = this.reached(wan, since, bytes)
+      if (at !== undefined || performance.now() > deadline) return at
+      await new Promise((resolve) => setTimeout(resolve, 20))
+    }
+  }
 }
 
 /** Established connections of the gateway to HAGs, by subflow, that have brought more than probes do. */

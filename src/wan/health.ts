@@ -58,6 +58,14 @@ export const unknown: Health = {
 
 export const isUsable = ({ state }: Health) => state === 'up' || state === 'degraded'
 
+/** How many answers in a row are wanted before it counts as up: one, and one more for each recent fall. */
+const answersWanted = (falls: readonly number[]) => 1 + Math.min(falls.length, mostExtraAnswers)
+
+/** How many more answers it needs to be up; 0 once it is. */
+export function answersMissing(health: Health): number {
+  return isUsable(health) ? 0 : Math.max(answersWanted(health.falls) - health.answers, 0)
+}
+
 export function next(health: Health, sign: Sign, now: number): Health {
   const falls = health.falls.filter((at) => now - at < fallMemoryMs)
   const fallen = isUsable(health) ? [...falls, now] : falls
@@ -73,7 +81,7 @@ export function next(health: Health, sign: Sign, now: number): Health {
       const rttMs = health.rttMs === undefined ? sign.rttMs : 0.75 * health.rttMs + 0.25 * sign.rttMs
       const leastRttMs = Math.min(sign.rttMs, 1.01 * (health.leastRttMs ?? Number.POSITIVE_INFINITY))
       const answers = health.answers + 1
-      const enough = isUsable(health) || answers > Math.min(falls.length, mostExtraAnswers)
+      const enough = isUsable(health) || answers >= answersWanted(falls)
       const state = enough ? 'up' : health.state
       const hasPaused =
         health.state === 'down' && state === 'up' && now - (falls.at(-1) ?? Number.NEGATIVE_INFINITY) < longestPauseMs

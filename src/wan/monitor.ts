@@ -6,7 +6,7 @@ import { pause } from '../shared/pause.js'
 import type { Log } from '../telemetry/log.js'
 import { type Carried, readCounters } from './counters.js'
 import { Flow, flowTickMs } from './flow.js'
-import { type Health, isUsable, next, nextProbe, type Sign, stopPatience, unknown } from './health.js'
+import { answersMissing, type Health, isUsable, next, nextProbe, type Sign, stopPatience, unknown } from './health.js'
 
 /** A WAN that has a link and an address. */
 export interface WanAddresses {
@@ -304,8 +304,12 @@ export class WanMonitor {
     line.health = next(before, sign, performance.now())
     const { state, reason, rttMs } = line.health
     if (before.state === state) {
+      if (sign.type !== 'answer') return
       // The order may be another one.
-      if (sign.type === 'answer') this.#options.onChange()
+      this.#options.onChange()
+      const missing = answersMissing(line.health)
+      if (missing > 0 && line.health.answers === 1)
+        this.#options.log.info(`WAN ${this.#name(line)} answers again: it is used after ${missing} more, because it fell lately`)
       return
     }
     this.#options.onChange()

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { type Health, next, nextProbe, type Sign, stopPatience, unknown } from '../../src/wan/health.js'
+import { answersMissing, type Health, next, nextProbe, type Sign, stopPatience, unknown } from '../../src/wan/health.js'
 
 const answer: Sign = { type: 'answer', rttMs: 30 }
 const silence: Sign = { type: 'silence', reason: 'no HAG answers over it' }
@@ -63,10 +63,12 @@ t.test(
       health = walk([sure], health)
       let answers = 0
       do {
+        t.equal(answersMissing(health), 1 + Math.min(fall + 1, 3) - answers)
         t.equal(nextProbe(health, true)?.afterMs, 100)
         health = walk([answer], health)
         answers++
       } while (health.state !== 'up')
+      t.equal(answersMissing(health), 0)
       t.equal(answers, 1 + Math.min(fall + 1, 3))
     }
   },

@@ -101,6 +101,10 @@ t.test(
     t.ok(log.lines.includes('warn WAN dsl is down: no HAG answers over it'))
     dead.clear()
     t.ok(await until(() => monitor.isUsable('dsl')), 'and back')
+    t.same(log.lines.slice(-2), [
+      'info WAN dsl answers again: it is used after 1 more, because it fell lately',
+      'info WAN dsl is up',
+    ])
   },
 )
 

@@ -21,7 +21,7 @@ export const blackHole: Scenario = {
       { what: 'stream: detected', measured: stream.detected, unit: 'ms', asked: 500 },
       { what: 'download: longest gap', measured: bulk.gap, unit: 'ms', asked: 500 },
       { what: 'download: detected', measured: bulk.detected, unit: 'ms', asked: 500 },
-      { what: 'back: data of the running download after the first answer', measured: bulk.resumed, unit: 'ms', asked: 1000 },
+      { what: 'back: data of the running download after the first good probe', measured: bulk.resumed, unit: 'ms', asked: 1000 },
       { what: 'idle: detected', measured: idle, unit: 'ms', asked: 2000 },
       { what: 'new connections: detected', measured: fresh.detected, unit: 'ms', asked: 500 },
       { what: 'new connections: failed', measured: fresh.failed, unit: '', asked: 0 },
