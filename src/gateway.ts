@@ -73,6 +73,7 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
         sessions = new Sessions({
           engine,
           upstreams: uplinks.upstreams,
+          pool: uplinks.pool,
           bypass: new Bypass(config),
           isOwn: parts.isOwn,
           connectTimeoutMs: config.connect_timeout_seconds * 1000,

@@ -12,6 +12,7 @@ import type { WatchEvents } from './network/watch.js'
 import { HagMonitor, troubleOf } from './redirect/hag-monitor.js'
 import { HagDirectory, type HagEntryWithPassword } from './redirect/hags.js'
 import type { Hag } from './redirect/policy.js'
+import { Pool } from './redirect/pool.js'
 import { Upstreams } from './redirect/upstreams.js'
 import { type Family, formatSocketAddress } from './shared/address.js'
 import { pause } from './shared/pause.js'
@@ -41,13 +42,17 @@ const firstAnswerMs = 3000
 export interface UplinksOptions {
   config: GatewayConfig
   entries: readonly HagEntryWithPassword[]
-  engine: Pick<Engine, 'probe' | 'connect' | 'abandon' | 'resetUpstreams' | 'resetStranded' | 'stats'>
+  engine: Pick<
+    Engine,
+    'probe' | 'prepare' | 'keepPrepared' | 'connect' | 'abandon' | 'resetUpstreams' | 'resetStranded' | 'stats'
+  >
   network: NetworkControl
   log: Log
 }
 
 export class Uplinks {
   readonly upstreams: Upstreams
+  readonly pool: Pool
   readonly #options: UplinksOptions
   readonly #directory: HagDirectory
   readonly #hags: HagMonitor
@@ -64,6 +69,7 @@ export class Uplinks {
     const { config, entries, engine, log } = options
     this.#options = options
     this.upstreams = new Upstreams({ onHagDown: config.on_hag_down })
+    this.pool = new Pool({ engine, most: config.prepared_connections, paths: () => this.upstreams.preparable })
     this.#directory = new HagDirectory({ entries, log })
     this.#hags = new HagMonitor({
       ...{ engine, log },
@@ -162,6 +168,7 @@ export class Uplinks {
         this.#wans.run(signal),
         this.#duty.run(signal),
         this.#hags.run(signal),
+        this.pool.run(signal),
         this.#directory.run(names, signal),
         watchBlackHole({ forget: () => network.forgetBlackHole(), log }, signal),
         watch(events, signal),
@@ -196,6 +203,7 @@ export class Uplinks {
     this.#duty.update()
     const used = { 4: wanted(all[4], this.#duty.used), 6: wanted(all[6], this.#duty.used) }
     this.upstreams.use({ hags, pipelines, hagsDown: this.#hags.all.filter((hag) => !hags.includes(hag)), paths: used })
+    this.pool.tend()
 
     const without = new Set(families.flatMap((family) => unwanted(all[family], this.#duty.used)))
     const isNew = (address: string) => without.has(address) && !this.#withoutEndpoint.has(address)

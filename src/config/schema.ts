@@ -85,6 +85,8 @@ export const gatewaySchema = z
     on_hag_down: z.enum(['direct', 'reject']).default('direct'),
     /** Where the WANs' volume of the month is kept; only with a monthly_gb. */
     volume_file: z.string().min(1).default('/var/lib/bondsocks/volume.json'),
+    /** At most so many connections to the HAG are kept ready for clients that come; 0: none. */
+    prepared_connections: z.int().min(0).max(64).default(16),
     /** Milliseconds granularity is wanted here, so fractions are allowed. */
     connect_timeout_seconds: seconds.default(3),
     ...common,

@@ -1,6 +1,8 @@
 // An attempt to reach a destination: connect, then the client side of SOCKS5. Part of Worker.
 #include <errno.h>
+#include <linux/sockios.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -11,6 +13,10 @@
 namespace {
 // What a client usually says first (a TLS ClientHello, an HTTP request) fits; the rest follows through the relay.
 constexpr size_t kEarlyBytes = 16 * 1024;
+// How often a prepared connection is looked at that has been asked for something and has not answered.
+constexpr uint64_t kLookMs = 100;
+// A reply and what the server says first leave together where that comes so soon.
+constexpr uint64_t kHoldMs = 25;
 constexpr uint32_t kStreamEvents = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
 
 size_t expectedAnswer(const Attempt& attempt) {
@@ -22,6 +28,11 @@ size_t expectedAnswer(const Attempt& attempt) {
 void Attempt::expired(Worker& worker) { worker.expired(this); }
 
 void Worker::expired(Attempt* attempt) {
+  if (attempt->adopted && now_ < attempt->answerUntilMs) {
+    // Of a plain RST MPTCP says nothing, so it has to be asked.
+    if (hasNoSubflow(attempt->side.fd)) return lose(attempt, {ENOTCONN, "recv"});
+    return setDeadline(attempt, std::min(now_ + kLookMs, attempt->answerUntilMs));
+  }
   fail(attempt, stageOf(*attempt), {ETIMEDOUT, attempt->step == Attempt::Step::Connecting ? "connect" : "recv"});
 }
 
@@ -59,11 +70,11 @@ void Worker::open(ConnectionId id, Way way, uint32_t number) {
   dial(attempt, std::move(way));
 }
 
-void Worker::probe(uint64_t id, Way way, bool handOver) {
+void Worker::probe(uint64_t id, Way way, Purpose purpose) {
   auto owned = std::make_unique<Attempt>();
   Attempt* const attempt = owned.get();
   attempt->probe = id;
-  attempt->handOver = handOver;
+  attempt->purpose = purpose;
   probes_[attempt] = std::move(owned);
   dial(attempt, std::move(way));
 }
@@ -72,6 +83,8 @@ void Worker::dial(Attempt* attempt, Way way) {
   attempt->way = std::move(way);
   attempt->startedMs = now_;
   const Way& to = attempt->way;
+  Prepared prepared;
+  if (to.prepared && host_->prepared.take(to, &prepared)) return adopt(attempt, prepared);
   Failure failure;
   attempt->side.fd = dialSocket(to.remote, to.bound ? &to.source : nullptr, to.mptcp, &attempt->protocol, &failure);
   if (attempt->side.fd < 0) return fail(attempt, Stage::Connect, failure);
@@ -80,17 +93,51 @@ void Worker::dial(Attempt* attempt, Way way) {
   if (!watch(attempt->side.fd, tagOf(attempt, Tag::Attempt), kStreamEvents)) fail(attempt, Stage::Connect, {errno, "epoll_ctl"});
 }
 
+void Worker::adopt(Attempt* attempt, const Prepared& prepared) {
+  attempt->adopted = true;
+  attempt->side.fd = prepared.fd;
+  attempt->protocol = prepared.protocol;
+  attempt->step = Attempt::Step::Reply;
+  attempt->answerUntilMs = now_ + attempt->way.handshakeTimeoutMs;
+  setDeadline(attempt, std::min(now_ + kLookMs, attempt->answerUntilMs));
+  commit(attempt);
+  addRequest(attempt);
+  sendOutput(attempt);
+  if (!watch(attempt->side.fd, tagOf(attempt, Tag::Attempt), kStreamEvents)) fail(attempt, Stage::Request, {errno, "epoll_ctl"});
+}
+
+// The other end has reset or ended the connection instead of answering. A prepared one may have been dead before: where nothing of what
+// was sent over it was acknowledged its HAG has not read it either, and a new connection may say it again.
+void Worker::lose(Attempt* attempt, Failure failure) {
+  int unacknowledged = 0;
+  if (!attempt->adopted || ioctl(attempt->side.fd, SIOCOUTQ, &unacknowledged) != 0 || static_cast<size_t>(unacknowledged) < attempt->sent) {
+    return fail(attempt, stageOf(*attempt), failure);
+  }
+  abortFd(attempt->side.fd);
+  attempt->side.fd = -1;
+  --host_->counters.descriptors;
+  attempt->adopted = false;
+  attempt->early = 0;
+  attempt->output.clear();
+  attempt->input.clear();
+  attempt->step = Attempt::Step::Connecting;
+  attempt->connection->committed = false;
+  Way anew = std::move(attempt->way);
+  anew.prepared = false;
+  dial(attempt, std::move(anew));
+}
+
 void Worker::attemptEvent(Attempt* attempt, uint32_t events) {
   if (attempt->side.fd < 0) return;  // ended earlier in this turn
   const bool connecting = attempt->step == Attempt::Step::Connecting;
   // What a HAG said before it reset us tells more than the reset: one that refuses our credentials often closes with the request unread.
   if (!connecting && (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) {
     readAnswers(attempt);
-    if (attempt->side.fd < 0) return;
+    if (attempt->side.fd < 0 || attempt->step == Attempt::Step::Connecting) return;  // over, or begun anew
   }
   if ((events & EPOLLERR) != 0) {
     const int error = socketError(attempt->side.fd);
-    if (error != 0) return fail(attempt, stageOf(*attempt), {error, connecting ? "connect" : "recv"});
+    if (error != 0) return lose(attempt, {error, connecting ? "connect" : "recv"});
   }
   // A new socket is hung up until its SYN is out; only being writable means connected.
   if ((events & EPOLLOUT) == 0) return;
@@ -111,16 +158,22 @@ void Worker::connected(Attempt* attempt) {
   if (way.pipelined) {
     commit(attempt);
     if (way.withPassword) attempt->output += socks5::encodeCredentials(way.username, way.password);
-    attempt->output += socks5::encodeConnect(way.host, way.port);
-    // Looked at, not taken: an attempt that fails leaves them to the next one.
-    char early[kEarlyBytes];
-    const ssize_t size = recv(attempt->connection->client.fd, early, sizeof early, MSG_PEEK);
-    if (size > 0) {
-      attempt->early = static_cast<size_t>(size);
-      attempt->output.append(early, attempt->early);
-    }
+    addRequest(attempt);
   }
   sendOutput(attempt);
+}
+
+// CONNECT and, to a HAG that takes it, what the client has said by now: looked at, not taken, so that an attempt that fails leaves it to
+// the next one.
+void Worker::addRequest(Attempt* attempt) {
+  const Way& way = attempt->way;
+  attempt->output += socks5::encodeConnect(way.host, way.port);
+  if (!way.pipelined) return;
+  char early[kEarlyBytes];
+  const ssize_t size = recv(attempt->connection->client.fd, early, sizeof early, MSG_PEEK);
+  if (size <= 0) return;
+  attempt->early = static_cast<size_t>(size);
+  attempt->output.append(early, attempt->early);
 }
 
 void Worker::sendOutput(Attempt* attempt) {
@@ -128,6 +181,7 @@ void Worker::sendOutput(Attempt* attempt) {
     const ssize_t sent = send(attempt->side.fd, attempt->output.data(), attempt->output.size(), MSG_NOSIGNAL);
     if (sent >= 0) {
       attempt->output.erase(0, static_cast<size_t>(sent));
+      attempt->sent += static_cast<size_t>(sent);
     } else if (errno == EAGAIN) {
       return;
     } else if (errno != EINTR) {
@@ -146,10 +200,10 @@ bool Worker::readExactly(Attempt* attempt, size_t size) {
     if (got > 0) {
       attempt->input.append(data, static_cast<size_t>(got));
     } else if (got == 0) {
-      fail(attempt, stageOf(*attempt), {ECONNRESET, "recv"});
+      lose(attempt, {ECONNRESET, "recv"});
       return false;
     } else if (errno != EINTR) {
-      if (errno != EAGAIN) fail(attempt, stageOf(*attempt), {errno, "recv"});
+      if (errno != EAGAIN) lose(attempt, {errno, "recv"});
       return false;
     }
   }
@@ -214,11 +268,15 @@ void Worker::succeed(Attempt* attempt) {
   if (connection == nullptr) {
     event.type = Event::Type::Probed;
     event.milliseconds = attempt->connectMs;
-    if (attempt->handOver) {
+    if (attempt->purpose != Purpose::Probe) {
       epoll_ctl(epoll_, EPOLL_CTL_DEL, fd, nullptr);
       attempt->side.fd = -1;
+    }
+    if (attempt->purpose == Purpose::HandOver) {
       --host_->counters.descriptors;
       event.fd = fd;
+    } else if (attempt->purpose == Purpose::Prepare) {
+      host_->prepared.put({fd, protocol, attempt->way, now_});
     }
     events_.push_back(std::move(event));
     return release(attempt);
@@ -227,6 +285,7 @@ void Worker::succeed(Attempt* attempt) {
   event.type = Event::Type::Opened;
   event.id = connection->id;
   event.attempt = attempt->number;
+  event.prepared = attempt->adopted;
   // The handshake was sent whole, or there would be no reply; of the early bytes behind it some may not have left yet.
   attempt->early -= std::min(attempt->early, attempt->output.size());
   // Only now are those that were sent used up.
@@ -243,9 +302,14 @@ void Worker::succeed(Attempt* attempt) {
   attempt->side.fd = -1;
   release(attempt);
   if (connection->kind == ListenerKind::Socks) {
-    const std::string answer = socks5::encodeReply(socks5::kSucceeded, event.local);
-    if (send(connection->client.fd, answer.data(), answer.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(answer.size())) {
-      return closeConnection(connection, Reason::ClientReset, {errno, "send"});
+    connection->held = socks5::encodeReply(socks5::kSucceeded, event.local);
+    // One that has said more already waits for the server's answer, not for ours.
+    int said = 0;
+    if (ioctl(connection->client.fd, SIOCINQ, &said) == 0 && said > 0) {
+      setDeadline(connection, now_ + kHoldMs);
+    } else {
+      sendHeld(connection, false);
+      if (!connection->held.empty()) return closeConnection(connection, Reason::ClientReset, {EPIPE, "send"});
     }
   }
   events_.push_back(std::move(event));

@@ -12,6 +12,7 @@
 namespace {
 // Bytes of one direction in one turn: then the other connections get theirs.
 constexpr int64_t kBudget = 512 * 1024;
+constexpr size_t kFirstBytes = 64 * 1024;
 constexpr uint64_t kLookMs = 100;
 // Less than a round trip in which a slow start doubles what it needs.
 constexpr uint64_t kSendLookMs = 25;
@@ -40,6 +41,7 @@ bool wasReset(const Side& side, const Flow& towards, uint32_t events, Failure* f
 void Connection::expired(Worker& worker) { worker.expired(this); }
 
 void Worker::expired(Connection* connection) {
+  if (connection->phase == Connection::Phase::Relaying) return sendHeld(connection, false);
   closeConnection(connection, connection->phase == Connection::Phase::Refusing ? Reason::Refused : Reason::Handshake, {ETIMEDOUT, "recv"});
 }
 
@@ -86,7 +88,32 @@ void Worker::relay(Connection* connection) {
   pumpBoth(connection);
 }
 
+// MPTCP's scheduler gives what is written next to the subflow with the least under way: with ten bytes of a reply on the quick one the
+// server's first words would leave by the slow one. So both are written at once.
+void Worker::sendHeld(Connection* connection, bool withFirstBytes) {
+  std::string& held = connection->held;
+  if (withFirstBytes) {
+    char first[kFirstBytes];
+    const ssize_t size = recv(connection->upstream.fd, first, sizeof first, 0);
+    if (size < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    // At its end or after an error the relay finds the same again.
+    if (size > 0) {
+      held.append(first, static_cast<size_t>(size));
+      connection->backward.bytes += static_cast<uint64_t>(size);
+    }
+  }
+  setDeadline(connection, 0);
+  const ssize_t sent = send(connection->client.fd, held.data(), held.size(), MSG_NOSIGNAL);
+  // A client that is gone, or an error: the relay finds it, and nothing more may be said.
+  if (sent > 0) held.erase(0, static_cast<size_t>(sent));
+}
+
 void Worker::pumpBoth(Connection* connection) {
+  if (!connection->held.empty()) {
+    // Nothing but a first reply is ever held longer than until it can be written.
+    const bool waits = connection->deadline != 0;
+    if (!waits || connection->upstream.readable) sendHeld(connection, waits);
+  }
   const uint64_t before = connection->forward.bytes + connection->backward.bytes;
   bool more = false;
   bool starved = false;
@@ -111,7 +138,7 @@ void Worker::pumpBoth(Connection* connection) {
     return true;
   };
   if (!one(&connection->forward, &connection->client, &connection->upstream, Reason::ClientReset, Reason::UpstreamReset)) return;
-  if (!one(&connection->backward, &connection->upstream, &connection->client, Reason::UpstreamReset, Reason::ClientReset)) return;
+  if (connection->held.empty() && !one(&connection->backward, &connection->upstream, &connection->client, Reason::UpstreamReset, Reason::ClientReset)) return;
   if (connection->forward.bytes + connection->backward.bytes != before) connection->activeMs = now_;
   if (connection->forward.done && connection->backward.done) return closeConnection(connection, Reason::End);
   if (now_ >= connection->sendLookMs) {
@@ -148,6 +175,7 @@ void Worker::closeConnection(Connection* connection, Reason reason, Failure fail
   if (connection->phase == Connection::Phase::Closed) return;
   if (connection->phase == Connection::Phase::Relaying) {
     --host_->counters.relaying;
+    if (!connection->held.empty()) sendHeld(connection, false);
     if (reason == Reason::ClientReset) passOnLastWords(&connection->forward, &connection->client, &connection->upstream);
     if (reason == Reason::UpstreamReset) passOnLastWords(&connection->backward, &connection->upstream, &connection->client);
   }

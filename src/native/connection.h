@@ -21,6 +21,9 @@ struct Timed {
   uint64_t deadline = 0;  // ms; 0: none
 };
 
+// Of an attempt that no client waits for: to know whether it works, to hand its socket to the owner, or to keep it for a client.
+enum class Purpose : uint8_t { Probe, HandOver, Prepare };
+
 struct Attempt : Timed {
   enum class Step : uint8_t { Connecting, Method, Status, Reply };
 
@@ -28,7 +31,7 @@ struct Attempt : Timed {
 
   Connection* connection = nullptr;  // null: a probe
   uint64_t probe = 0;
-  bool handOver = false;  // a probe whose socket goes to the owner
+  Purpose purpose = Purpose::Probe;  // of one without a connection
   uint32_t number = 0;
   Way way;
   Protocol protocol = Protocol::Unknown;
@@ -39,6 +42,9 @@ struct Attempt : Timed {
   std::string output;       // still to be sent
   std::string input;        // an answer's beginning
   size_t early = 0;         // of the client's bytes, sent with the handshake but not consumed yet
+  bool adopted = false;     // it goes on with a prepared connection
+  size_t sent = 0;          // over that
+  uint64_t answerUntilMs = 0;
 };
 
 struct Connection : Timed {
@@ -69,6 +75,7 @@ struct Connection : Timed {
   Address clientAddress;
   uint64_t acceptedMs = 0;
   uint64_t activeMs = 0;
+  std::string held;     // a reply to the client that waits for the first bytes behind it
   uint64_t lookMs = 0;      // when its backlogs are looked at again
   uint64_t sendLookMs = 0;  // and what is unsent
   Address upstreamAddress;

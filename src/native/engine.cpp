@@ -43,6 +43,7 @@ Engine::~Engine() { close(); }
 
 void Engine::close() {
   workers_.clear();
+  prepared.clear();
   for (const Event& event : takeEvents()) closeFd(event.fd);
 }
 
@@ -97,9 +98,13 @@ void Engine::reset(ConnectionId id) {
   if (Worker* const worker = workerOf(id)) worker->command([id](Worker& one) { one.reset(id); });
 }
 
-void Engine::probe(uint64_t id, Way way, bool handOver) {
+void Engine::probe(uint64_t id, Way way, Purpose purpose) {
   if (workers_.empty()) return;
-  workers_[id % workers_.size()]->command([id, way = std::move(way), handOver](Worker& one) { one.probe(id, way, handOver); });
+  workers_[id % workers_.size()]->command([id, way = std::move(way), purpose](Worker& one) { one.probe(id, way, purpose); });
+}
+
+PreparedPool::Kept Engine::keepPrepared(const std::vector<Way>& ways, uint64_t most, uint64_t mostMs) {
+  return prepared.keep(ways, most, mostMs, monotonicMs());
 }
 
 void Engine::abandon(const Address& source) {
@@ -107,6 +112,7 @@ void Engine::abandon(const Address& source) {
 }
 
 void Engine::resetUpstreams(uint64_t id, const Address& remote) {
+  prepared.drop(remote);
   countAll(id, [remote](Worker& one) { return one.resetUpstreams(remote); });
 }
 

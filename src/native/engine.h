@@ -35,7 +35,8 @@ class Engine : private WorkerHost {
   void authenticate(ConnectionId id, bool accepted);
   void refuse(ConnectionId id, uint8_t reply);
   void reset(ConnectionId id);
-  void probe(uint64_t id, Way way, bool handOver = false);
+  void probe(uint64_t id, Way way, Purpose purpose = Purpose::Probe);
+  PreparedPool::Kept keepPrepared(const std::vector<Way>& ways, uint64_t most, uint64_t mostMs);
   void abandon(const Address& source);
   // Answered by an event with the count.
   void resetUpstreams(uint64_t id, const Address& remote);

@@ -86,6 +86,7 @@ Napi::Object toObject(Napi::Env env, const Event& event) {
       object.Set("attempt", static_cast<double>(event.attempt));
       object.Set("local", toObject(env, event.local));
       object.Set("protocol", toValue(env, event.protocol));
+      if (event.prepared) object.Set("prepared", true);
       break;
     case Event::Type::Failed:
       object.Set("type", "failed");
@@ -184,6 +185,13 @@ void addCredentials(Way* way, const Napi::Object& object) {
   way->password = text(object, "password").substr(0, 255);
   way->handshakeTimeoutMs = number(object, "timeoutMs");
 }
+
+// The client side of SOCKS5 as far as the authentication.
+Way greetingOf(const Napi::Object& object) {
+  Way way = wayOf(object);
+  addCredentials(&way, object);
+  return way;
+}
 }  // namespace
 
 class EngineObject : public Napi::ObjectWrap<EngineObject> {
@@ -194,6 +202,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
                         InstanceMethod<&EngineObject::Open>("open"), InstanceMethod<&EngineObject::Authenticate>("authenticate"),
                         InstanceMethod<&EngineObject::Refuse>("refuse"), InstanceMethod<&EngineObject::Reset>("reset"),
                         InstanceMethod<&EngineObject::Probe>("probe"), InstanceMethod<&EngineObject::Connect>("connect"),
+                        InstanceMethod<&EngineObject::Prepare>("prepare"), InstanceMethod<&EngineObject::KeepPrepared>("keepPrepared"),
                         InstanceMethod<&EngineObject::Abandon>("abandon"), InstanceMethod<&EngineObject::ResetUpstreams>("resetUpstreams"),
                         InstanceMethod<&EngineObject::ResetStranded>("resetStranded"), InstanceMethod<&EngineObject::Inspect>("inspect"),
                         InstanceMethod<&EngineObject::Stats>("stats"), InstanceMethod<&EngineObject::Close>("close")});
@@ -303,6 +312,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
       addCredentials(&way, request);
       way.connectRequest = true;
       way.pipelined = text(request, "handshake") == "pipelined";
+      way.prepared = request.Get("prepared").ToBoolean();
       way.host = text(request, "host").substr(0, 255);
       way.port = static_cast<uint16_t>(number(request, "port"));
     }
@@ -322,15 +332,33 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   }
 
   Napi::Value Probe(const Napi::CallbackInfo& info) {
-    const Napi::Object object = info[0].As<Napi::Object>();
-    Way way = wayOf(object);
-    addCredentials(&way, object);
+    const Way way = greetingOf(info[0].As<Napi::Object>());
     return Ask([this, &way](uint64_t id) { engine_->probe(id, way); });
   }
 
   Napi::Value Connect(const Napi::CallbackInfo& info) {
     const Way way = wayOf(info[0].As<Napi::Object>());
-    return Ask([this, &way](uint64_t id) { engine_->probe(id, way, true); });
+    return Ask([this, &way](uint64_t id) { engine_->probe(id, way, Purpose::HandOver); });
+  }
+
+  Napi::Value Prepare(const Napi::CallbackInfo& info) {
+    const Way way = greetingOf(info[0].As<Napi::Object>());
+    return Ask([this, &way](uint64_t id) { engine_->probe(id, way, Purpose::Prepare); });
+  }
+
+  Napi::Value KeepPrepared(const Napi::CallbackInfo& info) {
+    const Napi::Array array = info[0].As<Napi::Array>();
+    std::vector<Way> ways;
+    for (uint32_t i = 0; i < array.Length(); ++i) ways.push_back(greetingOf(array.Get(i).As<Napi::Object>()));
+    PreparedPool::Kept kept;
+    kept.counts.resize(ways.size());
+    if (engine_) kept = engine_->keepPrepared(ways, info[1].As<Napi::Number>().Uint32Value(), info[2].As<Napi::Number>().Uint32Value());
+    Napi::Array counts = Napi::Array::New(env_, kept.counts.size());
+    for (size_t i = 0; i < kept.counts.size(); ++i) counts.Set(static_cast<uint32_t>(i), toNumber(env_, kept.counts[i]));
+    Napi::Object object = Napi::Object::New(env_);
+    object.Set("counts", counts);
+    if (kept.endedMs > 0) object.Set("endedMs", toNumber(env_, kept.endedMs));
+    return object;
   }
 
   void Abandon(const Napi::CallbackInfo& info) {

@@ -25,6 +25,7 @@ struct Way {
   bool socks = false;  // client side of SOCKS5 to `remote`
   bool connectRequest = false;  // false: stop after the authentication (a probe)
   bool pipelined = false;
+  bool prepared = false;  // by a connection of PreparedPool's, where there is one
   std::string host;
   uint16_t port = 0;
   bool withPassword = false;
@@ -57,6 +58,7 @@ struct Event {
   uint32_t attempt = 0;  // the owner's number for it
   uint32_t left = 0;     // attempts of the connection still under way
   uint64_t early = 0;    // bytes of the client's that left with the request
+  bool prepared = false;
   int fd = -1;           // handed over to the owner
   uint64_t count = 0;
   Reason reason = Reason::End;

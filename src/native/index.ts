@@ -49,6 +49,12 @@ export interface Way {
      * then in one go; the client's bytes are consumed only once the HAG has said yes, so a failed attempt loses nothing.
      */
     handshake: 'sequential' | 'pipelined'
+    /**
+     * Goes on with a connection that `prepare` made for the same protocol, remote, source and credentials, where one lives: the request
+     * leaves at once, so the race is decided. One that turns out to have been dead before (its end was reset, and nothing of what was said
+     * over it was acknowledged) is replaced by a new connection within the same attempt.
+     */
+    prepared?: boolean
     /** Milliseconds from the established connection until the HAG's reply to CONNECT. */
     timeoutMs: number
   }
@@ -135,6 +141,8 @@ export type EngineEvent =
       local: SocketAddress
       /** 'tcp' also where an MPTCP connection fell back; undefined where the kernel cannot tell (before 5.16). */
       protocol: Protocol | undefined
+      /** Set where a prepared connection was used. */
+      prepared?: true
     }
   /** An attempt failed; the client still waits, all it sent still unread: `open` another way, `refuse` or `reset`. */
   | {
@@ -239,10 +247,17 @@ export interface Engine {
    * protocol over an MPTCP socket that is bound to a WAN.
    */
   connect(way: Omit<Way, 'socks'>): Promise<ConnectResult>
+  /** Connects and greets as `probe` does, and keeps the connection for an `open` that may use it. */
+  prepare(probe: Probe): Promise<ProbeResult>
+  /**
+   * Closes all prepared connections but those that were made for one of these, live and are younger than `mostMs` milliseconds; of each it
+   * keeps the `most` youngest. Says how many are left of each, and the age in milliseconds of the youngest that its HAG had ended.
+   */
+  keepPrepared(probes: readonly Probe[], most: number, mostMs: number): { counts: number[]; endedMs?: number }
   /** Every attempt under way that is bound to this address fails at once with ENETDOWN: its WAN is lost. */
   abandon(source: string): void
   /**
-   * Aborts every relayed connection to this upstream, with a RST to the client, and lets attempts towards it fail with ECONNRESET: of a
+   * Aborts every relayed and every prepared connection to this upstream, with a RST to the client, and lets attempts towards it fail with ECONNRESET: of a
    * HAG that died MPTCP says nothing, because a plain RST ends only a subflow. Resolves with the number of connections.
    */
   resetUpstreams(remote: SocketAddress): Promise<number>

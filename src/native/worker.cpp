@@ -12,12 +12,13 @@
 namespace {
 constexpr int kEvents = 256;
 
+}  // namespace
+
 uint64_t monotonicMs() {
   timespec time;
   clock_gettime(CLOCK_MONOTONIC, &time);
   return static_cast<uint64_t>(time.tv_sec) * 1000 + static_cast<uint64_t>(time.tv_nsec) / 1000000;
 }
-}  // namespace
 
 Worker::Worker(WorkerHost* host, unsigned index)
     : host_(host),

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "connection.h"
+#include "prepared.h"
 
 struct EngineLimits {
   uint64_t maxConnections = 0;
@@ -26,6 +27,7 @@ class WorkerHost {
   virtual void pausedAccepting(LimitCause cause) = 0;
   virtual void resumedAccepting() = 0;
   Counters counters;
+  PreparedPool prepared{&counters};
   EngineLimits limits;
 };
 
@@ -34,6 +36,8 @@ struct Listener {
   ListenerKind kind;
   bool authentication;
 };
+
+uint64_t monotonicMs();
 
 class Worker {
  public:
@@ -53,7 +57,7 @@ class Worker {
   void authenticate(ConnectionId id, bool accepted);
   void refuse(ConnectionId id, uint8_t reply);
   void reset(ConnectionId id);
-  void probe(uint64_t id, Way way, bool handOver);
+  void probe(uint64_t id, Way way, Purpose purpose);
   void abandon(const Address& source);
   uint64_t resetUpstreams(const Address& remote);
   uint64_t resetStranded();
@@ -89,6 +93,9 @@ class Worker {
 
   // attempt.cpp
   void dial(Attempt* attempt, Way way);
+  void adopt(Attempt* attempt, const Prepared& prepared);
+  void lose(Attempt* attempt, Failure failure);
+  void addRequest(Attempt* attempt);
   void attemptEvent(Attempt* attempt, uint32_t events);
   void sendOutput(Attempt* attempt);
   void readAnswers(Attempt* attempt);
@@ -107,6 +114,7 @@ class Worker {
   void upstreamEvent(Connection* connection, uint32_t events);
   void relay(Connection* connection);
   void pumpBoth(Connection* connection);
+  void sendHeld(Connection* connection, bool withFirstBytes);
   void passOnLastWords(Flow* flow, Side* source, Side* target);
   void closeConnection(Connection* connection, Reason reason, Failure failure = {});
   void setDeadline(Timed* timed, uint64_t deadline);

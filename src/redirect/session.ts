@@ -4,6 +4,7 @@ import { formatSocketAddress, type SocketAddress } from '../shared/address.js'
 import { Attempts } from '../shared/attempts.js'
 import type { Log } from '../telemetry/log.js'
 import { type Bypass, type Hag, type Path, type Refusal, refusal } from './policy.js'
+import type { Pool } from './pool.js'
 import type { Upstreams } from './upstreams.js'
 
 type Accepted = Extract<EngineEvent, { type: 'accepted' }>
@@ -22,6 +23,7 @@ export interface SessionOptions {
   bypass: Bypass
   isOwn(address: string): boolean
   connectTimeoutMs: number
+  pool?: Pick<Pool, 'serves'>
   /** A connection had trouble with a HAG. */
   onSuspicion?(hag: Hag, about: 'connection' | 'request'): void
   /** A connection over this path was to be MPTCP and became plain TCP, or had no answer yet when another path had one. */
@@ -92,7 +94,8 @@ export class Sessions {
     }
   }
 
-  #way({ hag, bind, protocol, pipelined }: Path, { address, port }: SocketAddress): Way {
+  #way(path: Path, { address, port }: SocketAddress): Way {
+    const { hag, bind, protocol, pipelined } = path
     const { connectTimeoutMs } = this.#options
     if (hag === undefined) return { protocol, remote: { address, port }, bind, connectTimeoutMs }
     const socks: NonNullable<Way['socks']> = {
@@ -101,6 +104,7 @@ export class Sessions {
       handshake: pipelined ? 'pipelined' : 'sequential',
       timeoutMs: requestTimeoutMs,
     }
+    if (this.#options.pool?.serves(path) === true) socks.prepared = true
     if (hag.username !== undefined) socks.username = hag.username
     if (hag.password !== undefined) socks.password = hag.password
     return { protocol, remote: { address: hag.address, port: hag.port }, bind, connectTimeoutMs, socks }

@@ -3,6 +3,7 @@ import { formatSocketAddress } from '../shared/address.js'
 import type { Outcome } from '../shared/attempts.js'
 import type { WanPath } from '../wan/monitor.js'
 import { familyOfAddress, type Hag, type Path } from './policy.js'
+import type { HagPath } from './pool.js'
 
 /** How long a way that failed comes last, so that not every new connection pays for it until the monitors know. */
 const restMs = 5000
@@ -35,6 +36,7 @@ export class Upstreams {
   readonly #now: () => number
   #known = new Map<string, RestingPath>()
   #hagWays: RestingPath[] = []
+  #preparable: readonly HagPath[] = []
   #ways: { 4: readonly Path[]; 6: readonly Path[] } = { 4: [], 6: [] }
   #direct: { 4: readonly Path[]; 6: readonly Path[] } = { 4: [], 6: [] }
 
@@ -60,6 +62,7 @@ export class Upstreams {
     this.#known = known
     this.#hagWays = hagWays
     this.#direct = { 4: paths[4].map((path) => this.#way(path)), 6: paths[6].map((path) => this.#way(path)) }
+    this.#preparable = hags[0] === undefined ? [] : (over(hags[0], true) as HagPath[])
     const last = hagWays.at(-1)
     const fallback = this.#onHagDown === 'direct' ? this.#direct : { 4: [], 6: [] }
     if (last !== undefined && this.#onHagDown === 'direct') last.patienceMs = Math.max(last.patienceMs, directPatienceMs)
@@ -75,6 +78,11 @@ export class Upstreams {
     const ready = this.#hagWays.filter((path) => !isResting(path))
     const rest = this.#onHagDown === 'direct' ? this.#direct[family] : this.#hagWays.filter(isResting)
     return [...ready, ...rest]
+  }
+
+  /** The ways over WANs that work to the HAG in use, best first: worth preparing connections for. */
+  get preparable(): readonly HagPath[] {
+    return this.#preparable
   }
 
   /** True for a way to a HAG that `ways` would not give any more. */
@@ -103,7 +111,7 @@ export class Upstreams {
   #way({ wan, bind, protocol, rttMs }: WanPath, hag?: Hag, pipelined = false): RestingPath {
     const { roundTrips, leastMs, mostMs, unknownMs } = patience
     const patienceMs = rttMs === undefined ? unknownMs : Math.ceil(Math.min(Math.max(roundTrips * rttMs, leastMs), mostMs))
-    const base = { wan, bind, patienceMs, pipelined, protocol: hag === undefined ? ('tcp' as const) : protocol }
+    const base = { wan, bind, patienceMs, rttMs, pipelined, protocol: hag === undefined ? ('tcp' as const) : protocol }
     if (hag === undefined) return { ...base, restsUntil: 0 }
     const way = { ...base, hag, restsUntil: 0 }
     // The same object, so that attempts under way teach the one that is used.

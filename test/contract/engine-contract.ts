@@ -22,6 +22,8 @@ export interface Harness {
   accepting: SocketAddress
   refusing: SocketAddress
   silent: SocketAddress
+  /** A SOCKS server that opens what is asked for. */
+  hag: SocketAddress
 }
 
 export type MakeHarness = (t: Test, options: Pick<EngineOptions, 'onEvents'>) => Promise<Harness>
@@ -152,6 +154,33 @@ export function engineContract(t: Test, name: string, make: MakeHarness): void {
       await quiet(patienceMs)
       t.same(events.types().slice(from + 1), ['closed'], end)
     }
+  })
+
+  behaviour('a prepared connection is used once, by the way for which it was made', async (t, harness, events) => {
+    const { engine, redirected, accepting, hag } = harness
+    const probe = { protocol: 'mptcp' as const, remote: hag, bind: '127.0.0.1', connectTimeoutMs: 2000, timeoutMs: 2000 }
+    t.match(await engine.prepare(probe), { ok: true })
+    t.match(await engine.prepare(probe), { ok: true })
+    t.same(engine.keepPrepared([{ ...probe, bind: '127.0.0.2' }, probe], 16, 60_000), { counts: [0, 2] })
+    const request = { host: accepting.address, port: accepting.port, timeoutMs: 2000 }
+    const socks = { ...request, handshake: 'pipelined' as const, prepared: true }
+    const used: (boolean | undefined)[] = []
+    for (const bind of ['127.0.0.2', '127.0.0.1', '127.0.0.1', '127.0.0.1']) {
+      const from = events.all.length
+      const client = redirected()
+      const { connection } = await events.next('accepted', from)
+      engine.open(connection, { protocol: 'mptcp', remote: hag, bind, connectTimeoutMs: 2000, socks })
+      const opened = await events.next('opened', from)
+      used.push(opened.prepared)
+      client.end()
+      t.match(await events.next('closed', from), { connection, reason: 'end' })
+    }
+    t.same(used, [undefined, true, true, undefined])
+
+    for (let index = 0; index < 3; index++) t.match(await engine.prepare(probe), { ok: true })
+    t.same(engine.keepPrepared([probe], 1, 60_000), { counts: [1] })
+    t.equal(await engine.resetUpstreams(hag), 0)
+    t.same(engine.keepPrepared([probe], 16, 60_000), { counts: [0] }, 'those to a HAG that is dead are gone')
   })
 
   behaviour('reset aborts a client that waits', async (t, { engine, redirected }, events) => {

@@ -1,6 +1,6 @@
 import { createServer, connect as dial, type Server, type Socket } from 'node:net'
 import t from 'tap'
-import type { ConnectionId, Native } from '../../src/native/index.js'
+import type { ConnectionId, Engine, Native } from '../../src/native/index.js'
 import type { SocketAddress } from '../../src/shared/address.js'
 import { FakeEngine, failure } from '../support/fake-engine.js'
 import { start } from '../support/process.js'
@@ -10,9 +10,10 @@ const fake: MakeHarness = async (_t, options) => {
   const accepting = { address: '198.51.100.1', port: 7 }
   const refusing = { address: '198.51.100.2', port: 7 }
   const silent = { address: '198.51.100.3', port: 7 }
+  const hag = { address: '198.51.100.4', port: 1080 }
   const engine = new FakeEngine(options, {
     answer: ({ remote, connectTimeoutMs }) => {
-      if (remote.address === accepting.address) return 'opened'
+      if (remote.address === accepting.address || remote.address === hag.address) return 'opened'
       if (remote.address === refusing.address) return failure('connect', 'ECONNREFUSED')
       const { connection, attempt } = engine.opens.at(-1) as (typeof engine.opens)[0]
       setTimeout(() => engine.answer(connection, failure('connect', 'ETIMEDOUT'), attempt), connectTimeoutMs)
@@ -26,7 +27,7 @@ const fake: MakeHarness = async (_t, options) => {
     abort: () => engine.leave(connection, 'client-reset'),
   })
   return {
-    ...{ engine, accepting, refusing, silent },
+    ...{ engine, accepting, refusing, silent, hag },
     redirected: () => client(engine.accept()),
     requesting: (host, port) => client(engine.request(host, { port })),
   }
@@ -77,6 +78,18 @@ const real: MakeHarness = async (t, options) => {
   })
   const redirect = engine.listen({ kind: 'redirect', address: '127.0.0.1', port: 0 })
   const socks = engine.listen({ kind: 'socks', address: '127.0.0.1', port: 0 })
+  const hagEngine: Engine = new (native as Native).Engine({
+    ...{ workers: 1, maxConnections: 100, idleTimeoutMs: 10_000, handshakeTimeoutMs: 2000 },
+    onEvents: (events) => {
+      for (const event of events) {
+        if (event.type !== 'request') continue
+        const remote = { address: event.host, port: event.port }
+        hagEngine.open(event.connection, { protocol: 'tcp', remote, connectTimeoutMs: 2000 })
+      }
+    },
+  })
+  const hag = hagEngine.listen({ kind: 'socks', address: '127.0.0.1', port: 0 })
+  t.teardown(() => hagEngine.close())
   const sockets = new Set<Socket>()
   const track = (socket: Socket) => {
     sockets.add(socket)
@@ -106,6 +119,7 @@ const real: MakeHarness = async (t, options) => {
   }
   return {
     engine,
+    hag,
     accepting: { address: '127.0.0.1', port: portOf(far) },
     refusing,
     silent: await silentPort(),

@@ -186,10 +186,10 @@ void handedOver() {
     closeFd(event.fd);
     ++usable;
   });
-  for (unsigned i = 1; i <= 60; ++i) owner.engine().probe(i, direct(i % 3 == 0 ? nobody : server.address), true);
+  for (unsigned i = 1; i <= 60; ++i) owner.engine().probe(i, direct(i % 3 == 0 ? nobody : server.address), Purpose::HandOver);
   CHECK(eventually([&] { return usable == 40 && refused == 20; }));
   CHECK(eventually([&] { return owner.counters().descriptors == 0; }));
-  for (unsigned i = 1; i <= 60; ++i) owner.engine().probe(i, direct(server.address), true);
+  for (unsigned i = 1; i <= 60; ++i) owner.engine().probe(i, direct(server.address), Purpose::HandOver);
   owner.close();
 }
 }  // namespace

@@ -37,6 +37,8 @@ interface FakeConnection {
   remote?: SocketAddress
   /** The race is decided. */
   committed: boolean
+  /** By a prepared connection. */
+  prepared?: true
   /** Called once when the client learns that it is over. */
   over?: (how: 'end' | 'reset' | number) => void
 }
@@ -47,11 +49,16 @@ export const failure = (stage: Failed['stage'], code: string, reply?: number): A
   ...(reply === undefined ? {} : { reply }),
 })
 
+const preparedName = ({ protocol, remote, bind, username }: Pick<Probe, 'protocol' | 'remote' | 'bind' | 'username'>) =>
+  JSON.stringify([protocol, remote.address, remote.port, bind, username])
+
 export class FakeEngine implements Engine {
   readonly opens: { connection: ConnectionId; way: Way; attempt: number }[] = []
   readonly resets: ConnectionId[] = []
   readonly abandoned: string[] = []
   readonly buried: SocketAddress[] = []
+  /** Oldest first. */
+  prepared: { probe: Probe; atMs: number }[] = []
   readonly refusals: { connection: ConnectionId; reply: number }[] = []
   readonly authentications: { connection: ConnectionId; accepted: boolean }[] = []
   readonly listening: ListenOptions[] = []
@@ -106,7 +113,10 @@ export class FakeEngine implements Engine {
       entry.remote = way.remote
       entry.attempts.clear()
       const local = { address: way.bind ?? '10.1.0.2', port: 50_000 }
-      this.#emit({ type: 'opened', connection, attempt, local, protocol: way.protocol })
+      this.#emit({
+        ...{ type: 'opened', connection, attempt, local, protocol: way.protocol },
+        ...(entry.prepared && { prepared: true }),
+      })
       return
     }
     if (answer.stage === 'request') this.commit(connection, attempt)
@@ -151,6 +161,13 @@ export class FakeEngine implements Engine {
     if (entry === undefined || entry.state !== 'waiting' || entry.committed || entry.attempts.has(attempt)) return
     this.opens.push({ connection, way, attempt })
     entry.attempts.set(attempt, way)
+    const name = way.socks?.prepared ? preparedName({ ...way, ...way.socks }) : undefined
+    const at = this.prepared.findIndex(({ probe }) => preparedName(probe) === name)
+    if (at >= 0) {
+      this.prepared.splice(at, 1)
+      this.commit(connection, attempt)
+      entry.prepared = true
+    }
     this.answer(connection, this.#far.answer?.(way) ?? 'opened', attempt)
   }
 
@@ -176,6 +193,29 @@ export class FakeEngine implements Engine {
     return this.#far.probe?.(probe) ?? { ok: true, local, protocol: 'mptcp', connectMs: 30 }
   }
 
+  async prepare(probe: Probe): Promise<ProbeResult> {
+    const result = await this.probe(probe)
+    if (result.ok) this.prepared.push({ probe, atMs: performance.now() })
+    return result
+  }
+
+  keepPrepared(probes: readonly Probe[], most: number, mostMs: number): { counts: number[]; endedMs?: number } {
+    const names = probes.map(preparedName)
+    this.prepared = this.prepared.filter(
+      ({ probe, atMs }) => names.includes(preparedName(probe)) && performance.now() - atMs < mostMs,
+    )
+    const countOf = (name: string) => this.prepared.filter(({ probe }) => preparedName(probe) === name).length
+    for (const name of names) {
+      while (countOf(name) > most) {
+        this.prepared.splice(
+          this.prepared.findIndex(({ probe }) => preparedName(probe) === name),
+          1,
+        )
+      }
+    }
+    return { counts: names.map(countOf) }
+  }
+
   async connect(way: Omit<Way, 'socks'>): Promise<ConnectResult> {
     return this.#far.connect?.(way) ?? { ok: false, failure: { code: 'ETIMEDOUT', errno: 110, syscall: 'connect' } }
   }
@@ -192,6 +232,7 @@ export class FakeEngine implements Engine {
   async resetUpstreams(remote: SocketAddress): Promise<number> {
     this.buried.push(remote)
     const isMeant = (one: SocketAddress | undefined) => one?.address === remote.address && one.port === remote.port
+    this.prepared = this.prepared.filter(({ probe }) => !isMeant(probe.remote))
     const entries = [...this.#connections]
     for (const [connection, { attempts }] of entries)
       for (const [attempt, way] of attempts)

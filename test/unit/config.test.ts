@@ -39,6 +39,7 @@ t.test('the least gateway config has every default', async (t) => {
     listen: { port: 12345 },
     on_hag_down: 'direct',
     volume_file: '/var/lib/bondsocks/volume.json',
+    prepared_connections: 16,
     connect_timeout_seconds: 3,
     idle_timeout_seconds: 7500,
     drain_seconds: 10,

@@ -1,0 +1,101 @@
+#include "prepared.h"
+
+#include <errno.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+
+#include "mptcp_info.h"
+
+namespace {
+// A HAG says nothing after its greeting: to hear of it means that it has ended the connection. Of a plain RST MPTCP says nothing.
+bool isAlive(int fd) {
+  char byte;
+  return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && (errno == EAGAIN || errno == EINTR) && !hasNoSubflow(fd);
+}
+
+bool leadTo(const Way& way, const Address& remote) { return sameHost(way.remote, remote) && portOf(way.remote) == portOf(remote); }
+
+bool areSame(const Way& one, const Way& other) {
+  return leadTo(one, other.remote) && one.mptcp == other.mptcp && one.bound == other.bound &&
+         (!one.bound || sameHost(one.source, other.source)) && one.withPassword == other.withPassword && one.username == other.username &&
+         one.password == other.password;
+}
+}  // namespace
+
+PreparedPool::~PreparedPool() { clear(); }
+
+void PreparedPool::close(int fd) {
+  // One message (MP_FASTCLOSE) where an orderly end takes four on every subflow.
+  abortFd(fd);
+  --counters_->descriptors;
+}
+
+template <typename IsMeant>
+void PreparedPool::closeIf(IsMeant isMeant) {
+  const auto from = std::remove_if(all_.begin(), all_.end(), [&](Prepared& one) {
+    if (!isMeant(one)) return false;
+    close(one.fd);
+    return true;
+  });
+  all_.erase(from, all_.end());
+}
+
+void PreparedPool::put(Prepared one) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  all_.push_back(std::move(one));
+}
+
+bool PreparedPool::take(const Way& way, Prepared* taken) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  bool found = false;
+  const auto end = std::remove_if(all_.begin(), all_.end(), [&](Prepared& one) {
+    if (found || !areSame(one.way, way)) return false;
+    found = isAlive(one.fd);
+    if (!found) {
+      close(one.fd);
+    } else {
+      *taken = std::move(one);
+    }
+    return true;
+  });
+  all_.erase(end, all_.end());
+  return found;
+}
+
+PreparedPool::Kept PreparedPool::keep(const std::vector<Way>& ways, uint64_t most, uint64_t mostMs, uint64_t nowMs) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  Kept kept;
+  kept.counts.resize(ways.size());
+  closeIf([&](const Prepared& one) {
+    const auto found = std::find_if(ways.begin(), ways.end(), [&one](const Way& way) { return areSame(one.way, way); });
+    const uint64_t ageMs = nowMs - std::min(nowMs, one.sinceMs);
+    if (found == ways.end() || ageMs >= mostMs) return true;
+    if (!isAlive(one.fd)) {
+      const uint64_t endedMs = std::max<uint64_t>(ageMs, 1);
+      kept.endedMs = kept.endedMs == 0 ? endedMs : std::min(kept.endedMs, endedMs);
+      return true;
+    }
+    ++kept.counts[static_cast<size_t>(found - ways.begin())];
+    return false;
+  });
+  for (size_t i = 0; i < ways.size(); ++i) {
+    // The oldest come first.
+    closeIf([&](const Prepared& one) {
+      const bool isSurplus = kept.counts[i] > most && areSame(one.way, ways[i]);
+      if (isSurplus) --kept.counts[i];
+      return isSurplus;
+    });
+  }
+  return kept;
+}
+
+void PreparedPool::drop(const Address& remote) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  closeIf([&remote](const Prepared& one) { return leadTo(one.way, remote); });
+}
+
+void PreparedPool::clear() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  closeIf([](const Prepared&) { return true; });
+}

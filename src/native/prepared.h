@@ -1,0 +1,48 @@
+// Connections to HAGs that were opened and greeted in advance, for whichever worker's client comes next.
+#pragma once
+
+#include <cstdint>
+#include <mutex>
+#include <vector>
+
+#include "events.h"
+#include "pipe_pool.h"
+
+struct Prepared {
+  int fd = -1;
+  Protocol protocol = Protocol::Unknown;
+  Way way;  // how it was made
+  uint64_t sinceMs = 0;
+};
+
+// All of it may be called from any thread. Nobody polls them: whether one is still alive is seen when it is looked at.
+class PreparedPool {
+ public:
+  struct Kept {
+    std::vector<uint64_t> counts;  // of each way
+    uint64_t endedMs = 0;          // the age of the youngest that its HAG had ended; 0: none
+  };
+
+  explicit PreparedPool(Counters* counters) : counters_(counters) {}
+  ~PreparedPool();
+  PreparedPool(const PreparedPool&) = delete;
+  PreparedPool& operator=(const PreparedPool&) = delete;
+
+  void put(Prepared one);
+  // The oldest that lives and leads the same way, which is the taker's from then on.
+  bool take(const Way& way, Prepared* taken);
+  // Closes all but those that live, lead one of these ways and are younger than `mostMs`; of each way it keeps the `most` youngest.
+  Kept keep(const std::vector<Way>& ways, uint64_t most, uint64_t mostMs, uint64_t nowMs);
+  // Closes those to this HAG.
+  void drop(const Address& remote);
+  void clear();
+
+ private:
+  void close(int fd);
+  template <typename IsMeant>
+  void closeIf(IsMeant isMeant);
+
+  std::mutex mutex_;
+  std::vector<Prepared> all_;
+  Counters* counters_;
+};

@@ -1,0 +1,147 @@
+/**
+ * Connections to the HAG, opened, greeted and joined over the WANs in advance: a client's connection then costs no round trip to set up,
+ * and has all WANs from its first byte. As many are kept as came within a second lately, and none while nobody comes.
+ */
+import type { Engine } from '../native/index.js'
+import { hagProbe } from '../shared/hag-probe.js'
+import { pause } from '../shared/pause.js'
+import type { Hag, Path } from './policy.js'
+
+/** A way to a HAG. */
+export type HagPath = Path & { hag: Hag }
+
+/** How often what is kept is looked at while somebody comes. */
+const tendMs = 1000
+/** The busiest second of so many last ones says how many are kept; two at least, because browsers open connections in pairs. */
+const demandSeconds = 10
+const least = 2
+/** Without a new client for so long none is kept: an idle line costs nothing. */
+const idleMs = 60_000
+/** Shorter than what a NAT forgets (RFC 5382 REQ-5 asks for hours, some keep two minutes), and than what our own HAG waits for. */
+const longestLifeMs = 90_000
+/** A HAG that ends those that wait for longer: so much of its patience is used. */
+const shareOfPatience = 0.7
+/** Below that they would be renewed more often than they are used. */
+const shortestLifeMs = 2000
+const pauseAfterFailureMs = 2000
+const timeoutMs = 5000
+
+/** To a HAG as near as this nothing is gained. */
+const nearMs = 5
+
+export interface PoolOptions {
+  engine: Pick<Engine, 'prepare' | 'keepPrepared'>
+  /** Kept at once; 0: none ever. */
+  most: number
+  /** The ways to the HAG in use, best first. */
+  paths(): readonly HagPath[]
+  now?: () => number
+}
+
+export class Pool {
+  readonly #options: PoolOptions
+  readonly #now: () => number
+  /** New clients in each of the last seconds, the current one first. */
+  #demand: number[] = []
+  #secondBegan = Number.NEGATIVE_INFINITY
+  #lastDemand = Number.NEGATIVE_INFINITY
+  /** About so many wait for a client on the best way, and so many are on their way there. */
+  #kept = 0
+  #underWay = 0
+  #failedAt = Number.NEGATIVE_INFINITY
+  /** Of each HAG that ended connections that only waited: for how long they may. */
+  readonly #lifeMs = new WeakMap<Hag, number>()
+  #wake = new AbortController()
+
+  constructor(options: PoolOptions) {
+    this.#options = options
+    this.#now = options.now ?? (() => performance.now())
+  }
+
+  /** May a client's connection that takes this way use a prepared one? To be asked once for each; it counts as demand. */
+  serves(path: Path): boolean {
+    const first = this.#first()
+    if (first === undefined || path !== first) return false
+    const now = this.#now()
+    const wasIdle = this.#isIdle(now)
+    this.#advance(now)
+    this.#demand[0] = (this.#demand[0] ?? 0) + 1
+    this.#lastDemand = now
+    if (wasIdle) this.tend()
+    this.#kept = Math.max(0, this.#kept - 1)
+    this.#fill(first, now)
+    return true
+  }
+
+  /** The ways are others. */
+  tend(): void {
+    this.#wake.abort()
+  }
+
+  /** Runs until the signal, and leaves none. */
+  async run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      this.#tend()
+      await pause(this.#isIdle(this.#now()) ? idleMs : tendMs, signal, this.#wake.signal)
+      if (this.#wake.signal.aborted) this.#wake = new AbortController()
+    }
+    this.#options.engine.keepPrepared([], 0, 0)
+  }
+
+  /** The way for which some are kept. */
+  #first(): HagPath | undefined {
+    const [first] = this.#options.paths()
+    const isNear = first?.rttMs !== undefined && first.rttMs < nearMs
+    return this.#options.most === 0 || isNear ? undefined : first
+  }
+
+  #isIdle(now: number): boolean {
+    return now - this.#lastDemand >= idleMs
+  }
+
+  #advance(now: number): void {
+    const passed = Math.floor((now - this.#secondBegan) / 1000)
+    if (passed <= 0) return
+    this.#secondBegan = passed > demandSeconds ? now : this.#secondBegan + passed * 1000
+    const zeros = Array<number>(Math.min(passed, demandSeconds)).fill(0)
+    this.#demand = [...zeros, ...this.#demand].slice(0, demandSeconds)
+  }
+
+  /** Closes what is old, dead or not wanted any more, and prepares what is missing. */
+  #tend(): void {
+    const now = this.#now()
+    const first = this.#first()
+    const ways = first === undefined || this.#isIdle(now) ? [] : this.#options.paths()
+    const lifeMs = this.#lifeOf(first)
+    const { counts, endedMs } = this.#options.engine.keepPrepared(ways.map(probeOf), this.#wanted(now), lifeMs)
+    this.#kept = first === undefined ? 0 : (counts[ways.indexOf(first)] ?? 0)
+    if (first === undefined) return
+    if (endedMs !== undefined) this.#lifeMs.set(first.hag, Math.min(lifeMs, Math.floor(endedMs * shareOfPatience)))
+    this.#fill(first, now)
+  }
+
+  #fill(path: HagPath, now: number): void {
+    if (this.#isIdle(now) || this.#lifeOf(path) < shortestLifeMs || now - this.#failedAt < pauseAfterFailureMs) return
+    for (let missing = this.#wanted(now) - this.#kept - this.#underWay; missing > 0; missing--) this.#prepare(path)
+  }
+
+  #wanted(now: number): number {
+    this.#advance(now)
+    return Math.min(Math.max(least, ...this.#demand), this.#options.most)
+  }
+
+  #lifeOf(path: HagPath | undefined): number {
+    return (path === undefined ? undefined : this.#lifeMs.get(path.hag)) ?? longestLifeMs
+  }
+
+  async #prepare(path: HagPath): Promise<void> {
+    this.#underWay++
+    const result = await this.#options.engine.prepare(probeOf(path))
+    this.#underWay--
+    if (result.ok) this.#kept++
+    else this.#failedAt = this.#now() // what is wrong with it is for the monitors to find out
+  }
+}
+
+const probeOf = ({ hag, bind, protocol }: HagPath) =>
+  hagProbe({ hag, bind }, { protocol, connectTimeoutMs: timeoutMs, timeoutMs })

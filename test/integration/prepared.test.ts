@@ -1,0 +1,93 @@
+/** Connections to the HAG that are opened in advance: what clients gain, and that they lose nothing when those die unnoticed. */
+import t from 'tap'
+import { ports, settle, sleep, World } from '../support/hybrid.js'
+import { needsRoot } from '../support/namespaces.js'
+
+const median = (all: number[]) => [...all].sort((one, other) => one - other)[all.length >> 1] ?? Number.NaN
+const fetchOf = (world: World) => () =>
+  world.client.call('download', { host: world.lab.addresses.server, port: ports.source, bytes: 10_000 })
+
+/** The gateway's ports of connections that wait at the HAG, by WAN. */
+async function waiting(world: World): Promise<{ local: string; port: string }[]> {
+  const text = await world.execute('cpe')('ss', '-Htn', 'state', 'established', 'dport', '= :1080')
+  return [...text.matchAll(/([0-9.]+)(?:%\S+)?:(\d+)\s+\S+:1080/g)].map(([, local = '', port = '']) => ({ local, port }))
+}
+
+t.test(
+  'a connection by a prepared one takes a round trip less, and has both WANs from its first byte',
+  { skip: needsRoot },
+  async (t) => {
+    const world = await World.create(t)
+    await world.startHag()
+    const medians: number[] = []
+    for (const prepared_connections of [0, 8]) {
+      const gateway = await world.startGateway({ prepared_connections })
+      const get = fetchOf(world)
+      // The first one is the demand.
+      for (let warm = 0; warm < 3; warm++) {
+        t.match(await get(), { intact: true })
+        await sleep(400)
+      }
+      const seconds: number[] = []
+      for (let index = 0; index < 15; index++) {
+        const one = await get()
+        t.match(one, { intact: true })
+        seconds.push(one.seconds)
+        await sleep(150)
+      }
+      medians.push(median(seconds) * 1000)
+      if (prepared_connections > 0) {
+        const ready = await settle(
+          () => waiting(world),
+          (all) => all.some(({ local }) => local.startsWith('10.1.')) && all.some(({ local }) => local.startsWith('10.2.')),
+        )
+        t.ok(
+          ready.some(({ local }) => local.startsWith('10.1.')) && ready.some(({ local }) => local.startsWith('10.2.')),
+          'joined',
+        )
+      }
+      t.same(await gateway.end(), { code: 0, signal: null })
+      t.same(await waiting(world), [], 'none is left')
+    }
+    const [without = 0, withThem = 0] = medians
+    t.comment(`10 kB: ${without.toFixed(0)} ms without, ${withThem.toFixed(0)} ms with prepared connections`)
+    t.ok(withThem < without - 15, 'half a round trip of DSL less, at least')
+  },
+)
+
+t.test('prepared connections die unnoticed: clients notice nothing', { skip: needsRoot }, async (t) => {
+  const world = await World.run(t, { gateway: { prepared_connections: 4 } })
+  const get = fetchOf(world)
+  const warm = async () => {
+    for (let index = 0; index < 3; index++) {
+      t.match(await get(), { intact: true })
+      await sleep(300)
+    }
+    const ready = await settle(
+      () => waiting(world),
+      (all) => all.length >= 2,
+    )
+    t.ok(ready.length >= 2, 'some are ready')
+    return ready
+  }
+  const ready = await warm()
+  // As after a restart of the HAG's machine, or of a NAT before it: it knows nothing of them. New ones have other ports.
+  const table = world.execute('hag')
+  for (const { local, port } of ready) {
+    const rule = ['INPUT', '-p', 'tcp', '-s', local, '--sport', port, '-j', 'REJECT', '--reject-with', 'tcp-reset']
+    await table('iptables', '-w', '-I', ...rule)
+  }
+  for (let index = 0; index < 8; index++) {
+    const one = await get()
+    t.match(one, { intact: true, error: undefined }, 'a client')
+    t.ok(one.seconds < 3, `within ${one.seconds.toFixed(2)} s`)
+  }
+
+  await warm()
+  await world.hag.end('SIGKILL')
+  await world.startHag()
+  await world.gateway.waitFor(/HAG \S+ is up/)
+  await settle(get, ({ intact }) => intact)
+  for (let index = 0; index < 5; index++) t.match(await get(), { intact: true, error: undefined }, 'after a restart of the HAG')
+  t.same(await world.gateway.end(), { code: 0, signal: null })
+})

@@ -1,0 +1,141 @@
+// Connections to a HAG that are opened and greeted in advance: used, found dead, closed, and all of it at once.
+#include "engine_fixture.h"
+
+namespace {
+Way greeting(const Address& hag) {
+  Way way = through(hag, hag, false, true);
+  way.connectRequest = false;
+  return way;
+}
+
+// A CPE that tries a prepared connection first, and counts.
+class Cpe {
+ public:
+  Cpe(const Address& hag, const Address& server)
+      : owner(options(), [this, hag, server](Engine& engine, const Event& event) {
+          if (event.type == Event::Type::Accepted) {
+            Way way = through(hag, server, event.id % 2 == 0, true);
+            way.prepared = true;
+            engine.open(event.id, way);
+          }
+          if (event.type == Event::Type::Opened && event.prepared) ++prepared;
+          if (event.type == Event::Type::Probed && event.failure.error == 0) ++ready;
+          if (event.type == Event::Type::Failed) engine.reset(event.id);
+        }) {}
+  void prepare(const Address& hag, unsigned count) {
+    for (unsigned i = 0; i < count; ++i) owner.engine().probe(++asked_, greeting(hag), Purpose::Prepare);
+  }
+  void exchange(const Address& front, unsigned count) {
+    inParallel(count, [&front](unsigned i) {
+      const std::string text = pattern(i, i * 300);
+      const int fd = dialTo(front);
+      CHECK(sendAll(fd, text));
+      shutdown(fd, SHUT_WR);
+      CHECK(receiveAll(fd) == text);
+      closeFd(fd);
+    });
+  }
+  std::atomic<unsigned> ready{0}, prepared{0};
+  Owner owner;
+
+ private:
+  std::atomic<uint64_t> asked_{0};
+};
+
+void used() {
+  Server server;
+  Owner hag(options(), serve);
+  const Address entry = hag.listen(ListenerKind::Socks, true);
+  Cpe cpe(entry, server.address);
+  const Address front = cpe.owner.listen(ListenerKind::Redirect);
+  cpe.prepare(entry, 10);
+  CHECK(eventually([&] { return cpe.ready == 10; }));
+  CHECK(cpe.owner.engine().keepPrepared({greeting(entry)}, 100, 60000).counts == std::vector<uint64_t>{10});
+  cpe.exchange(front, 30);
+  CHECK(cpe.prepared == 10);
+  CHECK(eventually([&] { return cpe.owner.closed(Reason::End) == 30 && hag.closed(Reason::End) == 30; }));
+
+  // Another password is another way; what is not asked for, or is old, is closed.
+  cpe.prepare(entry, 3);
+  CHECK(eventually([&] { return cpe.ready == 13; }));
+  Way other = greeting(entry);
+  other.password = "another";
+  CHECK((cpe.owner.engine().keepPrepared({other, greeting(entry)}, 100, 60000).counts == std::vector<uint64_t>{0, 3}));
+  usleep(20000);
+  CHECK((cpe.owner.engine().keepPrepared({greeting(entry)}, 100, 10).counts == std::vector<uint64_t>{0}));
+  CHECK(eventually([&] { return hag.counters().connections == 0; }));
+  cpe.prepare(entry, 3);
+  CHECK(eventually([&] { return cpe.ready == 16; }));
+  cpe.owner.close();  // which checks that no descriptor is left
+  hag.close();
+}
+
+// Its HAG has ended those that wait, or another one is there now: clients notice nothing.
+void foundDead() {
+  Server server;
+  auto hag = std::make_unique<Owner>(options(), serve);
+  const Address entry = hag->listen(ListenerKind::Socks, true);
+  Cpe cpe(entry, server.address);
+  const Address front = cpe.owner.listen(ListenerKind::Redirect);
+  cpe.prepare(entry, 8);
+  CHECK(eventually([&] { return cpe.ready == 8; }));
+  hag->close();
+  hag = std::make_unique<Owner>(options(), serve);
+  Address bound;
+  Protocol protocol;
+  Failure failure;
+  CHECK(hag->engine().listen({ListenerKind::Socks, entry, true}, &bound, &protocol, &failure));
+  cpe.exchange(front, 20);
+  CHECK(cpe.prepared == 0);
+  CHECK(eventually([&] { return cpe.owner.closed(Reason::End) == 20; }));
+  cpe.prepare(entry, 2);
+  CHECK(eventually([&] { return cpe.ready == 10; }));
+  hag->close();
+  usleep(20000);
+  const PreparedPool::Kept kept = cpe.owner.engine().keepPrepared({greeting(entry)}, 100, 60000);
+  CHECK(kept.counts == std::vector<uint64_t>{0} && kept.endedMs >= 1);
+  cpe.owner.close();
+}
+
+void turmoil() {
+  Server server;
+  Owner hag(options(), serve);
+  const Address entry = hag.listen(ListenerKind::Socks, true);
+  Cpe cpe(entry, server.address);
+  const Address front = cpe.owner.listen(ListenerKind::Redirect);
+  std::atomic<bool> over{false};
+  std::thread owner([&] {
+    for (unsigned turn = 0; !over; ++turn) {
+      cpe.prepare(entry, 4);
+      usleep(3000);
+      cpe.owner.engine().keepPrepared({greeting(entry)}, turn % 5, turn % 3 == 0 ? 1 : 60000);
+      if (turn % 7 == 0) cpe.owner.engine().resetUpstreams(0, entry);
+    }
+  });
+  inParallel(200, [&front](unsigned i) {
+    const int fd = dialTo(front);
+    sendAll(fd, pattern(i, 1000));
+    if (i % 5 == 0) return abortFd(fd);
+    shutdown(fd, SHUT_WR);
+    errno = 0;
+    receiveAll(fd);
+    CHECK(errno != EAGAIN);
+    closeFd(fd);
+  });
+  over = true;
+  owner.join();
+  CHECK(cpe.prepared > 0);
+  cpe.owner.close();
+  CHECK(eventually([&] { return hag.counters().connections == 0; }));
+  hag.close();
+}
+}  // namespace
+
+int main() {
+  const unsigned before = descriptors();
+  used();
+  foundDead();
+  turmoil();
+  CHECK(descriptors() == before);
+  return passed();
+}

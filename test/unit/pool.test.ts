@@ -1,0 +1,173 @@
+import t, { type Test } from 'tap'
+import type { Probe } from '../../src/native/index.js'
+import { type HagPath, Pool } from '../../src/redirect/pool.js'
+import { FakeEngine, settle } from '../support/fake-engine.js'
+
+const hag = { address: '203.0.113.3', port: 1080, username: 'me', password: 'pw' }
+const pathOver = (wan: string, bind: string, more: Partial<HagPath> = {}): HagPath => ({
+  ...{ hag, wan, bind, protocol: 'mptcp', pipelined: true, patienceMs: 150, rttMs: 30 },
+  ...more,
+})
+const dsl = pathOver('dsl', '10.1.0.2')
+const lte = pathOver('lte', '10.2.0.2', { rttMs: 70 })
+
+function start(t: Test, { most = 16, ways = [dsl, lte], works = (): boolean => true, endedMs = 0 } = {}) {
+  const asked: Probe[] = []
+  const lives: number[] = []
+  const engine = new FakeEngine(
+    { onEvents: () => {} },
+    {
+      probe(probe) {
+        asked.push(probe)
+        const local = { address: '10.1.0.2', port: 1 }
+        if (works()) return { ok: true, local, protocol: 'mptcp', connectMs: 30 }
+        return { ok: false, stage: 'connect', failure: { code: 'ETIMEDOUT', errno: 110, syscall: 'connect' } }
+      },
+    },
+  )
+  const far = { endedMs }
+  const clock = { now: 1_000_000 }
+  const state = { ways: ways as readonly HagPath[] }
+  const pool = new Pool({
+    engine: {
+      prepare: (probe) => engine.prepare(probe),
+      keepPrepared(probes, most, mostMs) {
+        lives.push(mostMs)
+        const kept = engine.keepPrepared(probes, most, mostMs)
+        return far.endedMs > 0 ? { ...kept, endedMs: far.endedMs } : kept
+      },
+    },
+    most,
+    paths: () => state.ways,
+    now: () => clock.now,
+  })
+  const end = new AbortController()
+  const running = pool.run(end.signal)
+  t.teardown(async () => {
+    end.abort()
+    await running
+    if (engine.prepared.length > 0) throw new Error('some are left')
+  })
+  /** A client comes, and takes one that is ready. */
+  const serve = () => {
+    pool.serves(dsl)
+    engine.prepared.shift()
+  }
+  const tend = async () => {
+    pool.tend()
+    await settle()
+  }
+  const prepared = () => engine.prepared.map(({ probe }) => probe.bind)
+  return { pool, serve, engine, asked, lives, far, clock, state, tend, prepared }
+}
+
+t.test('none before the first client, and two after it, on the best way', async (t) => {
+  const { pool, asked, prepared } = start(t)
+  await settle()
+  t.same(prepared(), [])
+  t.equal(pool.serves(dsl), true)
+  await settle()
+  t.same(prepared(), ['10.1.0.2', '10.1.0.2'])
+  t.match(asked[0], { remote: { address: hag.address, port: 1080 }, username: 'me', password: 'pw', protocol: 'mptcp' })
+})
+
+t.test('as many as came within a second, up to the most, and fewer when that is long ago', async (t) => {
+  const { serve, clock, engine, tend, prepared } = start(t, { most: 8 })
+  for (let client = 0; client < 5; client++) serve()
+  await settle()
+  t.equal(prepared().length, 5)
+  for (let client = 0; client < 20; client++) serve()
+  await settle()
+  t.equal(prepared().length, 8)
+  clock.now += 11_000
+  engine.prepared.splice(0)
+  await tend()
+  t.equal(prepared().length, 2)
+})
+
+t.test('one that is used is replaced at once', async (t) => {
+  const { serve, prepared } = start(t)
+  serve()
+  await settle()
+  serve()
+  await settle()
+  t.equal(prepared().length, 2)
+})
+
+t.test('clients that go away before they took one: no more are kept for that', async (t) => {
+  const { pool, tend, prepared } = start(t)
+  pool.serves(dsl)
+  await settle()
+  pool.serves(dsl)
+  await settle()
+  await tend()
+  t.equal(prepared().length, 2)
+})
+
+t.test('nobody comes for a minute: none is kept', async (t) => {
+  const { pool, clock, tend, prepared } = start(t)
+  pool.serves(dsl)
+  await settle()
+  clock.now += 59_000
+  await tend()
+  t.equal(prepared().length, 2)
+  clock.now += 2000
+  await tend()
+  t.same(prepared(), [])
+})
+
+t.test('only the best way is served; another best way, or none, changes what is kept', async (t) => {
+  const { pool, state, tend, prepared } = start(t)
+  t.equal(pool.serves(lte), false)
+  t.equal(pool.serves({ ...dsl, hag: undefined } as never), false)
+  t.equal(pool.serves(dsl), true)
+  await settle()
+  state.ways = [lte]
+  await tend()
+  t.same(prepared(), ['10.2.0.2', '10.2.0.2'], 'the WAN of the others is lost')
+  state.ways = []
+  await tend()
+  t.same(prepared(), [], 'and so is the HAG')
+  t.equal(pool.serves(lte), false)
+})
+
+t.test('switched off, or to a HAG that is near: none', async (t) => {
+  const off = start(t, { most: 0 })
+  t.equal(off.pool.serves(dsl), false)
+  const near = start(t, { ways: [pathOver('lan', '10.1.0.2', { rttMs: 1 })] })
+  t.equal(near.pool.serves(near.state.ways[0] as HagPath), false)
+  await settle()
+  t.same([...off.asked, ...near.asked], [])
+})
+
+t.test('a HAG that cannot be reached is not asked again and again', async (t) => {
+  let works = false
+  const { pool, clock, asked, tend, prepared } = start(t, { works: () => works })
+  for (let client = 0; client < 10; client++) {
+    pool.serves(dsl)
+    await settle()
+  }
+  t.equal(asked.length, 2)
+  works = true
+  clock.now += 2500
+  await tend()
+  t.ok(prepared().length >= 2)
+})
+
+t.test('a HAG that ends those that only wait: they are renewed sooner, and given up where that is too soon', async (t) => {
+  const { pool, lives, far, asked, tend } = start(t)
+  pool.serves(dsl)
+  await settle()
+  t.equal(lives.at(-1), 90_000)
+  far.endedMs = 30_000
+  await tend()
+  far.endedMs = 0
+  await tend()
+  t.equal(lives.at(-1), 21_000)
+  far.endedMs = 1500
+  await tend()
+  const before = asked.length
+  pool.serves(dsl)
+  await tend()
+  t.equal(asked.length, before)
+})
