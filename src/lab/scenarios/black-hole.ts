@@ -65,7 +65,7 @@ async function newConnections(stage: Stage, gateway: Program) {
   await hows['black-hole'](stage, wan, true)
   await stage.sleep(4)
   const all = await dialling.stop()
-  const detectedAt = gateway.logged(new RegExp(`WAN ${wan} is down`), cutAt)[0]?.at
+  const detectedAt = (await gateway.awaitLog(new RegExp(`WAN ${wan} is down`), cutAt))?.at
   await comesBack(stage, gateway)
   for (const { at, error } of all) {
     if (error !== undefined) stage.say(`  a new connection failed (${error}), begun ${(at - cutAt).toFixed(0)} ms after the cut`)

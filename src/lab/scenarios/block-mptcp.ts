@@ -27,13 +27,13 @@ export const blockMptcp: Scenario = {
     await putMiddlebox(lab, 'block-mptcp', wan)
     await stage.sleep(6)
     const all = (await dialling.stop()).filter(({ at }) => at > blockedAt)
-    const said = gateway.logged(new RegExp(`WAN ${wan} (carries no MPTCP|is down)`), blockedAt)[0]
+    const said = await gateway.awaitLog(new RegExp(`WAN ${wan} (carries no MPTCP|is down)`), blockedAt)
     // It begins on the other WAN, and joins are not lost.
     await requireMptcp(stage, 'a stream meanwhile', ['dsl', 'lte'])
 
     const healedAt = now()
     await takeMiddlebox(lab)
-    const healed = await gateway.awaitLog(new RegExp(`WAN ${wan} (carries MPTCP again|is up)`), healedAt, 15_000)
+    const healed = await gateway.awaitLog(new RegExp(`WAN ${wan} (carries MPTCP again|is up)`), healedAt, 20_000)
     await requireMptcp(stage, 'a stream afterwards', ['dsl', 'lte'])
 
     const late = all.filter(({ at }) => at > blockedAt + 3000).map(({ ms }) => ms)

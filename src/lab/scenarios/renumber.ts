@@ -24,14 +24,13 @@ export const renumber: Scenario = {
     await ip('cpe', 'address', 'add', '10.1.1.2/24', 'dev', 'dsl')
     await ip('cpe', 'route', 'replace', 'default', 'via', '10.1.1.1', 'dev', 'dsl', 'metric', '100')
     const renewedAt = now()
-    await stage.sleep(5)
+    const [again] = await Promise.all([recorder.awaitBytes('dsl', renewedAt + 50, 50_000, 10_000), stage.sleep(5)])
     const stoppedAt = now()
     const reports = [await stream.stop(), await bulk.stop()] as const
     requireIntact(stage, 'the stream', reports[0])
     requireIntact(stage, 'the download', reports[1])
     recorder.stop()
 
-    const again = recorder.reached('dsl', renewedAt + 50, 50_000)
     stage.figures([
       { what: 'stream: longest gap', measured: longestPause(reports[0], changedAt, stoppedAt), unit: 'ms' },
       { what: 'download: longest gap', measured: longestPause(reports[1], changedAt, stoppedAt), unit: 'ms' },

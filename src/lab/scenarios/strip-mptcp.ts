@@ -19,7 +19,7 @@ export const stripMptcp: Scenario = {
     stage.say(`  ${wan} strips MPTCP now`)
     // A connection that begins there becomes plain TCP: that is what gives it away.
     requireIntact(stage, 'a stream over it', await (await startStream(stage, 1)).stop())
-    const noticed = await gateway.awaitLog(new RegExp(`WAN ${wan} carries no MPTCP`), strippedAt, 5000)
+    const noticed = await gateway.awaitLog(new RegExp(`WAN ${wan} carries no MPTCP`), strippedAt)
     const report = await running.stop()
     requireIntact(stage, 'the running stream', report)
     await requireMptcp(
@@ -30,7 +30,7 @@ export const stripMptcp: Scenario = {
 
     const healedAt = now()
     await takeMiddlebox(stage.lab)
-    const healed = await gateway.awaitLog(new RegExp(`WAN ${wan} carries MPTCP again`), healedAt, 10_000)
+    const healed = await gateway.awaitLog(new RegExp(`WAN ${wan} carries MPTCP again`), healedAt, 20_000)
     await requireMptcp(stage, 'a stream afterwards', all)
     stage.figures([
       { what: 'running stream: longest gap', measured: longestPause(report, strippedAt, healedAt), unit: 'ms' },
