@@ -9,7 +9,7 @@ import { Bypass } from './redirect/policy.js'
 import { Sessions } from './redirect/session.js'
 import { BondsocksError } from './shared/errors.js'
 import { OwnAddresses } from './shared/own-addresses.js'
-import { drain, logLimit, StopSignals } from './shared/service.js'
+import { drain, listenError, logLimit, StopSignals } from './shared/service.js'
 import { createLog, type Log } from './telemetry/log.js'
 import { type NetworkControl, Uplinks } from './uplinks.js'
 
@@ -134,18 +134,6 @@ function listen(engine: Engine, port: number, log: Log): void {
     if (code !== 'EAFNOSUPPORT' && code !== 'EADDRNOTAVAIL') throw listenError('::', port, cause)
     log.info('listening, without IPv6: this machine has none', { port })
   }
-}
-
-/** What a failed `listen` means to the person who wrote the config. */
-export function listenError(address: string, port: number, cause: unknown): BondsocksError {
-  const { code = String(cause) } = cause as NodeJS.ErrnoException
-  const what =
-    {
-      EADDRINUSE: `port ${port} is taken by another program: \`ss -ltnp 'sport = :${port}'\` shows it; stop it, or choose another listen.port`,
-      EACCES: `port ${port} is not allowed: run as root, or choose a listen.port above 1023`,
-      EADDRNOTAVAIL: `${address} is no address of this machine: choose another listen.address`,
-    }[code] ?? `cannot listen on ${address} port ${port}: ${code}`
-  return new BondsocksError('LISTEN', what, { cause })
 }
 
 /** Before the network is set up only a stray client arrives, and it gets a RST. */

@@ -1,13 +1,12 @@
 /** The Hybrid Access Gateway: wires the engine and the HAG's decisions together. */
 import { engineLimits } from './config/defaults.js'
 import type { HagConfig } from './config/schema.js'
-import { listenError } from './gateway.js'
 import type { Native } from './native/index.js'
 import { Access } from './server/access.js'
 import { Users } from './server/auth.js'
 import { Dialer, type DialOptions } from './server/dial.js'
 import { OwnAddresses } from './shared/own-addresses.js'
-import { aborted, drain, logLimit, StopSignals } from './shared/service.js'
+import { aborted, drain, listenError, logLimit, StopSignals } from './shared/service.js'
 import { createLog, type Log } from './telemetry/log.js'
 
 export interface HagParts {

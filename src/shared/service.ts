@@ -2,6 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Engine, EngineEvent } from '../native/index.js'
 import type { Log } from '../telemetry/log.js'
+import { BondsocksError } from './errors.js'
 
 /** The first signal asks to stop, the second not to wait for connections. */
 export class StopSignals {
@@ -44,6 +45,18 @@ export async function drain(engine: Engine, seconds: number, hurry: AbortSignal)
     left = engine.stats().connections
   }
   return left
+}
+
+/** What a failed `listen` means to the person who wrote the config. */
+export function listenError(address: string, port: number, cause: unknown): BondsocksError {
+  const { code = String(cause) } = cause as NodeJS.ErrnoException
+  const what =
+    {
+      EADDRINUSE: `port ${port} is taken by another program: \`ss -ltnp 'sport = :${port}'\` shows it; stop it, or choose another listen.port`,
+      EACCES: `port ${port} is not allowed: run as root, or choose a listen.port above 1023`,
+      EADDRNOTAVAIL: `${address} is no address of this machine: choose another listen.address`,
+    }[code] ?? `cannot listen on ${address} port ${port}: ${code}`
+  return new BondsocksError('LISTEN', what, { cause })
 }
 
 const limitTexts: Record<Extract<EngineEvent, { type: 'limit' }>['cause'], string> = {
