@@ -100,7 +100,7 @@ export function next(health: Health, sign: Sign, now: number): Health {
 
 const steadyMs = 1000
 const impatientMs = 200
-/** Of one that answers again: a second after its first answer it is to be used, also where that is not the first time (RTT 100 ms). */
+/** From question to question to one that answers again: a second after its first answer it is to be used, also where it fell often. */
 const returningMs = 100
 /** A SYN a minute into a metered line is below 4 MB a month. */
 const longestDownMs = { metered: 60_000, unmetered: 500 }
@@ -115,7 +115,7 @@ export function nextProbe(health: Health, metered: boolean): { afterMs: number; 
   const timeoutMs = rttMs === undefined ? steadyMs : Math.min(Math.max(4 * rttMs, 300), steadyMs)
   if (state === 'up') return { afterMs: steadyMs, timeoutMs }
   if (state === 'degraded') return { afterMs: 0, timeoutMs }
-  if (answers > 0) return { afterMs: returningMs, timeoutMs }
+  if (answers > 0) return { afterMs: Math.max(returningMs - (rttMs ?? 0), 0), timeoutMs }
   if (state === 'probing') return { afterMs: silences === 0 ? 0 : impatientMs, timeoutMs }
   const longestMs = longestDownMs[metered ? 'metered' : 'unmetered']
   // A SYN that is lost just before the WAN is back keeps the next one waiting for no longer than it must.

@@ -16,16 +16,16 @@ async function up(scope: Scope, topology: Topology, shaped = true): Promise<Lab>
   return labUp({ topology, name, shaped })
 }
 
-/** Seconds until a TCP connection to a closed port is refused: one round trip. */
-async function roundTrip(lab: Lab, host: string, target: string, timeoutMs = 10_000): Promise<number> {
-  // The fastest of fifteen: a busy machine makes some late, none early.
+/** Milliseconds until a TCP connection to a closed port is refused: one round trip; at most `most`, where that can be had. */
+async function roundTrip(lab: Lab, host: string, target: string, most: number, timeoutMs = 10_000): Promise<number> {
+  // The fastest of five to thirty: a busy machine makes some late, none early.
   const script = `
     const all = []
     const once = () => {
       const start = process.hrtime.bigint()
       require('net').connect(9, '${target}').on('error', ({ code }) => {
         all.push(Number(process.hrtime.bigint() - start) / 1e6)
-        if (all.length < 15 && code === 'ECONNREFUSED') once()
+        if ((all.length < 5 || (all.length < 30 && Math.min(...all) > ${most})) && code === 'ECONNREFUSED') once()
         else console.log(code, Math.min(...all))
       })
     }
@@ -48,7 +48,7 @@ t.test('hybrid', { skip }, async (t) => {
   t.test('the LAN reaches the server over DSL, in both families', async (t) => {
     const before = await lab.wanBytes()
     for (const server of [lab.addresses.server, lab.addresses.server6]) {
-      const milliseconds = await roundTrip(lab, 'lan', server)
+      const milliseconds = await roundTrip(lab, 'lan', server, 60)
       t.ok(milliseconds >= 30 && milliseconds < 60, `${milliseconds} ms to ${server}; a round trip is 30`)
     }
     const after = await lab.wanBytes()
@@ -56,23 +56,23 @@ t.test('hybrid', { skip }, async (t) => {
   })
 
   t.test('and the HAG is reached over LTE', async (t) => {
-    const milliseconds = await roundTrip(lab, 'cpe', '10.2.0.1')
+    const milliseconds = await roundTrip(lab, 'cpe', '10.2.0.1', 110)
     t.ok(milliseconds >= 70 && milliseconds < 110, `${milliseconds} ms; a round trip is 70`)
   })
 
   t.test('a changed delay counts at once, and a new Lab object knows it', async (t) => {
     await lab.setLink('dsl', { delayMs: 60 })
     t.equal((await labAttach(lab.name)).wans[0]?.delayMs, 60)
-    const milliseconds = await roundTrip(lab, 'lan', lab.addresses.server)
+    const milliseconds = await roundTrip(lab, 'lan', lab.addresses.server, 160)
     t.ok(milliseconds >= 120 && milliseconds < 160, `${milliseconds} ms`)
     await (await labAttach(lab.name)).setLink('dsl', { delayMs: 15 })
   })
 
   t.test('a black hole loses everything, and afterwards nothing', async (t) => {
     await lab.blackHole('dsl', true)
-    await t.rejects(roundTrip(lab, 'lan', lab.addresses.server, 1500))
+    await t.rejects(roundTrip(lab, 'lan', lab.addresses.server, 60, 1500))
     await lab.blackHole('dsl', false)
-    t.ok((await roundTrip(lab, 'lan', lab.addresses.server)) < 60)
+    t.ok((await roundTrip(lab, 'lan', lab.addresses.server, 60)) < 60)
   })
 
   t.test('a pulled plug is seen by the CPE', async (t) => {
@@ -94,8 +94,8 @@ t.test('hybrid', { skip }, async (t) => {
 t.test('a lab without shaping is fast', { skip }, async (t) => {
   const lab = await up(t, 'ethernet', false)
   t.equal(lab.links, 'veth')
-  t.ok((await roundTrip(lab, 'lan', lab.addresses.server)) < 20)
-  t.ok((await roundTrip(lab, 'cpe', '4.4.4.4')) < 20, 'the HAG answers at 4.4.4.4')
+  t.ok((await roundTrip(lab, 'lan', lab.addresses.server, 20)) < 20)
+  t.ok((await roundTrip(lab, 'cpe', '4.4.4.4', 20)) < 20, 'the HAG answers at 4.4.4.4')
   await t.rejects(lab.setLink('eth1', { delayMs: 5 }), { code: 'LAB_UNSHAPED' })
 })
 
@@ -106,7 +106,7 @@ t.test('two routers: each address of the server by its own router', { skip }, as
     ['r2', '192.168.1.2'],
   ] as const) {
     const before = await lab.wanBytes()
-    const milliseconds = await roundTrip(lab, 'client', server)
+    const milliseconds = await roundTrip(lab, 'client', server, 200)
     t.ok(milliseconds >= 10 && milliseconds < 200, `${milliseconds} ms to ${server}; a round trip is 10`)
     const after = await lab.wanBytes()
     t.ok((after[wan]?.up ?? 0) > (before[wan]?.up ?? 0), `by ${wan}`)
