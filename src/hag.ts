@@ -13,16 +13,22 @@ export interface HagParts {
   native: Pick<Native, 'Engine' | 'mptcpUnavailable'>
   log: Log
   signals: Pick<StopSignals, 'stop' | 'hurry' | 'dispose'>
+  /** Sees to the initial window of what is sent, until the signal. */
+  keepWindow(signal: AbortSignal): Promise<void>
 }
 
 async function realParts(config: HagConfig): Promise<HagParts> {
   const { native } = await import('./native/index.js')
-  return { native, log: createLog(config.log_level), signals: new StopSignals() }
+  const { keepInitialWindow } = await import('./network/initial-window.js')
+  const log = createLog(config.log_level)
+  const { listen, initial_window: segments } = config
+  const keepWindow = (signal: AbortSignal) => keepInitialWindow({ port: listen.port, segments, log }, signal)
+  return { native, log, signals: new StopSignals(), keepWindow }
 }
 
 /** Runs until a signal. Throws BondsocksError where it cannot run. */
 export async function runHag(config: HagConfig, given?: HagParts): Promise<void> {
-  const { native, log, signals } = given ?? (await realParts(config))
+  const { native, log, signals, keepWindow } = given ?? (await realParts(config))
   try {
     const users = config.users_file === undefined ? undefined : new Users(config.users_file, log)
     const own = new OwnAddresses()
@@ -54,11 +60,15 @@ export async function runHag(config: HagConfig, given?: HagParts): Promise<void>
         const mend = why === 'ENOPROTOOPT' ? 'set the sysctl net.mptcp.enabled to 1' : 'use a kernel with CONFIG_MPTCP'
         log.warn(`without MPTCP (${why}): gateways reach this HAG, but over one WAN at a time; ${mend}`)
       }
+      const ended = new AbortController()
+      const window = config.initial_window > 0 ? keepWindow(ended.signal) : Promise.resolve()
       await aborted(signals.stop)
       engine.stopListening()
       log.info('stopping: connections may end', { seconds: config.drain_seconds, connections: engine.stats().connections })
       const left = await drain(engine, config.drain_seconds, signals.hurry)
       if (left > 0) log.warn(`${left} connections aborted`)
+      ended.abort()
+      await window
       log.info('stopped')
     } finally {
       engine.close()

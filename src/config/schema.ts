@@ -137,6 +137,8 @@ export const hagSchema = z.strictObject({
   allow: z.array(cidr).default([]),
   connect_timeout_seconds: seconds.default(10),
   handshake_timeout_seconds: seconds.default(10),
+  /** Segments with which an answer begins; 0: as the kernel does (ten, RFC 6928). */
+  initial_window: z.int().min(0).max(64).default(32),
   ...common,
 })
 
