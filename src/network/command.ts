@@ -1,11 +1,10 @@
-/** The kernel that we run on. The only place where programs are started. */
-import { type ExecFileException, execFile, spawn } from 'node:child_process'
+/** The kernel that we run on. The only importer of execa. */
 import { readdirSync, readFileSync } from 'node:fs'
 import { mkdir, readFile, rename, rm, rmdir, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { promisify } from 'node:util'
+import { execa } from 'execa'
 import { BondsocksError } from '../shared/errors.js'
 import type { CommandResult, Kernel } from './kernel.js'
 
@@ -13,46 +12,44 @@ import type { CommandResult, Kernel } from './kernel.js'
 const timeoutMs = 10_000
 const capNetAdmin = 12n
 
-/** Far more than the longest list of firewall rules. */
-const mostOutput = 2 ** 26
-const execute = promisify(execFile)
-/** `code` is the exit code, or the system error that kept it from starting. */
-type Failed = Omit<ExecFileException, 'code'> & Omit<Partial<CommandResult>, 'code'> & { code?: number | string }
-const environment = () => ({ ...process.env, LC_ALL: 'C' })
-
 /** Runs a command to its end, at most 10 s. Never rejects. */
 export async function runCommand(argv: readonly string[], input?: string): Promise<CommandResult> {
   const [file = '', ...args] = argv
-  try {
-    const options = { env: environment(), timeout: timeoutMs, killSignal: 'SIGKILL', maxBuffer: mostOutput } as const
-    const running = execute(file, args, options)
-    // One that ends without reading its input says why by itself.
-    running.child.stdin?.on('error', () => {}).end(input)
-    return { code: 0, ...(await running) }
-  } catch (thrown) {
-    const { code, killed, message, stdout = '', stderr = '' } = thrown as Failed
-    if (code === 'ENOENT') return { code: 127, stdout, stderr: `${file} is not installed` }
-    if (killed) return { code: 124, stdout, stderr: `${stderr}no end after ${timeoutMs / 1000} s` }
-    return typeof code === 'number' ? { code, stdout, stderr } : { code: 1, stdout, stderr: stderr || message.trim() }
+  const result = await execa(file, args, {
+    ...(input === undefined ? { stdin: 'ignore' } : { input }),
+    env: { LC_ALL: 'C' },
+    reject: false,
+    timeout: timeoutMs,
+    stripFinalNewline: false,
+  })
+  const { stdout, stderr } = result
+  if (result.code === 'ENOENT') return { code: 127, stdout, stderr: `${file} is not installed` }
+  if (result.timedOut) return { code: 124, stdout, stderr: `${stderr}no end after ${timeoutMs / 1000} s` }
+  return {
+    code: result.exitCode ?? 1,
+    stdout,
+    stderr: result.exitCode === undefined ? stderr || (result.shortMessage ?? '') : stderr,
   }
 }
 
 /** Runs a command until the signal and hands over what it prints as it comes. Never rejects; resolves with why it ended. */
-export function streamCommand(argv: readonly string[], onOutput: (text: string) => void, signal: AbortSignal): Promise<string> {
+export async function streamCommand(
+  argv: readonly string[],
+  onOutput: (text: string) => void,
+  signal: AbortSignal,
+): Promise<string> {
   const [file = '', ...args] = argv
-  return new Promise((resolve) => {
-    const child = spawn(file, args, { stdio: ['ignore', 'pipe', 'pipe'], env: environment(), signal })
-    let said = ''
-    child.stdout.setEncoding('utf8').on('data', onOutput)
-    // What is printed is never kept, this runs for years; of the errors the last.
-    child.stderr.setEncoding('utf8').on('data', (text: string) => {
-      said = text.trim()
-    })
-    child.on('error', ({ message }) => {
-      said = message
-    })
-    child.on('close', (code) => resolve(said || `exit code ${code}`))
+  const child = execa(file, args, {
+    stdin: 'ignore',
+    env: { LC_ALL: 'C' },
+    reject: false,
+    // What is printed is never kept: this runs for years.
+    buffer: false,
+    cancelSignal: signal,
   })
+  child.stdout.setEncoding('utf8').on('data', onOutput)
+  const { exitCode, stderr, shortMessage } = await child
+  return stderr || shortMessage || `exit code ${exitCode}`
 }
 
 const root = '/proc/sys'
