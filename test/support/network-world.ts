@@ -147,20 +147,25 @@ export async function snapshot(kernel: Kernel): Promise<Snapshot> {
       .split('\n')
       .filter((line) => !line.startsWith('#'))
       .map((line) => line.replace(/ \[\d+:\d+\]$/, ''))
-  const sysctls = await kernel.readSysctls([
+  const sysctlPatterns = [
     ...['net/mptcp/enabled', 'net/mptcp/blackhole_timeout', 'net/mptcp/close_timeout'],
     ...['net/ipv4/tcp_rmem', 'net/ipv4/tcp_wmem', 'net/ipv4/ip_forward', 'net/ipv4/conf/all/accept_redirects'],
     ...['net/ipv4/conf/*/forwarding', 'net/ipv4/conf/*/rp_filter', 'net/ipv6/conf/*/forwarding', 'net/ipv6/conf/*/accept_ra'],
+  ]
+  const [rules4, rules6, routes4, routes6, endpoints, limits, nat4, nat6, sysctls] = await Promise.all([
+    list('ip', '-N', '-j', '-4', 'rule', 'show'),
+    list('ip', '-N', '-j', '-6', 'rule', 'show'),
+    list('ip', '-N', '-j', '-4', 'route', 'show', 'table', 'all'),
+    list('ip', '-N', '-j', '-6', 'route', 'show', 'table', 'all'),
+    list('ip', '-j', 'mptcp', 'endpoint', 'show'),
+    capture(kernel, ['ip', 'mptcp', 'limits', 'show']),
+    nat('iptables'),
+    nat('ip6tables'),
+    kernel.readSysctls(sysctlPatterns),
   ])
   return {
-    rules4: await list('ip', '-N', '-j', '-4', 'rule', 'show'),
-    rules6: await list('ip', '-N', '-j', '-6', 'rule', 'show'),
-    routes4: await list('ip', '-N', '-j', '-4', 'route', 'show', 'table', 'all'),
-    routes6: await list('ip', '-N', '-j', '-6', 'route', 'show', 'table', 'all'),
-    endpoints: await list('ip', '-j', 'mptcp', 'endpoint', 'show'),
-    limits: (await capture(kernel, ['ip', 'mptcp', 'limits', 'show'])).trim(),
-    nat4: await nat('iptables'),
-    nat6: await nat('ip6tables'),
+    ...{ rules4, rules6, routes4, routes6, endpoints, nat4, nat6 },
+    limits: limits.trim(),
     sysctls: Object.fromEntries([...sysctls].sort()),
   }
 }
