@@ -58,7 +58,8 @@ export async function cutStream(stage: Stage, gateway: Program, how: How, mbit: 
       gap: longestPause(report, cutAt, backAt),
       gapBack: longestPause(report, backAt, stoppedAt),
       detected: down && down.at - cutAt,
-      resumed: resumedAt === undefined || answer === undefined ? undefined : resumedAt - answer.at,
+      // After a plug its data may be there first.
+      resumed: resumedAt === undefined || answer === undefined ? undefined : Math.max(resumedAt - answer.at, 0),
     }
   } finally {
     recorder.stop()
