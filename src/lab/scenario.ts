@@ -138,8 +138,8 @@ export class Stage {
         redsocks ?? '-',
       ]),
     ])
-    for (const { what, measured, asked, unit, slack = this.#options.wildly } of figures) {
-      if (asked === undefined || (measured !== undefined && measured <= slack * asked)) continue
+    for (const { what, measured, asked, unit } of figures) {
+      if (asked === undefined || (measured !== undefined && measured <= this.#options.wildly * asked)) continue
       const found = measured === undefined ? 'never happened' : formatFigure(measured, unit)
       this.miss(`${what}: ${found}, asked is at most ${formatFigure(asked, unit)}`)
     }
@@ -170,8 +170,6 @@ export interface Figure {
   unit: 'ms' | 'x' | '%' | ''
   /** At most; left out where nothing was asked. */
   asked?: number
-  /** A miss above so many times what was asked, where it is not the usual. */
-  slack?: number
   redsocks?: string
 }
 
