@@ -107,10 +107,11 @@ void Worker::adopt(Attempt* attempt, const Prepared& prepared) {
 }
 
 // The other end has reset or ended the connection instead of answering. A prepared one may have been dead before: where nothing of what
-// was sent over it was acknowledged its HAG has not read it either, and a new connection may say it again.
+// was sent over it was acknowledged its HAG has not read it either, and a new connection may say it again. Of a lost WAN no
+// acknowledgements come, so there that proves nothing.
 void Worker::lose(Attempt* attempt, Failure failure) {
   int unacknowledged = 0;
-  if (!attempt->adopted || ioctl(attempt->side.fd, SIOCOUTQ, &unacknowledged) != 0 || static_cast<size_t>(unacknowledged) < attempt->sent) {
+  if (!attempt->adopted || attempt->abandoned || ioctl(attempt->side.fd, SIOCOUTQ, &unacknowledged) != 0 || static_cast<size_t>(unacknowledged) < attempt->sent) {
     return fail(attempt, stageOf(*attempt), failure);
   }
   abortFd(attempt->side.fd);
@@ -368,7 +369,10 @@ void Worker::abandon(const Address& source) {
   std::vector<Attempt*> abandoned;
   for (auto& entry : connections_) {
     for (auto& attempt : entry.second->attempts) {
-      if (attempt->way.bound && sameHost(attempt->way.source, source)) abandoned.push_back(attempt.get());
+      if (!attempt->way.bound || !sameHost(attempt->way.source, source)) continue;
+      // A prepared connection goes on over the other WANs that it has joined; where there is none it ends without a subflow.
+      attempt->abandoned = attempt->adopted;
+      if (!attempt->adopted) abandoned.push_back(attempt.get());
     }
   }
   for (Attempt* attempt : abandoned) fail(attempt, stageOf(*attempt), {ENETDOWN, "connect"});

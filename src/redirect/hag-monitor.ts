@@ -17,6 +17,8 @@ const meteredDownMs = 60_000
 /** Whether it does more than greet: a whole CONNECT. */
 const connectCheckMs = 5 * 60_000
 const meteredCheckMs = 60 * 60_000
+/** What one HAG says within so long of another's silence speaks for the WANs. */
+const sameTimeMs = 2000
 const patienceMs = { least: 300, unknown: 1000, connect: 5000 }
 
 interface Entry {
@@ -30,6 +32,8 @@ interface Entry {
   /** Greets, but does not do what it is asked: greetings count no more. */
   broken: boolean
   asking: boolean
+  /** Silent since then, and it is not known yet whether that is its death or our WANs. */
+  missedAt: number | undefined
 }
 
 export interface HagMonitorOptions {
@@ -63,7 +67,7 @@ export class HagMonitor {
       (hag) =>
         known.get(hag) ?? {
           ...{ hag, health: unknownHag, heardAt: Number.NEGATIVE_INFINITY, askedAt: Number.NEGATIVE_INFINITY },
-          ...{ checkedAt: Number.NEGATIVE_INFINITY, pipelines: false, broken: false, asking: false },
+          ...{ checkedAt: Number.NEGATIVE_INFINITY, pipelines: false, broken: false, asking: false, missedAt: undefined },
         },
     )
     this.#options.onChange()
@@ -98,6 +102,7 @@ export class HagMonitor {
     if (entry === undefined) return
     entry.heardAt = performance.now()
     const sign = signOf(hag, result)
+    if (sign?.type === 'answer') this.#judgeMissed(entry)
     if (sign !== undefined && !(entry.broken && sign.type === 'answer')) this.#take(entry, sign)
   }
 
@@ -226,7 +231,19 @@ export class HagMonitor {
     }
     // With nowhere else to go its connections may as well wait. Where it could not even be reached it may be our WANs.
     const others = this.#entries.filter((one) => one !== entry && one.health.state === 'up')
-    if (others.some((one) => sign.type === 'unfit' || sign.reached || now - one.heardAt < 1000)) onDead(entry.hag, 'silence')
+    if (others.some((one) => sign.type === 'unfit' || sign.reached || now - one.heardAt < sameTimeMs))
+      onDead(entry.hag, 'silence')
+    else entry.missedAt = now
+  }
+
+  /** One HAG answers: others that have just fallen silent are dead. */
+  #judgeMissed(answering: Entry): void {
+    for (const entry of this.#entries) {
+      const { hag, health, missedAt } = entry
+      if (missedAt === undefined || entry === answering) continue
+      entry.missedAt = undefined
+      if (health.state === 'down' && performance.now() - missedAt < sameTimeMs) this.#options.onDead(hag, 'silence')
+    }
   }
 }
 

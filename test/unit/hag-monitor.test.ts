@@ -106,6 +106,22 @@ t.test('a HAG that falls silent while another one answers is dead; the only one 
   }
 })
 
+t.test('the other HAG is heard only after the first has fallen silent: that is its death as well', async (t) => {
+  let isSilent = false
+  const { monitor, deaths, run, until, usable } = start(t, [first, second], ({ remote }) =>
+    isSilent && remote.address === first.address ? silence : fine,
+  )
+  await monitor.askAll(1000)
+  await new Promise((resolve) => setTimeout(resolve, 2100))
+  run()
+  isSilent = true
+  monitor.suspect(first, 'connection')
+  t.ok(await until(() => !usable().includes(first.address)))
+  monitor.heard(second, fine)
+  monitor.heard(second, fine)
+  t.same(deaths, [`${first.address} silence`], 'said once')
+})
+
 t.test('a HAG that takes connections and says nothing is dead where there is another one', async (t) => {
   let isMute = false
   const { monitor, deaths, run, until, usable } = start(t, [first, second], ({ remote }) =>
