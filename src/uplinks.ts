@@ -69,7 +69,11 @@ export class Uplinks {
     const { config, entries, engine, log } = options
     this.#options = options
     this.upstreams = new Upstreams({ onHagDown: config.on_hag_down })
-    this.pool = new Pool({ engine, most: config.prepared_connections, paths: () => this.upstreams.preparable })
+    this.pool = new Pool({
+      ...{ engine, most: config.prepared_connections },
+      paths: () => this.upstreams.preparable,
+      onDoubt: ({ bind }) => this.doubtMptcp(bind),
+    })
     this.#directory = new HagDirectory({ entries, log })
     this.#hags = new HagMonitor({
       ...{ engine, log },

@@ -35,6 +35,8 @@ export interface PoolOptions {
   most: number
   /** The ways to the HAG in use, best first. */
   paths(): readonly HagPath[]
+  /** A connection over this path was to be MPTCP and became plain TCP. */
+  onDoubt(path: HagPath): void
   now?: () => number
 }
 
@@ -138,6 +140,7 @@ export class Pool {
     this.#underWay++
     const result = await this.#options.engine.prepare(probeOf(path))
     this.#underWay--
+    if (result.ok && path.protocol === 'mptcp' && result.protocol === 'tcp') this.#options.onDoubt(path)
     if (result.ok) this.#kept++
     else this.#failedAt = this.#now() // what is wrong with it is for the monitors to find out
   }

@@ -11,16 +11,20 @@ const pathOver = (wan: string, bind: string, more: Partial<HagPath> = {}): HagPa
 const dsl = pathOver('dsl', '10.1.0.2')
 const lte = pathOver('lte', '10.2.0.2', { rttMs: 70 })
 
-function start(t: Test, { most = 16, ways = [dsl, lte], works = (): boolean => true, endedMs = 0 } = {}) {
+function start(
+  t: Test,
+  { most = 16, ways = [dsl, lte], works = (): boolean => true, endedMs = 0, protocol = 'mptcp' as 'mptcp' | 'tcp' } = {},
+) {
   const asked: Probe[] = []
   const lives: number[] = []
+  const doubts: string[] = []
   const engine = new FakeEngine(
     { onEvents: () => {} },
     {
       probe(probe) {
         asked.push(probe)
         const local = { address: '10.1.0.2', port: 1 }
-        if (works()) return { ok: true, local, protocol: 'mptcp', connectMs: 30 }
+        if (works()) return { ok: true, local, protocol, connectMs: 30 }
         return { ok: false, stage: 'connect', failure: { code: 'ETIMEDOUT', errno: 110, syscall: 'connect' } }
       },
     },
@@ -39,6 +43,7 @@ function start(t: Test, { most = 16, ways = [dsl, lte], works = (): boolean => t
     },
     most,
     paths: () => state.ways,
+    onDoubt: ({ wan }) => doubts.push(wan),
     now: () => clock.now,
   })
   const end = new AbortController()
@@ -58,7 +63,7 @@ function start(t: Test, { most = 16, ways = [dsl, lte], works = (): boolean => t
     await settle()
   }
   const prepared = () => engine.prepared.map(({ probe }) => probe.bind)
-  return { pool, serve, engine, asked, lives, far, clock, state, tend, prepared }
+  return { pool, serve, engine, asked, lives, doubts, far, clock, state, tend, prepared }
 }
 
 t.test('none before the first client, and two after it, on the best way', async (t) => {
@@ -152,6 +157,13 @@ t.test('a HAG that cannot be reached is not asked again and again', async (t) =>
   clock.now += 2500
   await tend()
   t.ok(prepared().length >= 2)
+})
+
+t.test('what was to be MPTCP and is not casts a doubt on its WAN', async (t) => {
+  const { pool, doubts } = start(t, { protocol: 'tcp' })
+  pool.serves(dsl)
+  await settle()
+  t.same(doubts, ['dsl', 'dsl'])
 })
 
 t.test('a HAG that ends those that only wait: they are renewed sooner, and given up where that is too soon', async (t) => {
