@@ -82,7 +82,7 @@ Worker* Engine::workerOf(ConnectionId id) {
 
 void Engine::open(ConnectionId id, Way way, uint32_t number) {
   if (Worker* const worker = workerOf(id)) {
-    worker->command([id, way = std::move(way), number](Worker& one) { one.open(id, way, number); });
+    worker->command([id, way = std::move(way), number](Worker& one) mutable { one.open(id, std::move(way), number); });
   }
 }
 

@@ -7,6 +7,7 @@
 
 #include "bindings.h"
 #include "engine.h"
+#include "wire.h"
 
 namespace {
 std::string text(const Napi::Object& object, const char* key) {
@@ -199,7 +200,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   static Napi::Function Define(Napi::Env env) {
     return DefineClass(env, "Engine",
                        {InstanceMethod<&EngineObject::Listen>("listen"), InstanceMethod<&EngineObject::StopListening>("stopListening"),
-                        InstanceMethod<&EngineObject::Open>("open"), InstanceMethod<&EngineObject::Authenticate>("authenticate"),
+                        InstanceMethod<&EngineObject::Open>("openWay"), InstanceMethod<&EngineObject::Authenticate>("authenticate"),
                         InstanceMethod<&EngineObject::Refuse>("refuse"), InstanceMethod<&EngineObject::Reset>("reset"),
                         InstanceMethod<&EngineObject::Probe>("probe"), InstanceMethod<&EngineObject::Connect>("connect"),
                         InstanceMethod<&EngineObject::Prepare>("prepare"), InstanceMethod<&EngineObject::KeepPrepared>("keepPrepared"),
@@ -215,6 +216,9 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
     engine.maxConnections = number(options, "maxConnections");
     engine.idleTimeoutMs = static_cast<uint64_t>(options.Get("idleTimeoutMs").As<Napi::Number>().Int64Value());
     engine.handshakeTimeoutMs = number(options, "handshakeTimeoutMs");
+    Napi::Float64Array numbers = options.Get("numbers").As<Napi::Float64Array>();
+    numbers_ = Numbers(numbers.Data(), numbers.ElementLength());
+    numbersOwner_ = Napi::Persistent(numbers);
     events_ = Napi::ThreadSafeFunction::New(env_, options.Get("onEvents").As<Napi::Function>(), "bondsocks events", 0, 1);
     // The engine's threads use this object: it stays until close().
     Ref();
@@ -238,8 +242,11 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
     if (!engine_) return;
     Napi::HandleScope scope(env);
     std::vector<Event> events = engine_->takeEvents();
-    Napi::Array batch = Napi::Array::New(env);
-    uint32_t count = 0;
+    Napi::Array objects = Napi::Array::New(env);
+    const auto pass = [&] {
+      if (numbers_.count() > 0) callback.Call({Napi::Number::New(env, static_cast<double>(numbers_.count())), objects});
+      numbers_.clear();
+    };
     for (const Event& event : events) {
       switch (event.type) {
         case Event::Type::Probed:
@@ -252,10 +259,13 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
           Settle(event, toNumber(env, event.count));
           break;
         default:
-          batch.Set(count++, toObject(env, event));
+          if (!numbers_.add(event)) objects.Set(objects.Length(), toObject(env, event));
+          if (numbers_.hasRoom()) break;
+          pass();
+          objects = Napi::Array::New(env);
       }
     }
-    if (count > 0) callback.Call({batch});
+    pass();
   }
 
   void Settle(const Event& event, Napi::Value answer) {
@@ -302,21 +312,29 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
     if (engine_) engine_->stopListening();
   }
 
+  // Its arguments: wire.ts.
   void Open(const Napi::CallbackInfo& info) {
     if (!engine_) return;
-    const Napi::Object object = info[1].As<Napi::Object>();
-    Way way = wayOf(object);
-    const Napi::Value socks = object.Get("socks");
-    if (socks.IsObject()) {
-      const Napi::Object request = socks.As<Napi::Object>();
-      addCredentials(&way, request);
-      way.connectRequest = true;
-      way.pipelined = text(request, "handshake") == "pipelined";
-      way.prepared = request.Get("prepared").ToBoolean();
-      way.host = text(request, "host").substr(0, 255);
-      way.port = static_cast<uint16_t>(number(request, "port"));
+    const auto textAt = [&info](size_t at) { return info[at].IsString() ? info[at].As<Napi::String>().Utf8Value() : std::string(); };
+    const auto numberAt = [&info](size_t at) { return info[at].IsNumber() ? info[at].As<Napi::Number>().Uint32Value() : 0; };
+    Way way;
+    way.mptcp = info[2].ToBoolean();
+    way.remote = noAddress();
+    parseAddress(textAt(3), static_cast<uint16_t>(numberAt(4)), &way.remote);
+    way.bound = info[5].IsString() && parseAddress(textAt(5), 0, &way.source);
+    way.connectTimeoutMs = numberAt(6);
+    if (info[7].IsString()) {
+      way.socks = way.connectRequest = true;
+      way.host = textAt(7).substr(0, 255);
+      way.port = static_cast<uint16_t>(numberAt(8));
+      way.withPassword = info[9].IsString();
+      way.username = textAt(9).substr(0, 255);
+      way.password = textAt(10).substr(0, 255);
+      way.pipelined = info[11].ToBoolean();
+      way.prepared = info[12].ToBoolean();
+      way.handshakeTimeoutMs = numberAt(13);
     }
-    engine_->open(connectionId(info[0]), std::move(way), info[2].IsNumber() ? info[2].As<Napi::Number>().Uint32Value() : 0);
+    engine_->open(connectionId(info[0]), std::move(way), numberAt(1));
   }
 
   void Authenticate(const Napi::CallbackInfo& info) {
@@ -407,6 +425,8 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
 
   Napi::Env env_;
   Napi::ThreadSafeFunction events_;
+  Numbers numbers_{nullptr, 0};
+  Napi::Reference<Napi::Float64Array> numbersOwner_;
   std::unique_ptr<::Engine> engine_;
   uint64_t sequence_ = 0;
   std::unordered_map<uint64_t, Napi::Promise::Deferred> waiting_;

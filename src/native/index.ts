@@ -4,6 +4,7 @@
  */
 import { createRequire } from 'node:module'
 import type { SocketAddress } from '../shared/address.js'
+import { type BoundEngine, type BoundOptions, engineOf } from './wire.js'
 
 /**
  * What a listener's clients speak. `redirect`: TCP diverted by iptables REDIRECT, original destination from SO_ORIGINAL_DST or
@@ -324,4 +325,7 @@ export interface Native {
 }
 
 // Both src/native/ and dist/native/ lie two folders below the package's root.
-export const native = createRequire(import.meta.url)('../../build/bondsocks.node') as Native
+const addon = createRequire(import.meta.url)('../../build/bondsocks.node') as Omit<Native, 'Engine'> & {
+  Engine: new (options: BoundOptions) => BoundEngine
+}
+export const native: Native = { ...addon, Engine: engineOf(addon.Engine) }
