@@ -9,7 +9,7 @@ import { Bypass } from './redirect/policy.js'
 import { Sessions } from './redirect/session.js'
 import { BondsocksError } from './shared/errors.js'
 import { OwnAddresses } from './shared/own-addresses.js'
-import { drain, listenError, logLimit, StopSignals } from './shared/service.js'
+import { drain, hasStarted, listenError, logLimit, StopSignals } from './shared/service.js'
 import { createLog, type Log } from './telemetry/log.js'
 import { type NetworkControl, Uplinks } from './uplinks.js'
 
@@ -83,6 +83,7 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
         })
         requireHag(await uplinks.start(plan, signals.stop), config, log)
         log.info('gateway runs')
+        hasStarted()
         await uplinks.run(parts.watch, signals.stop)
         // New connections go around us first, so that none meets a closed port.
         await network

@@ -6,7 +6,7 @@ import { Access } from './server/access.js'
 import { Users } from './server/auth.js'
 import { Dialer, type DialOptions } from './server/dial.js'
 import { OwnAddresses } from './shared/own-addresses.js'
-import { aborted, drain, listenError, logLimit, StopSignals } from './shared/service.js'
+import { aborted, drain, hasStarted, listenError, logLimit, StopSignals } from './shared/service.js'
 import { createLog, type Log } from './telemetry/log.js'
 
 export interface HagParts {
@@ -62,6 +62,7 @@ export async function runHag(config: HagConfig, given?: HagParts): Promise<void>
       }
       const ended = new AbortController()
       const window = config.initial_window > 0 ? keepWindow(ended.signal) : Promise.resolve()
+      hasStarted()
       await aborted(signals.stop)
       engine.stopListening()
       log.info('stopping: connections may end', { seconds: config.drain_seconds, connections: engine.stats().connections })

@@ -12,9 +12,8 @@ for (const flag of [
   // V8 lets its young generation grow to 32 MB, and loading modules is enough to make it. What a connection leaves there is little and
   // dies young: 1 MB takes it, and 5,000 idle connections add 2 MB to the process instead of 11.
   '--semi-space-growth-factor=1',
-  // Only what is still hot after thousands of connections is worth the optimizing compiler. Loading is not: 10 MB resident.
-  '--interrupt-budget=2000000',
-  '--max-bytecode-size-for-early-opt=0',
+  // Loading is not worth the optimizing compiler, 10 MB resident; `hasStarted` allows it.
+  '--no-opt',
   // Or what loading scattered is kept, page by page: 2 MB.
   '--compact-on-every-full-gc',
 ])

@@ -1,5 +1,6 @@
 /** What the two long-running roles have in common. */
 import { setTimeout as sleep } from 'node:timers/promises'
+import { setFlagsFromString } from 'node:v8'
 import type { Engine, EngineEvent } from '../native/index.js'
 import type { Log } from '../telemetry/log.js'
 import { BondsocksError } from './errors.js'
@@ -26,6 +27,11 @@ export class StopSignals {
     clearInterval(this.#awake)
     for (const name of this.#names) process.off(name, this.#listener)
   }
+}
+
+/** To be called when all is loaded: what is hot from now on is worth being compiled to optimized code (see main.ts). */
+export function hasStarted(): void {
+  setFlagsFromString('--opt')
 }
 
 /** Settles when the signal is aborted, at once where it has been. */
