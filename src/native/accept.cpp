@@ -90,7 +90,7 @@ void Worker::welcome(int fd, const Address& client, const Listener& listener) {
   connections_[connection->id] = std::move(owned);
   ++host_->counters.connections;
   ++host_->counters.descriptors;
-  tuneStream(fd, listener.kind == ListenerKind::Redirect ? Keepalive::Lan : Keepalive::Wan);
+  if (listener.kind == ListenerKind::Socks) tuneStream(fd, Keepalive::Wan);
   if (listener.kind == ListenerKind::Redirect) {
     Event event;
     event.type = Event::Type::Accepted;

@@ -118,6 +118,8 @@ int listenSocket(const Address& address, bool mptcp, bool shared, Protocol* prot
   setInt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
   if (shared) setInt(fd, SOL_SOCKET, SO_REUSEPORT, 1);
   if (address.sa.sa_family == AF_INET6) setInt(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
+  // Plain TCP: accepted sockets inherit it all. MPTCP's do not on every kernel.
+  if (!mptcp) tuneStream(fd, Keepalive::Lan);
   if (bind(fd, &address.sa, sizeOf(address)) != 0) return fail(fd, "bind", failure);
   if (listen(fd, kBacklog) != 0) return fail(fd, "listen", failure);
   return fd;

@@ -87,7 +87,7 @@ export class Upstreams {
 
   /** True for a way to a HAG that `ways` would not give any more. */
   isGone(path: Path): boolean {
-    return path.hag !== undefined && this.#known.get(keyOf(path)) !== path
+    return path.hag !== undefined && !this.#hagWays.includes(path as RestingPath)
   }
 
   /** Ways around the HAGs, for bypassed destinations. */
