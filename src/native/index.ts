@@ -85,7 +85,7 @@ export interface EngineOptions {
   maxConnections: number
   /** Milliseconds without a byte in either direction after which a relayed connection is aborted. */
   idleTimeoutMs: number
-  /** `socks` listeners: milliseconds from accept until the client's request is complete. */
+  /** `socks` listeners: milliseconds from accept until the client has greeted; until its request is complete, twelve times as long. */
   handshakeTimeoutMs: number
   /** Called with at least one event, in the order in which each connection met them. Must not throw. */
   onEvents(events: EngineEvent[]): void
