@@ -15,7 +15,7 @@ const startChild = (scope: Scope, place: Namespace, setup: Setup): Program =>
   start(scope, place.argv(process.execPath, '--import=tsx', script, JSON.stringify(setup)))
 const portOf = async (child: Program) => Number((await child.waitFor(/listening (\d+)/))[1])
 const events = (child: Program) =>
-  [...child.output.matchAll(/^\{"connection".*\}$/gm)].map(([line]) => JSON.parse(line) as EngineEvent)
+  [...child.output.matchAll(/^\{(?!"inspections").*"connection":.*\}$/gm)].map(([line]) => JSON.parse(line) as EngineEvent)
 const inspections = (child: Program): Inspection[] => {
   const [last] = [...child.output.matchAll(/^\{"inspections":.*\}$/gm)].at(-1) ?? []
   return last === undefined ? [] : JSON.parse(last).inspections
