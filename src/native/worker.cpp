@@ -11,8 +11,6 @@
 
 namespace {
 constexpr int kEvents = 256;
-// How long what the owner need not act on waits for company.
-constexpr uint64_t kLeisureMs = 5;
 
 }  // namespace
 
@@ -101,7 +99,6 @@ int Worker::waitTimeout() const {
   if (!connections_.empty()) due = std::min(due, nextSweep_);
   if (retryAccepting_ != 0) due = std::min(due, retryAccepting_);
   if (!starved_.empty()) due = std::min(due, now_ + 10);
-  if (flushAt_ != 0) due = std::min(due, flushAt_);
   if (due == UINT64_MAX) return -1;
   return due <= now_ ? 0 : static_cast<int>(std::min<uint64_t>(due - now_, 60000));
 }
@@ -173,17 +170,8 @@ void Worker::pumpQueued() {
   }
 }
 
-// To wake the owner costs as much as to relay a short connection's bytes: that it was opened and closed is told together with what
-// somebody waits for, or a little later.
 void Worker::flush() {
-  if (events_.empty()) return;
-  if (flushAt_ == 0) flushAt_ = now_ + kLeisureMs;
-  const bool urgent = std::any_of(events_.begin(), events_.end(), [](const Event& event) {
-    return event.type != Event::Type::Opened && event.type != Event::Type::Closed;
-  });
-  if (!urgent && now_ < flushAt_) return;
-  flushAt_ = 0;
-  host_->post(&events_);
+  if (!events_.empty()) host_->post(&events_);
 }
 
 void Worker::setDeadline(Timed* timed, uint64_t deadline) {

@@ -129,7 +129,6 @@ class Worker {
   uint64_t now_ = 0;
   uint64_t nextSweep_ = 0;
   uint64_t retryAccepting_ = 0;  // 0: not paused
-  uint64_t flushAt_ = 0;         // 0: no event waits
   uint64_t sequence_ = 0;
   std::mutex mutex_;
   std::vector<std::function<void(Worker&)>> commands_;

@@ -88,8 +88,9 @@ t.test('relay', { skip: needsAddon }, async (t) => {
     tested.always(() => wayTo(server))
     const { socket, heard } = call(t, front)
     socket.removeAllListeners('end')
+    const ended = new Promise((resolve) => socket.once('end', resolve))
     await tested.next('opened')
-    await new Promise((resolve) => socket.once('end', resolve))
+    await ended
     for (let i = 0; i < 5; i++) {
       socket.write(streamSlice(6, i * 10_000, 10_000))
       await sleep(10)
