@@ -84,7 +84,7 @@ void Worker::dial(Attempt* attempt, Way way) {
   attempt->startedMs = now_;
   const Way& to = attempt->way;
   Prepared prepared;
-  if (to.prepared && host_->prepared.take(to, &prepared)) return adopt(attempt, prepared);
+  if (to.prepared && host_->prepared.take(to, now_, &prepared)) return adopt(attempt, prepared);
   Failure failure;
   attempt->side.fd = dialSocket(to.remote, to.bound ? &to.source : nullptr, to.mptcp, &attempt->protocol, &failure);
   if (attempt->side.fd < 0) return fail(attempt, Stage::Connect, failure);

@@ -46,11 +46,11 @@ void PreparedPool::put(Prepared one) {
   all_.push_back(std::move(one));
 }
 
-bool PreparedPool::take(const Way& way, Prepared* taken) {
+bool PreparedPool::take(const Way& way, uint64_t nowMs, Prepared* taken) {
   const std::lock_guard<std::mutex> lock(mutex_);
   bool found = false;
   const auto end = std::remove_if(all_.begin(), all_.end(), [&](Prepared& one) {
-    if (found || !areSame(one.way, way)) return false;
+    if (found || nowMs < one.sinceMs + kJoiningMs || !areSame(one.way, way)) return false;
     found = isAlive(one.fd);
     if (!found) {
       close(one.fd);

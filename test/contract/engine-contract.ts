@@ -162,6 +162,8 @@ export function engineContract(t: Test, name: string, make: MakeHarness): void {
     t.match(await engine.prepare(probe), { ok: true })
     t.match(await engine.prepare(probe), { ok: true })
     t.same(engine.keepPrepared([{ ...probe, bind: '127.0.0.2' }, probe], 16, 60_000), { counts: [0, 2] })
+    // Those that may not have joined the other WANs yet are not used.
+    await new Promise((resolve) => setTimeout(resolve, 300))
     const request = { host: accepting.address, port: accepting.port, timeoutMs: 2000 }
     const socks = { ...request, handshake: 'pipelined' as const, prepared: true }
     const used: (boolean | undefined)[] = []

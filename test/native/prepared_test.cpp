@@ -51,6 +51,7 @@ void used() {
   cpe.prepare(entry, 10);
   CHECK(eventually([&] { return cpe.ready == 10; }));
   CHECK(cpe.owner.engine().keepPrepared({greeting(entry)}, 100, 60000).counts == std::vector<uint64_t>{10});
+  usleep((PreparedPool::kJoiningMs + 50) * 1000);
   cpe.exchange(front, 30);
   CHECK(cpe.prepared == 10);
   CHECK(eventually([&] { return cpe.owner.closed(Reason::End) == 30 && hag.closed(Reason::End) == 30; }));
@@ -112,7 +113,7 @@ void turmoil() {
       if (turn % 7 == 0) cpe.owner.engine().resetUpstreams(0, entry);
     }
   });
-  inParallel(200, [&front](unsigned i) {
+  inParallel(400, [&front](unsigned i) {
     const int fd = dialTo(front);
     sendAll(fd, pattern(i, 1000));
     if (i % 5 == 0) return abortFd(fd);
@@ -124,7 +125,6 @@ void turmoil() {
   });
   over = true;
   owner.join();
-  CHECK(cpe.prepared > 0);
   cpe.owner.close();
   CHECK(eventually([&] { return hag.counters().connections == 0; }));
   hag.close();
