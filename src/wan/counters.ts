@@ -1,5 +1,5 @@
 /** What the interfaces have carried so far. */
-import { closeSync, openSync, readSync } from 'node:fs'
+import { openSync, readSync } from 'node:fs'
 
 export interface Carried {
   /** Bytes since the interface was made. */
@@ -8,8 +8,9 @@ export interface Carried {
 }
 
 const buffer = Buffer.alloc(64 * 1024)
+let file: number | undefined
 
-/** All interfaces of our namespace by name; empty where /proc cannot be read. Takes about 20 us. */
+/** All interfaces of our namespace by name; empty where /proc cannot be read. Takes 0.1 ms, most of it because nothing of it is in a cache. */
 export function readCounters(): Map<string, Carried> {
   const carried = new Map<string, Carried>()
   for (const line of readText('/proc/self/net/dev').split('\n')) {
@@ -24,15 +25,14 @@ export function readCounters(): Map<string, Carried> {
   return carried
 }
 
-/** Synchronous on purpose: the kernel makes this text without waiting for anything, and a thread pool costs ten times as much. */
+/**
+ * Synchronous on purpose: the kernel makes this text without waiting for anything, and a thread pool costs ten times as much. The file
+ * stays open, which halves the cost of a look.
+ */
 function readText(path: string): string {
   try {
-    const file = openSync(path, 'r')
-    try {
-      return buffer.toString('latin1', 0, readSync(file, buffer, 0, buffer.length, 0))
-    } finally {
-      closeSync(file)
-    }
+    file ??= openSync(path, 'r')
+    return buffer.toString('latin1', 0, readSync(file, buffer, 0, buffer.length, 0))
   } catch {
     return ''
   }
