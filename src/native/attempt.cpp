@@ -111,9 +111,9 @@ void Worker::adopt(Attempt* attempt, const Prepared& prepared) {
 // acknowledgements come, so there that proves nothing.
 void Worker::lose(Attempt* attempt, Failure failure) {
   int unacknowledged = 0;
-  if (!attempt->adopted || attempt->abandoned || ioctl(attempt->side.fd, SIOCOUTQ, &unacknowledged) != 0 || static_cast<size_t>(unacknowledged) < attempt->sent) {
-    return fail(attempt, stageOf(*attempt), failure);
-  }
+  const bool isUnheard = attempt->adopted && !attempt->abandoned && ioctl(attempt->side.fd, SIOCOUTQ, &unacknowledged) == 0 &&
+                         static_cast<size_t>(unacknowledged) >= attempt->sent;
+  if (!isUnheard) return fail(attempt, stageOf(*attempt), failure);
   abortFd(attempt->side.fd);
   attempt->side.fd = -1;
   --host_->counters.descriptors;
@@ -369,10 +369,9 @@ void Worker::abandon(const Address& source) {
   std::vector<Attempt*> abandoned;
   for (auto& entry : connections_) {
     for (auto& attempt : entry.second->attempts) {
-      if (!attempt->way.bound || !sameHost(attempt->way.source, source)) continue;
       // A prepared connection goes on over the other WANs that it has joined; where there is none it ends without a subflow.
-      attempt->abandoned = attempt->adopted;
-      if (!attempt->adopted) abandoned.push_back(attempt.get());
+      attempt->abandoned |= attempt->adopted;
+      if (!attempt->adopted && attempt->way.bound && sameHost(attempt->way.source, source)) abandoned.push_back(attempt.get());
     }
   }
   for (Attempt* attempt : abandoned) fail(attempt, stageOf(*attempt), {ENETDOWN, "connect"});

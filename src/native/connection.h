@@ -44,7 +44,7 @@ struct Attempt : Timed {
   size_t early = 0;         // of the client's bytes, sent with the handshake but not consumed yet
   bool adopted = false;     // it goes on with a prepared connection
   size_t sent = 0;          // over that
-  bool abandoned = false;   // its first subflow's WAN is lost
+  bool abandoned = false;   // a WAN was lost while it waited
   uint64_t answerUntilMs = 0;
 };
 

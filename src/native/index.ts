@@ -251,15 +251,16 @@ export interface Engine {
   /** Connects and greets as `probe` does, and keeps the connection for an `open` that may use it. */
   prepare(probe: Probe): Promise<ProbeResult>
   /**
-   * Closes all prepared connections but those that were made for one of these, live and are younger than `mostMs` milliseconds; of each it
-   * keeps the `most` youngest. Says how many are left of each, and the age in milliseconds of the youngest that its HAG had ended.
+   * Closes all prepared connections but those that live, go over one of these ways, from the beginning or because they have joined it, and
+   * are younger than `mostMs` milliseconds. Each counts for the first of its ways, and of each way the `most` youngest are kept. Says how
+   * many are left of each, and the age in milliseconds of the youngest that its HAG had ended.
    */
   keepPrepared(probes: readonly Probe[], most: number, mostMs: number): { counts: number[]; endedMs?: number }
   /** Every attempt under way that is bound to this address fails at once with ENETDOWN: its WAN is lost. */
   abandon(source: string): void
   /**
-   * Aborts every relayed and every prepared connection to this upstream, with a RST to the client, and lets attempts towards it fail with ECONNRESET: of a
-   * HAG that died MPTCP says nothing, because a plain RST ends only a subflow. Resolves with the number of connections.
+   * Aborts every relayed and every prepared connection to this upstream, with a RST to the client, and lets attempts towards it fail with
+   * ECONNRESET: of a HAG that died MPTCP says nothing, because a plain RST ends only a subflow. Resolves with the number of connections.
    */
   resetUpstreams(remote: SocketAddress): Promise<number>
   /**

@@ -62,7 +62,9 @@ struct FullInfo {
 };
 static_assert(offsetof(FullInfo, subflowInfo) == 24, "struct mptcp_full_info");
 
-constexpr uint8_t kTcpClose = 7;  // include/net/tcp_states.h
+// include/net/tcp_states.h
+constexpr uint8_t kTcpEstablished = 1;
+constexpr uint8_t kTcpClose = 7;
 
 struct Subflows {
   SubflowInfo info[kMaxSubflows];
@@ -119,6 +121,15 @@ std::vector<Subflow> subflowsOf(int fd) {
                      tcp.unacked, tcp.lastAckMs, tcp.leastRttUs, tcp.pacingRate});
   }
   return found;
+}
+
+bool goesOver(int fd, const Address& local) {
+  Subflows subflows;
+  if (!subflows.read(fd)) return false;
+  for (size_t i = 0; i < subflows.count; ++i) {
+    if (subflows.tcp[i].state == kTcpEstablished && sameHost(subflows.info[i].local.address, local)) return true;
+  }
+  return false;
 }
 
 // On 6.18 a first subflow whose endpoint was deleted, or that was reset, stays in MPTCP_FULL_INFO in state CLOSE, with its addresses and

@@ -24,5 +24,8 @@ Protocol protocolOf(int fd);
 // Those that live; empty for plain TCP and before Linux 6.5 (MPTCP_FULL_INFO).
 std::vector<Subflow> subflowsOf(int fd);
 
+// Has it a subflow from this address that is established? False for plain TCP and before Linux 6.5.
+bool goesOver(int fd, const Address& local);
+
 // A connection that is still MPTCP and needs a subflow, but has none left or on its way. False where that cannot be told (before Linux 6.5).
 bool hasNoSubflow(int fd);

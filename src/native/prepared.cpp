@@ -16,10 +16,11 @@ bool isAlive(int fd) {
 
 bool leadTo(const Way& way, const Address& remote) { return sameHost(way.remote, remote) && portOf(way.remote) == portOf(remote); }
 
-bool areSame(const Way& one, const Way& other) {
-  return leadTo(one, other.remote) && one.mptcp == other.mptcp && one.bound == other.bound &&
-         (!one.bound || sameHost(one.source, other.source)) && one.withPassword == other.withPassword && one.username == other.username &&
-         one.password == other.password;
+bool leads(const Prepared& one, const Way& way) {
+  const Way& made = one.way;
+  return leadTo(made, way.remote) && made.mptcp == way.mptcp && made.withPassword == way.withPassword && made.username == way.username &&
+         made.password == way.password && made.bound == way.bound &&
+         (!way.bound || sameHost(made.source, way.source) || goesOver(one.fd, way.source));
 }
 }  // namespace
 
@@ -50,7 +51,7 @@ bool PreparedPool::take(const Way& way, uint64_t nowMs, Prepared* taken) {
   const std::lock_guard<std::mutex> lock(mutex_);
   bool found = false;
   const auto end = std::remove_if(all_.begin(), all_.end(), [&](Prepared& one) {
-    if (found || nowMs < one.sinceMs + kJoiningMs || !areSame(one.way, way)) return false;
+    if (found || nowMs < one.sinceMs + kJoiningMs || !leads(one, way)) return false;
     found = isAlive(one.fd);
     if (!found) {
       close(one.fd);
@@ -67,26 +68,22 @@ PreparedPool::Kept PreparedPool::keep(const std::vector<Way>& ways, uint64_t mos
   const std::lock_guard<std::mutex> lock(mutex_);
   Kept kept;
   kept.counts.resize(ways.size());
+  std::reverse(all_.begin(), all_.end());  // the youngest first
   closeIf([&](const Prepared& one) {
-    const auto found = std::find_if(ways.begin(), ways.end(), [&one](const Way& way) { return areSame(one.way, way); });
     const uint64_t ageMs = nowMs - std::min(nowMs, one.sinceMs);
+    const auto found = std::find_if(ways.begin(), ways.end(), [&one](const Way& way) { return leads(one, way); });
     if (found == ways.end() || ageMs >= mostMs) return true;
     if (!isAlive(one.fd)) {
       const uint64_t endedMs = std::max<uint64_t>(ageMs, 1);
       kept.endedMs = kept.endedMs == 0 ? endedMs : std::min(kept.endedMs, endedMs);
       return true;
     }
-    ++kept.counts[static_cast<size_t>(found - ways.begin())];
+    uint64_t& count = kept.counts[static_cast<size_t>(found - ways.begin())];
+    if (count == most) return true;
+    ++count;
     return false;
   });
-  for (size_t i = 0; i < ways.size(); ++i) {
-    // The oldest come first.
-    closeIf([&](const Prepared& one) {
-      const bool isSurplus = kept.counts[i] > most && areSame(one.way, ways[i]);
-      if (isSurplus) --kept.counts[i];
-      return isSurplus;
-    });
-  }
+  std::reverse(all_.begin(), all_.end());
   return kept;
 }
 

@@ -29,11 +29,13 @@ class PreparedPool {
   PreparedPool& operator=(const PreparedPool&) = delete;
 
   void put(Prepared one);
-  // The oldest that lives and leads the same way, which is the taker's from then on. One that is so young that it may not have joined the
-  // other WANs yet is left: with its only WAN a request on its way would be lost.
+  // The oldest that lives and leads the same way, which is the taker's from then on; one that was made over another WAN does where it has
+  // joined this one. One that is so young that it may not have joined the other WANs yet is left: with its only WAN a request on its way
+  // would be lost.
   bool take(const Way& way, uint64_t nowMs, Prepared* taken);
   static constexpr uint64_t kJoiningMs = 250;
-  // Closes all but those that live, lead one of these ways and are younger than `mostMs`; of each way it keeps the `most` youngest.
+  // Closes all but those that live, lead one of these ways and are younger than `mostMs`. Each counts for the first way that it leads, and
+  // of each way the `most` youngest are kept.
   Kept keep(const std::vector<Way>& ways, uint64_t most, uint64_t mostMs, uint64_t nowMs);
   // Closes those to this HAG.
   void drop(const Address& remote);

@@ -47,9 +47,10 @@ export class Pool {
   #demand: number[] = []
   #secondBegan = Number.NEGATIVE_INFINITY
   #lastDemand = Number.NEGATIVE_INFINITY
-  /** About so many wait for a client on the best way, and so many are on their way there. */
+  /** About so many wait for a client on the best way. */
   #kept = 0
-  #underWay = 0
+  /** The ways of those that are being opened. On one that has just died that takes until their time is over. */
+  readonly #underWay: HagPath[] = []
   #failedAt = Number.NEGATIVE_INFINITY
   /** Of each HAG that ended connections that only waited: for how long they may. */
   readonly #lifeMs = new WeakMap<Hag, number>()
@@ -124,7 +125,8 @@ export class Pool {
 
   #fill(path: HagPath, now: number): void {
     if (this.#isIdle(now) || this.#lifeOf(path) < shortestLifeMs || now - this.#failedAt < pauseAfterFailureMs) return
-    for (let missing = this.#wanted(now) - this.#kept - this.#underWay; missing > 0; missing--) this.#prepare(path)
+    const underWay = this.#underWay.filter((one) => one === path).length
+    for (let missing = this.#wanted(now) - this.#kept - underWay; missing > 0; missing--) this.#prepare(path)
   }
 
   #wanted(now: number): number {
@@ -137,12 +139,13 @@ export class Pool {
   }
 
   async #prepare(path: HagPath): Promise<void> {
-    this.#underWay++
+    this.#underWay.push(path)
     const result = await this.#options.engine.prepare(probeOf(path))
-    this.#underWay--
+    this.#underWay.splice(this.#underWay.indexOf(path), 1)
     if (result.ok && path.protocol === 'mptcp' && result.protocol === 'tcp') this.#options.onDoubt(path)
-    if (result.ok) this.#kept++
-    else this.#failedAt = this.#now() // what is wrong with it is for the monitors to find out
+    if (result.ok && path === this.#first()) this.#kept++
+    // What is wrong with it is for the monitors to find out.
+    else if (path === this.#first()) this.#failedAt = this.#now()
   }
 }
 

@@ -52,9 +52,10 @@ export class Upstreams {
         .filter(({ usable }) => usable === isUsable)
         .map((path) => this.#way(path, hag, pipelines(hag)))
     const known = new Map<string, RestingPath>()
+    const ready = hags.map((hag) => over(hag, true))
     // A WAN that is thought to be down is worth a try only where no other way is left.
     const hagWays = [
-      ...hags.flatMap((hag) => over(hag, true)),
+      ...ready.flat(),
       ...hags.flatMap((hag) => over(hag, false)),
       ...(this.#onHagDown === 'reject' ? hagsDown.flatMap((hag) => [...over(hag, true), ...over(hag, false)]) : []),
     ]
@@ -62,7 +63,7 @@ export class Upstreams {
     this.#known = known
     this.#hagWays = hagWays
     this.#direct = { 4: paths[4].map((path) => this.#way(path)), 6: paths[6].map((path) => this.#way(path)) }
-    this.#preparable = hags[0] === undefined ? [] : (over(hags[0], true) as HagPath[])
+    this.#preparable = (ready[0] ?? []) as HagPath[]
     const last = hagWays.at(-1)
     const fallback = this.#onHagDown === 'direct' ? this.#direct : { 4: [], 6: [] }
     if (last !== undefined && this.#onHagDown === 'direct') last.patienceMs = Math.max(last.patienceMs, directPatienceMs)

@@ -1,6 +1,6 @@
 /** Connections to the HAG that are opened in advance: what clients gain, and that they lose nothing when those die unnoticed. */
 import t from 'tap'
-import { ports, settle, sleep, World } from '../support/hybrid.js'
+import { ports, remeasure, settle, sleep, World } from '../support/hybrid.js'
 import { needsRoot } from '../support/namespaces.js'
 
 const median = (all: number[]) => [...all].sort((one, other) => one - other)[all.length >> 1] ?? Number.NaN
@@ -54,6 +54,43 @@ t.test(
     t.ok(withThem < without - 15, 'half a round trip of DSL less, at least')
   },
 )
+
+t.test('the best WAN is lost: what was prepared over it serves over the other one', { skip: needsRoot }, async (t) => {
+  const world = await World.run(t, { gateway: { prepared_connections: 8 } })
+  const get = fetchOf(world)
+  const wansAre = (...wans: string[]) =>
+    settle(
+      () => world.endpoints(),
+      (names) => names.join() === wans.join(),
+    )
+  const ratio = await remeasure(
+    async () => {
+      t.same(await wansAre('dsl', 'lte'), ['dsl', 'lte'])
+      await Promise.all(Array.from({ length: 6 }, get))
+      await settle(
+        () => waiting(world),
+        (all) => all.filter(({ local }) => local.startsWith('10.2.')).length >= 6,
+      )
+      await sleep(300)
+      await world.lab.carrier('dsl', false)
+      t.same(await wansAre('lte'), ['lte'])
+      const first = await get()
+      t.match(first, { intact: true, error: undefined })
+      await sleep(1500)
+      const usual: number[] = []
+      for (let index = 0; index < 5; index++) {
+        usual.push((await get()).seconds)
+        await sleep(300)
+      }
+      await world.lab.carrier('dsl', true)
+      t.comment(`first: ${(first.seconds * 1000).toFixed(0)} ms, usual: ${(median(usual) * 1000).toFixed(0)} ms`)
+      return first.seconds / median(usual)
+    },
+    (ratio) => ratio < 1.5,
+  )
+  t.ok(ratio < 1.5, 'one round trip, not two')
+  t.same(await world.gateway.end(), { code: 0, signal: null })
+})
 
 t.test('prepared connections die unnoticed: clients notice nothing', { skip: needsRoot }, async (t) => {
   const world = await World.run(t, { gateway: { prepared_connections: 4 } })

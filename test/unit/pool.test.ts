@@ -13,7 +13,14 @@ const lte = pathOver('lte', '10.2.0.2', { rttMs: 70 })
 
 function start(
   t: Test,
-  { most = 16, ways = [dsl, lte], works = (): boolean => true, endedMs = 0, protocol = 'mptcp' as 'mptcp' | 'tcp' } = {},
+  {
+    most = 16,
+    ways = [dsl, lte],
+    works = (): boolean => true,
+    hangs = (_: Probe): boolean => false,
+    endedMs = 0,
+    protocol = 'mptcp' as 'mptcp' | 'tcp',
+  } = {},
 ) {
   const asked: Probe[] = []
   const lives: number[] = []
@@ -34,7 +41,7 @@ function start(
   const state = { ways: ways as readonly HagPath[] }
   const pool = new Pool({
     engine: {
-      prepare: (probe) => engine.prepare(probe),
+      prepare: (probe) => (hangs(probe) ? new Promise(() => {}) : engine.prepare(probe)),
       keepPrepared(probes, most, mostMs) {
         lives.push(mostMs)
         const kept = engine.keepPrepared(probes, most, mostMs)
@@ -134,6 +141,19 @@ t.test('only the best way is served; another best way, or none, changes what is 
   await tend()
   t.same(prepared(), [], 'and so is the HAG')
   t.equal(pool.serves(lte), false)
+})
+
+t.test('those that hang on a WAN that has died do not count for the next one', async (t) => {
+  let isDead = false
+  const { pool, clock, state, tend, prepared } = start(t, { hangs: ({ bind }) => isDead && bind === dsl.bind })
+  for (let client = 0; client < 5; client++) pool.serves(dsl)
+  await settle()
+  isDead = true
+  clock.now += 1000
+  for (let client = 0; client < 5; client++) pool.serves(dsl)
+  state.ways = [lte]
+  await tend()
+  t.equal(prepared().filter((bind) => bind === lte.bind).length, 5)
 })
 
 t.test('switched off, or to a HAG that is near: none', async (t) => {
