@@ -164,17 +164,27 @@ void Worker::connected(Attempt* attempt) {
   sendOutput(attempt);
 }
 
-// CONNECT and, to a HAG that takes it, what the client has said by now: looked at, not taken, so that an attempt that fails leaves it to
-// the next one.
 void Worker::addRequest(Attempt* attempt) {
-  const Way& way = attempt->way;
-  attempt->output += socks5::encodeConnect(way.host, way.port);
-  if (!way.pipelined) return;
+  attempt->output += socks5::encodeConnect(attempt->way.host, attempt->way.port);
+  addEarly(attempt);
+}
+
+// To a HAG that takes it, what the client has said by now and was not sent yet: looked at, not taken, so that an attempt that fails leaves
+// it to the next one.
+void Worker::addEarly(Attempt* attempt) {
+  if (!attempt->way.pipelined) return;
   char early[kEarlyBytes];
   const ssize_t size = recv(attempt->connection->client.fd, early, sizeof early, MSG_PEEK);
-  if (size <= 0) return;
+  if (size <= static_cast<ssize_t>(attempt->early)) return;
+  attempt->output.append(early + attempt->early, static_cast<size_t>(size) - attempt->early);
   attempt->early = static_cast<size_t>(size);
-  attempt->output.append(early, attempt->early);
+}
+
+// A client seldom says its first words in the packet that opens its connection: what comes behind the request need not wait for the reply.
+void Worker::sendEarly(Connection* connection) {
+  Attempt* const attempt = connection->attempts.front().get();
+  addEarly(attempt);
+  sendOutput(attempt);
 }
 
 void Worker::sendOutput(Attempt* attempt) {

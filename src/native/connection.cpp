@@ -60,6 +60,8 @@ void Worker::clientEvent(Connection* connection, uint32_t events) {
   }
   if (connection->phase == Connection::Phase::Relaying) {
     pumpBoth(connection);
+  } else if (connection->committed) {
+    sendEarly(connection);
   } else if (connection->kind == ListenerKind::Socks) {
     serve(connection);
   }

@@ -96,6 +96,8 @@ class Worker {
   void adopt(Attempt* attempt, const Prepared& prepared);
   void lose(Attempt* attempt, Failure failure);
   void addRequest(Attempt* attempt);
+  void addEarly(Attempt* attempt);
+  void sendEarly(Connection* connection);
   void attemptEvent(Attempt* attempt, uint32_t events);
   void sendOutput(Attempt* attempt);
   void readAnswers(Attempt* attempt);

@@ -205,6 +205,38 @@ t.test('SOCKS5 client: what a HAG may answer', { skip: needsAddon }, async (t) =
     }
   })
 
+  t.test('what a client says behind its request reaches the HAG before the reply, once, and the next HAG too', async (t) => {
+    const request = 3 + 10
+    /** Replies when it has heard so much behind the request, and sends it back. */
+    const waiting = (bytes: number, reply: Buffer) =>
+      serve(t, (socket) => {
+        let heard = Buffer.alloc(0)
+        socket.on('data', (data) => {
+          const before = heard.length
+          heard = Buffer.concat([heard, data])
+          if (before >= request + bytes || heard.length < request + bytes) return
+          socket.end(Buffer.concat([Buffer.from([5, 0]), reply, heard.subarray(request)]))
+        })
+      })
+    const client = call(t, front, Buffer.from('one '))
+    const { connection } = await tested.next('accepted')
+    tested.engine.open(
+      connection,
+      through(await waiting(12, Buffer.from([5, 1, 0, 1, 0, 0, 0, 0, 0, 0])), somewhere, 'pipelined'),
+    )
+    for (const word of ['two ', 'then']) {
+      await sleep(50)
+      client.socket.write(word)
+    }
+    t.match(await tested.next('failed'), { stage: 'request', reply: 1 })
+    tested.engine.open(connection, through(await waiting(17, yes), somewhere, 'pipelined'))
+    await sleep(50)
+    client.socket.write(' four')
+    t.equal((await client.heard).bytes.toString(), 'one two then four')
+    client.socket.end()
+    await tested.next('closed')
+  })
+
   t.test('a client that is gone before it was accepted has an address all the same', async (t) => {
     const tested = new EngineUnderTest(t)
     const front = tested.listen('redirect')
