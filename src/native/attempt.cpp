@@ -12,7 +12,7 @@
 
 namespace {
 // What a client usually says first (a TLS ClientHello, an HTTP request) fits; the rest follows through the relay.
-constexpr size_t kEarlyBytes = 16 * 1024;
+constexpr size_t kEarlyBytes = 64 * 1024;
 // How often a prepared connection is looked at that has been asked for something and has not answered.
 constexpr uint64_t kLookMs = 100;
 // A reply and what the server says first leave together where that comes so soon.

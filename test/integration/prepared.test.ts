@@ -92,6 +92,35 @@ t.test('the best WAN is lost: what was prepared over it serves over the other on
   t.same(await world.gateway.end(), { code: 0, signal: null })
 })
 
+t.test('an upload over a prepared connection is as quick as over a new one', { skip: needsRoot }, async (t) => {
+  const world = await World.create(t)
+  await world.startHag()
+  const upload = async () => {
+    const target = { host: world.lab.addresses.server, port: ports.sink }
+    const one = await world.client.call('halfClose', { ...target, bytes: 8_000_000, back: 100, seed: 3 })
+    t.match(one, { intact: true, error: undefined })
+    return one.seconds
+  }
+  const measure = async (prepared_connections: number) => {
+    const gateway = await world.startGateway({ prepared_connections })
+    await gateway.waitFor(/WAN lte is up/)
+    t.match(await fetchOf(world)(), { intact: true })
+    await sleep(1000)
+    const seconds = await upload()
+    t.same(await gateway.end(), { code: 0, signal: null })
+    return seconds
+  }
+  const ratio = await remeasure(
+    async () => {
+      const [without, withThem] = [await measure(0), await measure(8)]
+      t.comment(`8 MB: ${without.toFixed(2)} s without, ${withThem.toFixed(2)} s with prepared connections`)
+      return withThem / without
+    },
+    (ratio) => ratio < 1.4,
+  )
+  t.ok(ratio < 1.4)
+})
+
 t.test('prepared connections die unnoticed: clients notice nothing', { skip: needsRoot }, async (t) => {
   const world = await World.run(t, { gateway: { prepared_connections: 4 } })
   const get = fetchOf(world)
