@@ -86,6 +86,7 @@ void Worker::relay(Connection* connection) {
   resetOnClose(connection->client.fd, true);
   resetOnClose(connection->upstream.fd, true);
   connection->client.readable = connection->client.writable = true;
+  if (connection->protocol == Protocol::Tcp) boundBacklog(&connection->backward, connection->upstream);
   connection->upstream.writable = true;  // the edge for reading comes with the changed registration
   pumpBoth(connection);
 }
@@ -153,9 +154,7 @@ void Worker::pumpBoth(Connection* connection) {
   }
   if (now_ >= connection->lookMs) {
     connection->lookMs = now_ + kLookMs;
-    // MPTCP has no bound on its window that would leave autotuning alone; it faces the WANs, and what comes from there goes on quickly.
-    if (connection->kind == ListenerKind::Redirect) boundBacklog(&connection->forward, connection->client, connection->upstream);
-    if (connection->protocol == Protocol::Tcp) boundBacklog(&connection->backward, connection->upstream, connection->client);
+    if (connection->protocol == Protocol::Tcp) boundBacklog(&connection->backward, connection->upstream);
   }
   if (connection->queued || (!more && !starved)) return;
   connection->queued = true;

@@ -13,10 +13,6 @@
 
 #include "mptcp_info.h"
 
-#ifndef SO_BUF_LOCK
-#define SO_BUF_LOCK 72
-#endif
-
 namespace {
 constexpr size_t kChunk = 1 << 20;  // the pipe's size is the real limit
 constexpr unsigned kFlags = SPLICE_F_MOVE | SPLICE_F_NONBLOCK;
@@ -80,52 +76,35 @@ Pumped pump(Flow* flow, Side* source, Side* target, int64_t budget, PipePool* pi
   return Pumped::Waiting;
 }
 
-// The kernel's receive buffer grows with the time that a full window takes to be read, which is our own back-pressure: megabytes gather
-// that help nobody. So where they do it is made smaller, and larger again when nothing waits in it; at its old size autotuning goes on.
-// Where the kernel does not let us (CAP_NET_ADMIN; SO_BUF_LOCK before 5.14) it stays as it was.
-void boundBacklog(Flow* flow, const Side& source, const Side& target) {
-  constexpr uint64_t kMuch = 256 * 1024;
-  constexpr uint32_t kLittle = 64 * 1024;
-  constexpr unsigned kSlowLooks = 5;
-  constexpr int kLeast = 512 * 1024;
-  int queued = 0;
-  if (flow->ended || ioctl(source.fd, SIOCINQ, &queued) != 0) return;
-  const uint32_t before = flow->backlog;
+// The kernel would let a receive buffer grow with the time that a full window takes to be read, which is our own back-pressure: megabytes
+// gather that help nobody. To make it smaller then is no cure: what the other end sends into room that it was told of is dropped, and sent
+// again after longer and longer pauses. So it begins small, and grows while it is empty although much comes through it.
+void boundBacklog(Flow* flow, const Side& source) {
+  constexpr int kMost = 8 * 1024 * 1024;
+  constexpr int kLittle = 64 * 1024;
+  const auto resize = [flow, &source](int size) {
+    const int half = size / 2;  // the kernel doubles what it is given
+    // A size that was set is not followed by the bound of the window.
+    if (setsockopt(source.fd, SOL_SOCKET, SO_RCVBUFFORCE, &half, sizeof half) == 0) flow->receiveBuffer = size;
+    if (flow->receiveBuffer == size) setsockopt(source.fd, IPPROTO_TCP, TCP_WINDOW_CLAMP, &size, sizeof size);
+  };
+  if (flow->receiveBuffer == 0) {
+    if (flow->looked == 0) resize(kReceiveBuffer);
+    flow->looked = 1;  // without CAP_NET_ADMIN it stays as it was
+    return;
+  }
   const uint64_t moved = flow->bytes - flow->looked;
   flow->looked = flow->bytes;
-  flow->backlog = static_cast<uint32_t>(queued);
-  // Much is more than the target takes from one look to the next; a pause of a fast one does not count.
-  const bool slow = flow->backlog > std::max(kMuch, moved);
-  flow->slowLooks = slow ? static_cast<uint8_t>(std::min<unsigned>(flow->slowLooks + 1U, kSlowLooks)) : uint8_t{0};
-  // A backlog that shrinks already feels the last bound.
-  const bool much = flow->slowLooks == kSlowLooks && (flow->unbound == 0 || flow->backlog >= before);
-  const bool little = flow->unbound != 0 && flow->backlog < kLittle;
-  if (!much && !little) return;
-  int size = 0;
-  socklen_t length = sizeof size;
-  if (getsockopt(source.fd, SOL_SOCKET, SO_RCVBUF, &size, &length) != 0) return;
-  if (flow->unbound == 0) {
-    flow->unbound = size;
-    // The target's send buffer is another place where they gather. MPTCP has this since Linux 6.10; it counts what no subflow has taken.
-    // Not from the start: at Gbit/s so little would cost a third more CPU.
-    const int unsent = 128 * 1024;
-    setsockopt(target.fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof unsent);
-  }
-  const int wanted = much ? std::max(size / 2, kLeast) : size + size / 2;
-  const int half = wanted / 2;  // the kernel doubles what it is given
-  const int autotuned = 0;
-  if (wanted < flow->unbound) {
-    setsockopt(source.fd, SOL_SOCKET, SO_RCVBUFFORCE, &half, sizeof half);
-  } else if (setsockopt(source.fd, SOL_SOCKET, SO_BUF_LOCK, &autotuned, sizeof autotuned) == 0) {
-    flow->unbound = 0;
-  }
+  int queued = 0;
+  if (flow->ended || flow->receiveBuffer == kMost || moved < static_cast<uint64_t>(flow->receiveBuffer) / 4) return;
+  if (ioctl(source.fd, SIOCINQ, &queued) == 0 && queued < kLittle) resize(2 * flow->receiveBuffer);
 }
 
 // With every acknowledgement MPTCP gives a subflow 64 kB more, whatever waits there already (__mptcp_subflow_push_pending), so that all
 // the send buffer has room for ends up behind the congestion windows: at 50 Mbit/s half a second of it. There it makes other connections
 // wait, and when a WAN is lost what it held is sent again behind all that. Up to this size it can be bound only by the send buffer.
 void boundUnsent(Flow* flow, const Side& target) {
-  constexpr uint64_t kLeast = 256 * 1024;
+  constexpr uint64_t kLeast = 768 * 1024;
   constexpr uint64_t kMost = 8 * 1024 * 1024;
   constexpr uint64_t kLeastSpareUs = 20000;
   constexpr uint64_t kMostSpareUs = 500000;
@@ -133,7 +112,7 @@ void boundUnsent(Flow* flow, const Side& target) {
   int size = 0;
   socklen_t length = sizeof size;
   if (flow->done || getsockopt(target.fd, SOL_SOCKET, SO_SNDBUF, &size, &length) != 0) return;
-  if (!flow->sendBound && static_cast<uint64_t>(size) <= 2 * kLeast) return;
+  if (!flow->sendBound && static_cast<uint64_t>(size) <= kLeast) return;
   uint64_t rate = 0;
   uint64_t longestUs = 0;
   for (const Subflow& subflow : subflowsOf(target.fd)) {
@@ -145,10 +124,11 @@ void boundUnsent(Flow* flow, const Side& target) {
     longestUs = std::max<uint64_t>({longestUs, subflow.leastRttUs + spareUs, uint64_t{subflow.rttUs} * 3 / 5});
   }
   if (rate == 0) return;
-  // All that is sent in the longest round trip is unacknowledged, because acknowledgements count in order over all subflows. Half as much
-  // again: a socket is writable only when a third of its buffer is free (sk_stream_is_writeable). The pacing rate is ahead of what comes
-  // through, 1.25 to 2.9 times while that still grows.
-  const int wanted = static_cast<int>(std::clamp(rate * longestUs / 1000000 * 3 / 2, kLeast, kMost));
+  // All that is sent in the longest round trip is unacknowledged, because acknowledgements count in order over all subflows, and a socket
+  // is writable only when a third of its buffer is free (sk_stream_is_writeable). And once more as much: with less than about twice that, a
+  // subflow that has been given its share for long makes the other one wait for room, what it then carries is less than it could, and the
+  // congestion control takes that for its path's rate (at 15 Mbit/s half of it was lost).
+  const int wanted = static_cast<int>(std::clamp(rate * longestUs / 1000000 * 2, kLeast, kMost));
   // Until then it is autotuned. MPTCP knows no SO_BUF_LOCK that would let it be so again.
   if (!flow->sendBound && wanted >= size) return;
   if (std::abs(wanted - size) <= size / 8) return;

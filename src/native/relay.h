@@ -16,10 +16,8 @@ struct Flow {
   uint64_t bytes = 0;
   Pipe pipe;
   uint32_t parked = 0;   // bytes in the pipe
-  uint32_t backlog = 0;  // bytes that waited in the source's receive buffer at the last look
   uint64_t looked = 0;   // `bytes` at the last look
-  uint8_t slowLooks = 0;
-  int unbound = 0;       // the size of that buffer when it was made smaller; 0: it is autotuned
+  int receiveBuffer = 0; // the size that we gave the source's; 0: it is the kernel's
   bool sendBound = false;  // the target's send buffer has the size that we gave it
   bool ended = false;   // the source's FIN was read
   bool done = false;    // and passed on, behind the last byte
@@ -36,9 +34,9 @@ enum class Pumped {
 // Moves up to about `budget` bytes.
 Pumped pump(Flow* flow, Side* source, Side* target, int64_t budget, PipePool* pipes, Counters* counters);
 
-// Keeps what waits for a target slower than its plain TCP source near what keeps the target busy. To be called every 100 ms or so while
-// bytes flow.
-void boundBacklog(Flow* flow, const Side& source, const Side& target);
+// Keeps what waits for a target slower than its plain TCP source near what keeps the target busy. To be called at the beginning, and every
+// 100 ms or so while bytes flow.
+void boundBacklog(Flow* flow, const Side& source);
 
 // Keeps what waits in an MPTCP target for its subflows near what keeps them busy. To be called as often.
 void boundUnsent(Flow* flow, const Side& target);

@@ -119,7 +119,11 @@ int listenSocket(const Address& address, bool mptcp, bool shared, Protocol* prot
   if (shared) setInt(fd, SOL_SOCKET, SO_REUSEPORT, 1);
   if (address.sa.sa_family == AF_INET6) setInt(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
   // Plain TCP: accepted sockets inherit it all. MPTCP's do not on every kernel.
-  if (!mptcp) tuneStream(fd, Keepalive::Lan);
+  if (!mptcp) {
+    tuneStream(fd, Keepalive::Lan);
+    // Its kind is what a LAN's clients come to, and megabytes would gather here before slower WANs. The kernel doubles what it is given.
+    setInt(fd, SOL_SOCKET, SO_RCVBUFFORCE, kReceiveBuffer / 2);
+  }
   if (bind(fd, &address.sa, sizeOf(address)) != 0) return fail(fd, "bind", failure);
   if (listen(fd, kBacklog) != 0) return fail(fd, "listen", failure);
   return fd;
