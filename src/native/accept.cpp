@@ -10,8 +10,6 @@ namespace {
 constexpr int kAcceptsATurn = 64;
 constexpr uint64_t kRetryMs = 100;
 constexpr uint64_t kRefusedLingerMs = 2000;
-// A gateway greets in advance, and asks when its next client comes: it may wait for so many times a handshake's time.
-constexpr uint64_t kGreetedTimes = 12;
 // The longest message: a user and a password of 255 bytes each. A greeting before it and a request behind it fit in as well.
 constexpr size_t kPeekBytes = 1024;
 constexpr uint32_t kStreamEvents = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
@@ -157,10 +155,16 @@ void Worker::serve(Connection* connection) {
       return closeConnection(connection, Reason::ClientReset, {errno, "send"});
     }
     if (next == Phase::Refusing) return endRefused(connection);
-    if (next == Phase::Request) setDeadline(connection, now_ + kGreetedTimes * host_->limits.handshakeTimeoutMs);
+    if (next == Phase::Request) awaitRequest(connection);
     if (next == Phase::AwaitingDecision) setDeadline(connection, 0);
     if (next == Phase::AwaitingVerdict || next == Phase::AwaitingDecision) events_.push_back(std::move(event));
   }
+}
+
+// A gateway greets in advance, and asks when its next client comes: it may wait for so many times a handshake's time.
+void Worker::awaitRequest(Connection* connection) {
+  constexpr uint64_t kGreetedTimes = 12;
+  setDeadline(connection, now_ + kGreetedTimes * host_->limits.handshakeTimeoutMs);
 }
 
 void Worker::authenticate(ConnectionId id, bool accepted) {
@@ -172,7 +176,7 @@ void Worker::authenticate(ConnectionId id, bool accepted) {
   }
   if (accepted) {
     connection->phase = Connection::Phase::Request;
-    setDeadline(connection, now_ + kGreetedTimes * host_->limits.handshakeTimeoutMs);
+    awaitRequest(connection);
     return serve(connection);
   }
   endRefused(connection);

@@ -14,7 +14,7 @@ namespace {
 // What a client usually says first (a TLS ClientHello, an HTTP request) fits; the rest follows through the relay.
 constexpr size_t kEarlyBytes = 64 * 1024;
 // How often a prepared connection is looked at that has been asked for something and has not answered.
-constexpr uint64_t kLookMs = 100;
+constexpr uint64_t kAliveMs = 100;
 // A reply and what the server says first leave together where that comes so soon.
 constexpr uint64_t kHoldMs = 25;
 constexpr uint32_t kStreamEvents = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
@@ -31,7 +31,7 @@ void Worker::expired(Attempt* attempt) {
   if (attempt->adopted && now_ < attempt->answerUntilMs) {
     // Of a plain RST MPTCP says nothing, so it has to be asked.
     if (hasNoSubflow(attempt->side.fd)) return lose(attempt, {ENOTCONN, "recv"});
-    return setDeadline(attempt, std::min(now_ + kLookMs, attempt->answerUntilMs));
+    return setDeadline(attempt, std::min(now_ + kAliveMs, attempt->answerUntilMs));
   }
   fail(attempt, stageOf(*attempt), {ETIMEDOUT, attempt->step == Attempt::Step::Connecting ? "connect" : "recv"});
 }
@@ -99,7 +99,7 @@ void Worker::adopt(Attempt* attempt, const Prepared& prepared) {
   attempt->protocol = prepared.protocol;
   attempt->step = Attempt::Step::Reply;
   attempt->answerUntilMs = now_ + attempt->way.handshakeTimeoutMs;
-  setDeadline(attempt, std::min(now_ + kLookMs, attempt->answerUntilMs));
+  setDeadline(attempt, std::min(now_ + kAliveMs, attempt->answerUntilMs));
   commit(attempt);
   addRequest(attempt);
   sendOutput(attempt);

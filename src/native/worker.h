@@ -87,6 +87,7 @@ class Worker {
   uint64_t descriptorsAhead() const;
   void welcome(int fd, const Address& client, const Listener& listener);
   void serve(Connection* connection);
+  void awaitRequest(Connection* connection);
   void refuseNow(Connection* connection, uint8_t reply);
   void endRefused(Connection* connection);
   void drainRefused(Connection* connection);
