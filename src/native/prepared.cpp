@@ -73,6 +73,8 @@ PreparedPool::Kept PreparedPool::keep(const std::vector<Way>& ways, uint64_t mos
     const uint64_t ageMs = nowMs - std::min(nowMs, one.sinceMs);
     const auto found = std::find_if(ways.begin(), ways.end(), [&one](const Way& way) { return leads(one, way); });
     if (found == ways.end() || ageMs >= mostMs) return true;
+    // One that became plain TCP on its path serves only as long as nothing better is known; later its path may carry MPTCP again.
+    if (one.protocol == Protocol::Tcp && found != ways.begin()) return true;
     if (!isAlive(one.fd)) {
       const uint64_t endedMs = std::max<uint64_t>(ageMs, 1);
       kept.endedMs = kept.endedMs == 0 ? endedMs : std::min(kept.endedMs, endedMs);

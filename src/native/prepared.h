@@ -35,7 +35,7 @@ class PreparedPool {
   bool take(const Way& way, uint64_t nowMs, Prepared* taken);
   static constexpr uint64_t kJoiningMs = 250;
   // Closes all but those that live, lead one of these ways and are younger than `mostMs`. Each counts for the first way that it leads, and
-  // of each way the `most` youngest are kept.
+  // of each way the `most` youngest are kept; of plain TCP only those of the first.
   Kept keep(const std::vector<Way>& ways, uint64_t most, uint64_t mostMs, uint64_t nowMs);
   // Closes those to this HAG.
   void drop(const Address& remote);

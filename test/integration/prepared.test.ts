@@ -71,7 +71,7 @@ t.test('the best WAN is lost: what was prepared over it serves over the other on
         () => waiting(world),
         (all) => all.filter(({ local }) => local.startsWith('10.2.')).length >= 6,
       )
-      await sleep(300)
+      await sleep(1000)
       await world.lab.carrier('dsl', false)
       t.same(await wansAre('lte'), ['lte'])
       const first = await get()

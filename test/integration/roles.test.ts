@@ -53,13 +53,13 @@ t.test('an overflow WAN joins a full line and leaves', { skip: needsRoot, timeou
 t.test('a WAN that drags is taken out, and that is said', { skip: needsRoot, timeout: 120_000 }, async (t) => {
   const world = await World.create(t)
   // From the start: a WAN whose round trip grows tenfold at once counts as down.
-  await world.lab.setLink('lte', { rateDown: 0.3, rateUp: 0.3, delayMs: 300 })
+  await world.lab.setLink('lte', { rateDown: 0.15, rateUp: 0.15, delayMs: 400 })
   await world.startHag()
   const gateway = await world.startGateway({ drain_seconds: 0 })
   await gateway.waitFor(/WAN lte is up/)
   const host = world.lab.addresses.server
-  const download = world.client.call('download', { host, port: ports.source, bytes: 60_000_000 })
-  await gateway.waitFor(/WAN lte stays out for 1 min: the sum was .* with it and is .* without it/, 50_000)
+  const download = world.client.call('download', { host, port: ports.source, bytes: 90_000_000 })
+  await gateway.waitFor(/WAN lte stays out for 1 min: the sum was .* with it and is .* without it/, 70_000)
   t.match(await download, { intact: true, error: undefined })
   t.equal(await becomes(world, 'dsl', 10_000), 'dsl')
 })
