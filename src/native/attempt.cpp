@@ -11,7 +11,8 @@
 #include "worker.h"
 
 namespace {
-// What a client usually says first (a TLS ClientHello, an HTTP request) fits; the rest follows through the relay.
+// What a client usually says first (a TLS ClientHello, an HTTP request) fits, and as much of an upload as keeps it going until the reply;
+// the rest follows through the relay. More than this would stop at a HAG's first window.
 constexpr size_t kEarlyBytes = 64 * 1024;
 // How often a prepared connection is looked at that has been asked for something and has not answered.
 constexpr uint64_t kAliveMs = 100;
@@ -251,7 +252,7 @@ void Worker::readAnswers(Attempt* attempt) {
     if (attempt->step == Step::Reply) {
       if (!way.connectRequest) return succeed(attempt);
       commit(attempt);
-      if (!way.pipelined) attempt->output += socks5::encodeConnect(way.host, way.port);
+      if (!way.pipelined) addRequest(attempt);
     }
     sendOutput(attempt);
     if (attempt->side.fd < 0) return;

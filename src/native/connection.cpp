@@ -154,7 +154,7 @@ void Worker::pumpBoth(Connection* connection) {
   }
   if (now_ >= connection->lookMs) {
     connection->lookMs = now_ + kLookMs;
-    if (connection->protocol == Protocol::Tcp) boundBacklog(&connection->backward, connection->upstream);
+    if (connection->protocol == Protocol::Tcp) widenBacklog(&connection->backward, connection->upstream);
   }
   if (connection->queued || (!more && !starved)) return;
   connection->queued = true;

@@ -24,6 +24,15 @@ void givePipeBack(Flow* flow, PipePool* pipes) {
   pipes->release(flow->pipe);
   flow->pipe = {};
 }
+
+// Without CAP_NET_ADMIN it stays as it was.
+void resizeReceiveBuffer(Flow* flow, const Side& source, int size) {
+  const int half = size / 2;  // the kernel doubles what it is given
+  if (setsockopt(source.fd, SOL_SOCKET, SO_RCVBUFFORCE, &half, sizeof half) != 0) return;
+  flow->receiveBuffer = size;
+  // The bound of the window follows only a size that the kernel chose.
+  setsockopt(source.fd, IPPROTO_TCP, TCP_WINDOW_CLAMP, &size, sizeof size);
+}
 }  // namespace
 
 Pumped pump(Flow* flow, Side* source, Side* target, int64_t budget, PipePool* pipes, Counters* counters) {
@@ -79,25 +88,17 @@ Pumped pump(Flow* flow, Side* source, Side* target, int64_t budget, PipePool* pi
 // The kernel would let a receive buffer grow with the time that a full window takes to be read, which is our own back-pressure: megabytes
 // gather that help nobody. To make it smaller then is no cure: what the other end sends into room that it was told of is dropped, and sent
 // again after longer and longer pauses. So it begins small, and grows while it is empty although much comes through it.
-void boundBacklog(Flow* flow, const Side& source) {
+void boundBacklog(Flow* flow, const Side& source) { resizeReceiveBuffer(flow, source, kReceiveBuffer); }
+
+void widenBacklog(Flow* flow, const Side& source) {
   constexpr int kMost = 8 * 1024 * 1024;
   constexpr int kLittle = 64 * 1024;
-  const auto resize = [flow, &source](int size) {
-    const int half = size / 2;  // the kernel doubles what it is given
-    // A size that was set is not followed by the bound of the window.
-    if (setsockopt(source.fd, SOL_SOCKET, SO_RCVBUFFORCE, &half, sizeof half) == 0) flow->receiveBuffer = size;
-    if (flow->receiveBuffer == size) setsockopt(source.fd, IPPROTO_TCP, TCP_WINDOW_CLAMP, &size, sizeof size);
-  };
-  if (flow->receiveBuffer == 0) {
-    if (flow->looked == 0) resize(kReceiveBuffer);
-    flow->looked = 1;  // without CAP_NET_ADMIN it stays as it was
-    return;
-  }
   const uint64_t moved = flow->bytes - flow->looked;
   flow->looked = flow->bytes;
+  const int size = flow->receiveBuffer;
   int queued = 0;
-  if (flow->ended || flow->receiveBuffer == kMost || moved < static_cast<uint64_t>(flow->receiveBuffer) / 4) return;
-  if (ioctl(source.fd, SIOCINQ, &queued) == 0 && queued < kLittle) resize(2 * flow->receiveBuffer);
+  if (size == 0 || flow->ended || size == kMost || moved < static_cast<uint64_t>(size) / 4) return;
+  if (ioctl(source.fd, SIOCINQ, &queued) == 0 && queued < kLittle) resizeReceiveBuffer(flow, source, 2 * size);
 }
 
 // With every acknowledgement MPTCP gives a subflow 64 kB more, whatever waits there already (__mptcp_subflow_push_pending), so that all

@@ -34,9 +34,10 @@ enum class Pumped {
 // Moves up to about `budget` bytes.
 Pumped pump(Flow* flow, Side* source, Side* target, int64_t budget, PipePool* pipes, Counters* counters);
 
-// Keeps what waits for a target slower than its plain TCP source near what keeps the target busy. To be called at the beginning, and every
-// 100 ms or so while bytes flow.
+// Keeps what waits for a target slower than its plain TCP source near what keeps the target busy: the first at the beginning, the second
+// every 100 ms or so while bytes flow.
 void boundBacklog(Flow* flow, const Side& source);
+void widenBacklog(Flow* flow, const Side& source);
 
 // Keeps what waits in an MPTCP target for its subflows near what keeps them busy. To be called as often.
 void boundUnsent(Flow* flow, const Side& target);

@@ -143,9 +143,9 @@ export class Pool {
     const result = await this.#options.engine.prepare(probeOf(path))
     this.#underWay.splice(this.#underWay.indexOf(path), 1)
     if (result.ok && path.protocol === 'mptcp' && result.protocol === 'tcp') this.#options.onDoubt(path)
-    if (result.ok && path === this.#first()) this.#kept++
-    // What is wrong with it is for the monitors to find out.
-    else if (path === this.#first()) this.#failedAt = this.#now()
+    if (path !== this.#first()) return
+    if (result.ok) this.#kept++
+    else this.#failedAt = this.#now() // what is wrong with it is for the monitors to find out
   }
 }
 

@@ -231,7 +231,7 @@ void backlog() {
     int queued = 0;
     CHECK(ioctl(pair.near, SIOCINQ, &queued) == 0);
     most = std::max(most, queued);
-    boundBacklog(&flow, source);
+    widenBacklog(&flow, source);
   }
   CHECK(most > 0 && most <= kReceiveBuffer && flow.receiveBuffer == kReceiveBuffer);
   CHECK(longestPauseMs < 500);
@@ -241,7 +241,7 @@ void backlog() {
   // As from a distant server: all that its window lets through has been read.
   for (int look = 0; look < 3; ++look) {
     flow.bytes += static_cast<uint64_t>(flow.receiveBuffer);
-    boundBacklog(&flow, source);
+    widenBacklog(&flow, source);
   }
   CHECK(flow.receiveBuffer == 8 * kReceiveBuffer && receiveBuffer(pair.near) == 8 * kReceiveBuffer);
   for (const int fd : {pair.near, pair.far}) closeFd(fd);
