@@ -86,7 +86,7 @@ void Worker::relay(Connection* connection) {
   resetOnClose(connection->client.fd, true);
   resetOnClose(connection->upstream.fd, true);
   connection->client.readable = connection->client.writable = true;
-  if (connection->protocol == Protocol::Tcp) boundBacklog(&connection->backward, connection->upstream);
+  if (connection->protocol == Protocol::Tcp) boundBacklog(connection->upstream);
   connection->upstream.writable = true;  // the edge for reading comes with the changed registration
   pumpBoth(connection);
 }
@@ -154,6 +154,7 @@ void Worker::pumpBoth(Connection* connection) {
   }
   if (now_ >= connection->lookMs) {
     connection->lookMs = now_ + kLookMs;
+    if (connection->kind == ListenerKind::Redirect) widenBacklog(&connection->forward, connection->client);
     if (connection->protocol == Protocol::Tcp) widenBacklog(&connection->backward, connection->upstream);
   }
   if (connection->queued || (!more && !starved)) return;

@@ -26,10 +26,9 @@ void givePipeBack(Flow* flow, PipePool* pipes) {
 }
 
 // Without CAP_NET_ADMIN it stays as it was.
-void resizeReceiveBuffer(Flow* flow, const Side& source, int size) {
+void resizeReceiveBuffer(const Side& source, int size) {
   const int half = size / 2;  // the kernel doubles what it is given
   if (setsockopt(source.fd, SOL_SOCKET, SO_RCVBUFFORCE, &half, sizeof half) != 0) return;
-  flow->receiveBuffer = size;
   // The bound of the window follows only a size that the kernel chose.
   setsockopt(source.fd, IPPROTO_TCP, TCP_WINDOW_CLAMP, &size, sizeof size);
 }
@@ -87,18 +86,22 @@ Pumped pump(Flow* flow, Side* source, Side* target, int64_t budget, PipePool* pi
 
 // The kernel would let a receive buffer grow with the time that a full window takes to be read, which is our own back-pressure: megabytes
 // gather that help nobody. To make it smaller then is no cure: what the other end sends into room that it was told of is dropped, and sent
-// again after longer and longer pauses. So it begins small, and grows while it is empty although much comes through it.
-void boundBacklog(Flow* flow, const Side& source) { resizeReceiveBuffer(flow, source, kReceiveBuffer); }
+// again after longer and longer pauses. So it begins small, and grows while it is empty although much comes through it, or while so much
+// comes through that a full one is a matter of milliseconds: on a fast path each byte then costs less.
+void boundBacklog(const Side& source) { resizeReceiveBuffer(source, kReceiveBuffer); }
 
 void widenBacklog(Flow* flow, const Side& source) {
   constexpr int kMost = 8 * 1024 * 1024;
   constexpr int kLittle = 64 * 1024;
   const uint64_t moved = flow->bytes - flow->looked;
   flow->looked = flow->bytes;
-  const int size = flow->receiveBuffer;
+  if (flow->ended || moved < kReceiveBuffer / 4) return;
+  int size = 0;
+  socklen_t length = sizeof size;
+  if (getsockopt(source.fd, SOL_SOCKET, SO_RCVBUF, &size, &length) != 0 || size >= kMost || moved < static_cast<uint64_t>(size) / 4) return;
+  const bool passing = moved > static_cast<uint64_t>(size) * 8;
   int queued = 0;
-  if (size == 0 || flow->ended || size == kMost || moved < static_cast<uint64_t>(size) / 4) return;
-  if (ioctl(source.fd, SIOCINQ, &queued) == 0 && queued < kLittle) resizeReceiveBuffer(flow, source, 2 * size);
+  if (passing || (ioctl(source.fd, SIOCINQ, &queued) == 0 && queued < kLittle)) resizeReceiveBuffer(source, 2 * size);
 }
 
 // With every acknowledgement MPTCP gives a subflow 64 kB more, whatever waits there already (__mptcp_subflow_push_pending), so that all

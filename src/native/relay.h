@@ -17,7 +17,6 @@ struct Flow {
   Pipe pipe;
   uint32_t parked = 0;   // bytes in the pipe
   uint64_t looked = 0;   // `bytes` at the last look
-  int receiveBuffer = 0; // the size that we gave the source's; 0: it is the kernel's
   bool sendBound = false;  // the target's send buffer has the size that we gave it
   bool ended = false;   // the source's FIN was read
   bool done = false;    // and passed on, behind the last byte
@@ -36,7 +35,7 @@ Pumped pump(Flow* flow, Side* source, Side* target, int64_t budget, PipePool* pi
 
 // Keeps what waits for a target slower than its plain TCP source near what keeps the target busy: the first at the beginning, the second
 // every 100 ms or so while bytes flow.
-void boundBacklog(Flow* flow, const Side& source);
+void boundBacklog(const Side& source);
 void widenBacklog(Flow* flow, const Side& source);
 
 // Keeps what waits in an MPTCP target for its subflows near what keeps them busy. To be called as often.
