@@ -8,11 +8,14 @@
 #include "mptcp_info.h"
 
 namespace {
-// A HAG says nothing after its greeting: to hear of it means that it has ended the connection. Of a plain RST MPTCP says nothing.
-bool isAlive(int fd) {
+// A HAG says nothing after its greeting: to hear of it means that it has ended the connection.
+bool wasEnded(int fd) {
   char byte;
-  return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && (errno == EAGAIN || errno == EINTR) && !hasNoSubflow(fd);
+  return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0 || (errno != EAGAIN && errno != EINTR);
 }
+
+// Of a plain RST MPTCP says nothing, nor of a lost WAN.
+bool isAlive(int fd) { return !wasEnded(fd) && !hasNoSubflow(fd); }
 
 bool leadTo(const Way& way, const Address& remote) { return sameHost(way.remote, remote) && portOf(way.remote) == portOf(remote); }
 
@@ -75,11 +78,12 @@ PreparedPool::Kept PreparedPool::keep(const std::vector<Way>& ways, uint64_t mos
     if (found == ways.end() || ageMs >= mostMs) return true;
     // One that became plain TCP on its path serves only as long as nothing better is known; later its path may carry MPTCP again.
     if (one.protocol == Protocol::Tcp && found != ways.begin()) return true;
-    if (!isAlive(one.fd)) {
+    if (wasEnded(one.fd)) {
       const uint64_t endedMs = std::max<uint64_t>(ageMs, 1);
       kept.endedMs = kept.endedMs == 0 ? endedMs : std::min(kept.endedMs, endedMs);
       return true;
     }
+    if (hasNoSubflow(one.fd)) return true;
     uint64_t& count = kept.counts[static_cast<size_t>(found - ways.begin())];
     if (count == most) return true;
     ++count;

@@ -27,6 +27,7 @@ interface Entry {
   heardAt: number
   askedAt: number
   checkedAt: number
+  checking: boolean
   /** Takes greeting, request and payload in one go. */
   pipelines: boolean
   /** Greets, but does not do what it is asked: greetings count no more. */
@@ -67,7 +68,14 @@ export class HagMonitor {
       (hag) =>
         known.get(hag) ?? {
           ...{ hag, health: unknownHag, heardAt: Number.NEGATIVE_INFINITY, askedAt: Number.NEGATIVE_INFINITY },
-          ...{ checkedAt: Number.NEGATIVE_INFINITY, pipelines: false, broken: false, asking: false, missedAt: undefined },
+          ...{
+            checkedAt: Number.NEGATIVE_INFINITY,
+            checking: false,
+            pipelines: false,
+            broken: false,
+            asking: false,
+            missedAt: undefined,
+          },
         },
     )
     this.#options.onChange()
@@ -137,7 +145,14 @@ export class HagMonitor {
       const now = performance.now()
       const inUse = this.usable[0]
       for (const entry of this.#entries) {
-        if (entry.asking || !this.#isDue(entry, entry.hag === inUse, now)) continue
+        // Beside the other questions: over a WAN that has just died it takes its time.
+        if (!entry.checking && this.#isCheckDue(entry, now)) {
+          entry.checking = true
+          this.#checkConnect(entry).finally(() => {
+            entry.checking = false
+          })
+        }
+        if (entry.asking || entry.broken || !this.#isDue(entry, entry.hag === inUse, now)) continue
         entry.asking = true
         this.#look(entry).finally(() => {
           entry.asking = false
@@ -147,11 +162,17 @@ export class HagMonitor {
     }
   }
 
-  #isDue({ hag, health, heardAt, askedAt, checkedAt }: Entry, inUse: boolean, now: number): boolean {
+  #isCheckDue({ hag, health, checkedAt, broken }: Entry, now: number): boolean {
+    const [path] = this.#pathsByCost(hag)
+    if (path === undefined) return false
+    if (broken) return now - checkedAt >= (path.metered ? meteredDownMs : askMs.inUse)
+    return health.state !== 'down' && now - checkedAt >= checkMs(path)
+  }
+
+  #isDue({ hag, health, heardAt, askedAt }: Entry, inUse: boolean, now: number): boolean {
     const path = this.#cheapestPath(hag)
     if (path === undefined) return false
     if (health.misses > 0 && health.state !== 'down') return true
-    if (health.state !== 'down' && now - checkedAt >= (path.metered ? meteredCheckMs : connectCheckMs)) return true
     const silentMs = now - Math.max(heardAt, askedAt)
     if (path.metered) return silentMs >= (health.state === 'down' ? meteredDownMs : askMs.metered)
     if (health.state === 'down' || health.state === 'returning') return silentMs >= askMs.inUse
@@ -163,13 +184,7 @@ export class HagMonitor {
     const { hag, health } = entry
     const first = this.#cheapestPath(hag)
     if (first === undefined) return
-    const now = performance.now()
-    entry.askedAt = now
-    const isCheckDue = now - entry.checkedAt >= (first.metered ? meteredCheckMs : connectCheckMs)
-    if (entry.broken || (isCheckDue && health.state !== 'down')) {
-      await this.#checkConnect(entry, first)
-      if (entry.broken) return
-    }
+    entry.askedAt = performance.now()
     const timeoutMs = Math.ceil(Math.max(4 * (first.rttMs ?? patienceMs.unknown / 4), patienceMs.least))
     const result = health.misses > 0 ? undefined : await this.#ask(hag, first, timeoutMs)
     if (result !== undefined && !isSilence(result)) return
@@ -177,22 +192,37 @@ export class HagMonitor {
     await Promise.all(this.#options.paths(familyOfAddress(hag.address)).map((path) => this.#ask(hag, path, timeoutMs)))
   }
 
-  /** Greets, but does it work? Says so once, and keeps it out of use until it does. */
-  async #checkConnect(entry: Entry, { bind }: WanPath): Promise<void> {
+  /** Greets, but does it work? What came over a WAN that died meanwhile does not count. */
+  async #checkConnect(entry: Entry): Promise<void> {
+    const { hag } = entry
+    const { engine } = this.#options
+    const timeoutMs = patienceMs.connect
     entry.checkedAt = performance.now()
-    const { engine, log, onChange } = this.#options
-    // TCP: with MPTCP the kernel would join the other WANs, which may be metered.
-    const trouble = await asksForConnect(engine, { hag: entry.hag, bind }, { protocol: 'tcp', timeoutMs: patienceMs.connect })
-    // That it cannot be reached at all is for the other questions to find out.
-    if (trouble === 'unreachable') return
-    const pipelines =
-      trouble === undefined && (await takesPipelined(engine, { hag: entry.hag, bind }, { timeoutMs: patienceMs.connect }))
+    for (const path of this.#pathsByCost(hag)) {
+      const target = { hag, bind: path.bind }
+      // TCP: with MPTCP the kernel would join the other WANs, which may be metered.
+      const trouble = await asksForConnect(engine, target, { protocol: 'tcp', timeoutMs })
+      const pipelines = trouble === undefined && (await takesPipelined(engine, target, { timeoutMs }))
+      const stillUsable = this.#pathsByCost(hag).some(({ wan, bind }) => wan === path.wan && bind === path.bind)
+      // That it cannot be reached at all is for the other questions to find out.
+      if (trouble === 'unreachable' || (!pipelines && !stillUsable)) continue
+      return this.#learn(entry, trouble, pipelines)
+    }
+    // Soon again.
+    const [path] = this.#pathsByCost(hag)
+    if (path !== undefined) entry.checkedAt = performance.now() - checkMs(path) + 1000
+  }
+
+  /** Says so once where it is broken, and keeps it out of use until it works. */
+  #learn(entry: Entry, trouble: string | undefined, pipelines: boolean): void {
+    const { log, onChange } = this.#options
     if (pipelines !== entry.pipelines) {
       entry.pipelines = pipelines
       onChange()
     }
     if ((trouble !== undefined) === entry.broken) return
     entry.broken = trouble !== undefined
+    entry.askedAt = Number.NEGATIVE_INFINITY
     if (trouble !== undefined) this.#take(entry, { type: 'unfit', reason: trouble })
     else log.info(`HAG ${formatSocketAddress(entry.hag)} answers requests again`)
   }
@@ -207,8 +237,13 @@ export class HagMonitor {
 
   /** One whose volume costs nothing, if one is usable. */
   #cheapestPath(hag: Hag): WanPath | undefined {
-    const paths = this.#options.paths(familyOfAddress(hag.address))
-    return paths.find(({ usable, metered }) => usable && !metered) ?? paths[0]
+    return this.#pathsByCost(hag)[0] ?? this.#options.paths(familyOfAddress(hag.address))[0]
+  }
+
+  /** Usable ones. */
+  #pathsByCost(hag: Hag): WanPath[] {
+    const paths = this.#options.paths(familyOfAddress(hag.address)).filter(({ usable }) => usable)
+    return [...paths.filter(({ metered }) => !metered), ...paths.filter(({ metered }) => metered)]
   }
 
   #take(entry: Entry, sign: HagSign): void {
@@ -246,6 +281,8 @@ export class HagMonitor {
     }
   }
 }
+
+const checkMs = ({ metered }: WanPath) => (metered ? meteredCheckMs : connectCheckMs)
 
 /** One line for people. */
 export function troubleOf(hag: Hag, { stage, failure }: Extract<ProbeResult, { ok: false }>): string {

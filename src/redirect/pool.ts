@@ -23,6 +23,8 @@ const longestLifeMs = 90_000
 const shareOfPatience = 0.7
 /** Below that they would be renewed more often than they are used. */
 const shortestLifeMs = 2000
+/** What was learned so may have been the end of that HAG's program, which is another one now. */
+const lifeHoldsMs = 600_000
 const pauseAfterFailureMs = 2000
 const timeoutMs = 5000
 
@@ -53,7 +55,7 @@ export class Pool {
   readonly #underWay: HagPath[] = []
   #failedAt = Number.NEGATIVE_INFINITY
   /** Of each HAG that ended connections that only waited: for how long they may. */
-  readonly #lifeMs = new WeakMap<Hag, number>()
+  readonly #lives = new WeakMap<Hag, { ms: number; until: number }>()
   #wake = new AbortController()
 
   constructor(options: PoolOptions) {
@@ -115,16 +117,19 @@ export class Pool {
     const now = this.#now()
     const first = this.#first()
     const ways = first === undefined || this.#isIdle(now) ? [] : this.#options.paths()
-    const lifeMs = this.#lifeOf(first)
+    const lifeMs = this.#lifeOf(first, now)
     const { counts, endedMs } = this.#options.engine.keepPrepared(ways.map(probeOf), this.#wanted(now), lifeMs)
     this.#kept = first === undefined ? 0 : (counts[ways.indexOf(first)] ?? 0)
     if (first === undefined) return
-    if (endedMs !== undefined) this.#lifeMs.set(first.hag, Math.min(lifeMs, Math.floor(endedMs * shareOfPatience)))
+    if (endedMs !== undefined) {
+      const ms = Math.min(lifeMs, Math.floor(endedMs * shareOfPatience))
+      this.#lives.set(first.hag, { ms, until: now + lifeHoldsMs })
+    }
     this.#fill(first, now)
   }
 
   #fill(path: HagPath, now: number): void {
-    if (this.#isIdle(now) || this.#lifeOf(path) < shortestLifeMs || now - this.#failedAt < pauseAfterFailureMs) return
+    if (this.#isIdle(now) || this.#lifeOf(path, now) < shortestLifeMs || now - this.#failedAt < pauseAfterFailureMs) return
     const underWay = this.#underWay.filter((one) => one === path).length
     for (let missing = this.#wanted(now) - this.#kept - underWay; missing > 0; missing--) this.#prepare(path)
   }
@@ -134,8 +139,9 @@ export class Pool {
     return Math.min(Math.max(least, ...this.#demand), this.#options.most)
   }
 
-  #lifeOf(path: HagPath | undefined): number {
-    return (path === undefined ? undefined : this.#lifeMs.get(path.hag)) ?? longestLifeMs
+  #lifeOf(path: HagPath | undefined, now: number): number {
+    const learned = path === undefined ? undefined : this.#lives.get(path.hag)
+    return learned === undefined || now >= learned.until ? longestLifeMs : learned.ms
   }
 
   async #prepare(path: HagPath): Promise<void> {

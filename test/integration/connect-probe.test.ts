@@ -1,8 +1,11 @@
 /** The whole question to a HAG, by the package socks over a socket of the engine's. */
 import { createServer, type Socket } from 'node:net'
 import t, { type Test } from 'tap'
+import { HagMonitor } from '../../src/redirect/hag-monitor.js'
 import { asksForConnect, takesPipelined } from '../../src/wan/probe.js'
 import { EngineUnderTest, needsAddon } from '../support/engine.js'
+import { memoryLog } from '../support/memory-log.js'
+import { wanPath } from '../support/wan-path.js'
 
 /** A SOCKS server on loopback that greets, and then answers the request with these bytes, or not at all. */
 async function serve(t: Test, answer: Buffer | undefined, greeting = Buffer.from([5, 0])): Promise<number> {
@@ -22,6 +25,38 @@ async function serve(t: Test, answer: Buffer | undefined, greeting = Buffer.from
   })
   const address = server.address()
   return typeof address === 'object' && address !== null ? address.port : 0
+}
+
+/** A SOCKS server that connects to itself: it parses what came, and takes the rest as payload, or loses it. */
+async function serveItself(t: Test, isGreedy: boolean, hangsUpOn?: string): Promise<number> {
+  const parts: [size: number, answer: Buffer][] = [
+    [3, Buffer.from([5, 0])],
+    [10, replyOf(0)],
+    [3, Buffer.from([5, 0])],
+  ]
+  const listening = createServer((socket) => {
+    if (socket.remoteAddress === hangsUpOn) {
+      socket.destroy()
+      return
+    }
+    let pending = Buffer.alloc(0)
+    let part = 0
+    socket.on('error', () => {})
+    socket.on('data', (data) => {
+      pending = Buffer.concat([pending, data])
+      for (
+        let [size, answer] = parts[part] ?? [];
+        size && answer && pending.length >= size;
+        [size, answer] = parts[++part] ?? []
+      ) {
+        socket.write(answer)
+        pending = isGreedy ? Buffer.alloc(0) : pending.subarray(size)
+      }
+    })
+  })
+  await new Promise<void>((resolve) => listening.listen(0, '127.0.0.1', resolve))
+  t.teardown(() => listening.close())
+  return (listening.address() as { port: number }).port
 }
 
 const replyOf = (code: number) => Buffer.from([5, code, 0, 1, 0, 0, 0, 0, 0, 0])
@@ -53,32 +88,40 @@ t.test('does it take all in one go?', { skip: needsAddon }, async (t) => {
   const ask = (port: number, timeoutMs = 10_000) =>
     takesPipelined(engine, { hag: { address: '127.0.0.1', port }, bind: '127.0.0.1' }, { timeoutMs })
 
-  /** A SOCKS server that connects to itself: it parses what came, and takes the rest as payload, or loses it. */
-  const server = async (isGreedy: boolean) => {
-    const listening = createServer((socket) => {
-      let pending = Buffer.alloc(0)
-      let greeted = false
-      socket.on('error', () => {})
-      socket.on('data', (data) => {
-        pending = Buffer.concat([pending, data])
-        if (!greeted && pending.length >= 3) {
-          greeted = true
-          socket.write(Buffer.from([5, 0]))
-          pending = isGreedy ? Buffer.alloc(0) : pending.subarray(3)
-        }
-        if (greeted && pending.length >= 13) {
-          socket.write(replyOf(0))
-          socket.write(Buffer.from([5, 0]))
-        }
-      })
-    })
-    await new Promise<void>((resolve) => listening.listen(0, '127.0.0.1', resolve))
-    t.teardown(() => listening.close())
-    return (listening.address() as { port: number }).port
-  }
-  t.equal(await ask(await server(false)), true)
-  t.equal(await ask(await server(true), 500), false, 'it hangs')
+  t.equal(await ask(await serveItself(t, false)), true)
+  t.equal(await ask(await serveItself(t, true), 500), false, 'it hangs')
   t.equal(await ask(await serve(t, replyOf(2)), 500), false, 'it does not let itself be asked')
   t.equal(await ask(await serve(t, Buffer.from('HTTP/1.1 400 Bad Request')), 500), false)
   t.equal(await ask(1), false, 'nothing listens')
+})
+
+t.test('a WAN that dies while a HAG is asked does not speak for it', { skip: needsAddon }, async (t) => {
+  const { engine } = new EngineUnderTest(t)
+  const [dying, other] = [wanPath('dsl', '127.0.0.2'), wanPath('lte', '127.0.0.3', { metered: true })]
+  const hag = { address: '127.0.0.1', port: await serveItself(t, false, dying.bind) }
+  const log = memoryLog()
+  let asked = 0
+  const monitor = new HagMonitor({
+    // The state of the WAN follows a moment after its first question.
+    engine: {
+      probe: (probe) => engine.probe(probe),
+      stats: () => engine.stats(),
+      connect: (way) => {
+        asked++
+        return engine.connect(way)
+      },
+    },
+    log,
+    paths: () => (asked === 0 ? [dying, other] : [{ ...dying, usable: false }, other]),
+    ...{ onChange: () => {}, onPassed: () => {}, onDead: () => {} },
+  })
+  monitor.useHags([hag])
+  const end = new AbortController()
+  const running = monitor.run(end.signal)
+  for (let turn = 0; turn < 400 && !monitor.pipelines(hag); turn++) await new Promise((resolve) => setTimeout(resolve, 10))
+  end.abort()
+  await running
+  t.equal(monitor.pipelines(hag), true, 'the other one does')
+  t.same(monitor.usable, [hag])
+  t.notMatch(log.lines.join(), /does not answer a request/)
 })

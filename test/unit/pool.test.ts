@@ -187,7 +187,7 @@ t.test('what was to be MPTCP and is not casts a doubt on its WAN', async (t) => 
 })
 
 t.test('a HAG that ends those that only wait: they are renewed sooner, and given up where that is too soon', async (t) => {
-  const { pool, lives, far, asked, tend } = start(t)
+  const { pool, lives, far, asked, clock, tend } = start(t)
   pool.serves(dsl)
   await settle()
   t.equal(lives.at(-1), 90_000)
@@ -202,4 +202,9 @@ t.test('a HAG that ends those that only wait: they are renewed sooner, and given
   pool.serves(dsl)
   await tend()
   t.equal(asked.length, before)
+  far.endedMs = 0
+  clock.now += 600_000
+  pool.serves(dsl)
+  await tend()
+  t.ok(asked.length > before, 'not for ever: it may have been a restart')
 })
