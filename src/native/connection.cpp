@@ -16,6 +16,8 @@ constexpr size_t kFirstBytes = 64 * 1024;
 constexpr uint64_t kLookMs = 100;
 // Less than a round trip in which a slow start doubles what it needs.
 constexpr uint64_t kSendLookMs = 25;
+constexpr uint64_t kRefillMs = 4;
+constexpr uint64_t kMostRefillMs = 64;
 
 void note(Side* side, uint32_t events) {
   if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP)) != 0) side->readable = true;
@@ -36,12 +38,18 @@ bool wasReset(const Side& side, const Flow& towards, uint32_t events, Failure* f
   *failure = {ENOTCONN, "epoll_wait"};
   return true;
 }
+
+// A socket says that it is writable only when a third of its buffer is free (sk_stream_is_writeable); one that we keep small would run
+// dry by then, so it is filled up every few milliseconds.
+bool isFull(const Flow& flow, const Side& target) { return flow.sendBound && flow.parked > 0 && !target.writable; }
 }  // namespace
 
 void Connection::expired(Worker& worker) { worker.expired(this); }
 
 void Worker::expired(Connection* connection) {
-  if (connection->phase == Connection::Phase::Relaying) return sendHeld(connection, false);
+  if (connection->phase == Connection::Phase::Relaying) {
+    return connection->held.empty() ? refill(connection) : sendHeld(connection, false);
+  }
   closeConnection(connection, connection->phase == Connection::Phase::Refusing ? Reason::Refused : Reason::Handshake, {ETIMEDOUT, "recv"});
 }
 
@@ -81,6 +89,7 @@ void Worker::relay(Connection* connection) {
   connection->phase = Connection::Phase::Relaying;
   connection->activeMs = now_;
   connection->lookMs = now_ + kLookMs;
+  connection->refillMs = kRefillMs;
   ++host_->counters.relaying;
   // When this process is killed, the kernel closes its sockets; an orderly end would let half a download look like a whole one.
   resetOnClose(connection->client.fd, true);
@@ -109,6 +118,12 @@ void Worker::sendHeld(Connection* connection, bool withFirstBytes) {
   const ssize_t sent = send(connection->client.fd, held.data(), held.size(), MSG_NOSIGNAL);
   // A client that is gone, or an error: the relay finds it, and nothing more may be said.
   if (sent > 0) held.erase(0, static_cast<size_t>(sent));
+}
+
+void Worker::refill(Connection* connection) {
+  if (isFull(connection->forward, connection->upstream)) connection->upstream.writable = true;
+  if (isFull(connection->backward, connection->client)) connection->client.writable = true;
+  pumpBoth(connection);
 }
 
 void Worker::pumpBoth(Connection* connection) {
@@ -142,7 +157,10 @@ void Worker::pumpBoth(Connection* connection) {
   };
   if (!one(&connection->forward, &connection->client, &connection->upstream, Reason::ClientReset, Reason::UpstreamReset)) return;
   if (connection->held.empty() && !one(&connection->backward, &connection->upstream, &connection->client, Reason::UpstreamReset, Reason::ClientReset)) return;
-  if (connection->forward.bytes + connection->backward.bytes != before) connection->activeMs = now_;
+  if (connection->forward.bytes + connection->backward.bytes != before) {
+    connection->activeMs = now_;
+    connection->refillMs = kRefillMs;
+  }
   if (connection->forward.done && connection->backward.done) return closeConnection(connection, Reason::End);
   if (now_ >= connection->sendLookMs) {
     connection->sendLookMs = now_ + kSendLookMs;
@@ -156,6 +174,12 @@ void Worker::pumpBoth(Connection* connection) {
     connection->lookMs = now_ + kLookMs;
     if (connection->kind == ListenerKind::Redirect) widenBacklog(&connection->forward, connection->client);
     if (connection->protocol == Protocol::Tcp) widenBacklog(&connection->backward, connection->upstream);
+  }
+  const bool full = isFull(connection->forward, connection->upstream) || isFull(connection->backward, connection->client);
+  // Where nothing moves for longer the socket's own word is waited for.
+  if (full && connection->held.empty() && connection->deadline == 0 && connection->refillMs <= kMostRefillMs) {
+    setDeadline(connection, now_ + connection->refillMs);
+    connection->refillMs *= 2;
   }
   if (connection->queued || (!more && !starved)) return;
   connection->queued = true;

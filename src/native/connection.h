@@ -79,6 +79,7 @@ struct Connection : Timed {
   std::string held;     // a reply to the client that waits for the first bytes behind it
   uint64_t lookMs = 0;      // when its backlogs are looked at again
   uint64_t sendLookMs = 0;  // and what is unsent
+  uint64_t refillMs = 0;    // until a full socket that is kept small is tried again
   Address upstreamAddress;
   std::vector<std::unique_ptr<Attempt>> attempts;  // they race until one commits
   bool committed = false;  // one of them may send its request; it is the only one left

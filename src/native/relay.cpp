@@ -128,11 +128,11 @@ void boundUnsent(Flow* flow, const Side& target) {
     longestUs = std::max<uint64_t>({longestUs, subflow.leastRttUs + spareUs, uint64_t{subflow.rttUs} * 3 / 5});
   }
   if (rate == 0) return;
-  // All that is sent in the longest round trip is unacknowledged, because acknowledgements count in order over all subflows. Half as much
-  // again: a socket is writable only when a third of its buffer is free (sk_stream_is_writeable). The pacing rate is ahead of what comes
-  // through, 1.25 to 2.9 times while that still grows. The least is for slow WANs: where one subflow waits for room that the other one's
-  // share takes, congestion control takes that for its path's rate, and at 15 Mbit/s half of it was lost.
-  const int wanted = static_cast<int>(std::clamp(rate * longestUs / 1000000 * 3 / 2, kLeast, kMost));
+  // All that is sent in the longest round trip is unacknowledged, because acknowledgements count in order over all subflows; and a quarter
+  // more. The pacing rate is ahead of what comes through, 1.25 to 2.9 times while that still grows. The least is for slow WANs: where one
+  // subflow waits for room that the other one's share takes, congestion control takes that for its path's rate, and at 15 Mbit/s half of
+  // it was lost.
+  const int wanted = static_cast<int>(std::clamp(rate * longestUs / 1000000 * 5 / 4, kLeast, kMost));
   // Until then it is autotuned. MPTCP knows no SO_BUF_LOCK that would let it be so again.
   if (!flow->sendBound && wanted >= size) return;
   if (std::abs(wanted - size) <= size / 8) return;
