@@ -3,6 +3,7 @@ import { setTimeout as wait } from 'node:timers/promises'
 import { BondsocksError } from '../shared/errors.js'
 import { type Download, download, filePort, type Sample } from './download.js'
 import { type Configs, type Lab, labUp, type Topology } from './lab.js'
+import { processorTicks } from './measure.js'
 import { nodeArgv } from './node.js'
 import { type LogLine, Program } from './program.js'
 import { trafficPort } from './traffic.js'
@@ -29,6 +30,7 @@ export class Stage {
   /** What did not hold so far. */
   readonly misses: string[] = []
   readonly #live = process.stdout.isTTY === true
+  readonly #before = processorTicks()
 
   readonly #options: StageOptions
 
@@ -138,6 +140,13 @@ export class Stage {
         redsocks ?? '-',
       ]),
     ])
+    const { all, stolen } = processorTicks()
+    const share = (stolen - this.#before.stolen) / (all - this.#before.all)
+    if (share >= 0.02) {
+      this.say(
+        `  this machine's host gave ${formatFigure(100 * share, '%')} of its processor time to others meanwhile: pauses are longer for it`,
+      )
+    }
     for (const { what, measured, asked, unit } of figures) {
       if (asked === undefined || (measured !== undefined && measured <= this.#options.wildly * asked)) continue
       const found = measured === undefined ? 'never happened' : formatFigure(measured, unit)

@@ -16,8 +16,10 @@ constexpr size_t kFirstBytes = 64 * 1024;
 constexpr uint64_t kLookMs = 100;
 // Less than a round trip in which a slow start doubles what it needs.
 constexpr uint64_t kSendLookMs = 25;
-constexpr uint64_t kRefillMs = 4;
+// So often that about so much moves at a time.
+constexpr uint64_t kLeastRefillMs = 4;
 constexpr uint64_t kMostRefillMs = 64;
+constexpr uint64_t kRefillBytes = 16 * 1024;
 
 void note(Side* side, uint32_t events) {
   if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP)) != 0) side->readable = true;
@@ -89,7 +91,7 @@ void Worker::relay(Connection* connection) {
   connection->phase = Connection::Phase::Relaying;
   connection->activeMs = now_;
   connection->lookMs = now_ + kLookMs;
-  connection->refillMs = kRefillMs;
+  connection->refillMs = kLeastRefillMs;
   ++host_->counters.relaying;
   // When this process is killed, the kernel closes its sockets; an orderly end would let half a download look like a whole one.
   resetOnClose(connection->client.fd, true);
@@ -157,10 +159,8 @@ void Worker::pumpBoth(Connection* connection) {
   };
   if (!one(&connection->forward, &connection->client, &connection->upstream, Reason::ClientReset, Reason::UpstreamReset)) return;
   if (connection->held.empty() && !one(&connection->backward, &connection->upstream, &connection->client, Reason::UpstreamReset, Reason::ClientReset)) return;
-  if (connection->forward.bytes + connection->backward.bytes != before) {
-    connection->activeMs = now_;
-    connection->refillMs = kRefillMs;
-  }
+  const uint64_t moved = connection->forward.bytes + connection->backward.bytes - before;
+  if (moved > 0) connection->activeMs = now_;
   if (connection->forward.done && connection->backward.done) return closeConnection(connection, Reason::End);
   if (now_ >= connection->sendLookMs) {
     connection->sendLookMs = now_ + kSendLookMs;
@@ -176,10 +176,15 @@ void Worker::pumpBoth(Connection* connection) {
     if (connection->protocol == Protocol::Tcp) widenBacklog(&connection->backward, connection->upstream);
   }
   const bool full = isFull(connection->forward, connection->upstream) || isFull(connection->backward, connection->client);
-  // Where nothing moves for longer the socket's own word is waited for.
-  if (full && connection->held.empty() && connection->deadline == 0 && connection->refillMs <= kMostRefillMs) {
-    setDeadline(connection, now_ + connection->refillMs);
-    connection->refillMs *= 2;
+  if (full && connection->held.empty() && connection->deadline == 0) {
+    uint64_t& pauseMs = connection->refillMs;
+    pauseMs = moved < kRefillBytes ? 2 * pauseMs : std::max(pauseMs / 2, kLeastRefillMs);
+    // Where less moves the socket's own word is waited for.
+    if (pauseMs <= kMostRefillMs) {
+      setDeadline(connection, now_ + pauseMs);
+    } else {
+      pauseMs = kMostRefillMs;
+    }
   }
   if (connection->queued || (!more && !starved)) return;
   connection->queued = true;
