@@ -199,18 +199,35 @@ export class HagMonitor {
     const timeoutMs = patienceMs.connect
     entry.checkedAt = performance.now()
     for (const path of this.#pathsByCost(hag)) {
-      const target = { hag, bind: path.bind }
-      // TCP: with MPTCP the kernel would join the other WANs, which may be metered.
-      const trouble = await asksForConnect(engine, target, { protocol: 'tcp', timeoutMs })
-      const pipelines = trouble === undefined && (await takesPipelined(engine, target, { timeoutMs }))
-      const stillUsable = this.#pathsByCost(hag).some(({ wan, bind }) => wan === path.wan && bind === path.bind)
+      const answer = await this.#whileUsable(hag, path, async () => {
+        const target = { hag, bind: path.bind }
+        // TCP: with MPTCP the kernel would join the other WANs, which may be metered.
+        const trouble = await asksForConnect(engine, target, { protocol: 'tcp', timeoutMs })
+        const pipelines = trouble === undefined && (await takesPipelined(engine, target, { timeoutMs }))
+        return { trouble, pipelines }
+      })
       // That it cannot be reached at all is for the other questions to find out.
-      if (trouble === 'unreachable' || (!pipelines && !stillUsable)) continue
-      return this.#learn(entry, trouble, pipelines)
+      if (answer === undefined || answer.trouble === 'unreachable') continue
+      return this.#learn(entry, answer.trouble, answer.pipelines)
     }
     // Soon again.
     const [path] = this.#pathsByCost(hag)
     if (path !== undefined) entry.checkedAt = performance.now() - checkMs(path) + 1000
+  }
+
+  /** Undefined where the path is lost before there is an answer. */
+  async #whileUsable<T>(hag: Hag, path: WanPath, ask: () => Promise<T>): Promise<T | undefined> {
+    const answered = new AbortController()
+    const isUsable = () => this.#pathsByCost(hag).some(({ wan, bind }) => wan === path.wan && bind === path.bind)
+    const lost = async () => {
+      while (!answered.signal.aborted && isUsable()) await pause(tickMs, answered.signal)
+    }
+    try {
+      const answer = await Promise.race([ask(), lost()])
+      return isUsable() ? (answer ?? undefined) : undefined
+    } finally {
+      answered.abort()
+    }
   }
 
   /** Says so once where it is broken, and keeps it out of use until it works. */
