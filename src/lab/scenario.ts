@@ -124,6 +124,13 @@ export class Stage {
       )
       this.say(`  ${cells.join('   ')}`)
     }
+    const { all, stolen } = processorTicks()
+    const share = (stolen - this.#before.stolen) / (all - this.#before.all)
+    if (share >= 0.02) {
+      this.say(
+        `  this machine's host gave ${formatFigure(100 * share, '%')} of its processor time to others meanwhile: pauses are longer for it`,
+      )
+    }
   }
 
   /**
@@ -140,13 +147,6 @@ export class Stage {
         redsocks ?? '-',
       ]),
     ])
-    const { all, stolen } = processorTicks()
-    const share = (stolen - this.#before.stolen) / (all - this.#before.all)
-    if (share >= 0.02) {
-      this.say(
-        `  this machine's host gave ${formatFigure(100 * share, '%')} of its processor time to others meanwhile: pauses are longer for it`,
-      )
-    }
     for (const { what, measured, asked, unit } of figures) {
       if (asked === undefined || (measured !== undefined && measured <= this.#options.wildly * asked)) continue
       const found = measured === undefined ? 'never happened' : formatFigure(measured, unit)

@@ -2,7 +2,7 @@ import { mean, startDialling } from '../measure.js'
 import type { Program } from '../program.js'
 import type { Scenario, Stage } from '../scenario.js'
 import { type Dialled, now } from '../traffic.js'
-import { awaitUp, cutStream, hows } from './cut.js'
+import { awaitUp, cutStream, hows, usualWithout } from './cut.js'
 
 const bytes = 10_000
 const everyMs = 100
@@ -56,18 +56,7 @@ async function idleDetection(stage: Stage, gateway: Program): Promise<number> {
 
 /** Returns times in ms: `usual`: of connections over the other WAN when the first is unplugged; `after`: of those begun after the detection. */
 async function newConnections(stage: Stage, gateway: Program) {
-  const unpluggedAt = now()
-  await hows['link-down'](stage, wan, true)
-  await stage.requireLog(gateway, new RegExp(`WAN ${wan} is down`), unpluggedAt)
-  const reference = await startDialling(stage, bytes, everyMs)
-  await stage.sleep(1 + 4)
-  // By then connections are prepared.
-  const warm = now() - 4000
-  const usual = (await reference.stop()).filter(({ at }) => at >= warm).map(({ ms }) => ms)
-  const pluggedAt = now()
-  await hows['link-down'](stage, wan, false)
-  await awaitUp(stage, gateway, wan, pluggedAt)
-
+  const usual = await usualWithout(stage, gateway, wan, bytes, everyMs)
   const dialling = await startDialling(stage, bytes, everyMs)
   await stage.sleep(1)
   const cutAt = now()

@@ -1,5 +1,5 @@
 /** What the scenarios share that lose a WAN under a running connection and get it back. */
-import { longestPause, requireIntact, startStream, WanRecorder } from '../measure.js'
+import { longestPause, requireIntact, startDialling, startStream, WanRecorder } from '../measure.js'
 import type { Program } from '../program.js'
 import type { Stage } from '../scenario.js'
 import { now } from '../traffic.js'
@@ -69,4 +69,26 @@ export async function cutStream(stage: Stage, gateway: Program, how: How, mbit: 
 /** Throws where the gateway does not find a WAN well again. */
 export async function awaitUp(stage: Stage, gateway: Program, wan: string, since: number): Promise<void> {
   await stage.requireLog(gateway, new RegExp(`WAN ${wan} is up`), since)
+}
+
+/** How long new connections take, in ms, while this WAN is unplugged and connections over the others are prepared. */
+export async function usualWithout(
+  stage: Stage,
+  gateway: Program,
+  wan: string,
+  bytes: number,
+  everyMs: number,
+): Promise<number[]> {
+  const unpluggedAt = now()
+  await hows['link-down'](stage, wan, true)
+  await stage.requireLog(gateway, new RegExp(`WAN ${wan} is down`), unpluggedAt)
+  const dialling = await startDialling(stage, bytes, everyMs)
+  await stage.sleep(1)
+  const readyAt = now()
+  await stage.sleep(4)
+  const all = await dialling.stop()
+  const pluggedAt = now()
+  await hows['link-down'](stage, wan, false)
+  await awaitUp(stage, gateway, wan, pluggedAt)
+  return all.filter(({ at }) => at >= readyAt).map(({ ms }) => ms)
 }
