@@ -210,9 +210,9 @@ export class HagMonitor {
       if (answer === undefined || answer.trouble === 'unreachable') continue
       return this.#learn(entry, answer.trouble, answer.pipelines)
     }
-    // Soon again.
+    // Soon again, where it is not asked often anyway.
     const [path] = this.#pathsByCost(hag)
-    if (path !== undefined) entry.checkedAt = performance.now() - checkMs(path) + 1000
+    if (path !== undefined && !entry.broken) entry.checkedAt = performance.now() - checkMs(path) + 1000
   }
 
   /** Undefined where the path is lost before there is an answer. */

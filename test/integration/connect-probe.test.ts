@@ -125,3 +125,36 @@ t.test('a WAN that dies while a HAG is asked does not speak for it', { skip: nee
   t.same(monitor.usable, [hag])
   t.notMatch(log.lines.join(), /does not answer a request/)
 })
+
+t.test('a HAG that was broken and cannot be reached any more is not asked without end', { skip: needsAddon }, async (t) => {
+  const { engine } = new EngineUnderTest(t)
+  const hag = { address: '127.0.0.1', port: await serve(t, Buffer.from('HTTP/1.1 400 Bad Request')) }
+  let asked = 0
+  let isGone = false
+  const gone = { ok: false as const, failure: { code: 'ETIMEDOUT', errno: 110, syscall: 'connect' } }
+  const monitor = new HagMonitor({
+    engine: {
+      probe: (probe) => engine.probe(probe),
+      stats: () => engine.stats(),
+      connect: async (way) => {
+        asked++
+        return isGone ? gone : engine.connect(way)
+      },
+    },
+    log: memoryLog(),
+    paths: () => [wanPath('dsl', '127.0.0.2')],
+    ...{ onChange: () => {}, onPassed: () => {}, onDead: () => {} },
+  })
+  monitor.useHags([hag])
+  const end = new AbortController()
+  const running = monitor.run(end.signal)
+  const wait = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
+  for (let turn = 0; turn < 400 && monitor.usable.length > 0; turn++) await wait(10)
+  t.same(monitor.usable, [], 'broken')
+  isGone = true
+  asked = 0
+  await wait(3000)
+  end.abort()
+  await running
+  t.ok(asked >= 1 && asked <= 4, `asked ${asked} times in 3 s`)
+})
