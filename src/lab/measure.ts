@@ -52,6 +52,10 @@ export function processorTicks(): { all: number; stolen: number } {
   return { all: ticks.reduce((sum, value) => sum + value, 0), stolen: ticks[7] ?? 0 }
 }
 
+export function median(values: readonly number[]): number {
+  return [...values].sort((one, other) => one - other)[Math.floor(values.length / 2)] ?? Number.NaN
+}
+
 export function mean(values: readonly number[]): number {
   return values.reduce((sum, value) => sum + value, 0) / values.length
 }

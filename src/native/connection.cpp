@@ -122,6 +122,16 @@ void Worker::sendHeld(Connection* connection, bool withFirstBytes) {
   if (sent > 0) held.erase(0, static_cast<size_t>(sent));
 }
 
+// `moved`: at the last try.
+void Worker::refillLater(Connection* connection, uint64_t moved) {
+  const bool full = isFull(connection->forward, connection->upstream) || isFull(connection->backward, connection->client);
+  if (!full || !connection->held.empty() || connection->deadline != 0) return;
+  const uint64_t pauseMs = moved < kRefillBytes ? 2 * connection->refillMs : std::max(connection->refillMs / 2, kLeastRefillMs);
+  connection->refillMs = std::min(pauseMs, kMostRefillMs);
+  // Where less moves the socket's own word is waited for.
+  if (pauseMs <= kMostRefillMs) setDeadline(connection, now_ + pauseMs);
+}
+
 void Worker::refill(Connection* connection) {
   if (isFull(connection->forward, connection->upstream)) connection->upstream.writable = true;
   if (isFull(connection->backward, connection->client)) connection->client.writable = true;
@@ -175,17 +185,7 @@ void Worker::pumpBoth(Connection* connection) {
     if (connection->kind == ListenerKind::Redirect) widenBacklog(&connection->forward, connection->client);
     if (connection->protocol == Protocol::Tcp) widenBacklog(&connection->backward, connection->upstream);
   }
-  const bool full = isFull(connection->forward, connection->upstream) || isFull(connection->backward, connection->client);
-  if (full && connection->held.empty() && connection->deadline == 0) {
-    uint64_t& pauseMs = connection->refillMs;
-    pauseMs = moved < kRefillBytes ? 2 * pauseMs : std::max(pauseMs / 2, kLeastRefillMs);
-    // Where less moves the socket's own word is waited for.
-    if (pauseMs <= kMostRefillMs) {
-      setDeadline(connection, now_ + pauseMs);
-    } else {
-      pauseMs = kMostRefillMs;
-    }
-  }
+  refillLater(connection, moved);
   if (connection->queued || (!more && !starved)) return;
   connection->queued = true;
   (more ? ready_ : starved_).push_back(connection);

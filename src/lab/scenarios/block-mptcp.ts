@@ -1,4 +1,4 @@
-import { mean, requireMptcp, startDialling } from '../measure.js'
+import { median, requireMptcp, startDialling } from '../measure.js'
 import { putMiddlebox, takeMiddlebox } from '../middlebox.js'
 import type { Scenario } from '../scenario.js'
 import { now } from '../traffic.js'
@@ -13,7 +13,7 @@ export const blockMptcp: Scenario = {
   async run(stage) {
     const { lab } = stage
     const { gateway } = await stage.startAll()
-    const usual = mean(await usualWithout(stage, gateway, wan, bytes, 100))
+    const usual = median(await usualWithout(stage, gateway, wan, bytes, 100))
 
     const dialling = await startDialling(stage, bytes, 100)
     const blockedAt = now()
@@ -35,7 +35,7 @@ export const blockMptcp: Scenario = {
       { what: 'said', measured: said && said.at - blockedAt, unit: 'ms', asked: 5000 },
       { what: 'new connections: failed', measured: all.filter(({ error }) => error !== undefined).length, unit: '', asked: 0 },
       { what: 'new connections: slowest', measured: Math.max(...all.map(({ ms }) => ms)), unit: 'ms', asked: 1500 },
-      { what: 'new connections after 3 s, beside the usual', measured: mean(late) / usual, unit: 'x', asked: 1.1 },
+      { what: 'new connections after 3 s, beside the usual', measured: Math.max(...late) / usual, unit: 'x', asked: 1.1 },
       { what: 'no longer blocked: said', measured: healed && healed.at - healedAt, unit: 'ms', asked: 10_000 },
     ])
   },
