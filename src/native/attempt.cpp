@@ -115,9 +115,8 @@ void Worker::lose(Attempt* attempt, Failure failure) {
   const bool isUnheard = attempt->adopted && !attempt->abandoned && ioctl(attempt->side.fd, SIOCOUTQ, &unacknowledged) == 0 &&
                          static_cast<size_t>(unacknowledged) >= attempt->sent;
   if (!isUnheard) return fail(attempt, stageOf(*attempt), failure);
-  abortFd(attempt->side.fd);
+  end(attempt->side.fd, abortFd);
   attempt->side.fd = -1;
-  --host_->counters.descriptors;
   attempt->adopted = false;
   attempt->early = 0;
   attempt->output.clear();
@@ -356,9 +355,8 @@ void Worker::fail(Attempt* attempt, Stage stage, Failure failure, int reply) {
 void Worker::release(Attempt* attempt) {
   setDeadline(attempt, 0);
   if (attempt->side.fd >= 0) {
-    abortFd(attempt->side.fd);
+    end(attempt->side.fd, abortFd);
     attempt->side.fd = -1;
-    --host_->counters.descriptors;
   }
   if (attempt->connection != nullptr) {
     auto& attempts = attempt->connection->attempts;

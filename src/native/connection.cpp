@@ -216,13 +216,8 @@ void Worker::closeConnection(Connection* connection, Reason reason, Failure fail
   const bool orderly = reason == Reason::End || reason == Reason::Refused || reason == Reason::Handshake;
   for (const int fd : {connection->client.fd, connection->upstream.fd}) {
     if (fd < 0) continue;
-    if (orderly) {
-      if (reason == Reason::End) resetOnClose(fd, false);
-      closeFd(fd);
-    } else {
-      abortFd(fd);
-    }
-    --host_->counters.descriptors;
+    if (reason == Reason::End) resetOnClose(fd, false);
+    end(fd, orderly ? closeFd : abortFd);
   }
   setDeadline(connection, 0);
   connection->phase = Connection::Phase::Closed;

@@ -34,10 +34,8 @@ Worker::~Worker() {
   command([](Worker& worker) { worker.stopping_ = true; });
   if (thread_.joinable()) thread_.join();
   stopListening();
-  const auto abortCounted = [this](int fd) {
-    if (fd < 0) return;
-    abortFd(fd);
-    --host_->counters.descriptors;
+  const auto abort = [this](int fd) {
+    if (fd >= 0) end(fd, abortFd);
   };
   for (auto& entry : connections_) {
     Connection& connection = *entry.second;
@@ -45,11 +43,11 @@ Worker::~Worker() {
     discardFlow(&connection.backward, &pipes_, &host_->counters);
     if (connection.phase == Connection::Phase::Relaying) --host_->counters.relaying;
     --host_->counters.connections;
-    for (auto& attempt : connection.attempts) abortCounted(attempt->side.fd);
-    abortCounted(connection.client.fd);
-    abortCounted(connection.upstream.fd);
+    for (auto& attempt : connection.attempts) abort(attempt->side.fd);
+    abort(connection.client.fd);
+    abort(connection.upstream.fd);
   }
-  for (auto& entry : probes_) abortCounted(entry.second->side.fd);
+  for (auto& entry : probes_) abort(entry.second->side.fd);
   closeFd(wake_);
   closeFd(epoll_);
 }
@@ -187,6 +185,14 @@ bool Worker::watch(int fd, uint64_t tag, uint32_t events, bool known) {
   return epoll_ctl(epoll_, known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, fd, &event) == 0;
 }
 
+// Closes what is watched by `closeFd` or `abortFd`. What is open twice stays in the epoll set when it is closed here (epoll(7)), with a
+// pointer to what is gone; and while the owner's process forks, its child has all open a second time until it calls exec.
+void Worker::end(int fd, void (*how)(int)) {
+  epoll_ctl(epoll_, EPOLL_CTL_DEL, fd, nullptr);
+  how(fd);
+  --host_->counters.descriptors;
+}
+
 void Worker::addListener(Listener listener) {
   listeners_.push_back(std::make_unique<Listener>(listener));
   if (retryAccepting_ == 0) watch(listener.fd, tagOf(listeners_.back().get(), Tag::Listener), EPOLLIN);
@@ -196,9 +202,8 @@ void Worker::stopListening() {
   // The objects stay: this turn's batch may still name them.
   for (auto& listener : listeners_) {
     if (listener->fd < 0) continue;
-    closeFd(listener->fd);
+    end(listener->fd, closeFd);
     listener->fd = -1;
-    --host_->counters.descriptors;
   }
   if (retryAccepting_ == 0) return;
   retryAccepting_ = 0;

@@ -124,6 +124,7 @@ class Worker {
   void closeConnection(Connection* connection, Reason reason, Failure failure = {});
   void setDeadline(Timed* timed, uint64_t deadline);
   bool watch(int fd, uint64_t tag, uint32_t events, bool known = false);
+  void end(int fd, void (*how)(int));
 
   WorkerHost* host_;
   unsigned index_;

@@ -1,6 +1,9 @@
 // A `redirect` engine in front of a `socks` engine, as CPE and HAG, under clients of every kind.
 #include "engine_fixture.h"
 
+#include <signal.h>
+#include <sys/wait.h>
+
 namespace {
 // Every other first attempt fails at a HAG that wants another password, after the early data left: the second must bring them all.
 void transfers(bool pipelined, bool withPassword) {
@@ -234,6 +237,51 @@ void limits() {
   CHECK(eventually([&] { return owner.counters().connections == 0; }));
   owner.close();
 }
+// Its owner starts programs: until such a child calls exec it has a copy of every descriptor, and what ends here lives on there. A relayed
+// connection and an attempt, each ended under a child's copy, and then the other end says something.
+void endedDuringFork() {
+  Protocol protocol;
+  Failure failure;
+  const int server = listenSocket(loopback(), false, false, &protocol, &failure);
+  std::atomic<ConnectionId> id{0};
+  std::atomic<bool> socks{false};
+  EngineOptions one = options();
+  one.workers = 1;
+  Owner owner(one, [&](Engine& engine, const Event& event) {
+    if (event.type != Event::Type::Accepted) return;
+    engine.open(event.id, socks ? through(localAddress(server), loopback(9), false, false) : direct(localAddress(server)));
+    id = event.id;
+  });
+  const Address front = owner.listen(ListenerKind::Redirect);
+  for (unsigned i = 0; i < 2; ++i) {
+    socks = i == 1;
+    const int client = dialTo(front);
+    pollfd waiting = {server, POLLIN, 0};
+    CHECK(poll(&waiting, 1, 5000) == 1);
+    const int other = accept4(server, nullptr, nullptr, SOCK_CLOEXEC);
+    CHECK(eventually([&] { return socks ? id != 0 : owner.opened == 1; }));
+    const pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+      for (;;) pause();
+    }
+    owner.engine().reset(id);
+    CHECK(eventually([&] { return owner.ended == i + 1; }));
+    CHECK(sendAll(client, "anybody there?"));
+    CHECK(sendAll(other, "\5"));
+    usleep(50000);
+    kill(child, SIGKILL);
+    CHECK(waitpid(child, nullptr, 0) == child);
+    bool reset = false;
+    receiveAll(client, &reset);
+    CHECK(reset);
+    closeFd(client);
+    closeFd(other);
+    id = 0;
+  }
+  closeFd(server);
+  owner.close();
+}
 }  // namespace
 
 int main() {
@@ -247,6 +295,7 @@ int main() {
   idle();
   starvedAndIdle();
   limits();
+  endedDuringFork();
   CHECK(descriptors() == before);
   return passed();
 }
