@@ -43,6 +43,8 @@ interface Trial {
   readonly direction: Direction
   /** The sum before it, bytes per second. */
   readonly before: number
+  /** The sum that shows that the change was right. */
+  readonly wanted: number
   readonly endsAt: number
 }
 
@@ -84,6 +86,8 @@ const dragShare = 0.75
 /** Bytes a second that the others have carried at least (2 Mbit/s): below it a trial would compare trickles. */
 const dragLeast = 250_000
 const crawlShare = 0.1
+/** What is quicker than this cannot hold the others up, however much quicker they are. */
+const crawlLeastMs = 100
 const crawlRtts = 3
 const dragGain = 1.3
 const restMs = 15_000
@@ -187,12 +191,12 @@ const later = (times: number, from = shortestOutMs) => Math.min(from * 2 ** time
 
 function judge(state: Working, trial: Trial): void {
   const { now, memories } = state
-  const { kind, wan, direction, before } = trial
+  const { kind, wan, direction, before, wanted } = trial
   const after = sumOf(state, direction)
   const memory = memories.get(wan) ?? fresh
   state.trial = undefined
   if (kind === 'join') {
-    if (after >= joinGain * before) {
+    if (after >= wanted) {
       remember(state, wan, { failures: 0 })
       return
     }
@@ -207,7 +211,7 @@ function judge(state: Working, trial: Trial): void {
         ? `overflow WAN ${wan} leaves: the others are no longer full`
         : `overflow WAN ${wan} leaves: the sum was ${mbit(before)} without it and is ${mbit(after)} with it`,
     )
-  } else if (after >= dragGain * before) {
+  } else if (after >= wanted) {
     const outMs = later(memory.drags)
     remember(state, wan, { outUntil: now + outMs, clearUntil: now + outMs + trialMs, drags: memory.drags + 1 })
     state.reasons.set(
@@ -216,7 +220,10 @@ function judge(state: Working, trial: Trial): void {
     )
   } else {
     remember(state, wan, { clearUntil: now + clearMs, drags: 0 })
-    state.reasons.set(wan, `WAN ${wan} is in use again: the sum is no higher without it (${mbit(before)}, then ${mbit(after)})`)
+    state.reasons.set(
+      wan,
+      `WAN ${wan} is in use again: the sum is not much higher without it (${mbit(before)}, then ${mbit(after)})`,
+    )
   }
 }
 
@@ -258,11 +265,13 @@ function guard(state: Working): boolean {
         direction,
       )
       const quickest = Math.min(...others.map((one) => one.rttMs ?? Number.POSITIVE_INFINITY))
-      const isSlow = rttMs === undefined || !Number.isFinite(quickest) || rttMs >= crawlRtts * quickest
+      const isSlow = rttMs === undefined || !Number.isFinite(quickest) || rttMs >= Math.max(crawlLeastMs, crawlRtts * quickest)
       const crawls = rateOf(state, name, direction, keptSamples) < crawlShare * could
       if (others.length === 0 || memory.recent.length < keptSamples || memory.clearUntil > now) continue
       if (!isSlow || !crawls || could < dragLeast || sum > dragShare * could) continue
-      state.trial = { kind: 'drag', wan: name, direction, before: sum, endsAt: now + trialMs }
+      // Where clients ask for more by chance, the sum rises too, but hardly to what the others can carry.
+      const wanted = Math.max(dragGain * sum, dragShare * could)
+      state.trial = { kind: 'drag', wan: name, direction, before: sum, wanted, endsAt: now + trialMs }
       state.reasons.set(
         name,
         `WAN ${name} is taken out for a trial: with it the sum is ${mbit(sum)}, ${list(others.map((one) => one.name))} alone carried ${mbit(could)}`,
@@ -291,7 +300,7 @@ function join(state: Working): boolean {
   if (direction === undefined) return false
   const sum = sumOf(state, direction)
   state.joined.add(waiting.name)
-  state.trial = { kind: 'join', wan: waiting.name, direction, before: sum, endsAt: now + trialMs }
+  state.trial = { kind: 'join', wan: waiting.name, direction, before: sum, wanted: joinGain * sum, endsAt: now + trialMs }
   state.reasons.set(
     waiting.name,
     `overflow WAN ${waiting.name} joins: ${list(used)} has been full for ${measuredSamples} s at ${mbit(sum)}`,

@@ -86,7 +86,23 @@ t.test('a WAN that does not drag comes back from the trial', async (t) => {
     ...during(5, () => ({ dsl: 19, lte: 0.3, rtt: 600 })),
     ...during(60, () => ({ dsl: 2, lte: 0.1, rtt: 600 })),
   ])
-  t.match(said, /WAN lte is in use again: the sum is no higher without it/)
+  t.match(said, /WAN lte is in use again: the sum is not much higher without it/)
   t.equal(used.at(-1), 'dsl+lte')
   t.equal(said.match(/taken out/g)?.length, 1, 'and is left alone for some minutes')
+})
+
+t.test('clients that ask for little make nobody drag', async (t) => {
+  const full = during(5, () => ({ dsl: 19, lte: 0.3, rtt: 90 }))
+  const { said } = walk([...full, ...during(60, () => ({ dsl: 2, lte: 0.1, rtt: 95 }))])
+  t.equal(said, '', 'at three times the round trip, but less than would hold anybody up')
+})
+
+t.test('clients that ask for a little more during a trial keep nobody out', async (t) => {
+  const { used, said } = walk([
+    ...during(5, () => ({ dsl: 19, lte: 0.3, rtt: 600 })),
+    ...during(250, (now) => ({ dsl: now.has('lte') ? 1 : 9, lte: 0.05, rtt: 600 })),
+  ])
+  t.match(said, /taken out for a trial/)
+  t.match(said, /WAN lte is in use again/)
+  t.equal(used.at(-1), 'dsl+lte')
 })
