@@ -32,7 +32,7 @@ async function realParts(config: GatewayConfig): Promise<GatewayParts> {
   const log = createLog(config.log_level)
   return {
     native,
-    network: new Network(systemKernel()),
+    network: new Network(systemKernel({ standby: true })),
     watch: (events, signal) => watchKernel({ ...events, log }, signal),
     log,
     signals: new StopSignals(),

@@ -54,7 +54,7 @@ function batchOf(actions: readonly Action[]): { options: string[]; commands: (Co
 async function performSome(kernel: Kernel, actions: readonly Action[]): Promise<Outcome[]> {
   const { options, commands } = batchOf(actions)
   const [first] = actions
-  if (commands.length <= 1) return first === undefined ? [] : [await performOne(kernel, first)]
+  if (commands.length === 0) return first === undefined ? [] : [await performOne(kernel, first)]
   const input = commands.map(({ line }) => `${line}\n`).join('')
   const { code, stdout, stderr } = await kernel.run(['ip', ...options, '-batch', '-'], input)
   if (code === 0) return commands.map(() => 'done')

@@ -246,7 +246,10 @@ for (const [name, make, stride, skip] of worlds) {
       let during = 0
       const meddled: Kernel = Object.assign(Object.create(kernel) as Kernel, {
         async run(argv: readonly string[], input?: string) {
-          if (input?.includes('mptcp endpoint delete id 255') && during++ === 0) await other.dropEndpoints(['10.1.0.2'])
+          if (input?.includes('mptcp endpoint delete id 255') && during === 0) {
+            during++
+            await other.dropEndpoints(['10.1.0.2'])
+          }
           return kernel.run(argv, input)
         },
       })

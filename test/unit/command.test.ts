@@ -1,0 +1,43 @@
+import { execFile } from 'node:child_process'
+import { promisify } from 'node:util'
+import t from 'tap'
+import { startedInAdvance } from '../../src/network/command.js'
+import { settle, sleep } from '../support/wait.js'
+
+const pidOf = (text: string) => Number(/pid (\d+)/.exec(text)?.[1])
+
+t.test('a program that was started in advance', async (t) => {
+  const run = startedInAdvance('sh', ['-c', 'cat; echo pid $$; grep -q fail && exit 3; exit 0'])
+  const first = await run('one\n')
+  t.match(first, { code: 0, stdout: /^one\npid \d+\n$/, stderr: '' })
+  const [second, third] = await Promise.all([run('two\n'), run('three\n')])
+  t.match(second, { code: 0, stdout: /^two\n/ })
+  t.match(third, { code: 0, stdout: /^three\n/ })
+  t.equal(new Set([first, second, third].map(({ stdout }) => pidOf(stdout))).size, 3, 'each has one of its own')
+})
+
+t.test('one that ended while it waited is not missed', async (t) => {
+  const run = startedInAdvance('timeout', ['0.3', 'cat'])
+  await sleep(800)
+  t.match(await run('still\n'), { code: 0, stdout: 'still\n' })
+})
+
+t.test('a failure and a program that is not there are said', async (t) => {
+  t.match(await startedInAdvance('sh', ['-c', 'cat >&2; exit 3'])('bad\n'), { code: 3, stderr: 'bad\n' })
+  t.match(await startedInAdvance('bondsocks-is-not-this', [])('x'), { code: 127, stderr: /is not installed/ })
+})
+
+t.test('what waits keeps nobody awake, and does not outlive us', async (t) => {
+  const script = `import { startedInAdvance } from ${JSON.stringify(new URL('../../src/network/command.ts', import.meta.url).href)}
+    await startedInAdvance('sh', ['-c', 'echo pid $$; cat'])('x').then(({ stdout }) => console.log(stdout))
+    await new Promise((resolve) => setTimeout(resolve, 300))
+    console.log('children', (await import('node:child_process')).execFileSync('ps', ['-o', 'pid=,comm=', '--ppid', String(process.pid)]).toString())`
+  const { stdout } = await promisify(execFile)(process.execPath, ['--import=tsx', '--input-type=module', '--eval', script], {
+    timeout: 15_000,
+  })
+  const waiting = Number(/(\d+) sh/.exec(stdout)?.[1])
+  t.ok(waiting > 0, stdout)
+  const lives = async () =>
+    (await promisify(execFile)('ps', ['-o', 'pid=', '-p', String(waiting)]).catch(() => ({ stdout: '' }))).stdout
+  t.equal(await settle(lives, (text) => text === ''), '')
+})
