@@ -1,8 +1,8 @@
-import { mean, median, startDialling } from '../measure.js'
+import { median, startDialling } from '../measure.js'
 import type { Program } from '../program.js'
 import type { Scenario, Stage } from '../scenario.js'
 import { type Dialled, now } from '../traffic.js'
-import { awaitUp, cutStream, hows, usualWithout } from './cut.js'
+import { awaitUp, besideUsual, cutStream, hows, usualWithout } from './cut.js'
 
 const bytes = 10_000
 const everyMs = 100
@@ -32,14 +32,7 @@ export const blackHole: Scenario = {
         asked: 1500,
         redsocks: 'none succeeds',
       },
-      {
-        what: 'new connections after it, beside the usual',
-        measured: Math.max(...fresh.after) / median(fresh.usual),
-        unit: 'x',
-        asked: 1.1,
-      },
-      { what: 'all of them, beside as many usual ones', measured: mean(fresh.after) / mean(fresh.usual), unit: 'x' },
-      { what: 'the slowest of as many usual ones', measured: Math.max(...fresh.usual), unit: 'ms' },
+      ...besideUsual('new connections after it', fresh.after, fresh.usual),
     ])
   },
 }
