@@ -5,6 +5,7 @@ import { HagMonitor } from '../../src/redirect/hag-monitor.js'
 import { asksForConnect, takesPipelined } from '../../src/wan/probe.js'
 import { EngineUnderTest, needsAddon } from '../support/engine.js'
 import { memoryLog } from '../support/memory-log.js'
+import { settle, sleep } from '../support/wait.js'
 import { wanPath } from '../support/wan-path.js'
 
 /** A SOCKS server on loopback that greets, and then answers the request with these bytes, or not at all. */
@@ -148,12 +149,17 @@ t.test('a HAG that was broken and cannot be reached any more is not asked withou
   monitor.useHags([hag])
   const end = new AbortController()
   const running = monitor.run(end.signal)
-  const wait = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
-  for (let turn = 0; turn < 400 && monitor.usable.length > 0; turn++) await wait(10)
-  t.same(monitor.usable, [], 'broken')
+  t.same(
+    await settle(
+      () => monitor.usable,
+      (hags) => hags.length === 0,
+    ),
+    [],
+    'broken',
+  )
   isGone = true
   asked = 0
-  await wait(3000)
+  await sleep(3000)
   end.abort()
   await running
   t.ok(asked >= 1 && asked <= 4, `asked ${asked} times in 3 s`)

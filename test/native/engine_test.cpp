@@ -237,6 +237,7 @@ void limits() {
   CHECK(eventually([&] { return owner.counters().connections == 0; }));
   owner.close();
 }
+
 // Its owner starts programs: until such a child calls exec it has a copy of every descriptor, and what ends here lives on there. A relayed
 // connection and an attempt, each ended under a child's copy, and then the other end says something.
 void endedDuringFork() {
