@@ -7,6 +7,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
+#include "meter.h"
 #include "worker.h"
 
 namespace {
@@ -14,8 +15,6 @@ namespace {
 constexpr int64_t kBudget = 512 * 1024;
 constexpr size_t kFirstBytes = 64 * 1024;
 constexpr uint64_t kLookMs = 100;
-// Less than a round trip in which a slow start doubles what it needs.
-constexpr uint64_t kSendLookMs = 25;
 // So often that about so much moves at a time.
 constexpr uint64_t kLeastRefillMs = 4;
 constexpr uint64_t kMostRefillMs = 64;
@@ -41,16 +40,15 @@ bool wasReset(const Side& side, const Flow& towards, uint32_t events, Failure* f
   return true;
 }
 
-// A socket says that it is writable only when a third of its buffer is free (sk_stream_is_writeable); one that we keep small would run
-// dry by then, so it is filled up every few milliseconds.
-bool isFull(const Flow& flow, const Side& target) { return flow.sendBound && flow.parked > 0 && !target.writable; }
+// No edge of a socket comes for it.
+bool lacksRoom(const Flow& flow) { return flow.room == 0 && flow.parked > 0; }
 }  // namespace
 
 void Connection::expired(Worker& worker) { worker.expired(this); }
 
 void Worker::expired(Connection* connection) {
   if (connection->phase == Connection::Phase::Relaying) {
-    return connection->held.empty() ? refill(connection) : sendHeld(connection, false);
+    return connection->held.empty() ? pumpBoth(connection) : sendHeld(connection, false);
   }
   closeConnection(connection, connection->phase == Connection::Phase::Refusing ? Reason::Refused : Reason::Handshake, {ETIMEDOUT, "recv"});
 }
@@ -122,20 +120,14 @@ void Worker::sendHeld(Connection* connection, bool withFirstBytes) {
   if (sent > 0) held.erase(0, static_cast<size_t>(sent));
 }
 
-// `moved`: at the last try.
-void Worker::refillLater(Connection* connection, uint64_t moved) {
-  const bool full = isFull(connection->forward, connection->upstream) || isFull(connection->backward, connection->client);
-  if (!full || !connection->held.empty() || connection->deadline != 0) return;
-  const uint64_t pauseMs = moved < kRefillBytes ? 2 * connection->refillMs : std::max(connection->refillMs / 2, kLeastRefillMs);
-  connection->refillMs = std::min(pauseMs, kMostRefillMs);
-  // Where less moves the socket's own word is waited for.
-  if (pauseMs <= kMostRefillMs) setDeadline(connection, now_ + pauseMs);
-}
-
-void Worker::refill(Connection* connection) {
-  if (isFull(connection->forward, connection->upstream)) connection->upstream.writable = true;
-  if (isFull(connection->backward, connection->client)) connection->client.writable = true;
-  pumpBoth(connection);
+void Worker::refillLater(Connection* connection) {
+  if (!lacksRoom(connection->forward) && !lacksRoom(connection->backward)) return;
+  if (!connection->held.empty() || connection->deadline != 0) return;
+  const uint64_t bytes = connection->forward.bytes + connection->backward.bytes;
+  const uint64_t pauseMs = bytes - connection->refillFrom < kRefillBytes ? 2 * connection->refillMs : connection->refillMs / 2;
+  connection->refillFrom = bytes;
+  connection->refillMs = std::clamp(pauseMs, kLeastRefillMs, kMostRefillMs);
+  setDeadline(connection, now_ + connection->refillMs);
 }
 
 void Worker::pumpBoth(Connection* connection) {
@@ -143,6 +135,14 @@ void Worker::pumpBoth(Connection* connection) {
     // Nothing but a first reply is ever held longer than until it can be written.
     const bool waits = connection->deadline != 0;
     if (!waits || connection->upstream.readable) sendHeld(connection, waits);
+  }
+  if (now_ >= connection->meterMs) {
+    connection->meterMs = now_ + kLeastRefillMs;
+    if (connection->kind == ListenerKind::Redirect) {
+      meter(&connection->forward, connection->upstream);
+    } else {
+      meter(&connection->backward, connection->client);
+    }
   }
   const uint64_t before = connection->forward.bytes + connection->backward.bytes;
   bool more = false;
@@ -172,20 +172,12 @@ void Worker::pumpBoth(Connection* connection) {
   const uint64_t moved = connection->forward.bytes + connection->backward.bytes - before;
   if (moved > 0) connection->activeMs = now_;
   if (connection->forward.done && connection->backward.done) return closeConnection(connection, Reason::End);
-  if (now_ >= connection->sendLookMs) {
-    connection->sendLookMs = now_ + kSendLookMs;
-    if (connection->kind == ListenerKind::Redirect) {
-      boundUnsent(&connection->forward, connection->upstream);
-    } else {
-      boundUnsent(&connection->backward, connection->client);
-    }
-  }
   if (now_ >= connection->lookMs) {
     connection->lookMs = now_ + kLookMs;
     if (connection->kind == ListenerKind::Redirect) widenBacklog(&connection->forward, connection->client);
     if (connection->protocol == Protocol::Tcp) widenBacklog(&connection->backward, connection->upstream);
   }
-  refillLater(connection, moved);
+  refillLater(connection);
   if (connection->queued || (!more && !starved)) return;
   connection->queued = true;
   (more ? ready_ : starved_).push_back(connection);
@@ -199,6 +191,7 @@ void Worker::passOnLastWords(Flow* flow, Side* source, Side* target) {
   char byte;
   int queued = 0;
   source->readable = recv(source->fd, &byte, 1, MSG_PEEK) == 1 && ioctl(source->fd, SIOCINQ, &queued) == 0;
+  flow->room = -1;
   pump(flow, source, target, queued, &pipes_, &host_->counters);
 }
 

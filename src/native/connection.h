@@ -78,8 +78,9 @@ struct Connection : Timed {
   uint64_t activeMs = 0;
   std::string held;     // a reply to the client that waits for the first bytes behind it
   uint64_t lookMs = 0;      // when its backlogs are looked at again
-  uint64_t sendLookMs = 0;  // and what is unsent
-  uint64_t refillMs = 0;    // until a full socket that is kept small is tried again
+  uint64_t meterMs = 0;     // when its MPTCP side is metered again
+  uint64_t refillMs = 0;    // how long one without room is left alone
+  uint64_t refillFrom = 0;  // bytes that had moved when that began
   Address upstreamAddress;
   std::vector<std::unique_ptr<Attempt>> attempts;  // they race until one commits
   bool committed = false;  // one of them may send its request; it is the only one left

@@ -31,8 +31,10 @@ static_assert(sizeof(SubflowInfo) == 264, "struct mptcp_subflow_info");
 // The first part of it, which every kernel has. No more than a kernel's own: it lays out the array by the smaller of the two sizes.
 struct TcpInfo {
   uint8_t state;  // tcpi_state
-  uint8_t head[23];
-  uint32_t unacked;  // tcpi_unacked
+  uint8_t head[15];
+  uint32_t segmentBytes;  // tcpi_snd_mss
+  uint32_t peerSegmentBytes;
+  uint32_t unacked;  // tcpi_unacked, segments
   uint8_t counters[28];
   uint32_t lastAckMs;  // tcpi_last_ack_recv
   uint8_t sizes[8];
@@ -42,12 +44,16 @@ struct TcpInfo {
   uint64_t maxPacingRate;
   uint64_t bytesAcked;     // tcpi_bytes_acked
   uint64_t bytesReceived;  // tcpi_bytes_received
-  uint8_t segments[12];
-  uint32_t leastRttUs;     // tcpi_min_rtt
+  uint8_t segments[8];
+  uint32_t unsent;      // tcpi_notsent_bytes
+  uint32_t leastRttUs;  // tcpi_min_rtt
+  uint8_t dataSegments[8];
+  uint64_t deliveryRate;  // tcpi_delivery_rate
 };
 static_assert(offsetof(TcpInfo, lastAckMs) == 56 && offsetof(TcpInfo, rttUs) == 68, "struct tcp_info");
 static_assert(offsetof(TcpInfo, pacingRate) == 104 && offsetof(TcpInfo, bytesAcked) == 120, "struct tcp_info");
-static_assert(offsetof(TcpInfo, leastRttUs) == 148 && sizeof(TcpInfo) == 152, "struct tcp_info");
+static_assert(offsetof(TcpInfo, segmentBytes) == 16 && offsetof(TcpInfo, unsent) == 144, "struct tcp_info");
+static_assert(offsetof(TcpInfo, leastRttUs) == 148 && sizeof(TcpInfo) == 168, "struct tcp_info");
 
 struct FullInfo {
   uint32_t tcpInfoKernel;
@@ -118,7 +124,8 @@ std::vector<Subflow> subflowsOf(int fd) {
     const TcpInfo& tcp = subflows.tcp[i];
     if (tcp.state == kTcpClose) continue;
     found.push_back({subflows.info[i].local.address, subflows.info[i].remote.address, tcp.bytesAcked, tcp.bytesReceived, tcp.rttUs,
-                     tcp.unacked, tcp.lastAckMs, tcp.leastRttUs, tcp.pacingRate});
+                     tcp.unacked, tcp.lastAckMs, tcp.leastRttUs, tcp.pacingRate, tcp.deliveryRate,
+                     uint64_t{tcp.unacked} * tcp.segmentBytes + tcp.unsent});
   }
   return found;
 }

@@ -15,7 +15,9 @@ struct Subflow {
   uint32_t unackedPackets;
   uint32_t lastAckMs;
   uint32_t leastRttUs;
-  uint64_t pacingRate;  // bytes a second
+  uint64_t pacingRate;    // bytes a second
+  uint64_t deliveryRate;  // of what was acknowledged last
+  uint64_t unackedBytes;  // and those that wait for a turn
 };
 
 // For a socket that was made as MPTCP: has it fallen back to TCP? Unknown before Linux 5.16.

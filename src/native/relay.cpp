@@ -9,9 +9,8 @@
 #include <sys/socket.h>
 
 #include <algorithm>
-#include <cstdlib>
 
-#include "mptcp_info.h"
+#include "socket.h"
 
 namespace {
 constexpr size_t kChunk = 1 << 20;  // the pipe's size is the real limit
@@ -37,14 +36,16 @@ void resizeReceiveBuffer(const Side& source, int size) {
 Pumped pump(Flow* flow, Side* source, Side* target, int64_t budget, PipePool* pipes, Counters* counters) {
   while (!flow->done) {
     if (flow->parked > 0) {
-      if (!target->writable) return Pumped::Waiting;
-      const ssize_t moved = splice(flow->pipe.readEnd, nullptr, target->fd, nullptr, flow->parked, kFlags);
+      if (!target->writable || flow->room == 0) return Pumped::Waiting;
+      const size_t most = flow->room < 0 ? flow->parked : std::min<size_t>(flow->parked, static_cast<size_t>(flow->room));
+      const ssize_t moved = splice(flow->pipe.readEnd, nullptr, target->fd, nullptr, most, kFlags);
       if (moved < 0) {
         if (!wouldBlock()) return Pumped::TargetFailed;
         if (errno != EINTR) target->writable = false;
         continue;
       }
       flow->parked -= static_cast<uint32_t>(moved);
+      if (flow->room > 0) flow->room -= moved;
       flow->bytes += static_cast<uint64_t>(moved);
       counters->bytesParked -= moved;
       budget -= moved;
@@ -102,42 +103,6 @@ void widenBacklog(Flow* flow, const Side& source) {
   const bool passing = moved > static_cast<uint64_t>(size) * 8;
   int queued = 0;
   if (passing || (ioctl(source.fd, SIOCINQ, &queued) == 0 && queued < kLittle)) resizeReceiveBuffer(source, 2 * size);
-}
-
-// With every acknowledgement MPTCP gives a subflow 64 kB more, whatever waits there already (__mptcp_subflow_push_pending), so that all
-// the send buffer has room for ends up behind the congestion windows: at 50 Mbit/s half a second of it. There it makes other connections
-// wait, and when a WAN is lost what it held is sent again behind all that. Up to this size it can be bound only by the send buffer.
-void boundUnsent(Flow* flow, const Side& target) {
-  constexpr uint64_t kLeast = 512 * 1024;
-  constexpr uint64_t kMost = 8 * 1024 * 1024;
-  constexpr uint64_t kLeastSpareUs = 20000;
-  constexpr uint64_t kMostSpareUs = 500000;
-  constexpr uint64_t kBurst = 64 * 1024;
-  int size = 0;
-  socklen_t length = sizeof size;
-  if (flow->done || getsockopt(target.fd, SOL_SOCKET, SO_SNDBUF, &size, &length) != 0) return;
-  if (!flow->sendBound && static_cast<uint64_t>(size) <= kLeast) return;
-  uint64_t rate = 0;
-  uint64_t longestUs = 0;
-  for (const Subflow& subflow : subflowsOf(target.fd)) {
-    rate += std::min<uint64_t>(subflow.pacingRate, UINT32_MAX);
-    // The round trip without most of what our own bytes wait on the way, as far as that can be told from a path whose delay varies; and
-    // the time that a slow path takes for what it is given at once, in which a much faster one beside it must not run dry.
-    const uint64_t burstUs = subflow.pacingRate == 0 ? 0 : kBurst * 1000000 / subflow.pacingRate;
-    const uint64_t spareUs = std::clamp(burstUs, kLeastSpareUs, kMostSpareUs);
-    longestUs = std::max<uint64_t>({longestUs, subflow.leastRttUs + spareUs, uint64_t{subflow.rttUs} * 3 / 5});
-  }
-  if (rate == 0) return;
-  // All that is sent in the longest round trip is unacknowledged, because acknowledgements count in order over all subflows; and a quarter
-  // more. The pacing rate is ahead of what comes through, 1.25 to 2.9 times while that still grows. The least is for slow WANs: where one
-  // subflow waits for room that the other one's share takes, congestion control takes that for its path's rate, and at 15 Mbit/s half of
-  // it was lost.
-  const int wanted = static_cast<int>(std::clamp(rate * longestUs / 1000000 * 5 / 4, kLeast, kMost));
-  // Until then it is autotuned. MPTCP knows no SO_BUF_LOCK that would let it be so again.
-  if (!flow->sendBound && wanted >= size) return;
-  if (std::abs(wanted - size) <= size / 8) return;
-  const int half = wanted / 2;  // the kernel doubles what it is given
-  flow->sendBound = setsockopt(target.fd, SOL_SOCKET, SO_SNDBUFFORCE, &half, sizeof half) == 0;
 }
 
 void discardFlow(Flow* flow, PipePool* pipes, Counters* counters) {

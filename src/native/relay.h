@@ -17,7 +17,7 @@ struct Flow {
   Pipe pipe;
   uint32_t parked = 0;   // bytes in the pipe
   uint64_t looked = 0;   // `bytes` at the last look
-  bool sendBound = false;  // the target's send buffer has the size that we gave it
+  int64_t room = -1;     // bytes that the target may still be given (meter.h); -1: what it takes
   bool ended = false;   // the source's FIN was read
   bool done = false;    // and passed on, behind the last byte
 };
@@ -37,9 +37,6 @@ Pumped pump(Flow* flow, Side* source, Side* target, int64_t budget, PipePool* pi
 // every 100 ms or so while bytes flow.
 void boundBacklog(const Side& source);
 void widenBacklog(Flow* flow, const Side& source);
-
-// Keeps what waits in an MPTCP target for its subflows near what keeps them busy. To be called as often.
-void boundUnsent(Flow* flow, const Side& target);
 
 // Drops what is under way.
 void discardFlow(Flow* flow, PipePool* pipes, Counters* counters);

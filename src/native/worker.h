@@ -117,8 +117,7 @@ class Worker {
   void upstreamEvent(Connection* connection, uint32_t events);
   void relay(Connection* connection);
   void pumpBoth(Connection* connection);
-  void refillLater(Connection* connection, uint64_t moved);
-  void refill(Connection* connection);
+  void refillLater(Connection* connection);
   void sendHeld(Connection* connection, bool withFirstBytes);
   void passOnLastWords(Flow* flow, Side* source, Side* target);
   void closeConnection(Connection* connection, Reason reason, Failure failure = {});

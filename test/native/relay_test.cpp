@@ -156,6 +156,18 @@ void slowTargetParks() {
   CHECK(world.counters.bytesParked == 0 && world.counters.pipesInUse == 0 && world.counters.descriptors == 0);
 }
 
+void room() {
+  World world;
+  const std::string sent = pattern(100000);
+  CHECK(send(world.in.near, sent.data(), sent.size(), 0) == static_cast<ssize_t>(sent.size()));
+  world.arrives(world.source);
+  world.flow.room = 1000;
+  CHECK(world.pump() == Pumped::Waiting && world.flow.bytes == 1000 && world.flow.room == 0 && world.target.writable);
+  CHECK(world.pump() == Pumped::Waiting && world.flow.bytes == 1000 && world.flow.parked > 0);
+  world.flow.room = -1;
+  CHECK(world.pump() == Pumped::Waiting && world.flow.bytes == sent.size() && world.flow.room == -1);
+}
+
 void resets() {
   {
     World world;
@@ -258,6 +270,7 @@ int main() {
   budget();
   starved();
   slowTargetParks();
+  room();
   resets();
   backlog();
   return passed();

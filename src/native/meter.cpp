@@ -1,0 +1,44 @@
+#include "meter.h"
+
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
+
+#include <algorithm>
+
+// With every acknowledgement MPTCP gives a subflow 64 kB more, whatever waits there already (__mptcp_subflow_push_pending), so that all
+// the send buffer has room for ends up behind the congestion windows: at 50 Mbit/s half a second of it. There it makes other connections
+// wait, and when a WAN is lost what it held is sent again behind all that.
+// MPTCP's scheduler puts as many milliseconds on each subflow, those on the wire included (mptcp_subflow_get_send), so each has what it
+// sends in the longest round trip and a little more. Their own acknowledgements count: MPTCP's stand still while a byte is missing.
+int64_t roomOf(const std::vector<Subflow>& subflows, uint64_t waiting) {
+  constexpr uint64_t kLeastSpareUs = 20000;
+  constexpr uint64_t kMostSpareUs = 500000;
+  constexpr uint64_t kBurst = 64 * 1024;  // what the scheduler gives a subflow at a time
+  constexpr uint64_t kMost = 8 * 1024 * 1024;
+  uint64_t longestUs = 0;
+  for (const Subflow& subflow : subflows) {
+    // While a slow path sends what it is given at once, a much faster one beside it must not run dry.
+    const uint64_t burstUs = subflow.pacingRate == 0 ? 0 : kBurst * 1000000 / subflow.pacingRate;
+    longestUs = std::max(longestUs, subflow.leastRttUs + std::clamp(burstUs, kLeastSpareUs, kMostSpareUs));
+  }
+  uint64_t all = 0;
+  uint64_t room = 0;
+  for (const Subflow& subflow : subflows) {
+    // MPTCP does not tell congestion control that a subflow had nothing to send, and that takes what came through for the path's rate: what
+    // is too little here would stay too little. BBR's pacing rate goes below it to drain a queue and above it to look for more.
+    const uint64_t rate = std::min<uint64_t>(std::max(subflow.pacingRate, subflow.deliveryRate), UINT32_MAX);
+    const uint64_t most = std::max(rate * longestUs / 1000000, kBurst);
+    all += most;
+    room += most - std::min(most, subflow.unackedBytes);
+  }
+  if (subflows.empty() || all >= kMost) return -1;
+  return static_cast<int64_t>(room - std::min(room, waiting));
+}
+
+void meter(Flow* flow, const Side& target) {
+  constexpr uint64_t kFreely = 256 * 1024;
+  flow->room = -1;
+  int waiting = 0;
+  if (flow->done || flow->bytes < kFreely || ioctl(target.fd, SIOCOUTQNSD, &waiting) != 0) return;
+  flow->room = roomOf(subflowsOf(target.fd), static_cast<uint64_t>(waiting));
+}

@@ -1,0 +1,62 @@
+// roomOf() on paths that were measured.
+#include "meter.h"
+
+#include "check.h"
+
+namespace {
+Subflow path(uint32_t leastRttUs, uint64_t rate, uint64_t unackedBytes) {
+  Subflow subflow = {};
+  subflow.leastRttUs = leastRttUs;
+  subflow.pacingRate = subflow.deliveryRate = rate;
+  subflow.unackedBytes = unackedBytes;
+  return subflow;
+}
+// 20 and 30 Mbit/s.
+constexpr uint64_t kDsl = 2500000;
+constexpr uint64_t kLte = 3750000;
+
+void asMuchAsTheLongestRoundTripTakes() {
+  // 70 ms and 20 more.
+  CHECK(roomOf({path(30000, kDsl, 0), path(70000, kLte, 0)}, 0) == 225000 + 337500);
+  CHECK(roomOf({path(30000, kDsl, 200000), path(70000, kLte, 300000)}, 0) == 25000 + 37500);
+  CHECK(roomOf({path(30000, kDsl, 200000), path(70000, kLte, 300000)}, 60000) == 2500);
+  CHECK(roomOf({path(30000, kDsl, 200000), path(70000, kLte, 300000)}, 70000) == 0);
+}
+
+void aDeadPathTakesNothingFromTheOther() {
+  CHECK(roomOf({path(30000, kDsl, 100000), path(70000, 1000, 900000)}, 0) > 125000);
+  CHECK(roomOf({path(30000, kDsl, 900000), path(70000, kLte, 900000)}, 0) == 0);
+}
+
+// Congestion control drains its queue, or has not caught up yet.
+void theHigherRateCounts() {
+  Subflow draining = path(50000, kDsl, 0);
+  draining.pacingRate = kDsl * 3 / 4;
+  CHECK(roomOf({draining}, 0) >= roomOf({path(50000, kDsl, 0)}, 0));
+  Subflow growing = path(50000, kDsl, 0);
+  growing.deliveryRate = kDsl / 4;
+  CHECK(roomOf({growing}, 0) >= roomOf({path(50000, kDsl, 0)}, 0));
+}
+
+void slowOnes() {
+  // 64 kB at a time are 105 ms of 5 Mbit/s, in which the other one sends on.
+  CHECK(roomOf({path(30000, 625000, 0), path(70000, 1250000, 0)}, 0) > 1250000 / 10 * 13 / 10 + 65536);
+  CHECK(roomOf({path(600000, 10000, 0)}, 0) == 65536);
+  CHECK(roomOf({path(0, 0, 0)}, 0) == 65536);
+}
+
+void unbounded() {
+  CHECK(roomOf({}, 0) == -1);
+  CHECK(roomOf({path(20, 500000000, 0)}, 0) == -1);
+  CHECK(roomOf({path(20, UINT64_MAX, 0)}, 0) == -1);
+}
+}  // namespace
+
+int main() {
+  asMuchAsTheLongestRoundTripTakes();
+  aDeadPathTakesNothingFromTheOther();
+  theHigherRateCounts();
+  slowOnes();
+  unbounded();
+  return passed();
+}
