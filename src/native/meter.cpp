@@ -11,10 +11,10 @@
 // MPTCP's scheduler puts as many milliseconds on each subflow, those on the wire included (mptcp_subflow_get_send), so each has what it
 // sends in the longest round trip and a little more. Their own acknowledgements count: MPTCP's stand still while a byte is missing.
 int64_t roomOf(const std::vector<Subflow>& subflows, uint64_t waiting) {
-  constexpr uint64_t kLeastSpareUs = 20000;
+  constexpr uint64_t kLeastSpareUs = 15000;
   constexpr uint64_t kMostSpareUs = 500000;
   constexpr uint64_t kBurst = 64 * 1024;  // what the scheduler gives a subflow at a time
-  constexpr uint64_t kMost = 8 * 1024 * 1024;
+  constexpr uint64_t kMost = 4 * 1024 * 1024;
   uint64_t longestUs = 0;
   for (const Subflow& subflow : subflows) {
     // While a slow path sends what it is given at once, a much faster one beside it must not run dry.
