@@ -47,6 +47,10 @@ int dialSocket(const Address& remote, const Address* source, bool mptcp, Protoco
 enum class Keepalive { Lan, Wan };
 void tuneStream(int fd, Keepalive keepalive);
 
+// Lets the other end of an MPTCP connection send more at once than the 64 kB or so that every receive buffer begins with, which all its
+// subflows share. Before Linux 6.9 it stays so.
+void widenWindow(int fd);
+
 int socketError(int fd);
 void closeFd(int fd);
 // Whether closing it, by whomever, aborts the connection (linger 0) or ends it.
