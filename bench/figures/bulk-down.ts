@@ -1,6 +1,6 @@
 /** A long download: its steady goodput, what waits between server and client meanwhile, and then the first byte of others beside it. */
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Bed, loadPort } from '../bed.js'
+import { loadPort } from '../bed.js'
 import { ceiling, type Figure, median } from './figure.js'
 import { firstByteMs } from './first-byte.js'
 
@@ -28,7 +28,7 @@ export const bulkDown: Figure = {
     await sleep(fromMs)
     for (let index = 0; index < 8; index++) {
       await sleep((untilMs - fromMs) / 10)
-      samples.push(await parkedBytes(bed))
+      samples.push(await bed.world.parkedBytes(loadPort))
     }
     await sleep(startedAt + untilMs - performance.now())
     // Not earlier: they would take from its goodput.
@@ -42,17 +42,4 @@ export const bulkDown: Figure = {
       'first-byte-beside': firstMs,
     }
   },
-}
-
-/** What the server's kernel was told to have arrived and has not yet reached the client: in the proxies, and on the WANs between them. */
-async function parkedBytes({ world }: Bed): Promise<number> {
-  const read = async (host: string, filter: string, key: string) => {
-    const text = await world.execute(host)('ss', '-tinH', 'state', 'established', filter)
-    return Math.max(0, ...[...text.matchAll(new RegExp(`\\b${key}:(\\d+)`, 'g'))].map(([, bytes]) => Number(bytes)))
-  }
-  const [acknowledged, received] = await Promise.all([
-    read('server', `sport = :${loadPort}`, 'bytes_acked'),
-    read('lan', `dport = :${loadPort}`, 'bytes_received'),
-  ])
-  return Math.max(0, acknowledged - received)
 }

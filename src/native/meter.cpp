@@ -15,8 +15,11 @@ int64_t roomOf(const std::vector<Subflow>& subflows, uint64_t waiting) {
   constexpr uint64_t kMostSpareUs = 500000;
   constexpr uint64_t kBurst = 64 * 1024;  // what the scheduler gives a subflow at a time
   constexpr uint64_t kMost = 4 * 1024 * 1024;
+  // One that is still joining has none (tcp_init_sock), and is given nothing.
+  constexpr uint32_t kNoRoundTrip = UINT32_MAX;
   uint64_t longestUs = 0;
   for (const Subflow& subflow : subflows) {
+    if (subflow.leastRttUs == kNoRoundTrip) continue;
     // While a slow path sends what it is given at once, a much faster one beside it must not run dry.
     const uint64_t burstUs = subflow.pacingRate == 0 ? 0 : kBurst * 1000000 / subflow.pacingRate;
     longestUs = std::max(longestUs, subflow.leastRttUs + std::clamp(burstUs, kLeastSpareUs, kMostSpareUs));
@@ -24,6 +27,7 @@ int64_t roomOf(const std::vector<Subflow>& subflows, uint64_t waiting) {
   uint64_t all = 0;
   uint64_t room = 0;
   for (const Subflow& subflow : subflows) {
+    if (subflow.leastRttUs == kNoRoundTrip) continue;
     // MPTCP does not tell congestion control that a subflow had nothing to send, and that takes what came through for the path's rate: what
     // is too little here would stay too little. BBR's pacing rate goes below it to drain a queue and above it to look for more.
     const uint64_t rate = std::min<uint64_t>(std::max(subflow.pacingRate, subflow.deliveryRate), UINT32_MAX);
@@ -31,7 +35,7 @@ int64_t roomOf(const std::vector<Subflow>& subflows, uint64_t waiting) {
     all += most;
     room += most - std::min(most, subflow.unackedBytes);
   }
-  if (subflows.empty() || all >= kMost) return -1;
+  if (all == 0 || all >= kMost) return -1;
   return static_cast<int64_t>(room - std::min(room, waiting));
 }
 

@@ -18,19 +18,10 @@ t.test('hybrid: DSL 20 and LTE 30 Mbit/s', { skip: needsRoot }, async (t) => {
   const lan = world.execute('lan')
   const bytes = 40_000_000
 
-  /** What the server's kernel was told to have arrived and has not yet reached the client, several times. */
   const parkedMegabytes = async () => {
-    const read = async (host: string, filter: string, key: string) => {
-      const text = await world.execute(host)('ss', '-tinH', 'state', 'established', filter)
-      return Math.max(0, ...[...text.matchAll(new RegExp(`\\b${key}:(\\d+)`, 'g'))].map(([, value]) => Number(value)))
-    }
     const samples: number[] = []
     for (let index = 0; index < 7; index++) {
-      const [acknowledged, received] = await Promise.all([
-        read('server', `sport = :${ports.http}`, 'bytes_acked'),
-        read('lan', `dport = :${ports.http}`, 'bytes_received'),
-      ])
-      samples.push((acknowledged - received) / 1e6)
+      samples.push((await world.parkedBytes(ports.http)) / 1e6)
       await sleep(200)
     }
     return median(samples)

@@ -29,6 +29,13 @@ void aDeadPathTakesNothingFromTheOther() {
   CHECK(roomOf({path(30000, kDsl, 900000), path(70000, kLte, 900000)}, 0) == 0);
 }
 
+// The kernel gives one that is still joining no round trip at all; over a dead WAN it tries for minutes.
+void aJoiningOneChangesNothing() {
+  const auto joining = path(UINT32_MAX, 100000, 0);
+  CHECK(roomOf({path(30000, kDsl, 0), joining}, 0) == roomOf({path(30000, kDsl, 0)}, 0));
+  CHECK(roomOf({joining}, 0) == -1);
+}
+
 // Congestion control drains its queue, or has not caught up yet.
 void theHigherRateCounts() {
   Subflow draining = path(50000, kDsl, 0);
@@ -56,6 +63,7 @@ void unbounded() {
 int main() {
   asMuchAsTheLongestRoundTripTakes();
   aDeadPathTakesNothingFromTheOther();
+  aJoiningOneChangesNothing();
   theHigherRateCounts();
   slowOnes();
   unbounded();

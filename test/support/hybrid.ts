@@ -106,6 +106,19 @@ export class World {
     }
   }
 
+  /** Of a download: what the server's kernel was told to have arrived and has not yet reached the client, in the proxies and on the WANs. */
+  async parkedBytes(port: number): Promise<number> {
+    const read = async (host: string, filter: string, key: string) => {
+      const text = await this.execute(host)('ss', '-tinH', 'state', 'established', filter)
+      return Math.max(0, ...[...text.matchAll(new RegExp(`\\b${key}:(\\d+)`, 'g'))].map(([, bytes]) => Number(bytes)))
+    }
+    const [acknowledged, received] = await Promise.all([
+      read('server', `sport = :${port}`, 'bytes_acked'),
+      read('lan', `dport = :${port}`, 'bytes_received'),
+    ])
+    return Math.max(0, acknowledged - received)
+  }
+
   /** The devices of the CPE's MPTCP endpoints, sorted. */
   async endpoints(): Promise<string[]> {
     const text = await this.execute('cpe')('ip', 'mptcp', 'endpoint', 'show')
