@@ -86,7 +86,7 @@ export class Uplinks {
       ...{ engine, log },
       wans: config.wans.map(({ name, metered }, index) => ({ name, metered: metered ?? index > 0 })),
       hags: (family) => this.#hags.targets(family),
-      heard: (hag, result) => this.#hags.heard(hag, result),
+      heard: (hag, result, askedAt) => this.#hags.heard(hag, result, askedAt),
       onChange: () => this.#update(),
     })
     this.#duty = new WanDuty({

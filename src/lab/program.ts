@@ -20,10 +20,11 @@ export class Program {
   /** Resolves when it has ended, and all it printed has been read. */
   readonly exited: Promise<unknown>
   readonly #child: ChildProcess
-  readonly #title: string
 
-  constructor(title: string, [file = '', ...args]: readonly string[]) {
-    this.#title = title
+  constructor(
+    readonly title: string,
+    [file = '', ...args]: readonly string[],
+  ) {
     this.#child = spawn(file, args, { stdio: ['ignore', 'pipe', 'pipe'] })
     this.exited = once(this.#child, 'close').catch(() => {})
     // What cannot be started has no process id: see `waitFor`.
@@ -56,7 +57,7 @@ export class Program {
     while (!this.#text.includes(text)) {
       if (!this.#runs || performance.now() > deadline) {
         const last = this.#text.trim().split('\n').at(-1) || 'it said nothing'
-        throw new BondsocksError('LAB_PROGRAM', `${this.#title} ${this.#runs ? 'does not get ready' : 'ended'}: ${last}`)
+        throw new BondsocksError('LAB_PROGRAM', `${this.title} ${this.#runs ? 'does not get ready' : 'ended'}: ${last}`)
       }
       await new Promise((resolve) => setTimeout(resolve, 20))
     }

@@ -24,6 +24,9 @@ export interface StageOptions {
   wildly: number
 }
 
+/** Of a program's log, after a miss. */
+const loggedLines = 40
+
 /** A lab, and what every scenario does in it. */
 export class Stage {
   readonly #programs: Program[] = []
@@ -165,9 +168,14 @@ export class Stage {
     if (this.misses.length > 0) throw new BondsocksError('LAB_MISSED', this.misses.join('; '))
   }
 
-  /** In reverse order: the gateway before its HAG. */
+  /** In reverse order: the gateway before its HAG. Where something was missed, with what each has logged. */
   async close(): Promise<void> {
     for (const program of this.#programs.reverse()) await program.end()
+    if (this.misses.length === 0) return
+    for (const program of this.#programs) {
+      const lines = program.logged(/./).map(({ at, message }) => `    ${new Date(at).toISOString().slice(11, -1)} ${message}`)
+      if (lines.length > 0) this.say([`  ${program.title}:`, ...lines.slice(-loggedLines)].join('\n'))
+    }
   }
 }
 

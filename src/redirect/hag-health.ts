@@ -11,32 +11,35 @@ export interface HagHealth {
   readonly since: number
   /** Signs in a row that speak against it. */
   readonly misses: number
+  /** When the last of them came. */
+  readonly missedAt: number
 }
 
 export type HagSign =
   | { type: 'answer' }
   /** The connection was refused: its machine is there, its program is not. */
   | { type: 'refused' }
-  /** `reached`: it took the connection and then said nothing, so it is not the way to it. */
-  | { type: 'silence'; reason: string; reached?: boolean }
+  /** `reached`: it took the connection and then said nothing, so it is not the way to it. `askedAt`: when the question was put. */
+  | { type: 'silence'; reason: string; askedAt: number; reached?: boolean }
   /** Enough was heard, or nothing at all although everything was tried: no further misses are needed. */
   | { type: 'unfit'; reason: string }
 
-/** A lost SYN, and another WAN's silence, must not count as a dead HAG. */
+/**
+ * A lost SYN, another WAN's silence, and a machine that is busy for half a second must not count as a dead HAG: its connections would be
+ * reset. One moment's silence counts once, however many questions were open in it.
+ */
 const silencesToFall = 3
 /** A HAG that is started anew is away for a moment only, but its connections are gone anyway. */
 const refusalsToFall = 2
 /** How long it must answer before connections leave another HAG for it: each change is another public address for the household. */
 const returnMs = 10_000
 
-export const unknownHag: HagHealth = { state: 'unknown', reason: '', since: 0, misses: 0 }
+export const unknownHag: HagHealth = { state: 'unknown', reason: '', since: 0, misses: 0, missedAt: Number.NEGATIVE_INFINITY }
 
 export function nextHag(health: HagHealth, sign: HagSign, now: number): HagHealth {
   const to = (state: HagState, reason = ''): HagHealth => ({
-    state,
-    reason,
+    ...{ ...unknownHag, state, reason },
     since: state === health.state ? health.since : now,
-    misses: 0,
   })
   switch (sign.type) {
     case 'answer':
@@ -47,11 +50,12 @@ export function nextHag(health: HagHealth, sign: HagSign, now: number): HagHealt
       return to('down', sign.reason)
     case 'refused':
     case 'silence': {
+      if (sign.type === 'silence' && sign.askedAt < health.missedAt) return health
       const misses = health.misses + 1
       const enough = sign.type === 'refused' ? refusalsToFall : silencesToFall
-      if (misses < enough && health.state !== 'returning') return { ...health, misses }
+      if (misses < enough && health.state !== 'returning') return { ...health, misses, missedAt: now }
       const reason = sign.type === 'refused' ? 'connection refused, nothing listens there' : sign.reason
-      return { ...to('down', reason), misses }
+      return { ...to('down', reason), misses, missedAt: now }
     }
   }
 }

@@ -17,14 +17,18 @@ const meteredDownMs = 60_000
 /** Whether it does more than greet: a whole CONNECT. */
 const connectCheckMs = 5 * 60_000
 const meteredCheckMs = 60 * 60_000
-/** What one HAG says within so long of another's silence speaks for the WANs. */
+/** What one HAG says within so long of another's fall speaks for the WANs. */
 const sameTimeMs = 2000
-const patienceMs = { least: 300, unknown: 1000, connect: 5000 }
+const patience = { roundTrips: 3, leastMs: 200, unknownMs: 1000, connectMs: 5000 }
 
 interface Entry {
   readonly hag: Hag
   health: HagHealth
+  /** An answer, or that none came. */
   heardAt: number
+  answeredAt: number
+  /** The first of the signs in a row that speak against it. */
+  missedSince: number
   askedAt: number
   checkedAt: number
   checking: boolean
@@ -33,8 +37,8 @@ interface Entry {
   /** Greets, but does not do what it is asked: greetings count no more. */
   broken: boolean
   asking: boolean
-  /** Silent since then, and it is not known yet whether that is its death or our WANs. */
-  missedAt: number | undefined
+  /** It fell silent then, and it is not known yet whether that is its death or our WANs. */
+  undecidedAt: number | undefined
 }
 
 export interface HagMonitorOptions {
@@ -56,6 +60,8 @@ export interface HagMonitorOptions {
 export class HagMonitor {
   readonly #options: HagMonitorOptions
   #entries: readonly Entry[] = []
+  /** Aborted where the next look shall be now. */
+  #wake = new AbortController()
 
   constructor(options: HagMonitorOptions) {
     this.#options = options
@@ -68,14 +74,8 @@ export class HagMonitor {
       (hag) =>
         known.get(hag) ?? {
           ...{ hag, health: unknownHag, heardAt: Number.NEGATIVE_INFINITY, askedAt: Number.NEGATIVE_INFINITY },
-          ...{
-            checkedAt: Number.NEGATIVE_INFINITY,
-            checking: false,
-            pipelines: false,
-            broken: false,
-            asking: false,
-            missedAt: undefined,
-          },
+          ...{ answeredAt: Number.NEGATIVE_INFINITY, checkedAt: Number.NEGATIVE_INFINITY, missedSince: 0 },
+          ...{ checking: false, pipelines: false, broken: false, asking: false, undecidedAt: undefined },
         },
     )
     this.#options.onChange()
@@ -104,13 +104,16 @@ export class HagMonitor {
     return [...usable, ...down].filter((hag) => familyOfAddress(hag.address) === family)
   }
 
-  /** Takes what a probe, or a connection's attempt, heard of a HAG. */
-  heard(hag: Hag, result: ProbeResult): void {
+  /** Takes what a probe that asked then (`performance.now`) heard of a HAG. */
+  heard(hag: Hag, result: ProbeResult, askedAt: number): void {
     const entry = this.#entries.find((one) => one.hag === hag)
     if (entry === undefined) return
     entry.heardAt = performance.now()
-    const sign = signOf(hag, result)
-    if (sign?.type === 'answer') this.#judgeMissed(entry)
+    const sign = signOf(hag, result, askedAt)
+    if (sign?.type === 'answer') {
+      entry.answeredAt = entry.heardAt
+      this.#decide(entry)
+    }
     if (sign !== undefined && !(entry.broken && sign.type === 'answer')) this.#take(entry, sign)
   }
 
@@ -156,9 +159,12 @@ export class HagMonitor {
         entry.asking = true
         this.#look(entry).finally(() => {
           entry.asking = false
+          // What failed without a wait is left alone for a moment.
+          if (performance.now() - entry.askedAt >= tickMs) this.#wake.abort()
         })
       }
-      await pause(tickMs, signal)
+      await pause(tickMs, signal, this.#wake.signal)
+      if (this.#wake.signal.aborted) this.#wake = new AbortController()
     }
   }
 
@@ -185,18 +191,17 @@ export class HagMonitor {
     const first = this.#cheapestPath(hag)
     if (first === undefined) return
     entry.askedAt = performance.now()
-    const timeoutMs = Math.ceil(Math.max(4 * (first.rttMs ?? patienceMs.unknown / 4), patienceMs.least))
-    const result = health.misses > 0 ? undefined : await this.#ask(hag, first, timeoutMs)
+    const result = health.misses > 0 ? undefined : await this.#ask(hag, first, patienceOf(first))
     if (result !== undefined && !isSilence(result)) return
     // It may be the WAN: over all of them at once.
-    await Promise.all(this.#options.paths(familyOfAddress(hag.address)).map((path) => this.#ask(hag, path, timeoutMs)))
+    await Promise.all(this.#options.paths(familyOfAddress(hag.address)).map((path) => this.#ask(hag, path, patienceOf(path))))
   }
 
   /** Greets, but does it work? What came over a WAN that died meanwhile does not count. */
   async #checkConnect(entry: Entry): Promise<void> {
     const { hag } = entry
     const { engine } = this.#options
-    const timeoutMs = patienceMs.connect
+    const timeoutMs = patience.connectMs
     entry.checkedAt = performance.now()
     for (const path of this.#pathsByCost(hag)) {
       const answer = await this.#whileUsable(hag, path, async () => {
@@ -246,9 +251,10 @@ export class HagMonitor {
 
   async #ask(hag: Hag, path: WanPath, timeoutMs: number, as = 'tcp' as 'tcp' | 'mptcp'): Promise<ProbeResult> {
     const how = { protocol: as === 'mptcp' ? path.protocol : as, connectTimeoutMs: timeoutMs, timeoutMs }
+    const askedAt = performance.now()
     const result = await this.#options.engine.probe(hagProbe({ hag, bind: path.bind }, how))
     if (result.ok) this.#options.onPassed(path)
-    this.heard(hag, result)
+    this.heard(hag, result, askedAt)
     return result
   }
 
@@ -267,7 +273,11 @@ export class HagMonitor {
     const before = entry.health
     const now = performance.now()
     entry.health = nextHag(before, sign, now)
-    const { state, reason } = entry.health
+    const { state, reason, misses } = entry.health
+    if (before.misses === 0 && misses > 0) {
+      entry.missedSince = now
+      this.#wake.abort()
+    }
     if (state === before.state) return
     if (state === 'returning') entry.checkedAt = Number.NEGATIVE_INFINITY
     const { log, onChange, onDead } = this.#options
@@ -283,22 +293,29 @@ export class HagMonitor {
     }
     // With nowhere else to go its connections may as well wait. Where it could not even be reached it may be our WANs.
     const others = this.#entries.filter((one) => one !== entry && one.health.state === 'up')
-    if (others.some((one) => sign.type === 'unfit' || sign.reached || now - one.heardAt < sameTimeMs))
+    if (others.some((one) => sign.type === 'unfit' || sign.reached || one.answeredAt > entry.missedSince))
       onDead(entry.hag, 'silence')
-    else entry.missedAt = now
+    else {
+      entry.undecidedAt = now
+      for (const { hag } of others) this.suspect(hag, 'connection')
+      this.#wake.abort()
+    }
   }
 
   /** One HAG answers: others that have just fallen silent are dead. */
-  #judgeMissed(answering: Entry): void {
+  #decide(answering: Entry): void {
     for (const entry of this.#entries) {
-      const { hag, health, missedAt } = entry
-      if (missedAt === undefined || entry === answering) continue
-      entry.missedAt = undefined
-      if (health.state === 'down' && performance.now() - missedAt < sameTimeMs) this.#options.onDead(hag, 'silence')
+      const { hag, health, undecidedAt } = entry
+      if (undecidedAt === undefined || entry === answering) continue
+      entry.undecidedAt = undefined
+      if (health.state === 'down' && performance.now() - undecidedAt < sameTimeMs) this.#options.onDead(hag, 'silence')
     }
   }
 }
 
+/** For each step of a question: above a round trip and a short queue, below a second SYN. */
+const patienceOf = ({ rttMs }: WanPath) =>
+  Math.ceil(rttMs === undefined ? patience.unknownMs : Math.max(patience.roundTrips * rttMs, patience.leastMs))
 const checkMs = ({ metered }: WanPath) => (metered ? meteredCheckMs : connectCheckMs)
 
 /** One line for people. */
@@ -319,11 +336,11 @@ export function troubleOf(hag: Hag, { stage, failure }: Extract<ProbeResult, { o
 const isSilence = (result: ProbeResult) =>
   !result.ok && result.failure.code !== 'ECONNREFUSED' && result.failure.code !== 'EACCES'
 
-function signOf(hag: Hag, result: ProbeResult): HagSign | undefined {
+function signOf(hag: Hag, result: ProbeResult, askedAt: number): HagSign | undefined {
   if (result.ok) return { type: 'answer' }
   const { code } = result.failure
   if (code === 'ECONNREFUSED') return { type: 'refused' }
   // Our side's fault: no address, no route.
   if (code === 'EADDRNOTAVAIL' || code === 'ENETUNREACH' || code === 'EINVAL') return undefined
-  return { type: 'silence', reason: troubleOf(hag, result), reached: result.stage !== 'connect' }
+  return { type: 'silence', reason: troubleOf(hag, result), askedAt, reached: result.stage !== 'connect' }
 }

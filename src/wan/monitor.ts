@@ -66,8 +66,8 @@ export interface WanMonitorOptions {
   wans: readonly { name: string; metered: boolean }[]
   /** Whom to ask, in this order, until one answers. */
   hags(family: Family): readonly Target['hag'][]
-  /** What a HAG said, or that it said nothing. */
-  heard(hag: Target['hag'], result: ProbeResult): void
+  /** What a HAG said, or that it said nothing, to a question put then (`performance.now`). */
+  heard(hag: Target['hag'], result: ProbeResult, askedAt: number): void
   log: Log
   /** Something about the paths changed. */
   onChange(): void
@@ -212,7 +212,6 @@ export class WanMonitor {
     line: Line,
     protocol: Protocol,
     timeoutMs: number,
-    tellsSilence = true,
   ): Promise<{ protocol: Protocol | undefined; connectMs: number } | undefined> {
     const [first, ...others] = this.#options.hags(line.family)
     const one = async (hag: Target['hag']) => {
@@ -222,7 +221,7 @@ export class WanMonitor {
       const result = await this.#options.engine.probe(
         hagProbe({ hag, bind }, { protocol, connectTimeoutMs: timeoutMs, timeoutMs }),
       )
-      if (result.ok || tellsSilence) this.#options.heard(hag, result)
+      this.#options.heard(hag, result, startedAt)
       if (result.ok) return result
       // A HAG that refuses us is a fault of the HAG's: the WAN has carried its answer.
       const answered = result.stage !== 'connect' || result.failure.code === 'ECONNREFUSED'
@@ -280,8 +279,7 @@ export class WanMonitor {
     const { address } = line
     const before = this.#received(line.device)
     const timeoutMs = Math.ceil(stopPatience(line.health).timeoutMs)
-    // The silence of one WAN counts once against a HAG, however often it was asked.
-    const questions = Array.from({ length: line.metered ? 2 : 3 }, (_, index) => this.#ask(line, 'tcp', timeoutMs, index === 0))
+    const questions = Array.from({ length: line.metered ? 2 : 3 }, () => this.#ask(line, 'tcp', timeoutMs))
     const answers = await Promise.all(questions)
     if (line.address !== address) return
     const answer = answers.find((one) => one !== undefined)

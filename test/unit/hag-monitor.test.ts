@@ -93,13 +93,15 @@ t.test('a HAG that refuses connections is down at the second refusal, whoever as
 t.test('a HAG that falls silent while another one answers is dead; the only one may be behind a line that is', async (t) => {
   for (const hags of [[first, second], [first]]) {
     let isSilent = false
-    const { monitor, deaths, run, until, usable } = start(t, hags, ({ remote }) =>
-      isSilent && remote.address === first.address ? silence : fine,
-    )
+    const { monitor, deaths, run, until, usable } = start(t, hags, ({ remote }) => {
+      if (!isSilent || remote.address !== first.address) return fine
+      // As a WAN's probe does: the next one, where this one is silent.
+      if (hags.length > 1) setTimeout(() => monitor.heard(second, fine, performance.now()))
+      return silence
+    })
     await monitor.askAll(1000)
     run()
     isSilent = true
-    if (hags.length > 1) monitor.heard(second, fine)
     monitor.suspect(first, 'connection')
     t.ok(await until(() => !usable().includes(first.address)))
     t.same(deaths, hags.length > 1 ? [`${first.address} silence`] : [])
@@ -117,9 +119,21 @@ t.test('the other HAG is heard only after the first has fallen silent: that is i
   isSilent = true
   monitor.suspect(first, 'connection')
   t.ok(await until(() => !usable().includes(first.address)))
-  monitor.heard(second, fine)
-  monitor.heard(second, fine)
+  monitor.heard(second, fine, performance.now())
+  monitor.heard(second, fine, performance.now())
   t.same(deaths, [`${first.address} silence`], 'said once')
+})
+
+t.test('both HAGs fall silent: it may be our WANs, and connections that could go on are not reset', async (t) => {
+  let isSilent = false
+  const { monitor, deaths, run, until, usable } = start(t, [first, second], () => (isSilent ? silence : fine))
+  await monitor.askAll(1000)
+  run()
+  isSilent = true
+  await new Promise((resolve) => setTimeout(resolve, 2100))
+  for (const hag of [second, first]) monitor.suspect(hag, 'connection')
+  t.ok(await until(() => usable().length === 0))
+  t.same(deaths, [])
 })
 
 t.test('a HAG that takes connections and says nothing is dead where there is another one', async (t) => {
