@@ -21,14 +21,13 @@ export interface GatewayParts {
   watch(events: WatchEvents, signal: AbortSignal): Promise<void>
   log: Log
   signals: Pick<StopSignals, 'stop' | 'hurry' | 'dispose'>
-  isOwn(address: string): boolean
+  own: Pick<OwnAddresses, 'has' | 'all'>
 }
 
 async function realParts(config: GatewayConfig): Promise<GatewayParts> {
   const { native } = await import('./native/index.js')
   const { Network, systemKernel } = await import('./network/network.js')
   const { watchKernel } = await import('./network/watch.js')
-  const own = new OwnAddresses()
   const log = createLog(config.log_level)
   return {
     native,
@@ -36,7 +35,7 @@ async function realParts(config: GatewayConfig): Promise<GatewayParts> {
     watch: (events, signal) => watchKernel({ ...events, log }, signal),
     log,
     signals: new StopSignals(),
-    isOwn: (address) => own.has(address),
+    own: new OwnAddresses(),
   }
 }
 
@@ -75,7 +74,7 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
           upstreams: uplinks.upstreams,
           pool: uplinks.pool,
           bypass: new Bypass(config),
-          isOwn: parts.isOwn,
+          own: parts.own,
           connectTimeoutMs: config.connect_timeout_seconds * 1000,
           onSuspicion: (hag, about) => uplinks.suspect(hag, about),
           onDoubt: ({ bind }) => uplinks.doubtMptcp(bind),

@@ -3,6 +3,8 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
+#include <algorithm>
+
 #include "socks5.h"
 #include "worker.h"
 
@@ -86,7 +88,7 @@ void Worker::welcome(int fd, const Address& client, const Listener& listener) {
   connections_[connection->id] = std::move(owned);
   ++host_->counters.connections;
   ++host_->counters.descriptors;
-  if (listener.kind == ListenerKind::Socks) tuneStream(fd, Keepalive::Wan);
+  Address destination = noAddress();
   if (listener.kind == ListenerKind::Redirect) {
     Event event;
     event.type = Event::Type::Accepted;
@@ -94,12 +96,55 @@ void Worker::welcome(int fd, const Address& client, const Listener& listener) {
     event.client = connection->clientAddress;
     event.local = localAddress(fd);
     if (!originalDestination(fd, event.local.sa.sa_family, &event.destination)) event.destination = event.local;
-    events_.push_back(std::move(event));
+    destination = event.destination;
+    if (isOrdered(event)) {
+      connection->order = order_->id;
+    } else {
+      events_.push_back(std::move(event));
+    }
   } else {
+    tuneStream(fd, Keepalive::Wan);
     connection->phase = Connection::Phase::Greeting;
     setDeadline(connection, now_ + host_->limits.handshakeTimeoutMs);
   }
-  if (!watch(fd, tagOf(connection, Tag::Client), kStreamEvents)) closeConnection(connection, Reason::Reset, {errno, "epoll_ctl"});
+  if (!watch(fd, tagOf(connection, Tag::Client), kStreamEvents)) return closeConnection(connection, Reason::Reset, {errno, "epoll_ctl"});
+  if (connection->order != 0) follow(connection, destination);
+}
+
+void Worker::setStandingOrder(std::shared_ptr<const StandingOrder> order) { order_ = std::move(order); }
+
+bool Worker::isOrdered(const Event& accepted) const {
+  // One that is meant for the listener itself may come back to it without end.
+  if (!order_ || portOf(accepted.destination) == portOf(accepted.local)) return false;
+  const auto isIn = [](const Address& address, const std::vector<Network>& networks) {
+    return std::any_of(networks.begin(), networks.end(), [&address](const Network& one) { return sharesBits(address, one.base, one.bits); });
+  };
+  return !isIn(accepted.destination, order_->destinations) && !isIn(accepted.client, order_->clients);
+}
+
+void Worker::follow(Connection* connection, const Address& destination) {
+  Way way = order_->way;
+  way.host = formatAddress(destination);
+  way.port = portOf(destination);
+  if (way.prepared) ++demand_;
+  setDeadline(connection, now_ + order_->patienceMs);
+  dial(addAttempt(connection, 0), std::move(way));
+}
+
+// From here on the owner decides about it.
+void Worker::announce(Connection* connection, const Way& way, bool late) {
+  setDeadline(connection, 0);
+  Event event;
+  event.type = Event::Type::Accepted;
+  event.id = connection->id;
+  event.client = connection->clientAddress;
+  event.local = localAddress(connection->client.fd);
+  event.destination = noAddress();
+  parseAddress(way.host, way.port, &event.destination);
+  event.order = connection->order;
+  event.late = late;
+  connection->order = 0;
+  events_.push_back(std::move(event));
 }
 
 // Reads a SOCKS client's messages as far as they have come. They are peeked and then consumed to the byte, so that what follows the

@@ -16,6 +16,9 @@ namespace {
 constexpr size_t kEarlyBytes = 64 * 1024;
 // How often a prepared connection is looked at that has been asked for something and has not answered.
 constexpr uint64_t kAliveMs = 100;
+// A client that speaks first does so at once, and its words leave with the request: behind it, MPTCP's scheduler would give them to the
+// subflow with the least under way, the slow one.
+constexpr uint64_t kFirstWordsMs = 3;
 // A reply and what the server says first leave together where that comes so soon.
 constexpr uint64_t kHoldMs = 25;
 constexpr uint32_t kStreamEvents = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
@@ -32,6 +35,7 @@ void Worker::expired(Attempt* attempt) {
   if (attempt->adopted && now_ < attempt->answerUntilMs) {
     // Of a plain RST MPTCP says nothing, so it has to be asked.
     if (hasNoSubflow(attempt->side.fd)) return lose(attempt, {ENOTCONN, "recv"});
+    sendOutput(attempt);
     return setDeadline(attempt, std::min(now_ + kAliveMs, attempt->answerUntilMs));
   }
   fail(attempt, stageOf(*attempt), {ETIMEDOUT, attempt->step == Attempt::Step::Connecting ? "connect" : "recv"});
@@ -61,14 +65,19 @@ void Worker::open(ConnectionId id, Way way, uint32_t number) {
     if (other->number == number) return;
   }
   const bool crowded = racing && descriptorsAhead() > host_->limits.acceptLimit;
-  connection->phase = Phase::Opening;
+  Attempt* const attempt = addAttempt(connection, number);
+  // What is left is kept for clients that have no upstream socket at all yet.
+  if (crowded) return fail(attempt, Stage::Connect, {EMFILE, "socket"});
+  dial(attempt, std::move(way));
+}
+
+Attempt* Worker::addAttempt(Connection* connection, uint32_t number) {
+  connection->phase = Connection::Phase::Opening;
   connection->attempts.push_back(std::make_unique<Attempt>());
   Attempt* const attempt = connection->attempts.back().get();
   attempt->connection = connection;
   attempt->number = number;
-  // What is left is kept for clients that have no upstream socket at all yet.
-  if (crowded) return fail(attempt, Stage::Connect, {EMFILE, "socket"});
-  dial(attempt, std::move(way));
+  return attempt;
 }
 
 void Worker::probe(uint64_t id, Way way, Purpose purpose) {
@@ -100,9 +109,10 @@ void Worker::adopt(Attempt* attempt, const Prepared& prepared) {
   attempt->protocol = prepared.protocol;
   attempt->step = Attempt::Step::Reply;
   attempt->answerUntilMs = now_ + attempt->way.handshakeTimeoutMs;
-  setDeadline(attempt, std::min(now_ + kAliveMs, attempt->answerUntilMs));
+  attempt->holdUntilMs = attempt->way.pipelined ? now_ + kFirstWordsMs : 0;
   commit(attempt);
   addRequest(attempt);
+  setDeadline(attempt, std::min(attempt->early == 0 && attempt->holdUntilMs > 0 ? attempt->holdUntilMs : now_ + kAliveMs, attempt->answerUntilMs));
   sendOutput(attempt);
   if (!watch(attempt->side.fd, tagOf(attempt, Tag::Attempt), kStreamEvents)) fail(attempt, Stage::Request, {errno, "epoll_ctl"});
 }
@@ -118,11 +128,13 @@ void Worker::lose(Attempt* attempt, Failure failure) {
   end(attempt->side.fd, abortFd);
   attempt->side.fd = -1;
   attempt->adopted = false;
+  attempt->holdUntilMs = 0;
   attempt->early = 0;
   attempt->output.clear();
   attempt->input.clear();
   attempt->step = Attempt::Step::Connecting;
   attempt->connection->committed = false;
+  if (attempt->connection->order != 0) announce(attempt->connection, attempt->way, true);
   Way anew = std::move(attempt->way);
   anew.prepared = false;
   dial(attempt, std::move(anew));
@@ -189,6 +201,7 @@ void Worker::sendEarly(Connection* connection) {
 }
 
 void Worker::sendOutput(Attempt* attempt) {
+  if (attempt->early == 0 && now_ < attempt->holdUntilMs) return;
   while (!attempt->output.empty()) {
     const ssize_t sent = send(attempt->side.fd, attempt->output.data(), attempt->output.size(), MSG_NOSIGNAL);
     if (sent >= 0) {
@@ -294,6 +307,10 @@ void Worker::succeed(Attempt* attempt) {
     return release(attempt);
   }
   commit(attempt);
+  if (connection->order != 0) {
+    setDeadline(connection, 0);
+    if (attempt->way.mptcp && protocol == Protocol::Tcp) announce(connection, attempt->way, false);
+  }
   event.type = Event::Type::Opened;
   event.id = connection->id;
   event.attempt = attempt->number;
@@ -324,7 +341,7 @@ void Worker::succeed(Attempt* attempt) {
       if (!connection->held.empty()) return closeConnection(connection, Reason::ClientReset, {EPIPE, "send"});
     }
   }
-  events_.push_back(std::move(event));
+  if (connection->order == 0) events_.push_back(std::move(event));
   if (!watch(fd, tagOf(connection, Tag::Upstream), kStreamEvents, true)) {
     return closeConnection(connection, Reason::UpstreamReset, {errno, "epoll_ctl"});
   }
@@ -341,6 +358,7 @@ void Worker::fail(Attempt* attempt, Stage stage, Failure failure, int reply) {
   Connection* const connection = attempt->connection;
   event.attempt = attempt->number;
   event.early = attempt->early - std::min(attempt->early, attempt->output.size());
+  if (connection != nullptr && connection->order != 0) announce(connection, attempt->way, false);
   release(attempt);
   if (connection != nullptr) {
     event.left = static_cast<uint32_t>(connection->attempts.size());

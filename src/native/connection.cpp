@@ -47,6 +47,11 @@ bool lacksRoom(const Flow& flow) { return flow.room == 0 && flow.parked > 0; }
 void Connection::expired(Worker& worker) { worker.expired(this); }
 
 void Worker::expired(Connection* connection) {
+  if (connection->order != 0 && connection->phase == Connection::Phase::Opening) {
+    // One that may have sent its request goes on alone.
+    if (!connection->committed) announce(connection, connection->attempts.front()->way, true);
+    return;
+  }
   if (connection->phase == Connection::Phase::Relaying) {
     return connection->held.empty() ? pumpBoth(connection) : sendHeld(connection, false);
   }
@@ -215,6 +220,10 @@ void Worker::closeConnection(Connection* connection, Reason reason, Failure fail
   setDeadline(connection, 0);
   connection->phase = Connection::Phase::Closed;
   --host_->counters.connections;
+  const auto found = connections_.find(connection->id);
+  closed_.push_back(std::move(found->second));
+  connections_.erase(found);
+  if (connection->order != 0) return;
   Event event;
   event.type = Event::Type::Closed;
   event.id = connection->id;
@@ -225,9 +234,6 @@ void Worker::closeConnection(Connection* connection, Reason reason, Failure fail
   event.received = connection->backward.bytes;
   event.milliseconds = now_ - connection->acceptedMs;
   events_.push_back(std::move(event));
-  const auto found = connections_.find(connection->id);
-  closed_.push_back(std::move(found->second));
-  connections_.erase(found);
 }
 
 void Worker::reset(ConnectionId id) {

@@ -46,6 +46,7 @@ struct Attempt : Timed {
   size_t sent = 0;          // over that
   bool abandoned = false;   // a WAN was lost while it waited
   uint64_t answerUntilMs = 0;
+  uint64_t holdUntilMs = 0;  // nothing is sent before, unless with the client's first words
 };
 
 struct Connection : Timed {
@@ -68,6 +69,7 @@ struct Connection : Timed {
   Phase phase = Phase::AwaitingDecision;
   bool authentication = false;
   bool queued = false;  // in the ready or the starved list
+  uint64_t order = 0;   // the standing order that it follows while the owner does not know of it
   Protocol protocol = Protocol::Unknown;
   Side client;
   Side upstream;

@@ -80,6 +80,10 @@ Worker* Engine::workerOf(ConnectionId id) {
   return index < workers_.size() ? workers_[index].get() : nullptr;
 }
 
+void Engine::setStandingOrder(std::shared_ptr<const StandingOrder> order) {
+  for (auto& worker : workers_) worker->command([order](Worker& one) { one.setStandingOrder(order); });
+}
+
 void Engine::open(ConnectionId id, Way way, uint32_t number) {
   if (Worker* const worker = workerOf(id)) {
     worker->command([id, way = std::move(way), number](Worker& one) mutable { one.open(id, std::move(way), number); });

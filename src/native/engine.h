@@ -31,6 +31,7 @@ class Engine : private WorkerHost {
   // Returns the address that was bound, or the failure.
   bool listen(const ListenOptions& options, Address* bound, Protocol* protocol, Failure* failure);
   void stopListening();
+  void setStandingOrder(std::shared_ptr<const StandingOrder> order);  // null: none
   void open(ConnectionId id, Way way, uint32_t number = 0);
   void authenticate(ConnectionId id, bool accepted);
   void refuse(ConnectionId id, uint8_t reply);

@@ -68,6 +68,12 @@ Napi::Object toObject(Napi::Env env, const Event& event) {
       object.Set("client", toObject(env, event.client));
       object.Set("destination", toObject(env, event.destination));
       object.Set("local", toObject(env, event.local));
+      if (event.order != 0) {
+        Napi::Object followed = Napi::Object::New(env);
+        followed.Set("order", toNumber(env, event.order));
+        followed.Set("late", event.late);
+        object.Set("followed", followed);
+      }
       break;
     case Event::Type::Credentials:
       object.Set("type", "credentials");
@@ -106,6 +112,10 @@ Napi::Object toObject(Napi::Env env, const Event& event) {
       object.Set("sent", toNumber(env, event.sent));
       object.Set("received", toNumber(env, event.received));
       object.Set("durationMs", toNumber(env, event.milliseconds));
+      break;
+    case Event::Type::Demand:
+      object.Set("type", "demand");
+      object.Set("clients", toNumber(env, event.count));
       break;
     case Event::Type::Limit:
       object.Set("type", "limit");
@@ -187,6 +197,20 @@ void addCredentials(Way* way, const Napi::Object& object) {
   way->handshakeTimeoutMs = number(object, "timeoutMs");
 }
 
+std::vector<Network> networksOf(const Napi::Value& value) {
+  std::vector<Network> networks;
+  const Napi::Array array = value.As<Napi::Array>();
+  for (uint32_t i = 0; i < array.Length(); ++i) {
+    const Napi::Object object = array.Get(i).As<Napi::Object>();
+    Network network;
+    if (parseAddress(text(object, "address"), 0, &network.base)) {
+      network.bits = number(object, "bits");
+      networks.push_back(network);
+    }
+  }
+  return networks;
+}
+
 // The client side of SOCKS5 as far as the authentication.
 Way greetingOf(const Napi::Object& object) {
   Way way = wayOf(object);
@@ -200,6 +224,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   static Napi::Function Define(Napi::Env env) {
     return DefineClass(env, "Engine",
                        {InstanceMethod<&EngineObject::Listen>("listen"), InstanceMethod<&EngineObject::StopListening>("stopListening"),
+                        InstanceMethod<&EngineObject::SetStandingOrder>("setStandingOrder"),
                         InstanceMethod<&EngineObject::Open>("openWay"), InstanceMethod<&EngineObject::Authenticate>("authenticate"),
                         InstanceMethod<&EngineObject::Refuse>("refuse"), InstanceMethod<&EngineObject::Reset>("reset"),
                         InstanceMethod<&EngineObject::Probe>("probe"), InstanceMethod<&EngineObject::Connect>("connect"),
@@ -310,6 +335,24 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
 
   void StopListening(const Napi::CallbackInfo&) {
     if (engine_) engine_->stopListening();
+  }
+
+  void SetStandingOrder(const Napi::CallbackInfo& info) {
+    if (!engine_) return;
+    if (!info[0].IsObject()) return engine_->setStandingOrder(nullptr);
+    const Napi::Object object = info[0].As<Napi::Object>();
+    const Napi::Object socks = object.Get("socks").As<Napi::Object>();
+    const auto order = std::make_shared<StandingOrder>();
+    order->id = number(object, "order");
+    order->way = wayOf(object);
+    addCredentials(&order->way, socks);
+    order->way.connectRequest = true;
+    order->way.pipelined = text(socks, "handshake") == "pipelined";
+    order->way.prepared = socks.Get("prepared").ToBoolean();
+    order->patienceMs = number(object, "patienceMs");
+    order->destinations = networksOf(object.Get("askAboutDestinations"));
+    order->clients = networksOf(object.Get("askAboutClients"));
+    engine_->setStandingOrder(order);
   }
 
   // Its arguments: wire.ts.

@@ -34,6 +34,21 @@ struct Way {
   uint32_t handshakeTimeoutMs = 0;
 };
 
+// The addresses that share the first `bits` with `base`; no bits: every one of its family.
+struct Network {
+  Address base;
+  unsigned bits = 0;
+};
+
+// For clients of a `redirect` listener about whom nothing has to be decided.
+struct StandingOrder {
+  uint64_t id = 0;
+  Way way;                            // its host and port are each client's destination
+  uint32_t patienceMs = 0;
+  std::vector<Network> destinations;  // the owner is asked about these
+  std::vector<Network> clients;       // and about these
+};
+
 struct Inspection {
   ConnectionId connection;
   Address client;
@@ -45,7 +60,7 @@ struct Inspection {
 };
 
 struct Event {
-  enum class Type : uint8_t { Accepted, Credentials, Request, Opened, Failed, Closed, Limit, Probed, Inspected, Counted };
+  enum class Type : uint8_t { Accepted, Credentials, Request, Opened, Failed, Closed, Demand, Limit, Probed, Inspected, Counted };
   Type type;
   uint64_t id = 0;  // of the connection; of the question that it answers
   Address client{};
@@ -55,6 +70,8 @@ struct Event {
   Stage stage = Stage::Connect;
   Failure failure;  // failure.error 0: none
   int reply = -1;
+  uint64_t order = 0;    // the standing order that was followed before the owner was told; 0: none
+  bool late = false;     // its patience was in vain
   uint32_t attempt = 0;  // the owner's number for it
   uint32_t left = 0;     // attempts of the connection still under way
   uint64_t early = 0;    // bytes of the client's that left with the request

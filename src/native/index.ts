@@ -1,6 +1,6 @@
 /**
  * The only door to the addon: everything C++ offers to TypeScript is declared here. The engine moves bytes and reports; every decision
- * (where to, over which WAN, retry, refuse) is made by the caller.
+ * (where to, over which WAN, retry, refuse) is made by the caller, for most clients in advance, by a standing order.
  */
 import { createRequire } from 'node:module'
 import type { SocketAddress } from '../shared/address.js'
@@ -108,6 +108,25 @@ export interface Failure {
   syscall: string
 }
 
+/** Addresses that share the first `bits` bits with this one. */
+export interface Network {
+  address: string
+  bits: number
+}
+
+/** What to do with clients of `redirect` listeners about whom nothing needs to be decided. */
+export interface StandingOrder extends Omit<Way, 'socks'> {
+  /** Above 0. */
+  order: number
+  /** The destination is the client's. */
+  socks: Omit<NonNullable<Way['socks']>, 'host' | 'port'>
+  /** Milliseconds without an answer after which the caller is told, to race another way. */
+  patienceMs: number
+  /** The caller decides about these, as without an order; and about a client that was not redirected at all. */
+  askAboutDestinations: readonly Network[]
+  askAboutClients: readonly Network[]
+}
+
 export type EngineEvent =
   /** A client arrived at a `redirect` listener and waits, unread, for `open` or `reset`. */
   | {
@@ -118,7 +137,14 @@ export type EngineEvent =
       destination: SocketAddress
       /** The address and port of ours that took it. */
       local: SocketAddress
+      /**
+       * A standing order was followed, by an attempt with number 0. `late`: it has no answer yet, and the patience is over; otherwise its
+       * `failed` or `opened` is the next event.
+       */
+      followed?: { order: number; late: boolean }
     }
+  /** So many clients have come by a standing order that lets them use prepared connections. */
+  | { type: 'demand'; clients: number }
   /** `socks` listeners with authentication: answer with `authenticate`. Before `request`. */
   | { type: 'credentials'; connection: ConnectionId; client: SocketAddress; username: string; password: string }
   /** A SOCKS CONNECT is complete: answer with `open` (the reply follows by itself when it succeeds) or `refuse`. */
@@ -159,7 +185,7 @@ export type EngineEvent =
       failure: Failure
       reply?: number
     }
-  /** The connection is gone, its descriptors are closed. The last event of every connection, exactly one. */
+  /** The connection is gone, its descriptors are closed. The last event of every connection that was announced, exactly one. */
   | {
       type: 'closed'
       connection: ConnectionId
@@ -227,6 +253,12 @@ export interface Engine {
   listen(options: ListenOptions): Listening
   /** Closes every listening socket; connections go on. */
   stopListening(): void
+  /**
+   * From now on this way is tried for new clients without asking; undefined: each is announced by `accepted` again. While it works out there
+   * is no event for them at all, until their end. `accepted` comes late, with `followed`, where the way has failed, has no answer in time
+   * (unless its request may have left) or has lost MPTCP.
+   */
+  setStandingOrder(order: StandingOrder | undefined): void
   /**
    * Tries a way; `opened`, `failed` or `closed` follows. Called again while attempts of the connection are under way it is a race: the
    * first that has the HAG's answer to the greeting (with credentials: to those) in a sequential handshake, or that is connected where

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #ifndef IPPROTO_MPTCP
 #define IPPROTO_MPTCP 262
 #endif
@@ -89,6 +91,19 @@ bool sameHost(const Address& one, const Address& other) {
   if (one.sa.sa_family != other.sa.sa_family) return false;
   if (one.sa.sa_family == AF_INET6) return memcmp(&one.in6.sin6_addr, &other.in6.sin6_addr, sizeof one.in6.sin6_addr) == 0;
   return one.in.sin_addr.s_addr == other.in.sin_addr.s_addr;
+}
+
+bool sharesBits(const Address& one, const Address& other, unsigned bits) {
+  if (one.sa.sa_family != other.sa.sa_family) return false;
+  const bool isSix = one.sa.sa_family == AF_INET6;
+  const auto bytesOf = [isSix](const Address& address) {
+    return isSix ? address.in6.sin6_addr.s6_addr : reinterpret_cast<const uint8_t*>(&address.in.sin_addr.s_addr);
+  };
+  const unsigned length = std::min(bits, isSix ? 128U : 32U);
+  const unsigned whole = length / 8;
+  if (memcmp(bytesOf(one), bytesOf(other), whole) != 0) return false;
+  const unsigned rest = length % 8;
+  return rest == 0 || ((bytesOf(one)[whole] ^ bytesOf(other)[whole]) >> (8 - rest)) == 0;
 }
 
 Address localAddress(int fd) {

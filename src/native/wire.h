@@ -20,7 +20,7 @@ class Numbers {
   // False: `event` has to cross as an object.
   bool add(const Event& event) {
     const auto isFour = [](const Address& address) { return address.sa.sa_family == AF_INET; };
-    if (event.type == Event::Type::Accepted && isFour(event.client) && isFour(event.destination) && isFour(event.local)) {
+    if (event.type == Event::Type::Accepted && event.order == 0 && isFour(event.client) && isFour(event.destination) && isFour(event.local)) {
       start(Kind::Accepted, event);
       put(event.client);
       put(event.destination);

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace {
 constexpr int kEvents = 256;
@@ -169,6 +170,12 @@ void Worker::pumpQueued() {
 }
 
 void Worker::flush() {
+  if (demand_ > 0) {
+    Event event;
+    event.type = Event::Type::Demand;
+    event.count = std::exchange(demand_, 0);
+    events_.push_back(std::move(event));
+  }
   if (!events_.empty()) host_->post(&events_);
 }
 

@@ -53,6 +53,7 @@ class Worker {
   // Only on the worker's thread:
   void addListener(Listener listener);
   void stopListening();
+  void setStandingOrder(std::shared_ptr<const StandingOrder> order);
   void open(ConnectionId id, Way way, uint32_t number);
   void authenticate(ConnectionId id, bool accepted);
   void refuse(ConnectionId id, uint8_t reply);
@@ -86,6 +87,9 @@ class Worker {
   bool mayAccept(LimitCause* cause) const;
   uint64_t descriptorsAhead() const;
   void welcome(int fd, const Address& client, const Listener& listener);
+  bool isOrdered(const Event& accepted) const;
+  void follow(Connection* connection, const Address& destination);
+  void announce(Connection* connection, const Way& way, bool late);
   void serve(Connection* connection);
   void awaitRequest(Connection* connection);
   void refuseNow(Connection* connection, uint8_t reply);
@@ -93,6 +97,7 @@ class Worker {
   void drainRefused(Connection* connection);
 
   // attempt.cpp
+  Attempt* addAttempt(Connection* connection, uint32_t number);
   void dial(Attempt* attempt, Way way);
   void adopt(Attempt* attempt, const Prepared& prepared);
   void lose(Attempt* attempt, Failure failure);
@@ -139,6 +144,8 @@ class Worker {
   std::vector<std::function<void(Worker&)>> commands_;
   std::vector<Event> events_;
   std::vector<std::unique_ptr<Listener>> listeners_;
+  std::shared_ptr<const StandingOrder> order_;
+  uint64_t demand_ = 0;  // clients of this turn for whom the order asks for a prepared connection
   std::unordered_map<ConnectionId, std::unique_ptr<Connection>> connections_;
   std::unordered_map<Attempt*, std::unique_ptr<Attempt>> probes_;
   std::set<std::pair<uint64_t, Timed*>> deadlines_;

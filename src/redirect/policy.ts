@@ -67,18 +67,18 @@ const rememberedAddresses = 4096
 
 /** Whether destinations are bypassed, remembered per address: most connections go where one went before. */
 export class Bypass {
-  readonly #networks: readonly Cidr[]
+  readonly networks: readonly Cidr[]
   readonly #known = new Map<string, boolean>()
 
   constructor({ bypass }: Pick<GatewayConfig, 'bypass'>) {
-    this.#networks = bypass
+    this.networks = bypass
   }
 
   has(address: string): boolean {
-    if (this.#networks.length === 0) return false
+    if (this.networks.length === 0) return false
     let inside = this.#known.get(address)
     if (inside === undefined) {
-      inside = isInside(address, this.#networks)
+      inside = isInside(address, this.networks)
       if (this.#known.size >= rememberedAddresses) this.#known.clear()
       this.#known.set(address, inside)
     }

@@ -63,19 +63,23 @@ export class Pool {
     this.#now = options.now ?? (() => performance.now())
   }
 
-  /** May a client's connection that takes this way use a prepared one? To be asked once for each; it counts as demand. */
+  /** May a client's connection that takes this way use a prepared one? */
   serves(path: Path): boolean {
+    return path === this.#first()
+  }
+
+  /** So many clients came who may. */
+  demanded(clients: number): void {
     const first = this.#first()
-    if (first === undefined || path !== first) return false
+    if (first === undefined) return
     const now = this.#now()
     const wasIdle = this.#isIdle(now)
     this.#advance(now)
-    this.#demand[0] = (this.#demand[0] ?? 0) + 1
+    this.#demand[0] = (this.#demand[0] ?? 0) + clients
     this.#lastDemand = now
     if (wasIdle) this.tend()
-    this.#kept = Math.max(0, this.#kept - 1)
+    this.#kept = Math.max(0, this.#kept - clients)
     this.#fill(first, now)
-    return true
   }
 
   /** The ways are others. */

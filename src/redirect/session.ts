@@ -1,7 +1,8 @@
 /** One redirected connection, from accepted to closed, in the order in which it meets the steps. */
-import type { ConnectionId, Engine, EngineEvent, Way } from '../native/index.js'
+import type { ConnectionId, Engine, EngineEvent, Network, StandingOrder, Way } from '../native/index.js'
 import { formatSocketAddress, type SocketAddress } from '../shared/address.js'
-import { Attempts } from '../shared/attempts.js'
+import { Attempts, type Course } from '../shared/attempts.js'
+import type { OwnAddresses } from '../shared/own-addresses.js'
 import type { Log } from '../telemetry/log.js'
 import { type Bypass, type Hag, type Path, type Refusal, refusal } from './policy.js'
 import type { Pool } from './pool.js'
@@ -17,13 +18,16 @@ const requestTimeoutMs = 15_000
 /** RFC 1928 section 6. */
 const generalFailure = 1
 
+/** Of orders, long after they were replaced by others: a client that was accepted under one may still wait. */
+const rememberedOrders = 64
+
 export interface SessionOptions {
   engine: Engine
   upstreams: Upstreams
   bypass: Bypass
-  isOwn(address: string): boolean
+  own: Pick<OwnAddresses, 'has' | 'all'>
   connectTimeoutMs: number
-  pool?: Pick<Pool, 'serves'>
+  pool?: Pick<Pool, 'serves' | 'demanded'>
   /** A connection had trouble with a HAG. */
   onSuspicion?(hag: Hag, about: 'connection' | 'request'): void
   /** A connection over this path was to be MPTCP and became plain TCP, or had no answer yet when another path had one. */
@@ -37,10 +41,16 @@ export class Sessions {
   readonly #refusalsLogged = new Set<Refusal['cause']>()
   /** What the debug line of a closed connection says beyond the event; stays empty unless debugging. */
   readonly #relaying = new Map<ConnectionId, { destination: string; via: string }>()
+  /** The ways of standing orders by their number, and the one that stands. */
+  readonly #ordered = new Map<number, Path>()
+  #order = 0
+  #standing = ''
 
   constructor(options: SessionOptions) {
     this.#options = options
     this.#attempts = new Attempts(options.engine)
+    options.upstreams.onChange = () => this.#giveOrder()
+    this.#giveOrder()
   }
 
   handle(event: EngineEvent): void {
@@ -55,24 +65,59 @@ export class Sessions {
     } else if (event.type === 'opened' || event.type === 'failed' || event.type === 'closed') {
       this.#attempts.settle(event)
       if (event.type === 'closed' && this.#options.log.debugging) this.#logClosed(event)
+    } else if (event.type === 'demand') this.#options.pool?.demanded(event.clients)
+  }
+
+  /** What does not differ from client to client the engine does by itself. To debug, each one is to be heard of. */
+  #giveOrder(): void {
+    const { engine, upstreams, log } = this.#options
+    const path = log.debugging ? undefined : upstreams.standing
+    const order = path === undefined ? undefined : this.#orderFor(path)
+    const standing = JSON.stringify(order ?? '')
+    if (standing === this.#standing) return
+    this.#standing = standing
+    if (order !== undefined && path !== undefined) {
+      this.#order += 1
+      this.#ordered.set(this.#order, path)
+      this.#ordered.delete(this.#order - rememberedOrders)
+      engine.setStandingOrder({ ...order, order: this.#order })
+    } else engine.setStandingOrder(undefined)
+  }
+
+  #orderFor(path: Path): Omit<StandingOrder, 'order'> | undefined {
+    const { upstreams, bypass, own } = this.#options
+    const { socks, ...way } = this.#way(path, { address: '', port: 0 })
+    if (socks === undefined) return undefined
+    const { host, port, ...handshake } = socks
+    const loopback: Network = { address: '127.0.0.0', bits: 8 }
+    // What would come back to us: see `refusal`.
+    const ours = [loopback, ...[...own.all, ...upstreams.sources].map((address) => ({ address, bits: 128 }))]
+    const bypassed = bypass.networks.map(({ address, prefix }) => ({ address: address.toString(), bits: prefix }))
+    return {
+      ...{ ...way, socks: handshake, patienceMs: path.patienceMs },
+      ...{ askAboutDestinations: [...ours, ...bypassed], askAboutClients: ours },
     }
   }
 
   async #serve(accepted: Accepted): Promise<void> {
-    const { engine, upstreams, bypass, isOwn } = this.#options
-    const { connection, destination } = accepted
+    const { engine, upstreams, bypass, own, pool } = this.#options
+    const { connection, destination, followed } = accepted
 
-    const refused = refusal(accepted, isOwn)
+    const refused = refusal(accepted, (address) => own.has(address))
     if (refused !== undefined) {
       this.#complain(refused)
       return engine.reset(connection)
     }
 
     const ways = bypass.has(destination.address) ? upstreams.direct(destination.address) : upstreams.ways(destination.address)
-    const { outcome, choice } = await this.#attempts.race<Path>(connection, ways, {
+    const begun = followed === undefined ? undefined : this.#ordered.get(followed.order)
+    const choices = begun === undefined ? ways : [begun, ...ways.filter((path) => path !== begun)]
+    const course: Course<Path> = {
       way: (path) => {
         upstreams.trying(path)
-        return this.#way(path, destination)
+        const way = this.#way(path, destination)
+        if (way.socks?.prepared) pool?.demanded(1)
+        return way
       },
       isGone: (path) => upstreams.isGone(path),
       patienceMs: (path) => path.patienceMs,
@@ -84,7 +129,9 @@ export class Sessions {
       overtaken: (path) => {
         if (path.protocol === 'mptcp') this.#options.onDoubt?.(path)
       },
-    })
+    }
+    const start = followed === undefined ? undefined : followed.late ? 'late' : 'answered'
+    const { outcome, choice } = await this.#attempts.race(connection, choices, course, start)
     if (choice !== undefined) {
       upstreams.saw(choice, outcome)
       if (choice.protocol === 'mptcp' && outcome.protocol === 'tcp') this.#options.onDoubt?.(choice)

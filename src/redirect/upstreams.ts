@@ -32,6 +32,10 @@ export interface Resources {
 }
 
 export class Upstreams {
+  /** Called when `standing` or `sources` may be others. */
+  onChange: () => void = () => {}
+  /** The addresses of ours that connections are opened from. */
+  sources: readonly string[] = []
   readonly #onHagDown: 'direct' | 'reject'
   readonly #now: () => number
   #known = new Map<string, RestingPath>()
@@ -68,6 +72,13 @@ export class Upstreams {
     const fallback = this.#onHagDown === 'direct' ? this.#direct : { 4: [], 6: [] }
     if (last !== undefined && this.#onHagDown === 'direct') last.patienceMs = Math.max(last.patienceMs, directPatienceMs)
     this.#ways = { 4: [...hagWays, ...fallback[4]], 6: [...hagWays, ...fallback[6]] }
+    this.sources = [...paths[4], ...paths[6]].map(({ bind }) => bind)
+    this.onChange()
+  }
+
+  /** The way to a HAG that comes first for every destination; undefined where that has to be decided for each connection. */
+  get standing(): HagPath | undefined {
+    return this.#hagWays.every(({ restsUntil }) => restsUntil === 0) ? (this.#hagWays[0] as HagPath | undefined) : undefined
   }
 
   /** The ways to a destination, best first. */
@@ -104,9 +115,12 @@ export class Upstreams {
   /** Learns from an attempt over a way that `ways` gave. */
   saw(path: Path, outcome: Outcome): void {
     if (path.hag === undefined || outcome.type === 'closed') return
-    if (outcome.type === 'failed' && outcome.stage !== 'request') (path as RestingPath).restsUntil = this.#now() + restMs
+    const resting = path as RestingPath
+    const before = resting.restsUntil
+    if (outcome.type === 'failed' && outcome.stage !== 'request') resting.restsUntil = this.#now() + restMs
     // A HAG that answers a request works, whatever the answer; one that fails while it serves the request tells us nothing.
-    else if (outcome.type === 'opened' || outcome.reply !== undefined) (path as RestingPath).restsUntil = 0
+    else if (outcome.type === 'opened' || outcome.reply !== undefined) resting.restsUntil = 0
+    if ((before === 0) !== (resting.restsUntil === 0)) this.onChange()
   }
 
   #way({ wan, bind, protocol, rttMs }: WanPath, hag?: Hag, pipelined = false): RestingPath {

@@ -20,6 +20,9 @@ export interface Course<Choice> {
   overtaken?(choice: Choice): void
 }
 
+/** What is known of a first way that the engine tries already: its answer comes next, or it has none although the patience is over. */
+export type Begun = 'answered' | 'late'
+
 export type Raced<Choice> =
   | { outcome: Opened; choice: Choice }
   /** No way is left. Attempts may still be under way where the failure was final. */
@@ -55,17 +58,22 @@ export class Attempts {
   }
 
   /**
-   * Tries the first way, and each following one when the patience with the one before is at its end or an attempt has failed. The engine
+   * Tries the first way (unless it was begun before), and each following one when the patience with the one before is at its end or an attempt has failed. The engine
    * lets the first that gets through win, and ends the others.
    */
-  race<Choice>(connection: ConnectionId, choices: readonly Choice[], course: Course<Choice>): Promise<Raced<Choice>> {
+  race<Choice>(
+    connection: ConnectionId,
+    choices: readonly Choice[],
+    course: Course<Choice>,
+    begun?: Begun,
+  ): Promise<Raced<Choice>> {
     const session = this.#sessions.get(connection)
     if (typeof session === 'object' && !(session instanceof Race)) return Promise.resolve({ outcome: session })
     if (choices.length === 0) return Promise.resolve({ outcome: undefined })
     return new Promise((resolve) => {
-      const race = new Race(this.#engine, connection, choices, course, resolve)
+      const race = new Race(this.#engine, connection, choices, course, resolve, begun === undefined ? 0 : 1)
       this.#sessions.set(connection, race as Race<unknown>)
-      race.startNext()
+      if (begun !== 'answered') race.startNext()
     })
   }
 }
@@ -74,7 +82,7 @@ export class Attempts {
 class Race<Choice> {
   /** Choices that failed; made when the first one does. */
   #failed: Set<number> | undefined
-  #next = 0
+  #next: number
   #timer: NodeJS.Timeout | undefined
 
   constructor(
@@ -83,7 +91,10 @@ class Race<Choice> {
     private readonly choices: readonly Choice[],
     private readonly course: Course<Choice>,
     private readonly resolve: (raced: Raced<Choice>) => void,
-  ) {}
+    begun: number,
+  ) {
+    this.#next = begun
+  }
 
   /** False where no way is left to start. */
   startNext(): boolean {

@@ -16,12 +16,17 @@ export class OwnAddresses {
 
   /** True for an address of any interface, and for all of 127.0.0.0/8. */
   has(address: string): boolean {
+    return this.all.has(address) || address.startsWith('127.')
+  }
+
+  /** Of every interface. */
+  get all(): ReadonlySet<string> {
     const now = this.#now()
     if (now - this.#readAt > refreshMs) {
       this.#addresses = new Set(this.#read())
       this.#readAt = now
     }
-    return this.#addresses.has(address) || address.startsWith('127.')
+    return this.#addresses
   }
 }
 

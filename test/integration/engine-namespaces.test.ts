@@ -69,6 +69,62 @@ t.test('REDIRECT: the original destination, IPv4 and IPv6', { skip: needsRoot ||
   }
 })
 
+t.test('a standing order: clients who need no decision, and those who do', { skip: needsRoot || needsAddon }, async (t) => {
+  const { cpe, hag, client } = await twoPaths(t)
+  await (await startAgent(t, hag)).call('echo', 443)
+  const hagChild = startChild(t, hag, { listen: { kind: 'socks', address: '10.0.1.2', port: 0 } })
+  const remote = { address: '10.0.1.2', port: await portOf(hagChild) }
+  const nobody = { address: '10.0.1.2', port: 9 }
+  for (const { tool, address, plain, excepted } of [
+    {
+      ...{ tool: 'iptables', address: '127.0.0.1', plain: '192.0.2.9' },
+      excepted: { address: '192.0.2.129', network: { address: '192.0.2.128', bits: 25 } },
+    },
+    {
+      ...{ tool: 'ip6tables', address: '::1', plain: '2001:db8:9::9' },
+      excepted: { address: '2001:db8:9::8001', network: { address: '2001:db8:9::8000', bits: 113 } },
+    },
+  ]) {
+    for (const to of [plain, excepted.address]) {
+      await hag.exec('ip', 'address', 'add', `${to}/${tool === 'iptables' ? 32 : 128}`, 'dev', 'lo', 'nodad')
+      await cpe.exec('ip', 'route', 'add', to, 'via', tool === 'iptables' ? '10.0.1.2' : '2001:db8:1::2')
+    }
+    for (const isThere of [true, false]) {
+      const socks = { handshake: 'pipelined', timeoutMs: 5000 } as const
+      const order = {
+        ...{
+          order: 5,
+          protocol: 'tcp' as const,
+          remote: isThere ? remote : nobody,
+          connectTimeoutMs: 5000,
+          patienceMs: 3000,
+          socks,
+        },
+        ...{ askAboutDestinations: [excepted.network], askAboutClients: [] },
+      } as const
+      const way = { ...order, remote, socks: { ...socks, host: '10.0.1.2', port: 443 } }
+      const child = startChild(t, cpe, { listen: { kind: 'redirect', address, port: 0 }, way, order })
+      const port = await portOf(child)
+      const redirect = ['OUTPUT', '-p', 'tcp', '--dport', '443', '-j', 'REDIRECT', '--to-ports', String(port)]
+      await cpe.exec(tool, '-w', '-t', 'nat', '-A', ...redirect)
+      for (const to of [plain, excepted.address]) {
+        t.match(await client.call('talk', { host: to, port: 443 }, 'hello', 5), { received: 'hello' }, `${to} ${isThere}`)
+      }
+      const seen = await settle(
+        () => events(child),
+        (all) => all.filter(({ type }) => type === 'closed').length === (isThere ? 1 : 2),
+      )
+      const accepted = seen.flatMap((event) => (event.type === 'accepted' ? [event] : []))
+      const asked = { destination: { address: excepted.address, port: 443 }, followed: undefined }
+      const failed = { destination: { address: plain, port: 443 }, followed: { order: 5, late: false } }
+      t.match(accepted, isThere ? [asked] : [failed, asked])
+      t.equal(accepted.length, isThere ? 1 : 2)
+      await cpe.exec(tool, '-w', '-t', 'nat', '-D', ...redirect)
+      await child.end('SIGKILL')
+    }
+  }
+})
+
 const unavailable = native?.mptcpUnavailable?.()
 const noMptcp = unavailable !== undefined && `no MPTCP here: ${unavailable}`
 

@@ -4,6 +4,7 @@ import { Bypass, refusal } from '../../src/redirect/policy.js'
 import { Sessions } from '../../src/redirect/session.js'
 import { Upstreams } from '../../src/redirect/upstreams.js'
 import { type Cidr, familyOf, isInside, parseAddress, parseCidr } from '../../src/shared/address.js'
+import { OwnAddresses } from '../../src/shared/own-addresses.js'
 import { type Answer, FakeEngine, failure, settle } from '../support/fake-engine.js'
 import { memoryLog } from '../support/memory-log.js'
 import { wanPath } from '../support/wan-path.js'
@@ -54,7 +55,7 @@ t.test('no loop, no bypassed destination through a HAG, and every connection end
           engine,
           upstreams,
           bypass: new Bypass({ bypass: bypassed }),
-          isOwn,
+          own: new OwnAddresses(() => own),
           connectTimeoutMs: 3000,
           log,
         })

@@ -2,7 +2,7 @@
  * The engine in a process of its own, for tests of limits, exits and namespaces. The last argument is a Setup in JSON; on standard output
  * comes `listening PORT`, and then a line of JSON for each event.
  */
-import type { EngineOptions, ListenOptions, Way } from '../../src/native/index.js'
+import type { EngineOptions, ListenOptions, StandingOrder, Way } from '../../src/native/index.js'
 import { native } from '../../src/native/index.js'
 
 export interface Setup {
@@ -10,6 +10,7 @@ export interface Setup {
   listen?: ListenOptions
   /** Where every `redirect` client goes; a `socks` client goes where it asks to. */
   way?: Way
+  order?: StandingOrder
   /** Prints all inspections every 100 ms. */
   inspect?: boolean
   // On SIGUSR2 it resets stranded connections and says how many.
@@ -38,6 +39,7 @@ if (process.argv[2] !== undefined) {
       }
     },
   })
+  engine.setStandingOrder(setup.order)
   if (setup.listen) say(`listening ${engine.listen(setup.listen).port}`)
   if (setup.inspect) setInterval(async () => say({ inspections: await engine.inspect() }), 100)
   process.on('SIGUSR2', async () => say({ stranded: await engine.resetStranded() }))

@@ -12,9 +12,10 @@ import type {
   Native,
   Probe,
   ProbeResult,
+  StandingOrder,
   Way,
 } from '../../src/native/index.js'
-import type { SocketAddress } from '../../src/shared/address.js'
+import { isInside, parseCidr, type SocketAddress } from '../../src/shared/address.js'
 
 type Failed = Extract<EngineEvent, { type: 'failed' }>
 export type Answer = 'opened' | 'silence' | Omit<Failed, 'type' | 'connection' | 'attempt' | 'left'>
@@ -28,8 +29,12 @@ export interface FarSide {
   listen?(options: ListenOptions): Error | undefined
 }
 
+type Accepted = Extract<EngineEvent, { type: 'accepted' }>
+
 interface FakeConnection {
   client: SocketAddress
+  /** Not announced: it follows a standing order. */
+  ordered?: { order: number; accepted: Accepted; timer: NodeJS.Timeout } | undefined
   state: 'waiting' | 'relaying'
   /** Those under way, by number. */
   attempts: Map<number, Way>
@@ -62,6 +67,7 @@ export class FakeEngine implements Engine {
   readonly refusals: { connection: ConnectionId; reply: number }[] = []
   readonly authentications: { connection: ConnectionId; accepted: boolean }[] = []
   readonly listening: ListenOptions[] = []
+  order: StandingOrder | undefined
   stopped = false
   closed = false
   readonly #far: FarSide
@@ -86,7 +92,13 @@ export class FakeEngine implements Engine {
   } = {}): ConnectionId {
     const connection = this.#add(client)
     const at = { client: { address: client, port: 40_000 }, local: { address: local, port: localPort } }
-    this.#emit({ type: 'accepted', connection, destination: { address: destination, port }, ...at })
+    const accepted: Accepted = { type: 'accepted', connection, destination: { address: destination, port }, ...at }
+    const isMeant =
+      port !== localPort &&
+      !isIn(destination, this.order?.askAboutDestinations ?? []) &&
+      !isIn(client, this.order?.askAboutClients ?? [])
+    if (this.order !== undefined && isMeant) this.#follow(this.order, accepted)
+    else this.#emit(accepted)
     return connection
   }
 
@@ -112,6 +124,10 @@ export class FakeEngine implements Engine {
       entry.state = 'relaying'
       entry.remote = way.remote
       entry.attempts.clear()
+      if (entry.ordered !== undefined) {
+        clearTimeout(entry.ordered.timer)
+        return
+      }
       const local = { address: way.bind ?? '10.1.0.2', port: 50_000 }
       this.#emit({
         ...{ type: 'opened', connection, attempt, local, protocol: way.protocol },
@@ -119,6 +135,7 @@ export class FakeEngine implements Engine {
       })
       return
     }
+    this.#announce(entry, false)
     if (answer.stage === 'request') this.commit(connection, attempt)
     entry.attempts.delete(attempt)
     if (entry.attempts.size === 0) entry.committed = false
@@ -154,6 +171,10 @@ export class FakeEngine implements Engine {
 
   stopListening(): void {
     this.stopped = true
+  }
+
+  setStandingOrder(order: StandingOrder | undefined): void {
+    this.order = order
   }
 
   open(connection: ConnectionId, way: Way, attempt = 0): void {
@@ -261,6 +282,24 @@ export class FakeEngine implements Engine {
     this.#queue = []
   }
 
+  #follow({ order, askAboutDestinations: _, askAboutClients: __, patienceMs, ...way }: StandingOrder, accepted: Accepted): void {
+    const entry = this.#connections.get(accepted.connection)
+    if (entry === undefined) return
+    const timer = setTimeout(() => entry.committed || this.#announce(entry, true), patienceMs).unref()
+    entry.ordered = { order, accepted, timer }
+    const { address: host, port } = accepted.destination
+    if (way.socks.prepared) this.#emit({ type: 'demand', clients: 1 })
+    this.open(accepted.connection, { ...way, socks: { ...way.socks, host, port } })
+  }
+
+  #announce(entry: FakeConnection, late: boolean): void {
+    if (entry.ordered === undefined) return
+    const { accepted, order, timer } = entry.ordered
+    clearTimeout(timer)
+    entry.ordered = undefined
+    this.#emit({ ...accepted, followed: { order, late } })
+  }
+
   #add(address: string): ConnectionId {
     const connection = ++this.#last
     this.#connections.set(connection, {
@@ -276,7 +315,9 @@ export class FakeEngine implements Engine {
     const entry = this.#connections.get(connection)
     if (entry === undefined) return
     this.#connections.delete(connection)
+    clearTimeout(entry.ordered?.timer)
     entry.over?.(reply ?? (reason === 'end' ? 'end' : 'reset'))
+    if (entry.ordered !== undefined) return
     const why = reason === 'upstream-reset' && { failure: { code: 'ECONNRESET', errno: 104, syscall: 'reset' } }
     this.#emit({ type: 'closed', connection, reason, ...why, client: entry.client, sent: 0, received: 0, durationMs: 1 })
   }
@@ -292,6 +333,12 @@ export class FakeEngine implements Engine {
     })
   }
 }
+
+const isIn = (address: string, networks: StandingOrder['askAboutClients']) =>
+  isInside(
+    address,
+    networks.flatMap(({ address, bits }) => parseCidr(`${address}/${Math.min(bits, address.includes(':') ? 128 : 32)}`) ?? []),
+  )
 
 /** Stands in for the addon; `engines` are those that were made. */
 export function fakeNative(far: FarSide = {}, unavailable?: string) {

@@ -4,6 +4,7 @@ import { parseGateway } from '../../src/config/load.js'
 import { runGateway } from '../../src/gateway.js'
 import type { Plan } from '../../src/network/state.js'
 import { BondsocksError } from '../../src/shared/errors.js'
+import { OwnAddresses } from '../../src/shared/own-addresses.js'
 import { aborted } from '../../src/shared/service.js'
 import { type FarSide, fakeNative, settle } from '../support/fake-engine.js'
 import { memoryLog } from '../support/memory-log.js'
@@ -41,7 +42,7 @@ function start(far: FarSide = {}, options: { more?: string; apply?: () => Promis
   const watch = (_events: unknown, signal: AbortSignal) => aborted(signal)
   const signals = { stop: stop.signal, hurry: hurry.signal, dispose: () => deeds.push('dispose') }
   const config = parseGateway(`${text}${options.more ?? ''}`, 'g.yaml')
-  const ended = runGateway(config, { native, network, log, signals, watch, isOwn: () => false }).then(
+  const ended = runGateway(config, { native, network, log, signals, watch, own: new OwnAddresses(() => []) }).then(
     () => undefined,
     (error: BondsocksError) => error,
   )

@@ -62,7 +62,7 @@ function start(
   })
   /** A client comes, and takes one that is ready. */
   const serve = () => {
-    pool.serves(dsl)
+    pool.demanded(1)
     engine.prepared.shift()
   }
   const tend = async () => {
@@ -78,6 +78,7 @@ t.test('none before the first client, and two after it, on the best way', async 
   await settle()
   t.same(prepared(), [])
   t.equal(pool.serves(dsl), true)
+  pool.demanded(1)
   await settle()
   t.same(prepared(), ['10.1.0.2', '10.1.0.2'])
   t.match(asked[0], { remote: { address: hag.address, port: 1080 }, username: 'me', password: 'pw', protocol: 'mptcp' })
@@ -108,9 +109,9 @@ t.test('one that is used is replaced at once', async (t) => {
 
 t.test('clients that go away before they took one: no more are kept for that', async (t) => {
   const { pool, tend, prepared } = start(t)
-  pool.serves(dsl)
+  pool.demanded(1)
   await settle()
-  pool.serves(dsl)
+  pool.demanded(1)
   await settle()
   await tend()
   t.equal(prepared().length, 2)
@@ -118,7 +119,7 @@ t.test('clients that go away before they took one: no more are kept for that', a
 
 t.test('nobody comes for a minute: none is kept', async (t) => {
   const { pool, clock, tend, prepared } = start(t)
-  pool.serves(dsl)
+  pool.demanded(1)
   await settle()
   clock.now += 59_000
   await tend()
@@ -133,6 +134,7 @@ t.test('only the best way is served; another best way, or none, changes what is 
   t.equal(pool.serves(lte), false)
   t.equal(pool.serves({ ...dsl, hag: undefined } as never), false)
   t.equal(pool.serves(dsl), true)
+  pool.demanded(1)
   await settle()
   state.ways = [lte]
   await tend()
@@ -146,11 +148,11 @@ t.test('only the best way is served; another best way, or none, changes what is 
 t.test('those that hang on a WAN that has died do not count for the next one', async (t) => {
   let isDead = false
   const { pool, clock, state, tend, prepared } = start(t, { hangs: ({ bind }) => isDead && bind === dsl.bind })
-  for (let client = 0; client < 5; client++) pool.serves(dsl)
+  for (let client = 0; client < 5; client++) pool.demanded(1)
   await settle()
   isDead = true
   clock.now += 1000
-  for (let client = 0; client < 5; client++) pool.serves(dsl)
+  for (let client = 0; client < 5; client++) pool.demanded(1)
   state.ways = [lte]
   await tend()
   t.equal(prepared().filter((bind) => bind === lte.bind).length, 5)
@@ -169,7 +171,7 @@ t.test('a HAG that cannot be reached is not asked again and again', async (t) =>
   let works = false
   const { pool, clock, asked, tend, prepared } = start(t, { works: () => works })
   for (let client = 0; client < 10; client++) {
-    pool.serves(dsl)
+    pool.demanded(1)
     await settle()
   }
   t.equal(asked.length, 2)
@@ -181,14 +183,14 @@ t.test('a HAG that cannot be reached is not asked again and again', async (t) =>
 
 t.test('what was to be MPTCP and is not casts a doubt on its WAN', async (t) => {
   const { pool, doubts } = start(t, { protocol: 'tcp' })
-  pool.serves(dsl)
+  pool.demanded(1)
   await settle()
   t.same(doubts, ['dsl', 'dsl'])
 })
 
 t.test('a HAG that ends those that only wait: they are renewed sooner, and given up where that is too soon', async (t) => {
   const { pool, lives, far, asked, clock, tend } = start(t)
-  pool.serves(dsl)
+  pool.demanded(1)
   await settle()
   t.equal(lives.at(-1), 90_000)
   far.endedMs = 30_000
@@ -199,12 +201,12 @@ t.test('a HAG that ends those that only wait: they are renewed sooner, and given
   far.endedMs = 1500
   await tend()
   const before = asked.length
-  pool.serves(dsl)
+  pool.demanded(1)
   await tend()
   t.equal(asked.length, before)
   far.endedMs = 0
   clock.now += 600_000
-  pool.serves(dsl)
+  pool.demanded(1)
   await tend()
   t.ok(asked.length > before, 'not for ever: it may have been a restart')
 })

@@ -4,6 +4,7 @@ import { Bypass, type Hag } from '../../src/redirect/policy.js'
 import { Sessions } from '../../src/redirect/session.js'
 import { Upstreams } from '../../src/redirect/upstreams.js'
 import { type Cidr, parseCidr } from '../../src/shared/address.js'
+import { OwnAddresses } from '../../src/shared/own-addresses.js'
 import type { LogLevel } from '../../src/telemetry/log.js'
 import { FakeEngine, type FarSide, failure, settle } from '../support/fake-engine.js'
 import { memoryLog } from '../support/memory-log.js'
@@ -21,9 +22,9 @@ function gateway(far: FarSide, options: { onHagDown?: 'direct' | 'reject'; hags?
   upstreams.use({ hags: options.hags ?? [first, second], pipelines: () => false, hagsDown: [], paths })
   const suspicions: string[] = []
   const bypass = new Bypass({ bypass: [parseCidr('192.0.2.0/24') as Cidr] })
-  const isOwn = (address: string) => address === '192.168.1.1' || address === '10.1.0.2'
+  const own = new OwnAddresses(() => ['192.168.1.1', '10.1.0.2'])
   const onSuspicion = ({ address }: Hag, about: string) => suspicions.push(`${address} ${about}`)
-  const sessions: Sessions = new Sessions({ engine, upstreams, bypass, isOwn, connectTimeoutMs: 3000, onSuspicion, log })
+  const sessions: Sessions = new Sessions({ engine, upstreams, bypass, own, connectTimeoutMs: 3000, onSuspicion, log })
   /** `remote via bind` of every attempt since the last call. */
   const tried = () => engine.opens.splice(0).map(({ way }) => `${way.remote.address} via ${way.bind}`)
   return { engine, upstreams, log, clock, tried, suspicions }
@@ -60,6 +61,59 @@ t.test('a connection goes to the first HAG over the first WAN', async (t) => {
   engine.leave(connection)
   await settle()
   t.same(engine.resets, [])
+})
+
+t.test('the engine is told what to do with clients about whom nothing has to be decided', async (t) => {
+  const { engine, upstreams } = gateway({})
+  t.match(engine.order, {
+    ...{ protocol: 'mptcp', remote: { address: '203.0.113.3', port: 1080 }, bind: '10.1.0.2', patienceMs: 150 },
+    socks: { handshake: 'sequential', username: 'me', password: 'pw' },
+  })
+  const text = (networks: readonly { address: string; bits: number }[] = []) =>
+    networks.map((one) => `${one.address}/${one.bits}`)
+  const ours = ['127.0.0.0/8', '192.168.1.1/128', '10.1.0.2/128', '10.1.0.2/128', '10.2.0.2/128']
+  t.same(text(engine.order?.askAboutClients), ours)
+  t.same(text(engine.order?.askAboutDestinations), [...ours, '192.0.2.0/24'])
+  const before = engine.order
+  upstreams.use({ hags: [first, second], pipelines: () => false, hagsDown: [], paths })
+  t.equal(engine.order, before, 'nothing has changed')
+  upstreams.use({ hags: [], pipelines: () => false, hagsDown: [first, second], paths })
+  t.equal(engine.order, undefined, 'direct connections are ours to decide about')
+  t.equal(gateway({}, { level: 'debug' }).engine.order, undefined, 'each is to be heard of')
+})
+
+t.test("a way that fails is nobody else's order until it works again", async (t) => {
+  let down = true
+  const { engine, clock, upstreams, tried } = gateway({
+    answer: (way) => (down && way.bind === '10.1.0.2' ? failure('connect', 'ETIMEDOUT') : 'opened'),
+  })
+  engine.accept()
+  await settle()
+  t.same(tried(), everyWay.slice(0, 2))
+  t.equal(engine.order, undefined)
+  down = false
+  clock.now += 5001
+  engine.accept()
+  await settle()
+  t.same(tried(), everyWay.slice(0, 1))
+  t.equal(engine.order?.bind, '10.1.0.2')
+  t.equal(upstreams.standing?.wan, 'dsl')
+})
+
+t.test('a client of a former order is told from those of the new one', async (t) => {
+  const { engine, upstreams, tried } = gateway({ answer: ({ bind }) => (bind === '10.1.0.2' ? 'silence' : 'opened') })
+  const connection = engine.accept()
+  upstreams.use({
+    ...{ hags: [first], pipelines: () => false, hagsDown: [] },
+    paths: { 4: [wanPath('lte', '10.2.0.2', { rttMs: 70 }), wanPath('dsl', '10.1.0.2', { rttMs: 30 })], 6: [] },
+  })
+  t.equal(engine.order?.bind, '10.2.0.2')
+  engine.answer(connection, failure('connect', 'ETIMEDOUT'))
+  await settle()
+  t.same(tried(), ['203.0.113.3 via 10.1.0.2', '203.0.113.3 via 10.2.0.2'])
+  t.equal(engine.stats().relaying, 1)
+  t.equal(upstreams.ways('198.51.100.7')[0]?.wan, 'lte')
+  t.equal(upstreams.ways('198.51.100.7')[1]?.hag, undefined, 'it was DSL that failed')
 })
 
 t.test('an IPv6 destination goes through a HAG reached over IPv4, and has no direct way without an IPv6 WAN', async (t) => {
