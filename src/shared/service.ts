@@ -1,6 +1,7 @@
 /** What the two long-running roles have in common. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import type { Engine, EngineEvent } from '../native/index.js'
 import type { Log } from '../telemetry/log.js'
 import { BondsocksError } from './errors.js'
@@ -29,8 +30,14 @@ export class StopSignals {
   }
 }
 
-/** To be called when all is loaded: what is hot from now on is worth being compiled to optimized code (see main.ts). */
+/**
+ * To be called when all is loaded: what that has left behind goes (3 MB), and what is hot from now on is worth being compiled to optimized
+ * code (see main.ts).
+ */
 export function hasStarted(): void {
+  // Contexts that are made from now on have a `gc`.
+  setFlagsFromString('--expose-gc')
+  runInNewContext('gc')()
   setFlagsFromString('--opt')
 }
 
