@@ -117,6 +117,8 @@ export class Upstreams {
     if (path.hag === undefined || outcome.type === 'closed') return
     const resting = path as RestingPath
     const before = resting.restsUntil
+    // That the WAN was lost meanwhile says nothing of the HAG: once the WAN is back, connections must not go to another HAG.
+    if (outcome.type === 'failed' && outcome.failure.code === 'ENETDOWN') return
     if (outcome.type === 'failed' && outcome.stage !== 'request') resting.restsUntil = this.#now() + restMs
     // A HAG that answers a request works, whatever the answer; one that fails while it serves the request tells us nothing.
     else if (outcome.type === 'opened' || outcome.reply !== undefined) resting.restsUntil = 0

@@ -100,6 +100,20 @@ t.test("a way that fails is nobody else's order until it works again", async (t)
   t.equal(upstreams.standing?.wan, 'dsl')
 })
 
+t.test('attempts that end because their WAN is lost: once it is back, connections go to the same HAG', async (t) => {
+  const { engine, tried } = gateway({ answer: () => 'silence' })
+  engine.accept()
+  await settle()
+  for (const lost of ['10.1.0.2', '10.2.0.2']) {
+    engine.abandon(lost)
+    await settle()
+  }
+  t.same(tried(), everyWay.slice(0, 3))
+  engine.accept()
+  await settle()
+  t.same(tried(), everyWay.slice(0, 1))
+})
+
 t.test('a client of a former order is told from those of the new one', async (t) => {
   const { engine, upstreams, tried } = gateway({ answer: ({ bind }) => (bind === '10.1.0.2' ? 'silence' : 'opened') })
   const connection = engine.accept()
