@@ -21,8 +21,8 @@ export interface Path {
   pipelined: boolean
   /** Milliseconds after which the next way is tried beside this one. */
   patienceMs: number
-  /** Of the WAN, smoothed, milliseconds; undefined while it is unknown. */
-  rttMs: number | undefined
+  /** Of the WAN, without what waits in its queues and for our processor, milliseconds; undefined while it is unknown. */
+  leastRttMs: number | undefined
 }
 
 export interface Refusal {

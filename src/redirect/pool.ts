@@ -100,7 +100,7 @@ export class Pool {
   /** The way for which some are kept. */
   #first(): HagPath | undefined {
     const [first] = this.#options.paths()
-    const isNear = first?.rttMs !== undefined && first.rttMs < nearMs
+    const isNear = first?.leastRttMs !== undefined && first.leastRttMs < nearMs
     return this.#options.most === 0 || isNear ? undefined : first
   }
 

@@ -125,10 +125,10 @@ export class Upstreams {
     if ((before === 0) !== (resting.restsUntil === 0)) this.onChange()
   }
 
-  #way({ wan, bind, protocol, rttMs }: WanPath, hag?: Hag, pipelined = false): RestingPath {
+  #way({ wan, bind, protocol, rttMs, leastRttMs }: WanPath, hag?: Hag, pipelined = false): RestingPath {
     const { roundTrips, leastMs, mostMs, unknownMs } = patience
     const patienceMs = rttMs === undefined ? unknownMs : Math.ceil(Math.min(Math.max(roundTrips * rttMs, leastMs), mostMs))
-    const base = { wan, bind, patienceMs, rttMs, pipelined, protocol: hag === undefined ? ('tcp' as const) : protocol }
+    const base = { wan, bind, patienceMs, leastRttMs, pipelined, protocol: hag === undefined ? ('tcp' as const) : protocol }
     if (hag === undefined) return { ...base, restsUntil: 0 }
     const way = { ...base, hag, restsUntil: 0 }
     // The same object, so that attempts under way teach the one that is used.

@@ -79,7 +79,8 @@ export function next(health: Health, sign: Sign, now: number): Health {
       // Late news of a probe from before the link went away.
       if (!health.link) return health
       const rttMs = health.rttMs === undefined ? sign.rttMs : 0.75 * health.rttMs + 0.25 * sign.rttMs
-      const leastRttMs = Math.min(sign.rttMs, 1.01 * (health.leastRttMs ?? Number.POSITIVE_INFINITY))
+      // Measured in whole milliseconds: from 0 it would never rise.
+      const leastRttMs = Math.min(Math.max(sign.rttMs, 0.5), 1.01 * (health.leastRttMs ?? Number.POSITIVE_INFINITY))
       const answers = health.answers + 1
       const enough = isUsable(health) || answers >= answersWanted(falls)
       const state = enough ? 'up' : health.state

@@ -27,6 +27,8 @@ export interface WanPath {
   lost: boolean
   /** Smoothed time to connect to a HAG, milliseconds. */
   rttMs: number | undefined
+  /** Of the last minutes. */
+  leastRttMs: number | undefined
   /** `tcp` where the WAN's path drops what begins with MPTCP, so that trying would only take time. */
   protocol: Protocol
 }
@@ -121,7 +123,10 @@ export class WanMonitor {
         const rank =
           { up: 0, degraded: 1, probing: 2, down: 3 }[health.state] + (mptcp === 'blocked' || mptcp === 'stripped' ? 0.5 : 0)
         return {
-          path: { wan, bind, metered, usable: isUsable(health), lost: health.state === 'down', rttMs: health.rttMs, protocol },
+          path: {
+            ...{ wan, bind, metered, protocol, usable: isUsable(health), lost: health.state === 'down' },
+            ...{ rttMs: health.rttMs, leastRttMs: health.leastRttMs },
+          },
           rank,
         }
       })

@@ -5,11 +5,11 @@ import { FakeEngine, settle } from '../support/fake-engine.js'
 
 const hag = { address: '203.0.113.3', port: 1080, username: 'me', password: 'pw' }
 const pathOver = (wan: string, bind: string, more: Partial<HagPath> = {}): HagPath => ({
-  ...{ hag, wan, bind, protocol: 'mptcp', pipelined: true, patienceMs: 150, rttMs: 30 },
+  ...{ hag, wan, bind, protocol: 'mptcp', pipelined: true, patienceMs: 150, leastRttMs: 30 },
   ...more,
 })
 const dsl = pathOver('dsl', '10.1.0.2')
-const lte = pathOver('lte', '10.2.0.2', { rttMs: 70 })
+const lte = pathOver('lte', '10.2.0.2', { leastRttMs: 70 })
 
 function start(
   t: Test,
@@ -161,7 +161,7 @@ t.test('those that hang on a WAN that has died do not count for the next one', a
 t.test('switched off, or to a HAG that is near: none', async (t) => {
   const off = start(t, { most: 0 })
   t.equal(off.pool.serves(dsl), false)
-  const near = start(t, { ways: [pathOver('lan', '10.1.0.2', { rttMs: 1 })] })
+  const near = start(t, { ways: [pathOver('lan', '10.1.0.2', { leastRttMs: 1 })] })
   t.equal(near.pool.serves(near.state.ways[0] as HagPath), false)
   await settle()
   t.same([...off.asked, ...near.asked], [])
