@@ -103,7 +103,7 @@ void Worker::welcome(int fd, const Address& client, const Listener& listener) {
       events_.push_back(std::move(event));
     }
   } else {
-    tuneStream(fd, Keepalive::Wan);
+    sendAtOnce(fd);
     connection->phase = Connection::Phase::Greeting;
     setDeadline(connection, now_ + host_->limits.handshakeTimeoutMs);
   }

@@ -288,7 +288,7 @@ void Worker::succeed(Attempt* attempt) {
   Connection* const connection = attempt->connection;
   Event event;
   event.id = attempt->probe;
-  event.local = localAddress(fd);
+  if (connection == nullptr || connection->order == 0) event.local = localAddress(fd);
   event.protocol = protocol;
   if (connection == nullptr) {
     event.type = Event::Type::Probed;
@@ -309,7 +309,10 @@ void Worker::succeed(Attempt* attempt) {
   commit(attempt);
   if (connection->order != 0) {
     setDeadline(connection, 0);
-    if (attempt->way.mptcp && protocol == Protocol::Tcp) announce(connection, attempt->way, false);
+    if (attempt->way.mptcp && protocol == Protocol::Tcp) {
+      announce(connection, attempt->way, false);
+      event.local = localAddress(fd);
+    }
   }
   event.type = Event::Type::Opened;
   event.id = connection->id;

@@ -97,7 +97,7 @@ void Worker::relay(Connection* connection) {
   connection->refillMs = kLeastRefillMs;
   ++host_->counters.relaying;
   // When this process is killed, the kernel closes its sockets; an orderly end would let half a download look like a whole one.
-  resetOnClose(connection->client.fd, true);
+  if (connection->kind == ListenerKind::Socks) resetOnClose(connection->client.fd, true);
   resetOnClose(connection->upstream.fd, true);
   connection->client.readable = connection->client.writable = true;
   if (connection->protocol == Protocol::Tcp) boundBacklog(connection->upstream);

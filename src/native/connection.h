@@ -69,6 +69,7 @@ struct Connection : Timed {
   Phase phase = Phase::AwaitingDecision;
   bool authentication = false;
   bool queued = false;  // in the ready or the starved list
+  bool keptAlive = false;
   uint64_t order = 0;   // the standing order that it follows while the owner does not know of it
   Protocol protocol = Protocol::Unknown;
   Side client;

@@ -61,6 +61,8 @@ bool Engine::listen(const ListenOptions& options, Address* bound, Protocol* prot
       std::for_each(sockets.begin(), sockets.end(), closeFd);
       return false;
     }
+    // Its clients inherit it: see Worker::relay. None is ended in order before.
+    if (options.kind == ListenerKind::Redirect) resetOnClose(fd, true);
     sockets.push_back(fd);
   }
   WorkerHost::counters.descriptors += sockets.size();

@@ -135,7 +135,8 @@ int listenSocket(const Address& address, bool mptcp, bool shared, Protocol* prot
   if (address.sa.sa_family == AF_INET6) setInt(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
   // Plain TCP: accepted sockets inherit it all. MPTCP's do not on every kernel.
   if (!mptcp) {
-    tuneStream(fd, Keepalive::Lan);
+    sendAtOnce(fd);
+    keepAlive(fd, Keepalive::Lan);
     // Its kind is what a LAN's clients come to, and megabytes would gather here before slower WANs. The kernel doubles what it is given.
     setInt(fd, SOL_SOCKET, SO_RCVBUFFORCE, kReceiveBuffer / 2);
   }
@@ -151,13 +152,14 @@ int dialSocket(const Address& remote, const Address* source, bool mptcp, Protoco
     setInt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1);
     if (bind(fd, &source->sa, sizeOf(*source)) != 0) return fail(fd, "bind", failure);
   }
-  tuneStream(fd, Keepalive::Wan);
+  sendAtOnce(fd);
   if (connect(fd, &remote.sa, sizeOf(remote)) != 0 && errno != EINPROGRESS) return fail(fd, "connect", failure);
   return fd;
 }
 
-void tuneStream(int fd, Keepalive keepalive) {
-  setInt(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+void sendAtOnce(int fd) { setInt(fd, IPPROTO_TCP, TCP_NODELAY, 1); }
+
+void keepAlive(int fd, Keepalive keepalive) {
   // MPTCP has no TCP_USER_TIMEOUT: without keepalive, a peer that vanished would hold its connection for ever. On the WAN side it is
   // rare, because LTE volume costs money.
   setInt(fd, SOL_SOCKET, SO_KEEPALIVE, 1);

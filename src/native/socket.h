@@ -46,7 +46,8 @@ int listenSocket(const Address& address, bool mptcp, bool shared, Protocol* prot
 int dialSocket(const Address& remote, const Address* source, bool mptcp, Protocol* protocol, Failure* failure);
 
 enum class Keepalive { Lan, Wan };
-void tuneStream(int fd, Keepalive keepalive);
+void sendAtOnce(int fd);  // TCP_NODELAY
+void keepAlive(int fd, Keepalive keepalive);
 
 // Lets the other end of an MPTCP connection send more at once than the 64 kB or so that every receive buffer begins with, which all its
 // subflows share. Before Linux 6.9 it stays so.

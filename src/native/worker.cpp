@@ -146,13 +146,18 @@ void Worker::runTimers() {
 }
 
 void Worker::sweepIdle() {
-  nextSweep_ = now_ + std::clamp<uint64_t>(host_->limits.idleTimeoutMs / 16, 50, 60000);
+  const uint64_t everyMs = std::clamp<uint64_t>(host_->limits.idleTimeoutMs / 16, 50, 60000);
+  nextSweep_ = now_ + everyMs;
   std::vector<Connection*> idle;
   for (auto& entry : connections_) {
     Connection* const connection = entry.second.get();
-    if (connection->phase == Connection::Phase::Relaying && now_ - connection->activeMs >= host_->limits.idleTimeoutMs) {
-      idle.push_back(connection);
-    }
+    if (connection->phase != Connection::Phase::Relaying) continue;
+    if (now_ - connection->activeMs >= host_->limits.idleTimeoutMs) idle.push_back(connection);
+    if (connection->keptAlive || now_ - connection->acceptedMs < everyMs) continue;
+    // Most are over before that, and need no more calls than they must. The client of a redirection has it from its listener.
+    connection->keptAlive = true;
+    keepAlive(connection->upstream.fd, Keepalive::Wan);
+    if (connection->kind == ListenerKind::Socks) keepAlive(connection->client.fd, Keepalive::Wan);
   }
   for (Connection* connection : idle) closeConnection(connection, Reason::Idle, {ETIMEDOUT, "idle"});
 }

@@ -174,6 +174,40 @@ void idle() {
   owner.close();
 }
 
+// Sockets of this process that notice when the other end has vanished.
+unsigned keptAlive() {
+  unsigned count = 0;
+  for (int fd = 3; fd < 1024; ++fd) {
+    int isOn = 0;
+    int listens = 0;
+    socklen_t size = sizeof isOn;
+    if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) != 0 || listens != 0) continue;
+    if (getsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &isOn, &size) == 0 && isOn != 0) ++count;
+  }
+  return count;
+}
+
+// Both ends of both connections, once they have lasted; the client of a redirection, and that of the server here, from the beginning.
+void vanishedPeers() {
+  Server server;
+  EngineOptions few = options();
+  few.idleTimeoutMs = 16 * 300;
+  Owner hag(few, serve);
+  const Address entry = hag.listen(ListenerKind::Socks, true);
+  Owner cpe(few, [&](Engine& engine, const Event& event) {
+    if (event.type == Event::Type::Accepted) engine.open(event.id, through(entry, server.address, true, true));
+  });
+  const int fd = dialTo(cpe.listen(ListenerKind::Redirect));
+  CHECK(eventually([&] { return cpe.opened == 1 && hag.opened == 1; }));
+  CHECK(keptAlive() >= 2);
+  CHECK(eventually([&] { return keptAlive() == 5; }));
+  shutdown(fd, SHUT_WR);
+  CHECK(receiveAll(fd).empty());
+  closeFd(fd);
+  cpe.close();
+  hag.close();
+}
+
 // No pipe to be had while a connection idles out: it must not be pumped after its end.
 void starvedAndIdle() {
   Server server;
@@ -294,6 +328,7 @@ int main() {
   clientsThatDoNotBelong();
   lastWords();
   idle();
+  vanishedPeers();
   starvedAndIdle();
   limits();
   endedDuringFork();
