@@ -24,7 +24,7 @@ export interface StageOptions {
   wildly: number
 }
 
-/** Of a program's log, after a miss. */
+/** Of a program's log. */
 const loggedLines = 40
 
 /** A lab, and what every scenario does in it. */
@@ -32,6 +32,7 @@ export class Stage {
   readonly #programs: Program[] = []
   /** What did not hold so far. */
   readonly misses: string[] = []
+  #isToExplain = false
   readonly #live = process.stdout.isTTY === true
   readonly #before = processorTicks()
 
@@ -151,7 +152,9 @@ export class Stage {
       ]),
     ])
     for (const { what, measured, asked, unit } of figures) {
-      if (asked === undefined || (measured !== undefined && measured <= this.#options.wildly * asked)) continue
+      if (asked === undefined || (measured !== undefined && measured <= asked)) continue
+      this.#isToExplain = true
+      if (measured !== undefined && measured <= this.#options.wildly * asked) continue
       const found = measured === undefined ? 'never happened' : formatFigure(measured, unit)
       this.miss(`${what}: ${found}, asked is at most ${formatFigure(asked, unit)}`)
     }
@@ -159,6 +162,7 @@ export class Stage {
 
   /** Says what does not hold, and goes on; `judge` throws in the end. */
   miss(text: string): void {
+    this.#isToExplain = true
     this.say(`  MISSED: ${text}`)
     this.misses.push(text)
   }
@@ -168,10 +172,10 @@ export class Stage {
     if (this.misses.length > 0) throw new BondsocksError('LAB_MISSED', this.misses.join('; '))
   }
 
-  /** In reverse order: the gateway before its HAG. Where something was missed, with what each has logged. */
+  /** In reverse order: the gateway before its HAG. Where a figure is not what was asked, with what each has logged. */
   async close(): Promise<void> {
     for (const program of this.#programs.reverse()) await program.end()
-    if (this.misses.length === 0) return
+    if (!this.#isToExplain) return
     for (const program of this.#programs) {
       const lines = program.logged(/./).map(({ at, message }) => `    ${new Date(at).toISOString().slice(11, -1)} ${message}`)
       if (lines.length > 0) this.say([`  ${program.title}:`, ...lines.slice(-loggedLines)].join('\n'))
