@@ -1,4 +1,4 @@
-// A connection's events, its relay and its end. Part of Worker.
+// A connection's events, its relay and its end, and what follows for all of them when a WAN or a HAG is lost. Part of Worker.
 #include "connection.h"
 
 #include <errno.h>
@@ -238,4 +238,43 @@ void Worker::closeConnection(Connection* connection, Reason reason, Failure fail
 
 void Worker::reset(ConnectionId id) {
   if (Connection* const connection = find(id)) closeConnection(connection, Reason::Reset);
+}
+
+void Worker::abandon(const Address& source) {
+  std::vector<Attempt*> abandoned;
+  for (auto& entry : connections_) {
+    for (auto& attempt : entry.second->attempts) {
+      // A prepared connection goes on over the other WANs that it has joined; where there is none it ends without a subflow.
+      attempt->abandoned |= attempt->adopted;
+      if (!attempt->adopted && attempt->way.bound && sameHost(attempt->way.source, source)) abandoned.push_back(attempt.get());
+    }
+  }
+  for (Attempt* attempt : abandoned) fail(attempt, stageOf(*attempt), {ENETDOWN, "connect"});
+}
+
+uint64_t Worker::resetUpstreams(const Address& remote) {
+  const auto isMeant = [&remote](const Address& address) { return sameHost(address, remote) && portOf(address) == portOf(remote); };
+  std::vector<Attempt*> attempts;
+  std::vector<Connection*> relayed;
+  for (auto& entry : connections_) {
+    Connection* const connection = entry.second.get();
+    if (connection->phase == Connection::Phase::Relaying && isMeant(connection->upstreamAddress)) relayed.push_back(connection);
+    for (auto& attempt : connection->attempts) {
+      if (isMeant(attempt->way.remote)) attempts.push_back(attempt.get());
+    }
+  }
+  for (Attempt* attempt : attempts) fail(attempt, stageOf(*attempt), {ECONNRESET, "connect"});
+  for (Connection* connection : relayed) closeConnection(connection, Reason::UpstreamReset, {ECONNRESET, "reset"});
+  return relayed.size();
+}
+
+uint64_t Worker::resetStranded() {
+  std::vector<Connection*> stranded;
+  for (auto& entry : connections_) {
+    Connection* const connection = entry.second.get();
+    if (connection->phase != Connection::Phase::Relaying || connection->protocol != Protocol::Mptcp) continue;
+    if (hasNoSubflow(connection->upstream.fd)) stranded.push_back(connection);
+  }
+  for (Connection* connection : stranded) closeConnection(connection, Reason::UpstreamReset, {ENETDOWN, "reset"});
+  return stranded.size();
 }

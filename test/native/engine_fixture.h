@@ -45,12 +45,13 @@ inline Address loopback(uint16_t port = 0) {
   return address;
 }
 
-inline int dialTo(const Address& address) {
+inline int dialTo(const Address& address, const Address* source = nullptr) {
   const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   CHECK(fd >= 0);
   const timeval patience = {20, 0};
   setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
   setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+  CHECK(source == nullptr || bind(fd, &source->sa, sizeof source->in) == 0);
   CHECK(connect(fd, &address.sa, sizeof address.in) == 0);
   return fd;
 }
@@ -72,6 +73,27 @@ inline std::string receiveAll(int fd, bool* reset = nullptr) {
   while ((size = recv(fd, data, sizeof data, 0)) > 0) text.append(data, static_cast<size_t>(size));
   if (reset != nullptr) *reset = size < 0 && errno == ECONNRESET;
   return text;
+}
+
+// A client's whole exchange with a Server: what comes back is what was sent. Closes.
+inline void exchange(int fd, const std::string& text) {
+  CHECK(sendAll(fd, text));
+  shutdown(fd, SHUT_WR);
+  bool reset;
+  CHECK(receiveAll(fd, &reset) == text);
+  CHECK(!reset);
+  closeFd(fd);
+}
+
+// Clients that go away at any moment: answered, reset or not at all, but never left waiting.
+inline void comeAndGo(int fd, unsigned i) {
+  sendAll(fd, std::string(1000, 'x'));
+  if (i % 5 == 0) return abortFd(fd);
+  shutdown(fd, SHUT_WR);
+  errno = 0;
+  receiveAll(fd);
+  CHECK(errno != EAGAIN);
+  closeFd(fd);
 }
 
 // Answers each connection with what it received, turned around by its FIN: so half-close has to work.

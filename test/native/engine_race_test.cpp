@@ -29,14 +29,7 @@ void races() {
     const Address front = cpe.listen(ListenerKind::Redirect);
     constexpr unsigned kCount = 100;
     inParallel(kCount, [&](unsigned i) {
-      const std::string text = pattern(i, i * 300);
-      const int fd = dialTo(front);
-      CHECK(sendAll(fd, text));
-      shutdown(fd, SHUT_WR);
-      bool reset;
-      CHECK(receiveAll(fd, &reset) == text);
-      CHECK(!reset);
-      closeFd(fd);
+      exchange(dialTo(front), pattern(i, i * 300));
     });
     CHECK(eventually([&] { return cpe.closed(Reason::End) == kCount && hag.closed(Reason::End) == kCount && hag.counters().connections == 0; }));
     CHECK(cpe.opened == kCount && cpe.failed == 0 && hag.seen == kCount && hag.opened == kCount);

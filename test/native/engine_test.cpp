@@ -23,14 +23,7 @@ void transfers(bool pipelined, bool withPassword) {
   const Address front = cpe.listen(ListenerKind::Redirect);
   constexpr unsigned kCount = 100;
   inParallel(kCount, [&](unsigned i) {
-    const std::string text = pattern(i, i * 700);
-    const int fd = dialTo(front);
-    CHECK(sendAll(fd, text));
-    shutdown(fd, SHUT_WR);
-    bool reset;
-    CHECK(receiveAll(fd, &reset) == text);
-    CHECK(!reset);
-    closeFd(fd);
+    exchange(dialTo(front), pattern(i, i * 700));
   });
   // An owner hears of an end after the counters know of it.
   CHECK(eventually([&] { return cpe.closed(Reason::End) == kCount && hag.closed(Reason::End) == kCount; }));

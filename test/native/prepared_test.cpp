@@ -25,15 +25,8 @@ class Cpe {
   void prepare(const Address& hag, unsigned count) {
     for (unsigned i = 0; i < count; ++i) owner.engine().probe(++asked_, greeting(hag), Purpose::Prepare);
   }
-  void exchange(const Address& front, unsigned count) {
-    inParallel(count, [&front](unsigned i) {
-      const std::string text = pattern(i, i * 300);
-      const int fd = dialTo(front);
-      CHECK(sendAll(fd, text));
-      shutdown(fd, SHUT_WR);
-      CHECK(receiveAll(fd) == text);
-      closeFd(fd);
-    });
+  void serve(const Address& front, unsigned count) {
+    inParallel(count, [&front](unsigned i) { exchange(dialTo(front), pattern(i, i * 300)); });
   }
   std::atomic<unsigned> ready{0}, prepared{0};
   Owner owner;
@@ -52,7 +45,7 @@ void used() {
   CHECK(eventually([&] { return cpe.ready == 10; }));
   CHECK(cpe.owner.engine().keepPrepared({greeting(entry)}, 100, 60000).counts == std::vector<uint64_t>{10});
   usleep((PreparedPool::kJoiningMs + 50) * 1000);
-  cpe.exchange(front, 30);
+  cpe.serve(front, 30);
   CHECK(cpe.prepared == 10);
   CHECK(eventually([&] { return cpe.owner.closed(Reason::End) == 30 && hag.closed(Reason::End) == 30; }));
 
@@ -86,7 +79,7 @@ void foundDead() {
   Protocol protocol;
   Failure failure;
   CHECK(hag->engine().listen({ListenerKind::Socks, entry, true}, &bound, &protocol, &failure));
-  cpe.exchange(front, 20);
+  cpe.serve(front, 20);
   CHECK(cpe.prepared == 0);
   CHECK(eventually([&] { return cpe.owner.closed(Reason::End) == 20; }));
   cpe.prepare(entry, 2);
@@ -113,16 +106,7 @@ void turmoil() {
       if (turn % 7 == 0) cpe.owner.engine().resetUpstreams(0, entry);
     }
   });
-  inParallel(400, [&front](unsigned i) {
-    const int fd = dialTo(front);
-    sendAll(fd, pattern(i, 1000));
-    if (i % 5 == 0) return abortFd(fd);
-    shutdown(fd, SHUT_WR);
-    errno = 0;
-    receiveAll(fd);
-    CHECK(errno != EAGAIN);
-    closeFd(fd);
-  });
+  inParallel(400, [&front](unsigned i) { comeAndGo(dialTo(front), i); });
   over = true;
   owner.join();
   cpe.owner.close();
