@@ -109,10 +109,11 @@ void Worker::adopt(Attempt* attempt, const Prepared& prepared) {
   attempt->protocol = prepared.protocol;
   attempt->step = Attempt::Step::Reply;
   attempt->answerUntilMs = now_ + attempt->way.handshakeTimeoutMs;
-  attempt->holdUntilMs = attempt->way.pipelined ? now_ + kFirstWordsMs : 0;
   commit(attempt);
   addRequest(attempt);
-  setDeadline(attempt, std::min(attempt->early == 0 && attempt->holdUntilMs > 0 ? attempt->holdUntilMs : now_ + kAliveMs, attempt->answerUntilMs));
+  const bool holds = attempt->way.pipelined && attempt->early == 0;
+  if (holds) attempt->holdUntilMs = now_ + kFirstWordsMs;
+  setDeadline(attempt, std::min(holds ? attempt->holdUntilMs : now_ + kAliveMs, attempt->answerUntilMs));
   sendOutput(attempt);
   if (!watch(attempt->side.fd, tagOf(attempt, Tag::Attempt), kStreamEvents)) fail(attempt, Stage::Request, {errno, "epoll_ctl"});
 }
@@ -286,6 +287,10 @@ void Worker::succeed(Attempt* attempt) {
   const int fd = attempt->side.fd;
   const Protocol protocol = attempt->protocol == Protocol::Tcp ? Protocol::Tcp : protocolOf(fd);
   Connection* const connection = attempt->connection;
+  if (connection != nullptr && connection->order != 0) {
+    setDeadline(connection, 0);
+    if (attempt->way.mptcp && protocol == Protocol::Tcp) announce(connection, attempt->way, false);
+  }
   Event event;
   event.id = attempt->probe;
   if (connection == nullptr || connection->order == 0) event.local = localAddress(fd);
@@ -307,13 +312,6 @@ void Worker::succeed(Attempt* attempt) {
     return release(attempt);
   }
   commit(attempt);
-  if (connection->order != 0) {
-    setDeadline(connection, 0);
-    if (attempt->way.mptcp && protocol == Protocol::Tcp) {
-      announce(connection, attempt->way, false);
-      event.local = localAddress(fd);
-    }
-  }
   event.type = Event::Type::Opened;
   event.id = connection->id;
   event.attempt = attempt->number;

@@ -45,6 +45,23 @@ inline Address loopback(uint16_t port = 0) {
   return address;
 }
 
+// Takes connections into its queue, and never says anything.
+inline int silentListener() {
+  Protocol protocol;
+  Failure failure;
+  const int fd = listenSocket(loopback(), false, false, &protocol, &failure);
+  CHECK(fd >= 0);
+  return fd;
+}
+
+// Refuses connections.
+inline Address nobodyThere() {
+  const int fd = silentListener();
+  const Address address = localAddress(fd);
+  closeFd(fd);
+  return address;
+}
+
 inline int dialTo(const Address& address, const Address* source = nullptr) {
   const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   CHECK(fd >= 0);

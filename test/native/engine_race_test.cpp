@@ -7,10 +7,7 @@ namespace {
 // Three attempts at once: two at the HAG, one at a server that accepts and never answers. One CONNECT arrives a client, with its early data.
 void races() {
   Server server;
-  Protocol protocol;
-  Failure failure;
-  const int silent = listenSocket(loopback(), false, false, &protocol, &failure);
-  CHECK(silent >= 0);
+  const int silent = silentListener();
   for (const bool pipelined : {false, true}) {
     Owner hag(options(), serve);
     const Address entry = hag.listen(ListenerKind::Socks);
@@ -43,12 +40,8 @@ void races() {
 // Attempts that fail, win and are joined late, owners' resets, and clients that leave, all at once.
 void racesInTurmoil() {
   Server server;
-  Protocol protocol;
-  Failure failure;
-  const int silent = listenSocket(loopback(), false, false, &protocol, &failure);
-  const int dead = listenSocket(loopback(), false, false, &protocol, &failure);
-  const Address nobody = localAddress(dead);
-  closeFd(dead);
+  const int silent = silentListener();
+  const Address nobody = nobodyThere();
   Owner hag(options(), serve);
   const Address entry = hag.listen(ListenerKind::Socks, true);
   std::map<ConnectionId, std::set<uint32_t>> underWay;  // as the owner knows it; aborted ones are still in it
@@ -109,9 +102,7 @@ void racesInTurmoil() {
 // All that goes to a HAG ends, relayed or under way, and nothing else.
 void aHagThatDied() {
   Server server;
-  Protocol protocol;
-  Failure failure;
-  const int silent = listenSocket(loopback(), false, false, &protocol, &failure);
+  const int silent = silentListener();
   const Address quiet = localAddress(silent);
   Owner hag(options(), serve);
   const Address dead = hag.listen(ListenerKind::Socks);
@@ -157,11 +148,7 @@ void aHagThatDied() {
 // Sockets for the owner: each arrives once; those that are not fetched in time are closed with the engine (main counts descriptors).
 void handedOver() {
   Server server;
-  Protocol protocol;
-  Failure failure;
-  const int dead = listenSocket(loopback(), false, false, &protocol, &failure);
-  const Address nobody = localAddress(dead);
-  closeFd(dead);
+  const Address nobody = nobodyThere();
   std::atomic<unsigned> usable{0};
   std::atomic<unsigned> refused{0};
   Owner owner(options(), [&](Engine&, const Event& event) {

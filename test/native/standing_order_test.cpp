@@ -125,12 +125,8 @@ void asked() {
 // The way fails, or does not answer in time: from there on the owner decides, and the client gets its answer all the same.
 void announced() {
   Server server;
-  Protocol protocol;
-  Failure failure;
-  const int silent = listenSocket(loopback(), false, false, &protocol, &failure);
-  const int dead = listenSocket(loopback(), false, false, &protocol, &failure);
-  const Address nobody = localAddress(dead);
-  closeFd(dead);
+  const int silent = silentListener();
+  const Address nobody = nobodyThere();
   Owner hag(options(), serving(server.address));
   const Address entry = hag.listen(ListenerKind::Socks, true);
   for (const bool late : {false, true}) {
@@ -206,9 +202,7 @@ void prepared() {
 // Orders that change, clients that leave at any moment, a HAG that dies and WANs that are lost, all at once.
 void turmoil() {
   Server server;
-  Protocol protocol;
-  Failure failure;
-  const int silent = listenSocket(loopback(), false, false, &protocol, &failure);
+  const int silent = silentListener();
   Owner hag(options(), serving(server.address));
   const Address entry = hag.listen(ListenerKind::Socks, true);
   Owner cpe(options(), [&](Engine& engine, const Event& event) {
