@@ -138,7 +138,7 @@ export const hagSchema = z.strictObject({
   connect_timeout_seconds: seconds.default(10),
   handshake_timeout_seconds: seconds.default(10),
   /** Segments with which an answer begins; 0: as the kernel does (ten, RFC 6928). */
-  initial_window: z.int().min(0).max(64).default(32),
+  initial_window: z.int().min(0).max(64).default(48),
   ...common,
 })
 

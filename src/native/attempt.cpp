@@ -178,7 +178,6 @@ void Worker::connected(Attempt* attempt) {
 }
 
 void Worker::addRequest(Attempt* attempt) {
-  if (attempt->protocol == Protocol::Mptcp) widenWindow(attempt->side.fd);
   attempt->output += socks5::encodeConnect(attempt->way.host, attempt->way.port);
   addEarly(attempt);
 }

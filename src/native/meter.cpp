@@ -12,6 +12,7 @@
 // sends in the longest round trip and a little more. Their own acknowledgements count: MPTCP's stand still while a byte is missing.
 int64_t roomOf(const std::vector<Subflow>& subflows, uint64_t waiting) {
   constexpr uint64_t kLeastSpareUs = 15000;
+  constexpr uint64_t kQueueSpareUs = 8000;
   constexpr uint64_t kMostSpareUs = 500000;
   constexpr uint64_t kBurst = 64 * 1024;  // what the scheduler gives a subflow at a time
   constexpr uint64_t kMost = 4 * 1024 * 1024;
@@ -23,6 +24,8 @@ int64_t roomOf(const std::vector<Subflow>& subflows, uint64_t waiting) {
     // While a slow path sends what it is given at once, a much faster one beside it must not run dry.
     const uint64_t burstUs = subflow.pacingRate == 0 ? 0 : kBurst * 1000000 / subflow.pacingRate;
     longestUs = std::max(longestUs, subflow.leastRttUs + std::clamp(burstUs, kLeastSpareUs, kMostSpareUs));
+    // A path that has become longer would be kept from filling, be found to carry less, and be given less again.
+    longestUs = std::max(longestUs, subflow.rttUs + kQueueSpareUs);
   }
   uint64_t all = 0;
   uint64_t room = 0;
@@ -30,8 +33,12 @@ int64_t roomOf(const std::vector<Subflow>& subflows, uint64_t waiting) {
     if (subflow.leastRttUs == kNoRoundTrip) continue;
     // MPTCP does not tell congestion control that a subflow had nothing to send, and that takes what came through for the path's rate: what
     // is too little here would stay too little. BBR's pacing rate goes below it to drain a queue and above it to look for more.
-    const uint64_t rate = std::min<uint64_t>(std::max(subflow.pacingRate, subflow.deliveryRate), UINT32_MAX);
-    const uint64_t most = std::max(rate * longestUs / 1000000, kBurst);
+    const auto sentIn = [](uint64_t rate, uint64_t us) { return std::min<uint64_t>(rate, UINT32_MAX) * us / 1000000; };
+    const uint64_t paced = sentIn(std::max(subflow.pacingRate, subflow.deliveryRate), longestUs);
+    // In slow start the pacing rate is thrice the path's, and the quick path would be given all that a slower one could soon carry. Twice
+    // what came through in a round trip, and a little, lets each grow all the same.
+    const uint64_t grown = sentIn(subflow.deliveryRate, std::max(longestUs * 5 / 4, subflow.leastRttUs * uint64_t{5} / 2));
+    const uint64_t most = std::max(std::min(paced, grown), kBurst);
     all += most;
     room += most - std::min(most, subflow.unackedBytes);
   }

@@ -178,14 +178,6 @@ void closeFd(int fd) {
   if (fd >= 0) close(fd);
 }
 
-// SO_RCVBUF would end the buffer's growth; a low-water mark only makes it larger (mptcp_set_rcvlowat), also on the subflows that are there.
-void widenWindow(int fd) {
-  constexpr int kWindow = 300 * 1024;
-  constexpr int kUsual = 1;
-  if (setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &kWindow, sizeof kWindow) != 0) return;
-  setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &kUsual, sizeof kUsual);
-}
-
 void resetOnClose(int fd, bool reset) {
   const linger how = {reset ? 1 : 0, 0};
   setsockopt(fd, SOL_SOCKET, SO_LINGER, &how, sizeof how);

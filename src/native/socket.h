@@ -49,10 +49,6 @@ enum class Keepalive { Lan, Wan };
 void sendAtOnce(int fd);  // TCP_NODELAY
 void keepAlive(int fd, Keepalive keepalive);
 
-// Lets the other end of an MPTCP connection send more at once than the 64 kB or so that every receive buffer begins with, which all its
-// subflows share. Before Linux 6.9 it stays so.
-void widenWindow(int fd);
-
 int socketError(int fd);
 void closeFd(int fd);
 // Whether closing it, by whomever, aborts the connection (linger 0) or ends it.

@@ -7,6 +7,11 @@ import { isHeld, type Observed, type Sysctls } from './state.js'
  * quarter of that up (the sender's buffer also parks what the HAG has not yet taken, so it is kept smaller).
  */
 const bufferMaximum = { 'net/ipv4/tcp_rmem': 16 << 20, 'net/ipv4/tcp_wmem': 4 << 20 }
+/**
+ * What a connection begins with is shared by all its subflows, and the usual 64 kB of window are taken by the first one that sends: the
+ * others then wait for its acknowledgements. Half of it is window.
+ */
+const receiveBufferAtFirst = 512 << 10
 
 export function desiredSysctls(config: GatewayConfig, { sysctls, saved, interfaces, mainRoutes }: Observed): Sysctls {
   const wanted = new Map<string, string>()
@@ -27,7 +32,8 @@ export function desiredSysctls(config: GatewayConfig, { sysctls, saved, interfac
   want('net/mptcp/close_timeout', '10')
   for (const [path, minimum] of Object.entries(bufferMaximum)) {
     const [least = '', initial = '', most = ''] = sysctls.get(path)?.split(' ') ?? []
-    want(path, `${least} ${initial} ${Math.max(Number(most), minimum)}`)
+    const first = path.endsWith('rmem') ? Math.max(Number(initial), receiveBufferAtFirst) : initial
+    want(path, `${least} ${first} ${Math.max(Number(most), minimum)}`)
   }
   // Loose: an answer may come in by the WAN that the main table does not point to. The kernel takes the larger of this and conf/all.
   for (const wan of config.wans) want(`net/ipv4/conf/${wan.interface}/rp_filter`, '2')

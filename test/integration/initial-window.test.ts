@@ -3,7 +3,7 @@ import t from 'tap'
 import { ports, settle, World } from '../support/hybrid.js'
 import { needsRoot } from '../support/namespaces.js'
 
-t.test('a HAG begins with 32 segments, follows the main table, and leaves all as it was', { skip: needsRoot }, async (t) => {
+t.test('a HAG begins with 48 segments, follows the main table, and leaves all as it was', { skip: needsRoot }, async (t) => {
   const world = await World.create(t)
   const hagHost = world.execute('hag')
   const state = async () => {
@@ -25,7 +25,7 @@ t.test('a HAG begins with 32 segments, follows the main table, and leaves all as
       (all) => all.length === count,
     )
     t.equal(found.length, count, `${family}: every route`)
-    for (const line of found) t.match(line, /initcwnd 32/)
+    for (const line of found) t.match(line, /initcwnd 48/)
     t.match(await hagHost('ip', family, 'rule', 'show'), /5808:\s+from all ipproto tcp sport 1080 lookup 5808/)
   }
 
@@ -42,7 +42,7 @@ t.test('a HAG begins with 32 segments, follows the main table, and leaves all as
   await hagHost('ip', 'route', 'add', '192.0.2.0/24', 'via', '10.1.0.2')
   const after = await settle(copies, (all) => all.some((line) => line.startsWith('192.0.2.0/24')))
   t.ok(
-    after.some((line) => /^192\.0\.2\.0\/24 via 10\.1\.0\.2 .*initcwnd 32/.test(line)),
+    after.some((line) => /^192\.0\.2\.0\/24 via 10\.1\.0\.2 .*initcwnd 48/.test(line)),
     'a new route is copied',
   )
   await hagHost('ip', 'route', 'del', '192.0.2.0/24')

@@ -6,7 +6,7 @@
 namespace {
 Subflow path(uint32_t leastRttUs, uint64_t rate, uint64_t unackedBytes) {
   Subflow subflow = {};
-  subflow.leastRttUs = leastRttUs;
+  subflow.leastRttUs = subflow.rttUs = leastRttUs;
   subflow.pacingRate = subflow.deliveryRate = rate;
   subflow.unackedBytes = unackedBytes;
   return subflow;
@@ -36,14 +36,29 @@ void aJoiningOneChangesNothing() {
   CHECK(roomOf({joining}, 0) == -1);
 }
 
-// Congestion control drains its queue, or has not caught up yet.
+// Congestion control drains its queue.
 void theHigherRateCounts() {
   Subflow draining = path(50000, kDsl, 0);
   draining.pacingRate = kDsl * 3 / 4;
   CHECK(roomOf({draining}, 0) >= roomOf({path(50000, kDsl, 0)}, 0));
-  Subflow growing = path(50000, kDsl, 0);
-  growing.deliveryRate = kDsl / 4;
-  CHECK(roomOf({growing}, 0) >= roomOf({path(50000, kDsl, 0)}, 0));
+}
+
+// In slow start as much as twice what comes through has to be on the way, and what is given beyond that only waits.
+void aGrowingOneIsGivenWhatItGrowsBy() {
+  Subflow growing = path(70000, kLte, 0);
+  growing.deliveryRate = kLte / 3;
+  const int64_t room = roomOf({growing}, 0);
+  CHECK(room > kLte / 3 * 70 / 1000 * 2 && room < roomOf({path(70000, kLte, 0)}, 0));
+  Subflow quick = path(30000, 3 * kDsl, 0);
+  quick.deliveryRate = kDsl;
+  CHECK(roomOf({quick, growing}, 0) < roomOf({path(30000, kDsl, 0), path(70000, kLte, 0)}, 0));
+}
+
+// A radio that answers later than it once did must be filled all the same: it was kept at a seventh of its rate.
+void aPathThatBecameLongerIsFilled() {
+  Subflow longer = path(70000, kLte, 0);
+  longer.rttUs = 200000;
+  CHECK(roomOf({path(30000, kDsl, 0), longer}, 0) > 200 * (2500 + 3750));
 }
 
 void slowOnes() {
@@ -65,6 +80,8 @@ int main() {
   aDeadPathTakesNothingFromTheOther();
   aJoiningOneChangesNothing();
   theHigherRateCounts();
+  aGrowingOneIsGivenWhatItGrowsBy();
+  aPathThatBecameLongerIsFilled();
   slowOnes();
   unbounded();
   return passed();

@@ -28,14 +28,6 @@ int main() {
   const int server = accept(listener, nullptr, nullptr);
   CHECK(server >= 0 && protocolOf(client) == protocol);
 
-  int before = 0, buffer = 0, mark = 0;
-  socklen_t length = sizeof buffer;
-  CHECK(getsockopt(client, SOL_SOCKET, SO_RCVBUF, &before, &length) == 0);
-  widenWindow(client);
-  CHECK(getsockopt(client, SOL_SOCKET, SO_RCVBUF, &buffer, &length) == 0 && getsockopt(client, SOL_SOCKET, SO_RCVLOWAT, &mark, &length) == 0);
-  CHECK(mark == 1 && (setsockopt(client, SOL_SOCKET, SO_RCVLOWAT, &mark, length) != 0 || buffer > 300 * 1024));
-  std::printf("a receive buffer of %d bytes, then %d\n", before, buffer);
-
   const std::string text(20000, 'x');
   CHECK(send(server, text.data(), text.size(), 0) == static_cast<ssize_t>(text.size()) && wait(client, POLLIN) == 1);
   const auto subflows = subflowsOf(client);

@@ -55,7 +55,7 @@ t.test('the least HAG config has every default', async (t) => {
     allow: [],
     connect_timeout_seconds: 10,
     handshake_timeout_seconds: 10,
-    initial_window: 32,
+    initial_window: 48,
     idle_timeout_seconds: 7500,
     drain_seconds: 10,
     log_level: 'info',

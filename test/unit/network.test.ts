@@ -30,7 +30,7 @@ t.test('the whole set-up of two WANs, one of them with IPv6, in its order', asyn
     lines(steps).join('\n'),
     `sysctl -w net.mptcp.blackhole_timeout=0
 sysctl -w net.mptcp.close_timeout=10
-sysctl -w 'net.ipv4.tcp_rmem=4096 131072 16777216'
+sysctl -w 'net.ipv4.tcp_rmem=4096 524288 16777216'
 sysctl -w net.ipv4.conf.dsl.rp_filter=2
 sysctl -w net.ipv4.conf.lte.rp_filter=2
 sysctl -w net.ipv4.ip_forward=1
@@ -234,7 +234,7 @@ t.test('remove takes away what it can where tools or MPTCP have gone, and says w
 })
 
 t.test('buffers and limits of others are never lowered', async (t) => {
-  const { network, kernel } = await prepare((kernel) => kernel.setSysctl('net/ipv4/tcp_rmem', '4096 131072 67108864'))
+  const { network, kernel } = await prepare((kernel) => kernel.setSysctl('net/ipv4/tcp_rmem', '4096 1048576 67108864'))
   await kernel.run('ip mptcp limits set subflows 8'.split(' '))
   t.notMatch(lines((await network.plan(gateway())).steps).join('\n'), /tcp_|limits/)
 })
