@@ -100,7 +100,9 @@ export class WanMonitor {
       line.device = wan?.interface ?? line.device
       // Another address may mean another path.
       line.mptcp = 'unknown'
-      if (line.address !== undefined) this.#take(line, { type: 'link', present: false, reason: 'no link' })
+      const hadLink = line.address !== undefined
+      line.address = undefined
+      if (hadLink) this.#take(line, { type: 'link', present: false, reason: 'no link' })
       line.address = address
       if (address !== undefined) this.#take(line, { type: 'link', present: true, reason: 'it has a link' })
       wake(line)
