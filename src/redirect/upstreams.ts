@@ -78,7 +78,8 @@ export class Upstreams {
 
   /** The way to a HAG that comes first for every destination; undefined where that has to be decided for each connection. */
   get standing(): HagPath | undefined {
-    return this.#hagWays.every(({ restsUntil }) => restsUntil === 0) ? (this.#hagWays[0] as HagPath | undefined) : undefined
+    const [first] = this.#hagWays
+    return first?.restsUntil === 0 ? (first as RestingPath & HagPath) : undefined
   }
 
   /** The ways to a destination, best first. */

@@ -60,6 +60,19 @@ t.test('where MPTCP vanishes, a HAG is reached by TCP', async (t) => {
   )
 })
 
+t.test('a spare way that failed does not take the decision back from the engine; the first one does', async (t) => {
+  const upstreams = new Upstreams({ onHagDown: 'direct' })
+  upstreams.use({ hags: [first], pipelines: () => true, hagsDown: [], paths: { 4: [dsl, lte], 6: [] } })
+  const [best, spare] = upstreams.ways('198.51.100.7')
+  const failure = { code: 'ECONNRESET', errno: 104, syscall: 'recv' }
+  const fails = (way: typeof best) =>
+    way !== undefined && upstreams.saw(way, { type: 'failed', connection: 1, attempt: 0, left: 0, stage: 'greeting', failure })
+  fails(spare)
+  t.equal(upstreams.standing, best)
+  fails(best)
+  t.equal(upstreams.standing, undefined)
+})
+
 t.test('a way that rests goes on resting when the order changes', async (t) => {
   const clock = { now: 1000 }
   const upstreams = new Upstreams({ onHagDown: 'reject', now: () => clock.now })
