@@ -37,8 +37,9 @@ interface Ranked {
 
 /** The HAGs of a config. After the first `refresh`, a lookup that fails leaves what was known. */
 export class HagDirectory {
-  readonly #found: (readonly Ranked[] | undefined)[]
   readonly #troubles = new Map<string, string>()
+  /** The last answer for each name. */
+  readonly #answers = new Map<string, readonly unknown[]>()
   #hags: readonly Hag[] = []
 
   constructor(
@@ -49,9 +50,7 @@ export class HagDirectory {
       /** Which of several HAGs of one priority a gateway chooses depends on this alone. */
       identity?: string
     },
-  ) {
-    this.#found = options.entries.map(() => undefined)
-  }
+  ) {}
 
   /** Best first. Objects of HAGs that stay are the same ones as before. */
   get hags(): readonly Hag[] {
@@ -61,17 +60,9 @@ export class HagDirectory {
   /** Looks all names up; true where the HAGs, or their order, are others than before. Never rejects. */
   async refresh(): Promise<boolean> {
     const { entries, identity = machineIdentity() } = this.options
-    await Promise.all(
-      entries.map(async (entry, index) => {
-        const ranked = await this.#rank(entry, entry.priority ?? index)
-        if (ranked !== undefined) this.#found[index] = ranked
-      }),
-    )
+    const found = await Promise.all(entries.map((entry, index) => this.#rank(entry, entry.priority ?? index)))
     const before = new Map(this.#hags.map((hag) => [formatSocketAddress(hag), hag]))
-    const ordered = inOrder(
-      this.#found.flatMap((ranked) => ranked ?? []),
-      identity,
-    )
+    const ordered = inOrder(found.flat(), identity)
     const next = new Map<string, Hag>()
     for (const hag of ordered) {
       const key = formatSocketAddress(hag)
@@ -100,32 +91,43 @@ export class HagDirectory {
     }
   }
 
-  /** undefined: the name cannot be looked up now. */
-  async #rank(entry: HagEntryWithPassword, priority: number): Promise<readonly Ranked[] | undefined> {
+  async #rank(entry: HagEntryWithPassword, priority: number): Promise<readonly Ranked[]> {
     const { address, name, port = defaultPort, weight, username, password } = entry
     const credentials = { ...(username !== undefined && { username }), ...(password !== undefined && { password }) }
     if (address !== undefined) return [{ hag: { address, port, ...credentials }, priority: [priority, 0], weight }]
     if (name === undefined) return []
     const names = this.options.names ?? systemNames
-    try {
-      const services = name.startsWith('_') ? await inTime(names.services(name)) : [{ name, port, priority: 0, weight }]
-      const found = await Promise.all(
-        services.map(async (service) =>
-          (await inTime(names.addresses(service.name))).map((one) => ({
+    const isService = name.startsWith('_')
+    const services = isService ? await this.#lookUp(name, () => names.services(name)) : [{ name, port, priority: 0, weight }]
+    const found = await Promise.all(
+      services
+        // RFC 2782: a target of "." says that there is no such service.
+        .filter((service) => service.name !== '' && service.name !== '.')
+        .map(async (service) => {
+          const addresses = await this.#lookUp(service.name, () => names.addresses(service.name))
+          return addresses.map((one) => ({
             hag: { address: parseAddress(one)?.toString() ?? one, port: service.port, ...credentials },
             priority: [priority, service.priority] as const,
             weight: service.weight,
-          })),
-        ),
-      )
+          }))
+        }),
+    )
+    return found.flat()
+  }
+
+  /** What was found or, where that fails, what was found the last time. Says once what the trouble is. */
+  async #lookUp<Answer>(name: string, ask: () => Promise<readonly Answer[]>): Promise<readonly Answer[]> {
+    try {
+      const answer = await inTime(ask())
       if (this.#troubles.delete(name)) this.options.log.info(`the HAG ${name} can be looked up again`)
-      return found.flat()
+      this.#answers.set(name, answer)
+      return answer
     } catch (error) {
       const { code = (error as Error).message } = error as NodeJS.ErrnoException
       // One line a trouble, not one a try.
       if (this.#troubles.get(name) !== code) this.options.log.warn(`the HAG ${name} cannot be looked up: ${code}`, { code })
       this.#troubles.set(name, code)
-      return undefined
+      return (this.#answers.get(name) ?? []) as readonly Answer[]
     }
   }
 }

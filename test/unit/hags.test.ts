@@ -85,6 +85,28 @@ t.test('a lookup that fails: said once, what was known stays; then it works agai
   ])
 })
 
+t.test('of a fleet one machine whose name leads nowhere does not take the others along', async (t) => {
+  const { made, names, log, addresses } = directory(entry({ name: '_socks._tcp.example' }))
+  names.known['b.example'] = ['203.0.113.4']
+  names.records['_socks._tcp.example'] = [
+    { name: 'gone.example', port: 1080, priority: 1, weight: 1 },
+    { name: 'b.example', port: 1080, priority: 2, weight: 1 },
+  ]
+  await made.refresh()
+  t.same(addresses(), ['203.0.113.4 1080'])
+  t.same(log.lines, ['warn the HAG gone.example cannot be looked up: ENOTFOUND'])
+  names.known['gone.example'] = ['203.0.113.3']
+  await made.refresh()
+  t.same(addresses(), ['203.0.113.3 1080', '203.0.113.4 1080'])
+  names.known['gone.example'] = undefined as never
+  await made.refresh()
+  t.same(addresses(), ['203.0.113.3 1080', '203.0.113.4 1080'], 'what was known of it stays')
+  // RFC 2782: a target of "." says that there is no such service.
+  names.records['_socks._tcp.example'] = [{ name: '', port: 0, priority: 0, weight: 0 }]
+  await made.refresh()
+  t.same(addresses(), [])
+})
+
 t.test('gateways are shared out by weight, and one that loses its HAG only moves then', async (t) => {
   const ranked = (weights: number[]) =>
     weights.map((weight, index) => ({ hag: { address: `203.0.113.${index}`, port: 1080 }, priority: [0, 0] as const, weight }))
