@@ -193,8 +193,10 @@ export class HagMonitor {
     entry.askedAt = performance.now()
     const result = health.misses > 0 ? undefined : await this.#ask(hag, first, patienceOf(first))
     if (result !== undefined && !isSilence(result)) return
-    // It may be the WAN: over all of them at once.
-    await Promise.all(this.#options.paths(familyOfAddress(hag.address)).map((path) => this.#ask(hag, path, patienceOf(path))))
+    // It may be the WAN: over all of them at once. Those that are lost would be silent whatever the HAG does.
+    const usable = this.#pathsByCost(hag)
+    const all = usable.length > 0 ? usable : this.#options.paths(familyOfAddress(hag.address))
+    await Promise.all(all.map((path) => this.#ask(hag, path, patienceOf(path))))
   }
 
   /** Greets, but does it work? What came over a WAN that died meanwhile does not count. */
@@ -209,7 +211,7 @@ export class HagMonitor {
         // TCP: with MPTCP the kernel would join the other WANs, which may be metered.
         const trouble = await asksForConnect(engine, target, { protocol: 'tcp', timeoutMs })
         const pipelines = trouble === undefined && (await takesPipelined(engine, target, { timeoutMs }))
-        return { trouble, pipelines }
+        return { trouble, pipelines: pipelines ?? entry.pipelines }
       })
       // That it cannot be reached at all is for the other questions to find out.
       if (answer === undefined || answer.trouble === 'unreachable') continue

@@ -228,7 +228,8 @@ export class WanMonitor {
       const result = await this.#options.engine.probe(
         hagProbe({ hag, bind }, { protocol, connectTimeoutMs: timeoutMs, timeoutMs }),
       )
-      this.#options.heard(hag, result, startedAt)
+      // One that is down would be silent whatever the HAG does.
+      if (result.ok || line.health.state !== 'down') this.#options.heard(hag, result, startedAt)
       if (result.ok) return result
       // A HAG that refuses us is a fault of the HAG's: the WAN has carried its answer.
       const answered = result.stage !== 'connect' || result.failure.code === 'ECONNREFUSED'

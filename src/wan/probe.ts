@@ -40,18 +40,19 @@ export async function asksForConnect(
 
 /**
  * Does a HAG read exactly what it parses? Greeting, credentials, CONNECT and payload are sent in one go, to its own SOCKS port, which
- * answers the payload, another greeting. A server that reads greedily loses some of it, and hangs or hangs up.
+ * answers the payload, another greeting. A server that reads greedily loses some of it, and hangs or hangs up. Undefined where it could not be
+ * connected to, and so not be asked.
  */
 export async function takesPipelined(
   engine: Pick<Engine, 'connect'>,
   { hag, bind }: Target,
   { timeoutMs }: { timeoutMs: number },
-): Promise<boolean> {
+): Promise<boolean | undefined> {
   const { address, port, username, password = '' } = hag
   const destination = parseAddress(address)?.toByteArray()
   if (destination === undefined) return false
   const connected = await engine.connect({ protocol: 'tcp', remote: { address, port }, bind, connectTimeoutMs: timeoutMs })
-  if (!connected.ok) return false
+  if (!connected.ok) return undefined
   const text = (value: string) => [Buffer.byteLength(value), ...Buffer.from(value)]
   const greeting = [5, 1, username === undefined ? 0 : 2]
   const credentials = username === undefined ? [] : [1, ...text(username), ...text(password)]

@@ -7,7 +7,8 @@ import { wanPath } from '../support/wan-path.js'
 
 const first = { address: '203.0.113.3', port: 1080 }
 const second = { address: '203.0.113.4', port: 1080 }
-const paths = [wanPath('dsl', '10.1.0.2', { rttMs: 10 }), wanPath('lte', '10.2.0.2', { rttMs: 20, metered: true })]
+const dsl = wanPath('dsl', '10.1.0.2', { rttMs: 10 })
+const lte = wanPath('lte', '10.2.0.2', { rttMs: 20, metered: true })
 
 const failed = (stage: 'connect' | 'greeting' | 'authentication', code: string): ProbeResult => ({
   ...{ ok: false, stage, failure: { code, errno: 0, syscall: 'connect' } },
@@ -16,7 +17,7 @@ const silence = failed('connect', 'ETIMEDOUT')
 const refused = failed('connect', 'ECONNREFUSED')
 const fine: ProbeResult = { ok: true, local: { address: '10.1.0.2', port: 1 }, protocol: 'mptcp', connectMs: 10 }
 
-function start(t: Test, hags: (typeof first)[], says: (probe: Probe) => ProbeResult) {
+function start(t: Test, hags: (typeof first)[], says: (probe: Probe) => ProbeResult, paths = () => [dsl, lte]) {
   const log = memoryLog()
   const passed: string[] = []
   const deaths: string[] = []
@@ -32,7 +33,7 @@ function start(t: Test, hags: (typeof first)[], says: (probe: Probe) => ProbeRes
   )
   const monitor = new HagMonitor({
     ...{ engine, log },
-    paths: (family) => (family === 4 ? paths : []),
+    paths: (family) => (family === 4 ? paths() : []),
     onChange: () => {},
     onPassed: ({ wan }) => passed.push(wan),
     onDead: ({ address }, how) => deaths.push(`${address} ${how}`),
@@ -161,6 +162,27 @@ t.test('silence over one WAN is not the death of a HAG', async (t) => {
   await new Promise((resolve) => setTimeout(resolve, 300))
   t.same(usable(), [first.address])
 })
+
+t.test(
+  'over a WAN that is lost nobody is asked: its silence would lead to questions over the metered one without end',
+  async (t) => {
+    let isCut = false
+    const says = ({ bind }: Probe) => (isCut && bind === '10.1.0.2' ? silence : fine)
+    const { monitor, asked, run, until, usable } = start(t, [first], says, () =>
+      isCut ? [lte, { ...dsl, usable: false, lost: true }] : [dsl, lte],
+    )
+    await monitor.askAll(1000)
+    run()
+    isCut = true
+    monitor.suspect(first, 'connection')
+    const before = asked.length
+    monitor.heard(first, silence, performance.now())
+    t.ok(await until(() => asked.length > before))
+    await new Promise((resolve) => setTimeout(resolve, 1000))
+    t.ok(asked.length - before <= 3, `asked ${asked.slice(before).join(', ')}`)
+    t.same(usable(), [first.address])
+  },
+)
 
 t.test('why a HAG is down is said in words', async (t) => {
   const reasons: [ProbeResult, string][] = [

@@ -32,6 +32,7 @@ function start(
 ) {
   const log = memoryLog()
   const asked: string[] = []
+  const heard: boolean[] = []
   const end = new AbortController()
   let changes = 0
   const monitor = new WanMonitor({
@@ -49,7 +50,7 @@ function start(
       { name: 'lte', metered: false },
     ],
     hags: far.hags ?? ((family) => (family === 4 ? [hag] : [])),
-    heard: () => {},
+    heard: (_, { ok }) => heard.push(ok),
     onChange: () => {
       changes += 1
     },
@@ -68,8 +69,21 @@ function start(
     while (!isSo() && performance.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 5))
     return isSo()
   }
-  return { monitor, log, asked, until, changes: () => changes }
+  return { monitor, log, asked, heard, until, changes: () => changes }
 }
+
+t.test('the silence of a WAN that is down says nothing of the HAGs', async (t) => {
+  let isCut = false
+  const { monitor, heard, asked, until } = start(t, { probe: ({ bind }) => (isCut && bind === '10.1.0.2' ? silence : answer()) })
+  t.ok(await until(() => monitor.isUsable('dsl') && monitor.isUsable('lte')))
+  isCut = true
+  t.ok(await until(() => !monitor.isUsable('dsl')))
+  t.ok(heard.includes(false), 'while it may have been the HAG that was told')
+  const [heardBefore, askedBefore] = [heard.length, asked.length]
+  const asks = () => asked.slice(askedBefore).filter((one) => one.endsWith('10.1.0.2')).length
+  t.ok(await until(() => asks() > 2))
+  t.notOk(heard.slice(heardBefore).includes(false))
+})
 
 t.test('WANs that answer come first, by their round trip', async (t) => {
   const { monitor, until, changes } = start(t, {
