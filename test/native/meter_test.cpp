@@ -48,7 +48,7 @@ void aGrowingOneIsGivenWhatItGrowsBy() {
   Subflow growing = path(70000, kLte, 0);
   growing.deliveryRate = kLte / 3;
   const int64_t room = roomOf({growing}, 0);
-  CHECK(room > kLte / 3 * 70 / 1000 * 2 && room < roomOf({path(70000, kLte, 0)}, 0));
+  CHECK(room > int64_t{kLte} / 3 * 70 / 1000 * 2 && room < roomOf({path(70000, kLte, 0)}, 0));
   Subflow quick = path(30000, 3 * kDsl, 0);
   quick.deliveryRate = kDsl;
   CHECK(roomOf({quick, growing}, 0) < roomOf({path(30000, kDsl, 0), path(70000, kLte, 0)}, 0));

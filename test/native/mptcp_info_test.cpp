@@ -1,6 +1,7 @@
 // What is said of a connection's subflows while it lives and after it ended. Where this kernel has no MPTCP, of a TCP connection.
 #include "mptcp_info.h"
 
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 
@@ -27,6 +28,18 @@ int main() {
   CHECK(client >= 0 && wait(client, POLLOUT) == 1 && socketError(client) == 0 && wait(listener, POLLIN) == 1);
   const int server = accept(listener, nullptr, nullptr);
   CHECK(server >= 0 && protocolOf(client) == protocol);
+
+  // Both ends use BBR where this kernel has it.
+  Protocol plain;
+  const int any = dialSocket(address, nullptr, false, &plain, &failure);
+  const bool hasBbr = setsockopt(any, IPPROTO_TCP, TCP_CONGESTION, "bbr", 3) == 0;
+  closeFd(any);
+  for (const int end : {client, server}) {
+    char name[16] = "";
+    socklen_t length = sizeof name;
+    CHECK(getsockopt(end, IPPROTO_TCP, TCP_CONGESTION, name, &length) == 0);
+    CHECK(!hasBbr || protocolOf(end) != Protocol::Mptcp || std::string(name) == "bbr");
+  }
 
   const std::string text(20000, 'x');
   CHECK(send(server, text.data(), text.size(), 0) == static_cast<ssize_t>(text.size()) && wait(client, POLLIN) == 1);
