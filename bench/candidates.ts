@@ -17,8 +17,8 @@ export interface Candidate {
   name: string
   /** Measured only where it is on the machine. */
   needs?: string
-  /** It shows what CPU costs, and no more: left out of the shaped lab, and of quick runs. */
-  cpuOnly?: boolean
+  /** Shown for these figures alone, and not in quick runs. */
+  figures?: readonly string[]
   start(bed: Bed): Promise<Running>
 }
 
@@ -49,24 +49,32 @@ redsocks { local_ip = 0.0.0.0; local_port = ${port}; ip = ${bed.world.lab.addres
   return foreign(bed, ['mptcpize', 'run', 'redsocks', '-c', bed.world.file('redsocks.conf', config)], undefined)
 }
 
+const bondsocksWith =
+  (config: object) =>
+  async ({ world }: Bed) => {
+    const gateway = await world.startGateway(config)
+    for (const { name } of world.lab.wans) await gateway.waitFor(new RegExp(`WAN ${name} is up`))
+    // What it learns about its HAG, and opens in advance, it does in its first second.
+    await sleep(1500)
+    return { pid: gateway.pid, stop: () => gateway.end() }
+  }
+
 export const candidates: Candidate[] = [
   { name: 'direct', start: async () => ({ stop: async () => {} }) },
   { name: 'redsocks', needs: '/usr/sbin/redsocks', start: redsocks(true) },
-  { name: 'redsocks, no splice', needs: '/usr/sbin/redsocks', cpuOnly: true, start: redsocks(false) },
+  {
+    ...{ name: 'redsocks, no splice', needs: '/usr/sbin/redsocks', start: redsocks(false) },
+    figures: ['idle', 'short-connections', 'cpu-per-gb'],
+  },
   {
     name: 'yardstick',
     start: (bed) =>
       foreign(bed, [toolPath('yardstick'), String(port), bed.world.lab.addresses.hag, String(hagPort)], /yardstick listens/),
   },
+  { name: 'bondsocks', start: bondsocksWith({}) },
   {
-    name: 'bondsocks',
-    start: async ({ world }) => {
-      const gateway = await world.startGateway()
-      for (const { name } of world.lab.wans) await gateway.waitFor(new RegExp(`WAN ${name} is up`))
-      // What it learns about its HAG, and opens in advance, it does in its first second.
-      await sleep(1500)
-      return { pid: gateway.pid, stop: () => gateway.end() }
-    },
+    ...{ name: 'bondsocks, no pool', start: bondsocksWith({ prepared_connections: 0 }) },
+    figures: ['first-byte', 'downloads'],
   },
 ]
 

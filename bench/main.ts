@@ -16,7 +16,8 @@ Measures bondsocks beside redsocks, a bare redirector in C++ and no proxy at all
 namespaces of its own. Prints a table and writes bench/results/NAME.json and NAME.svg.
 
   --quick                under two minutes: less data, one repetition, two candidates at once in shaped labs, neither redsocks without
-                         splice nor the gap at link down; goodput over 3 s can exceed its ceiling by what had waited before
+                         splice, nor bondsocks without pool, nor the gap at link down; goodput over 3 s can exceed its ceiling by what
+                         had waited before
   --repetitions N        default: 3
   --only FIGURE,...      of ${figures.map(({ name }) => name).join(', ')}
   --candidates NAME,...  of ${candidates.map(({ name }) => `"${name}"`).join(', ')}
@@ -91,7 +92,7 @@ async function main(): Promise<void> {
   if (options.help) return console.log(usage)
   if (process.getuid?.() !== 0) throw new Error('network namespaces take root: try it with sudo')
   const wanted = chosen(figures, options.only)
-  const taking = chosen(candidates, options.candidates).filter(({ cpuOnly }) => !(options.quick && cpuOnly))
+  const taking = chosen(candidates, options.candidates).filter(({ figures }) => !(options.quick && figures !== undefined))
   const able = taking.filter(isInstalled)
   const repetitions = Number(options.repetitions ?? (options.quick ? 1 : 3))
   const found: Results = {
@@ -118,11 +119,12 @@ async function main(): Promise<void> {
       // Another one begins each time: what warms up or wears out meets all of them alike.
       const first = repetition % able.length
       const order = [...able.slice(first), ...able.slice(0, first)]
-      const queue = order.filter(({ cpuOnly }) => !shaped || !cpuOnly)
+      const shows = ({ figures: shown }: Candidate) => here.filter(({ name }) => shown?.includes(name) ?? true)
+      const queue = order.filter((candidate) => shows(candidate).length > 0)
       await Promise.all(
         beds.map(async (bed) => {
           for (let next = queue.shift(); next !== undefined && !isInterrupted; next = queue.shift()) {
-            await measureOne(bed, next, here, found)
+            await measureOne(bed, next, shows(next), found)
           }
         }),
       )
