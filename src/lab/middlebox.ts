@@ -13,6 +13,8 @@ const kinds = {
   },
   /** Loses SYNs that ask for a new MPTCP connection (subtype 0, RFC 8684 section 3.1). */
   'block-mptcp': { in: 'iifname {} tcp flags syn tcp option mptcp subtype 0 drop', out: '' },
+  /** Refuses every TCP connection, as an operator does whose bill was not paid. */
+  refuse: { in: 'iifname {} meta l4proto tcp reject with tcp reset', out: '' },
   /** Loses all that goes to an address, and comes from it. */
   silence: { in: 'ip daddr {} drop', out: 'ip saddr {} drop' },
 } as const
@@ -24,7 +26,9 @@ export async function putMiddlebox(lab: Lab, kind: Middlebox, where: string): Pr
   const rule = (text: string) => text.replace('{}', where.includes('.') ? where : `"${where}"`)
   const chain = (name: string, hook: string, text: string) =>
     `  chain ${name} {\n    type filter hook ${hook} priority -300\n    ${rule(text)}\n  }\n`
-  const text = `table ${table} {\n${chain('arriving', 'prerouting', kinds[kind].in)}${chain('leaving', 'postrouting', kinds[kind].out)}}\n`
+  // Only there is something that can refuse.
+  const arriving = kind === 'refuse' ? 'input' : 'prerouting'
+  const text = `table ${table} {\n${chain('arriving', arriving, kinds[kind].in)}${chain('leaving', 'postrouting', kinds[kind].out)}}\n`
   await must(lab.argv('hag', ['nft', '-f', '-']), text)
 }
 

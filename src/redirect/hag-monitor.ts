@@ -191,12 +191,15 @@ export class HagMonitor {
     const first = this.#cheapestPath(hag)
     if (first === undefined) return
     entry.askedAt = performance.now()
-    const result = health.misses > 0 ? undefined : await this.#ask(hag, first, patienceOf(first))
-    if (result !== undefined && !isSilence(result)) return
+    if (health.misses === 0 && (await this.#ask(hag, first, patienceOf(first))).ok) return
     // It may be the WAN: over all of them at once. Those that are lost would be silent whatever the HAG does.
     const usable = this.#pathsByCost(hag)
     const all = usable.length > 0 ? usable : this.#options.paths(familyOfAddress(hag.address))
-    await Promise.all(all.map((path) => this.#ask(hag, path, patienceOf(path))))
+    const askedAt = performance.now()
+    const answers = await Promise.all(all.map((path) => this.#ask(hag, path, patienceOf(path))))
+    // Where it answers over one WAN, it is somebody on the way of another who refuses us.
+    const refusal = answers.some(({ ok }) => ok) ? undefined : answers.find((answer) => !isSilence(answer))
+    if (refusal !== undefined) this.heard(hag, refusal, askedAt)
   }
 
   /** Greets, but does it work? What came over a WAN that died meanwhile does not count. */
@@ -251,12 +254,13 @@ export class HagMonitor {
     else log.info(`HAG ${formatSocketAddress(entry.hag)} answers requests again`)
   }
 
+  /** Takes what is heard, but for a refusal: whose that is, only all answers together tell. */
   async #ask(hag: Hag, path: WanPath, timeoutMs: number, as = 'tcp' as 'tcp' | 'mptcp'): Promise<ProbeResult> {
     const how = { protocol: as === 'mptcp' ? path.protocol : as, connectTimeoutMs: timeoutMs, timeoutMs }
     const askedAt = performance.now()
     const result = await this.#options.engine.probe(hagProbe({ hag, bind: path.bind }, how))
     if (result.ok) this.#options.onPassed(path)
-    this.heard(hag, result, askedAt)
+    if (result.ok || isSilence(result)) this.heard(hag, result, askedAt)
     return result
   }
 

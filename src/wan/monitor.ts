@@ -41,6 +41,8 @@ const meteredIdleMs = 15 * 60_000
 const mptcpCheckMs = 15 * 60_000
 /** A fault is mended sooner than it comes. */
 const mptcpRecheckMs = 10_000
+/** Who it is that refuses us is asked over other WANs, half a kB each time: as long as it is the path's doing, and where it is the HAG's. */
+const refusalHoldsMs = { onPath: 5 * 60_000, hag: 60_000 }
 /** A HAG without MPTCP makes every connection fall back: not a question for each. */
 const doubtMs = 2000
 /** Where nothing flows, one look in so many milliseconds notices that something begins to. */
@@ -60,6 +62,8 @@ interface Line {
   mptcp: 'unknown' | 'yes' | 'stripped' | 'blocked'
   mptcpAskedAt: number
   mptcpDueAt: number
+  /** Whether it was the path that refused us, the last time that something did, and how long that counts. */
+  refusal: { isOnPath: boolean; until: number }
   wake: AbortController
 }
 
@@ -87,6 +91,7 @@ export class WanMonitor {
       families.map((family) => ({
         ...{ wan: name, family, metered, device: '', address: undefined, health: { ...unknown, link: false } },
         ...{ mptcp: 'unknown' as const, mptcpAskedAt: Number.NEGATIVE_INFINITY, mptcpDueAt: 0, wake: new AbortController() },
+        refusal: { isOnPath: false, until: 0 },
       })),
     )
   }
@@ -100,6 +105,7 @@ export class WanMonitor {
       line.device = wan?.interface ?? line.device
       // Another address may mean another path.
       line.mptcp = 'unknown'
+      line.refusal = { isOnPath: false, until: 0 }
       const hadLink = line.address !== undefined
       line.address = undefined
       if (hadLink) this.#take(line, { type: 'link', present: false, reason: 'no link' })
@@ -211,7 +217,9 @@ export class WanMonitor {
     }
     if (answer !== undefined) return { type: 'answer', rttMs: answer.connectMs }
     const carried = this.#received(line.device) - before
-    return carried > signOfLifeBytes ? undefined : { type: 'silence', reason: 'no HAG answers over it' }
+    const isRefused = line.refusal.isOnPath && performance.now() < line.refusal.until
+    const reason = isRefused ? 'something on its path answers in the place of the HAGs' : 'no HAG answers over it'
+    return carried > signOfLifeBytes ? undefined : { type: 'silence', reason }
   }
 
   /** Asks the first HAG and, where it is silent, all the others at once. */
@@ -228,16 +236,39 @@ export class WanMonitor {
       const result = await this.#options.engine.probe(
         hagProbe({ hag, bind }, { protocol, connectTimeoutMs: timeoutMs, timeoutMs }),
       )
+      const connectMs = Math.min(performance.now() - startedAt, timeoutMs)
+      // A HAG that refuses us is a fault of the HAG's, and the WAN has carried its answer; unless it is somebody on the way who refuses.
+      const answered = result.ok || result.stage !== 'connect' || result.failure.code === 'ECONNREFUSED'
+      if (!result.ok && answered && (await this.#answersElsewhere(line, hag, timeoutMs))) return undefined
       // One that is down would be silent whatever the HAG does.
       if (result.ok || line.health.state !== 'down') this.#options.heard(hag, result, startedAt)
       if (result.ok) return result
-      // A HAG that refuses us is a fault of the HAG's: the WAN has carried its answer.
-      const answered = result.stage !== 'connect' || result.failure.code === 'ECONNREFUSED'
-      return answered ? { protocol: undefined, connectMs: Math.min(performance.now() - startedAt, timeoutMs) } : undefined
+      return answered ? { protocol: undefined, connectMs } : undefined
     }
     if (first === undefined) return undefined
     const answer = await one(first)
     return answer ?? (await Promise.all(others.map(one))).find((other) => other !== undefined)
+  }
+
+  /** Does a HAG that refuses us over this WAN, or babbles, answer properly over another one? Seldom asked, because that may be metered. */
+  async #answersElsewhere(line: Line, hag: Target['hag'], timeoutMs: number): Promise<boolean> {
+    const { refusal } = line
+    if (performance.now() < refusal.until) return refusal.isOnPath
+    const others = this.#lines.filter((one) => one !== line && one.family === line.family && isUsable(one.health))
+    if (others.length === 0) return false
+    const askedAt = performance.now()
+    const answers = await Promise.all(
+      others.flatMap(({ address: bind }) =>
+        bind === undefined
+          ? []
+          : this.#options.engine.probe(hagProbe({ hag, bind }, { protocol: 'tcp', connectTimeoutMs: timeoutMs, timeoutMs })),
+      ),
+    )
+    const answer = answers.find(({ ok }) => ok)
+    if (answer !== undefined) this.#options.heard(hag, answer, askedAt)
+    const isOnPath = answer !== undefined
+    line.refusal = { isOnPath, until: performance.now() + (isOnPath ? refusalHoldsMs.onPath : refusalHoldsMs.hag) }
+    return isOnPath
   }
 
   /** What a probe over MPTCP, or its failure where TCP passes, says of the path. */

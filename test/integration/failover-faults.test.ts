@@ -1,6 +1,7 @@
 /** HAGs that misbehave, and helpers that die: the gateway survives, says so in a line, and connections go on. */
 import { readFileSync } from 'node:fs'
 import t from 'tap'
+import { putMiddlebox, takeMiddlebox } from '../../src/lab/middlebox.js'
 import { startAgent } from '../support/agent.js'
 import { ports, remeasure, settle, sleep, World } from '../support/hybrid.js'
 import { needsRoot, type Scope } from '../support/namespaces.js'
@@ -80,6 +81,32 @@ function watchOf(pid: number): number | undefined {
     }
   })
 }
+
+t.test('a WAN whose operator lets nothing through but refuses it', { skip: needsRoot }, async (t) => {
+  const world = await World.run(t)
+  const { gateway, lab } = world
+  const get = fetchOf(world)
+  await gateway.waitFor(/WAN dsl is up/)
+  await gateway.waitFor(/WAN lte is up/)
+  await putMiddlebox(lab, 'refuse', 'dsl')
+  await gateway.waitFor(/WAN dsl is down/)
+  t.match(await get(), { intact: true, error: undefined })
+  await sleep(2000)
+  t.same(await world.endpoints(), ['lte'])
+  t.match(await get(), { intact: true, error: undefined })
+  t.notMatch(gateway.output, /HAG \S+ is down/, 'it is not the HAG that is blamed')
+  await takeMiddlebox(lab)
+  const before = gateway.output.length
+  t.ok(
+    await settle(
+      () => /WAN dsl is up/.test(gateway.output.slice(before)),
+      (isUp) => isUp,
+      10_000,
+    ),
+    'it is used again',
+  )
+  t.match(await get(), { intact: true, error: undefined })
+})
 
 t.test('the watch on the network is killed', { skip: needsRoot }, async (t) => {
   const world = await World.run(t)

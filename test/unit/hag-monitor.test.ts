@@ -163,6 +163,20 @@ t.test('silence over one WAN is not the death of a HAG', async (t) => {
   t.same(usable(), [first.address])
 })
 
+t.test('what refuses over one WAN, while the HAG answers over another, is not the HAG', async (t) => {
+  let isWalled = false
+  const { monitor, deaths, asked, run, until, usable } = start(t, [first], ({ bind }) =>
+    isWalled && bind === '10.1.0.2' ? refused : fine,
+  )
+  await monitor.askAll(1000)
+  run()
+  isWalled = true
+  const before = asked.length
+  monitor.suspect(first, 'connection')
+  t.ok(await until(() => asked.slice(before).filter((one) => one.endsWith('10.1.0.2')).length > 2))
+  t.same([usable(), deaths], [[first.address], []])
+})
+
 t.test(
   'over a WAN that is lost nobody is asked: its silence would lead to questions over the metered one without end',
   async (t) => {

@@ -72,6 +72,29 @@ function start(
   return { monitor, log, asked, heard, until, changes: () => changes }
 }
 
+t.test('a WAN over which somebody else refuses, or babbles, has no Internet', async (t) => {
+  for (const wrong of [trouble('connect', 'ECONNREFUSED'), trouble('greeting', 'EPROTO'), trouble('greeting', 'ETIMEDOUT')]) {
+    let isWalled = false
+    const { monitor, log, heard, asked, until } = start(t, {
+      probe: ({ bind }) => (isWalled && bind === '10.1.0.2' ? wrong : answer()),
+    })
+    t.ok(await until(() => monitor.isUsable('dsl') && monitor.isUsable('lte')))
+    isWalled = true
+    const line = 'warn WAN dsl is down: something on its path answers in the place of the HAGs'
+    t.ok(await until(() => log.lines.includes(line)))
+    t.equal(monitor.isUsable('lte'), true)
+    const before = { asked: asked.length, heard: heard.length }
+    await new Promise((resolve) => setTimeout(resolve, 1200))
+    t.ok(
+      asked.slice(before.asked).filter((one) => one.endsWith('10.2.0.2')).length <= 3,
+      'the other one is hardly asked about it',
+    )
+    t.notOk(heard.slice(before.heard).includes(false), 'and the HAG is not blamed')
+    isWalled = false
+    t.ok(await until(() => monitor.isUsable('dsl')))
+  }
+})
+
 t.test('the silence of a WAN that is down says nothing of the HAGs', async (t) => {
   let isCut = false
   const { monitor, heard, asked, until } = start(t, { probe: ({ bind }) => (isCut && bind === '10.1.0.2' ? silence : answer()) })
@@ -99,12 +122,16 @@ t.test('WANs that answer come first, by their round trip', async (t) => {
 })
 
 t.test(
-  'a WAN over which no HAG answers is lost after three silences, and said; one that refuses us or talks nonsense is not',
+  'a WAN over which no HAG answers is lost after three silences, and said; where a HAG refuses us or talks nonsense over all of them, none is',
   async (t) => {
     const dead = new Set<string>()
-    const { monitor, log, until } = start(t, {
-      probe: ({ bind = '' }) => (dead.has(bind) ? silence : bind === '10.2.0.2' ? trouble('greeting', 'EPROTO') : answer()),
-    })
+    let says = trouble('greeting', 'EPROTO')
+    const { monitor, log, until } = start(t, { probe: ({ bind = '' }) => (dead.has(bind) ? silence : says) })
+    t.ok(await until(() => monitor.isUsable('dsl') && monitor.isUsable('lte')))
+    says = trouble('connect', 'ECONNREFUSED')
+    await new Promise((resolve) => setTimeout(resolve, 2500))
+    t.ok(monitor.isUsable('dsl') && monitor.isUsable('lte'))
+    says = answer()
     t.ok(await until(() => monitor.isUsable('dsl') && monitor.isUsable('lte')))
     dead.add('10.1.0.2')
     t.ok(await until(() => !monitor.isUsable('dsl')))
