@@ -35,6 +35,8 @@ export interface WanPath {
 
 /** Fewer bytes than these may be ours: the answers to a probe that came too late. */
 const signOfLifeBytes = 4000
+/** Questions in a row that only other traffic speaks for. */
+const mostMasked = 20
 /** A probe costs about half a kB: below 2 MB a month. */
 const meteredIdleMs = 15 * 60_000
 /** Whether a WAN's path carries MPTCP changes seldom, and every such probe makes the kernel join the other WANs, metered ones too. */
@@ -64,6 +66,8 @@ interface Line {
   mptcpDueAt: number
   /** Whether it was the path that refused us, the last time that something did, and how long that counts. */
   refusal: { isOnPath: boolean; until: number }
+  /** So many questions in a row had no answer while something else came in. */
+  masked: number
   wake: AbortController
 }
 
@@ -91,7 +95,7 @@ export class WanMonitor {
       families.map((family) => ({
         ...{ wan: name, family, metered, device: '', address: undefined, health: { ...unknown, link: false } },
         ...{ mptcp: 'unknown' as const, mptcpAskedAt: Number.NEGATIVE_INFINITY, mptcpDueAt: 0, wake: new AbortController() },
-        refusal: { isOnPath: false, until: 0 },
+        ...{ refusal: { isOnPath: false, until: 0 }, masked: 0 },
       })),
     )
   }
@@ -215,11 +219,17 @@ export class WanMonitor {
       else if (tcp !== undefined) this.#learn(line, 'blocked')
       answer = mptcp ?? tcp
     }
+    const masked = line.masked
+    line.masked = 0
     if (answer !== undefined) return { type: 'answer', rttMs: answer.connectMs }
-    const carried = this.#received(line.device) - before
     const isRefused = line.refusal.isOnPath && performance.now() < line.refusal.until
     const reason = isRefused ? 'something on its path answers in the place of the HAGs' : 'no HAG answers over it'
-    return carried > signOfLifeBytes ? undefined : { type: 'silence', reason }
+    if (this.#received(line.device) - before <= signOfLifeBytes) return { type: 'silence', reason }
+    // A queue that is as long as that empties some time.
+    line.masked = masked + 1
+    const [hag] = this.#options.hags(line.family)
+    const isHagThere = masked >= mostMasked && hag !== undefined && (await this.#answersElsewhere(line, hag, timeoutMs))
+    return isHagThere ? { type: 'silence', reason: 'a HAG answers over another WAN, and none over it' } : undefined
   }
 
   /** Asks the first HAG and, where it is silent, all the others at once. */
@@ -250,7 +260,7 @@ export class WanMonitor {
     return answer ?? (await Promise.all(others.map(one))).find((other) => other !== undefined)
   }
 
-  /** Does a HAG that refuses us over this WAN, or babbles, answer properly over another one? Seldom asked, because that may be metered. */
+  /** Does a HAG that does not answer properly over this WAN do so over another one? Seldom asked, because that may be metered. */
   async #answersElsewhere(line: Line, hag: Target['hag'], timeoutMs: number): Promise<boolean> {
     const { refusal } = line
     if (performance.now() < refusal.until) return refusal.isOnPath

@@ -95,6 +95,26 @@ t.test('a WAN over which somebody else refuses, or babbles, has no Internet', as
   }
 })
 
+t.test(
+  'a WAN that carries other traffic, but no way to a HAG that answers over another WAN, is down after a while',
+  async (t) => {
+    let received = 0
+    let isCut = false
+    const { monitor, log, until } = start(t, {
+      probe: ({ bind }) => (isCut && bind === '10.1.0.2' ? silence : answer()),
+      received: () => {
+        received += 5000
+        return { dsl: received, lte: 0 }
+      },
+    })
+    t.ok(await until(() => monitor.isUsable('dsl') && monitor.isUsable('lte')))
+    isCut = true
+    await new Promise((resolve) => setTimeout(resolve, 15_000))
+    t.equal(monitor.isUsable('dsl'), true, 'it may only be full')
+    t.ok(await until(() => log.lines.includes('warn WAN dsl is down: a HAG answers over another WAN, and none over it')))
+  },
+)
+
 t.test('the silence of a WAN that is down says nothing of the HAGs', async (t) => {
   let isCut = false
   const { monitor, heard, asked, until } = start(t, { probe: ({ bind }) => (isCut && bind === '10.1.0.2' ? silence : answer()) })
