@@ -151,7 +151,7 @@ export class HagMonitor {
         // Beside the other questions: over a WAN that has just died it takes its time.
         if (!entry.checking && this.#isCheckDue(entry, now)) {
           entry.checking = true
-          this.#checkConnect(entry).finally(() => {
+          this.#checkConnect(entry, signal).finally(() => {
             entry.checking = false
           })
         }
@@ -203,14 +203,20 @@ export class HagMonitor {
   }
 
   /** Greets, but does it work? What came over a WAN that died meanwhile does not count. */
-  async #checkConnect(entry: Entry): Promise<void> {
+  async #checkConnect(entry: Entry, signal: AbortSignal): Promise<void> {
     const { hag } = entry
     const { engine } = this.#options
     const timeoutMs = patience.connectMs
+    let found: string | undefined
     entry.checkedAt = performance.now()
-    for (const path of this.#pathsByCost(hag)) {
+    const asked = new Set<string>()
+    // Which WANs there are changes meanwhile.
+    const next = () => (signal.aborted ? undefined : this.#pathsByCost(hag).find(({ bind }) => !asked.has(bind)))
+    for (let path = next(); path !== undefined; path = next()) {
+      const { bind } = path
+      asked.add(bind)
       const answer = await this.#whileUsable(hag, path, async () => {
-        const target = { hag, bind: path.bind }
+        const target = { hag, bind }
         // TCP: with MPTCP the kernel would join the other WANs, which may be metered.
         const trouble = await asksForConnect(engine, target, { protocol: 'tcp', timeoutMs })
         const pipelines = trouble === undefined && (await takesPipelined(engine, target, { timeoutMs }))
@@ -218,8 +224,12 @@ export class HagMonitor {
       })
       // That it cannot be reached at all is for the other questions to find out.
       if (answer === undefined || answer.trouble === 'unreachable') continue
-      return this.#learn(entry, answer.trouble, answer.pipelines)
+      if (answer.trouble === undefined) return this.#learn(entry, undefined, answer.pipelines)
+      // Or somebody on the way has said so.
+      found ??= answer.trouble
     }
+    if (signal.aborted) return
+    if (found !== undefined) return this.#learn(entry, found, false)
     // Soon again, where it is not asked often anyway.
     const [path] = this.#pathsByCost(hag)
     if (path !== undefined && !entry.broken) entry.checkedAt = performance.now() - checkMs(path) + 1000

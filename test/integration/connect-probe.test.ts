@@ -127,6 +127,36 @@ t.test('a WAN that dies while a HAG is asked does not speak for it', { skip: nee
   t.notMatch(log.lines.join(), /does not answer a request/)
 })
 
+t.test(
+  'what babbles on the path of one WAN does not speak for a HAG that works over another',
+  { skip: needsAddon },
+  async (t) => {
+    const { engine } = new EngineUnderTest(t)
+    const babbling = await serve(t, Buffer.from('HTTP/1.1 400 Bad Request'))
+    const hag = { address: '127.0.0.1', port: await serveItself(t, false) }
+    const log = memoryLog()
+    const monitor = new HagMonitor({
+      engine: {
+        probe: (probe) => engine.probe(probe),
+        stats: () => engine.stats(),
+        connect: (way) => engine.connect(way.bind === '127.0.0.2' ? { ...way, remote: { ...way.remote, port: babbling } } : way),
+      },
+      log,
+      paths: () => [wanPath('dsl', '127.0.0.2'), wanPath('lte', '127.0.0.3', { metered: true })],
+      ...{ onChange: () => {}, onPassed: () => {}, onDead: () => {} },
+    })
+    monitor.useHags([hag])
+    const end = new AbortController()
+    const running = monitor.run(end.signal)
+    for (let turn = 0; turn < 400 && !monitor.pipelines(hag); turn++) await new Promise((resolve) => setTimeout(resolve, 10))
+    end.abort()
+    await running
+    t.equal(monitor.pipelines(hag), true)
+    t.same(monitor.usable, [hag])
+    t.notMatch(log.lines.join(), /does not answer a request/)
+  },
+)
+
 t.test('a HAG that was broken and cannot be reached any more is not asked without end', { skip: needsAddon }, async (t) => {
   const { engine } = new EngineUnderTest(t)
   const hag = { address: '127.0.0.1', port: await serve(t, Buffer.from('HTTP/1.1 400 Bad Request')) }
