@@ -32,8 +32,7 @@ export function execute(argv: readonly string[], { timeoutMs = 60_000, input }: 
     }, timeoutMs)
     child.once('error', (error: NodeJS.ErrnoException) => {
       clearTimeout(timer)
-      const message =
-        error.code === 'ENOENT' ? `${file} is not installed: ${packageOf(file)}` : `cannot run ${file}: ${error.message}`
+      const message = error.code === 'ENOENT' ? notInstalled(file) : `cannot run ${file}: ${error.message}`
       reject(new BondsocksError('NOT_INSTALLED', message, { cause: error }))
     })
     child.once('close', (code) => {
@@ -44,13 +43,22 @@ export function execute(argv: readonly string[], { timeoutMs = 60_000, input }: 
   })
 }
 
-const packages: Record<string, string> = { ip: 'iproute2', tc: 'iproute2', iptables: 'iptables', ip6tables: 'iptables' }
-const packageOf = (file: string) => `apt-get install ${packages[file] ?? file}`
+const packages: Record<string, string> = {
+  ip: 'iproute2',
+  tc: 'iproute2',
+  iptables: 'iptables',
+  ip6tables: 'iptables',
+  nft: 'nftables',
+}
+const notInstalled = (file: string) => `${file} is not installed: apt-get install ${packages[file] ?? file}`
 
 /** Like `execute`, and a failure is a BondsocksError with the command and its output in one line. Returns what it printed. */
 export async function must(argv: readonly string[], input?: string): Promise<string> {
   const { stdout, stderr, code } = await execute(argv, input === undefined ? {} : { input })
   if (code === 0) return stdout
+  // `ip netns exec` says it in its own words.
+  const [, missing] = /exec of "([^"]+)" failed: No such file/.exec(stderr) ?? []
+  if (missing !== undefined) throw new BondsocksError('NOT_INSTALLED', notInstalled(missing))
   const output = `${stderr}${stdout}`.trim().split('\n').join('; ') || `exit code ${code}`
   throw new BondsocksError('LAB_COMMAND', `\`${argv.join(' ')}\` failed: ${output}`)
 }
