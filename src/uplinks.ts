@@ -248,6 +248,8 @@ export class Uplinks {
     if (afterMs > 0) await pause(afterMs, this.#ended.signal)
     if (this.#ended.signal.aborted) return
     await network.dropEndpoints(addresses).catch((error: Error) => log.warn(`an endpoint could not be deleted: ${error.message}`))
+    // A pass that has looked before may have found it in place, and the link back.
+    if (afterMs > 0) this.#reconciler?.poke()
   }
 
   /** After a HAG's death. */

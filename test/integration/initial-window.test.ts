@@ -26,7 +26,12 @@ t.test('a HAG begins with 48 segments, follows the main table, and leaves all as
     )
     t.equal(found.length, count, `${family}: every route`)
     for (const line of found) t.match(line, /initcwnd 48/)
-    t.match(await hagHost('ip', family, 'rule', 'show'), /5808:\s+from all ipproto tcp sport 1080 lookup 5808/)
+    const rule = /5808:\s+from all ipproto tcp sport 1080 lookup 5808/
+    const rules = await settle(
+      () => hagHost('ip', family, 'rule', 'show'),
+      (text) => rule.test(text),
+    )
+    t.match(rules, rule)
   }
 
   const gateway = await world.startGateway()
@@ -35,9 +40,9 @@ t.test('a HAG begins with 48 segments, follows the main table, and leaves all as
   t.match(await running, { intact: true })
   const ready = await settle(
     () => hagHost('ss', '-Htin', 'state', 'established', 'sport', '= :1080'),
-    (text) => /cwnd:32\b/.test(text),
+    (text) => /cwnd:48\b/.test(text),
   )
-  t.match(ready, /cwnd:32\b/, 'those that wait for their first answer have it')
+  t.match(ready, /cwnd:48\b/, 'those that wait for their first answer have it')
 
   await hagHost('ip', 'route', 'add', '192.0.2.0/24', 'via', '10.1.0.2')
   const after = await settle(copies, (all) => all.some((line) => line.startsWith('192.0.2.0/24')))
