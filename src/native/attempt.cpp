@@ -107,6 +107,7 @@ void Worker::adopt(Attempt* attempt, const Prepared& prepared) {
   attempt->adopted = true;
   attempt->side.fd = prepared.fd;
   attempt->protocol = prepared.protocol;
+  startAfresh(prepared.fd, now_ - prepared.sinceMs);
   attempt->step = Attempt::Step::Reply;
   attempt->answerUntilMs = now_ + attempt->way.handshakeTimeoutMs;
   commit(attempt);

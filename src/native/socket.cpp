@@ -197,6 +197,14 @@ void keepAlive(int fd, Keepalive keepalive) {
   setInt(fd, IPPROTO_TCP, TCP_KEEPCNT, 5);
 }
 
+void startAfresh(int fd, uint64_t waitedMs) {
+  constexpr uint64_t kTooLongMs = 5000;
+  char name[16] = "";
+  socklen_t size = sizeof name;
+  if (waitedMs < kTooLongMs || getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, &size) != 0 || strcmp(name, "bbr") != 0) return;
+  for (const char* one : {"reno", "bbr"}) setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, one, static_cast<socklen_t>(strlen(one)));
+}
+
 int socketError(int fd) {
   int error = 0;
   socklen_t size = sizeof error;

@@ -41,6 +41,16 @@ int main() {
     CHECK(!hasBbr || protocolOf(end) != Protocol::Mptcp || std::string(name) == "bbr");
   }
 
+  // What waited for long sends as before, by the congestion control that it had.
+  for (const int end : {client, server}) {
+    char before[16] = "", after[16] = "";
+    socklen_t length = sizeof before;
+    CHECK(getsockopt(end, IPPROTO_TCP, TCP_CONGESTION, before, &length) == 0);
+    startAfresh(end, 60000);
+    length = sizeof after;
+    CHECK(getsockopt(end, IPPROTO_TCP, TCP_CONGESTION, after, &length) == 0 && std::string(before) == after);
+  }
+
   const std::string text(20000, 'x');
   CHECK(send(server, text.data(), text.size(), 0) == static_cast<ssize_t>(text.size()) && wait(client, POLLIN) == 1);
   const auto subflows = subflowsOf(client);
