@@ -22,21 +22,27 @@ constexpr int kBacklog = 4096;    // the kernel lowers it to net.core.somaxconn
 
 void setInt(int fd, int level, int option, int value) { setsockopt(fd, level, option, &value, sizeof value); }
 
+bool usesBbr(int fd) {
+  char name[16] = "";
+  socklen_t size = sizeof name;
+  return getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, &size) == 0 && strcmp(name, "bbr") == 0;
+}
+
+bool setCongestion(int fd, const char* name) {
+  return setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, static_cast<socklen_t>(strlen(name))) == 0;
+}
+
 // Of MPTCP, whose joining and accepted subflows inherit it. Most kernels' default fills a path's queue until it overflows, and whatever else
 // takes the path waits behind that; BBR does not. A call for each connection only where it is there and not the default: where it is
 // missing each try would have the kernel look for its module.
 void keepQueuesShort(int fd) {
-  static constexpr char kName[] = "bbr";
   static const bool needed = [] {
     const int any = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
-    char usual[16] = "";
-    socklen_t size = sizeof usual;
-    const bool needs = getsockopt(any, IPPROTO_TCP, TCP_CONGESTION, usual, &size) == 0 && strcmp(usual, kName) != 0 &&
-                       setsockopt(any, IPPROTO_TCP, TCP_CONGESTION, kName, sizeof kName - 1) == 0;
+    const bool needs = !usesBbr(any) && setCongestion(any, "bbr");
     closeFd(any);
     return needs;
   }();
-  if (needed) setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, kName, sizeof kName - 1);
+  if (needed) setCongestion(fd, "bbr");
 }
 
 // Of plain TCP, for which the meter does nothing: what is not sent yet waits where it still holds up the other end. On the fastest links
@@ -199,10 +205,9 @@ void keepAlive(int fd, Keepalive keepalive) {
 
 void startAfresh(int fd, uint64_t waitedMs) {
   constexpr uint64_t kTooLongMs = 5000;
-  char name[16] = "";
-  socklen_t size = sizeof name;
-  if (waitedMs < kTooLongMs || getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, &size) != 0 || strcmp(name, "bbr") != 0) return;
-  for (const char* one : {"reno", "bbr"}) setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, one, static_cast<socklen_t>(strlen(one)));
+  if (waitedMs < kTooLongMs || !usesBbr(fd)) return;
+  setCongestion(fd, "reno");
+  setCongestion(fd, "bbr");
 }
 
 int socketError(int fd) {

@@ -96,6 +96,15 @@ t.test('does it take all in one go?', { skip: needsAddon }, async (t) => {
   t.equal(await ask(1), undefined, 'nothing listens: that is not known')
 })
 
+/** Or for four seconds. */
+async function runUntilPipelined(monitor: HagMonitor, hag: Parameters<HagMonitor['pipelines']>[0]): Promise<void> {
+  const end = new AbortController()
+  const running = monitor.run(end.signal)
+  for (let turn = 0; turn < 400 && !monitor.pipelines(hag); turn++) await new Promise((resolve) => setTimeout(resolve, 10))
+  end.abort()
+  await running
+}
+
 t.test('a WAN that dies while a HAG is asked does not speak for it', { skip: needsAddon }, async (t) => {
   const { engine } = new EngineUnderTest(t)
   const [dying, other] = [wanPath('dsl', '127.0.0.2'), wanPath('lte', '127.0.0.3', { metered: true })]
@@ -117,11 +126,7 @@ t.test('a WAN that dies while a HAG is asked does not speak for it', { skip: nee
     ...{ onChange: () => {}, onPassed: () => {}, onDead: () => {} },
   })
   monitor.useHags([hag])
-  const end = new AbortController()
-  const running = monitor.run(end.signal)
-  for (let turn = 0; turn < 400 && !monitor.pipelines(hag); turn++) await new Promise((resolve) => setTimeout(resolve, 10))
-  end.abort()
-  await running
+  await runUntilPipelined(monitor, hag)
   t.equal(monitor.pipelines(hag), true, 'the other one does')
   t.same(monitor.usable, [hag])
   t.notMatch(log.lines.join(), /does not answer a request/)
@@ -146,11 +151,7 @@ t.test(
       ...{ onChange: () => {}, onPassed: () => {}, onDead: () => {} },
     })
     monitor.useHags([hag])
-    const end = new AbortController()
-    const running = monitor.run(end.signal)
-    for (let turn = 0; turn < 400 && !monitor.pipelines(hag); turn++) await new Promise((resolve) => setTimeout(resolve, 10))
-    end.abort()
-    await running
+    await runUntilPipelined(monitor, hag)
     t.equal(monitor.pipelines(hag), true)
     t.same(monitor.usable, [hag])
     t.notMatch(log.lines.join(), /does not answer a request/)
