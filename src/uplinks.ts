@@ -51,7 +51,7 @@ export interface UplinksOptions {
   entries: readonly HagEntryWithPassword[]
   engine: Pick<
     Engine,
-    'probe' | 'prepare' | 'keepPrepared' | 'connect' | 'abandon' | 'resetUpstreams' | 'resetStranded' | 'stats'
+    'probe' | 'inspect' | 'prepare' | 'keepPrepared' | 'connect' | 'abandon' | 'resetUpstreams' | 'resetStranded' | 'stats'
   >
   network: NetworkControl
   log: Log

@@ -13,6 +13,8 @@ const kinds = {
   },
   /** Loses SYNs that ask for a new MPTCP connection (subtype 0, RFC 8684 section 3.1). */
   'block-mptcp': { in: 'iifname {} tcp flags syn tcp option mptcp subtype 0 drop', out: '' },
+  /** Loses all TCP, and carries the rest. */
+  'block-tcp': { in: 'iifname {} meta l4proto tcp drop', out: 'oifname {} meta l4proto tcp drop' },
   /** Refuses every TCP connection, as an operator does whose bill was not paid. */
   refuse: { in: 'iifname {} meta l4proto tcp reject with tcp reset', out: '' },
   /** Loses all that goes to an address, and comes from it. */

@@ -163,6 +163,7 @@ Napi::Value toArray(Napi::Env env, const std::vector<Inspection>& inspections) {
       entry.Set("rttUs", static_cast<double>(subflow.rttUs));
       entry.Set("unackedPackets", static_cast<double>(subflow.unackedPackets));
       entry.Set("lastAckMs", static_cast<double>(subflow.lastAckMs));
+      entry.Set("timeouts", static_cast<double>(subflow.timeouts));
       subflows.Set(index++, entry);
     }
     object.Set("subflows", subflows);

@@ -220,6 +220,8 @@ export interface Subflow {
   unackedPackets: number
   /** Milliseconds since the last acknowledgement came; large on a subflow that is idle, too. */
   lastAckMs: number
+  /** Retransmission timeouts in a row without an acknowledgement (RFC 6298 section 5). */
+  timeouts: number
 }
 
 export interface Inspection {

@@ -31,7 +31,9 @@ static_assert(sizeof(SubflowInfo) == 264, "struct mptcp_subflow_info");
 // The first part of it, which every kernel has. No more than a kernel's own: it lays out the array by the smaller of the two sizes.
 struct TcpInfo {
   uint8_t state;  // tcpi_state
-  uint8_t head[15];
+  uint8_t congestionState;
+  uint8_t timeouts;  // tcpi_retransmits
+  uint8_t head[13];
   uint32_t segmentBytes;  // tcpi_snd_mss
   uint32_t peerSegmentBytes;
   uint32_t unacked;  // tcpi_unacked, segments
@@ -124,7 +126,7 @@ std::vector<Subflow> subflowsOf(int fd) {
     const TcpInfo& tcp = subflows.tcp[i];
     if (tcp.state == kTcpClose) continue;
     found.push_back({subflows.info[i].local.address, subflows.info[i].remote.address, tcp.bytesAcked, tcp.bytesReceived, tcp.rttUs,
-                     tcp.unacked, tcp.lastAckMs, tcp.leastRttUs, tcp.pacingRate, tcp.deliveryRate,
+                     tcp.unacked, tcp.lastAckMs, tcp.timeouts, tcp.leastRttUs, tcp.pacingRate, tcp.deliveryRate,
                      uint64_t{tcp.unacked} * tcp.segmentBytes + tcp.unsent});
   }
   return found;

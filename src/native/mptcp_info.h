@@ -14,6 +14,7 @@ struct Subflow {
   uint32_t rttUs;
   uint32_t unackedPackets;
   uint32_t lastAckMs;
+  uint32_t timeouts;  // of retransmission, in a row
   uint32_t leastRttUs;
   uint64_t pacingRate;    // bytes a second
   uint64_t deliveryRate;  // of what was acknowledged last

@@ -4,6 +4,8 @@ import type { Family } from '../shared/address.js'
 import { hagProbe, type Target } from '../shared/hag-probe.js'
 import { pause } from '../shared/pause.js'
 import type { Log } from '../telemetry/log.js'
+import { isAcknowledged } from './acknowledged.js'
+import { Allowance } from './allowance.js'
 import { type Carried, readCounters } from './counters.js'
 import { Flow, flowTickMs } from './flow.js'
 import { answersMissing, type Health, isUsable, next, nextProbe, type Sign, stopPatience, unknown } from './health.js'
@@ -64,15 +66,20 @@ interface Line {
   mptcp: 'unknown' | 'yes' | 'stripped' | 'blocked'
   mptcpAskedAt: number
   mptcpDueAt: number
-  /** Whether it was the path that refused us, the last time that something did, and how long that counts. */
-  refusal: { isOnPath: boolean; until: number }
+  /** Whether it was the path that refused us, when that was asked last, how long it counts, and when it was met last. */
+  refusal: { isOnPath: boolean; until: number; metAt: number }
   /** So many questions in a row had no answer while something else came in. */
   masked: number
+  /** What it had received when it was last asked. */
+  receivedThen: number
+  readonly allowance: Allowance
   wake: AbortController
 }
 
+const noRefusal = { isOnPath: false, until: 0, metAt: Number.NEGATIVE_INFINITY }
+
 export interface WanMonitorOptions {
-  engine: Pick<Engine, 'probe'>
+  engine: Pick<Engine, 'probe' | 'inspect'>
   wans: readonly { name: string; metered: boolean }[]
   /** Whom to ask, in this order, until one answers. */
   hags(family: Family): readonly Target['hag'][]
@@ -95,7 +102,7 @@ export class WanMonitor {
       families.map((family) => ({
         ...{ wan: name, family, metered, device: '', address: undefined, health: { ...unknown, link: false } },
         ...{ mptcp: 'unknown' as const, mptcpAskedAt: Number.NEGATIVE_INFINITY, mptcpDueAt: 0, wake: new AbortController() },
-        ...{ refusal: { isOnPath: false, until: 0 }, masked: 0 },
+        ...{ refusal: noRefusal, masked: 0, receivedThen: 0, allowance: new Allowance(performance.now()) },
       })),
     )
   }
@@ -109,7 +116,7 @@ export class WanMonitor {
       line.device = wan?.interface ?? line.device
       // Another address may mean another path.
       line.mptcp = 'unknown'
-      line.refusal = { isOnPath: false, until: 0 }
+      line.refusal = noRefusal
       const hadLink = line.address !== undefined
       line.address = undefined
       if (hadLink) this.#take(line, { type: 'link', present: false, reason: 'no link' })
@@ -179,7 +186,6 @@ export class WanMonitor {
 
   async #follow(line: Line, signal: AbortSignal): Promise<void> {
     let probedAt = Number.NEGATIVE_INFINITY
-    let receivedThen = 0
     let last: Carried = { received: 0, sent: 0 }
     while (!signal.aborted) {
       const { address, metered } = line
@@ -194,12 +200,13 @@ export class WanMonitor {
       const carried = this.#counters().get(line.device) ?? last
       const isUnanswered = carried.sent > last.sent && carried.received === last.received
       last = carried
-      const isQuiet = carried.received - receivedThen < signOfLifeBytes && !isUnanswered && now < line.mptcpDueAt
-      if (metered && line.health.state === 'up' && isQuiet && now - probedAt < meteredIdleMs) continue
+      const isDue =
+        carried.received - line.receivedThen >= signOfLifeBytes || now >= Math.min(line.mptcpDueAt, probedAt + meteredIdleMs)
+      if (metered && line.health.state === 'up' && !isDue && !(isUnanswered && this.#mayAsk(line))) continue
       const sign = await this.#round(line, Math.ceil(due.timeoutMs))
       if (signal.aborted) return
       probedAt = performance.now()
-      receivedThen = this.#received(line.device)
+      line.receivedThen = this.#received(line.device)
       if (sign !== undefined && line.address === address) this.#take(line, sign)
     }
   }
@@ -207,6 +214,7 @@ export class WanMonitor {
   /** One question over a WAN. undefined: no answer, but the WAN carries something; it is full, not dead. */
   async #round(line: Line, timeoutMs: number): Promise<Sign | undefined> {
     const before = this.#received(line.device)
+    const startedAt = performance.now()
     const isUp = line.health.state === 'up'
     // A WAN that is down must be found to be back as soon as anything passes.
     const asksForMptcp = line.mptcp === 'unknown' || (isUp && performance.now() >= line.mptcpDueAt)
@@ -222,14 +230,31 @@ export class WanMonitor {
     const masked = line.masked
     line.masked = 0
     if (answer !== undefined) return { type: 'answer', rttMs: answer.connectMs }
-    const isRefused = line.refusal.isOnPath && performance.now() < line.refusal.until
+    const isRefused = line.refusal.metAt >= startedAt
     const reason = isRefused ? 'something on its path answers in the place of the HAGs' : 'no HAG answers over it'
-    if (this.#received(line.device) - before <= signOfLifeBytes) return { type: 'silence', reason }
+    const carries = await this.#carries(line, before, timeoutMs)
+    if (carries === false) return { type: 'silence', reason }
+    if (carries === true) return undefined
     // A queue that is as long as that empties some time.
     line.masked = masked + 1
     const [hag] = this.#options.hags(line.family)
     const isHagThere = masked >= mostMasked && hag !== undefined && (await this.#answersElsewhere(line, hag, timeoutMs))
     return isHagThere ? { type: 'silence', reason: 'a HAG answers over another WAN, and none over it' } : undefined
+  }
+
+  /**
+   * Is a WAN over which no HAG answers only full? True where its subflows are acknowledged; undefined where something else has come in
+   * since and there are no subflows to tell what that means.
+   */
+  async #carries({ device, address = '' }: Line, receivedBefore: number, withinMs: number): Promise<boolean | undefined> {
+    if (this.#received(device) - receivedBefore <= signOfLifeBytes) return false
+    return isAcknowledged(this.#options.engine, address, withinMs)
+  }
+
+  /** Out of turn: on a metered WAN only where it adds little to what came in, or out of a small store. */
+  #mayAsk(line: Line): boolean {
+    const isSmall = !line.metered || this.#received(line.device) - line.receivedThen >= signOfLifeBytes
+    return isSmall || line.allowance.take(performance.now())
   }
 
   /** Asks the first HAG and, where it is silent, all the others at once. */
@@ -249,7 +274,10 @@ export class WanMonitor {
       const connectMs = Math.min(performance.now() - startedAt, timeoutMs)
       // A HAG that refuses us is a fault of the HAG's, and the WAN has carried its answer; unless it is somebody on the way who refuses.
       const answered = result.ok || result.stage !== 'connect' || result.failure.code === 'ECONNREFUSED'
-      if (!result.ok && answered && (await this.#answersElsewhere(line, hag, timeoutMs))) return undefined
+      if (!result.ok && answered && (await this.#answersElsewhere(line, hag, timeoutMs))) {
+        line.refusal = { ...line.refusal, metAt: performance.now() }
+        return undefined
+      }
       // One that is down would be silent whatever the HAG does.
       if (result.ok || line.health.state !== 'down') this.#options.heard(hag, result, startedAt)
       if (result.ok) return result
@@ -277,7 +305,8 @@ export class WanMonitor {
     const answer = answers.find(({ ok }) => ok)
     if (answer !== undefined) this.#options.heard(hag, answer, askedAt)
     const isOnPath = answer !== undefined
-    line.refusal = { isOnPath, until: performance.now() + (isOnPath ? refusalHoldsMs.onPath : refusalHoldsMs.hag) }
+    const until = performance.now() + (isOnPath ? refusalHoldsMs.onPath : refusalHoldsMs.hag)
+    line.refusal = { ...line.refusal, isOnPath, until }
     return isOnPath
   }
 
@@ -325,15 +354,17 @@ export class WanMonitor {
 
   /** What it carried has just stopped: is the WAN dead? Several questions at once, so that no lost packet decides. */
   async #verify(line: Line, reason: string): Promise<void> {
+    if (!this.#mayAsk(line)) return
     const { address } = line
     const before = this.#received(line.device)
     const timeoutMs = Math.ceil(stopPatience(line.health).timeoutMs)
     const questions = Array.from({ length: line.metered ? 2 : 3 }, () => this.#ask(line, 'tcp', timeoutMs))
     const answers = await Promise.all(questions)
     if (line.address !== address) return
+    line.receivedThen = this.#received(line.device)
     const answer = answers.find((one) => one !== undefined)
     if (answer !== undefined) return this.#take(line, { type: 'answer', rttMs: answer.connectMs })
-    if (this.#received(line.device) - before > signOfLifeBytes) return
+    if ((await this.#carries(line, before, timeoutMs)) !== false || line.address !== address) return
     this.#take(line, { type: 'silence', reason, sure: true })
     wake(line)
   }

@@ -1,5 +1,6 @@
 /** A WAN that is up but carries nothing: found out, avoided, and used again when it is back. */
 import t from 'tap'
+import { putMiddlebox, takeMiddlebox } from '../../src/lab/middlebox.js'
 import { ports, remeasure, settle, sleep, World } from '../support/hybrid.js'
 import { needsRoot } from '../support/namespaces.js'
 
@@ -34,6 +35,32 @@ t.test('a silent black hole on an idle gateway, and its end', { skip: needsRoot 
     (names) => names.join() === 'dsl,lte',
   )
   t.same(again, ['dsl', 'lte'], 'in use again')
+})
+
+t.test('a WAN over which only other traffic still passes, with an upload under way', { skip: needsRoot }, async (t) => {
+  const world = await World.run(t)
+  const { client, gateway, lab } = world
+  await gateway.waitFor(/WAN dsl is up/)
+  await gateway.waitFor(/WAN lte is up/)
+  const upload = client.call('halfClose', { host: lab.addresses.server, port: ports.sink, bytes: 30_000_000, back: 0 })
+  // About 1 Mbit/s of datagrams for 18 seconds.
+  const datagrams = `const socket = require('node:dgram').createSocket('udp4')
+    let left = 1800
+    const timer = setInterval(() => {
+      socket.send(Buffer.alloc(1200), 9, '10.1.0.2')
+      if (--left === 0) socket.close(clearInterval(timer))
+    }, 10)`
+  const others = world.execute('hag')(process.execPath, '-e', datagrams)
+  await sleep(4000)
+  const cutAt = performance.now()
+  await putMiddlebox(lab, 'block-tcp', 'dsl')
+  await gateway.waitFor(/WAN dsl is down: no HAG answers over it/)
+  const seconds = (performance.now() - cutAt) / 1000
+  t.comment(`found after ${seconds.toFixed(1)} s`)
+  t.ok(seconds < 10, `its subflows gave it away after ${seconds.toFixed(1)} s`)
+  await takeMiddlebox(lab)
+  t.match(await upload, { intact: true, error: undefined })
+  await others
 })
 
 t.test('new connections while a black hole is not detected yet', { skip: needsRoot }, async (t) => {

@@ -1,5 +1,5 @@
 import t, { type Test } from 'tap'
-import type { Probe, ProbeResult } from '../../src/native/index.js'
+import type { Inspection, Probe, ProbeResult, Subflow } from '../../src/native/index.js'
 import { WanMonitor, type WanMonitorOptions } from '../../src/wan/monitor.js'
 import { memoryLog } from '../support/memory-log.js'
 
@@ -18,6 +18,7 @@ const trouble = (stage: 'connect' | 'greeting', code: string): ProbeResult => ({
 const silence = trouble('connect', 'ETIMEDOUT')
 
 interface Far {
+  inspect?: () => Inspection[]
   probe?: (probe: Probe) => ProbeResult
   hags?: WanMonitorOptions['hags']
   wans?: WanMonitorOptions['wans']
@@ -37,6 +38,7 @@ function start(
   let changes = 0
   const monitor = new WanMonitor({
     engine: {
+      inspect: async () => far.inspect?.() ?? [],
       async probe(probe) {
         asked.push(`${probe.protocol} ${probe.remote.address} via ${probe.bind}`)
         const result = far.probe?.(probe) ?? answer()
@@ -114,6 +116,41 @@ t.test(
     t.ok(await until(() => log.lines.includes('warn WAN dsl is down: a HAG answers over another WAN, and none over it')))
   },
 )
+
+/** A connection with one subflow over dsl. */
+const overDsl = (subflow: Partial<Subflow>): Inspection[] => {
+  const local = { address: '10.1.0.2', port: 40_000 }
+  const remote = { address: hag.address, port: hag.port }
+  const rest = { bytesSent: 0, bytesReceived: 0, rttUs: 30_000, unackedPackets: 0, lastAckMs: 60_000, timeouts: 0 }
+  const subflows = [{ local, remote, ...rest, ...subflow }]
+  return [{ connection: 1, client: local, remote, protocol: 'mptcp', sent: 0, received: 0, subflows }]
+}
+
+t.test('subflows tell whether a WAN that carries other traffic, and over which no HAG answers, is dead or full', async (t) => {
+  const dead = overDsl({ unackedPackets: 3, timeouts: 2 })
+  const full = overDsl({ unackedPackets: 90, timeouts: 1, lastAckMs: 20 })
+  for (const subflows of [dead, full]) {
+    let received = 0
+    let isCut = false
+    const { monitor, log, until } = start(t, {
+      probe: ({ bind }) => (isCut && bind === '10.1.0.2' ? silence : answer()),
+      inspect: () => (isCut ? subflows : []),
+      received: () => {
+        received += 5000
+        return { dsl: received, lte: 0 }
+      },
+    })
+    t.ok(await until(() => monitor.isUsable('dsl') && monitor.isUsable('lte')))
+    isCut = true
+    if (subflows === dead) {
+      t.ok(await until(() => !monitor.isUsable('dsl')))
+      t.ok(log.lines.includes('warn WAN dsl is down: no HAG answers over it'))
+    } else {
+      await new Promise((resolve) => setTimeout(resolve, 4000))
+      t.equal(monitor.isUsable('dsl'), true)
+    }
+  }
+})
 
 t.test('the silence of a WAN that is down says nothing of the HAGs', async (t) => {
   let isCut = false
@@ -244,6 +281,22 @@ t.test('an idle metered WAN over which something is sent and nothing comes back 
   isDead = true
   sent += 60
   t.ok(await until(() => !monitor.isUsable('lte')), 'a subflow that nobody answers gives it away')
+})
+
+t.test('a metered WAN over which somebody sends into the void all day is asked a few times', async (t) => {
+  let sent = 0
+  const { monitor, asked, until } = start(t, {
+    wans: [{ name: 'lte', metered: true }],
+    received: () => ({ lte: 100 }),
+    sent: () => {
+      sent += 60
+      return sent
+    },
+  })
+  t.ok(await until(() => monitor.isUsable('lte')))
+  await new Promise((resolve) => setTimeout(resolve, 10_000))
+  t.ok(asked.length >= 5 && asked.length <= 8, `${asked.length} times in ten seconds`)
+  t.ok(monitor.isUsable('lte'))
 })
 
 t.test('a WAN that is down is asked at once when another question over it got its answer', async (t) => {
