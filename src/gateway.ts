@@ -78,6 +78,7 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
           connectTimeoutMs: config.connect_timeout_seconds * 1000,
           onSuspicion: (hag, about) => uplinks.suspect(hag, about),
           onDoubt: ({ bind }) => uplinks.doubtMptcp(bind),
+          onWentAround: () => uplinks.wentAround(),
           log,
         })
         requireHag(await uplinks.start(plan, signals.stop), config, log)

@@ -51,7 +51,16 @@ export interface UplinksOptions {
   entries: readonly HagEntryWithPassword[]
   engine: Pick<
     Engine,
-    'probe' | 'inspect' | 'prepare' | 'keepPrepared' | 'connect' | 'abandon' | 'resetUpstreams' | 'resetStranded' | 'stats'
+    | 'probe'
+    | 'inspect'
+    | 'prepare'
+    | 'keepPrepared'
+    | 'connect'
+    | 'abandon'
+    | 'resetUpstreams'
+    | 'resetStranded'
+    | 'watchUpstreams'
+    | 'stats'
   >
   network: NetworkControl
   log: Log
@@ -88,6 +97,7 @@ export class Uplinks {
       onPassed: ({ bind }) => this.#wans.passed(bind),
       onChange: () => this.#update(),
       onDead: (hag, how) => this.#bury(hag, how),
+      onReturn: (hag) => this.#lookAgain(hag),
     })
     this.#wans = new WanMonitor({
       ...{ engine, log },
@@ -137,6 +147,11 @@ export class Uplinks {
   /** A connection had trouble with a HAG. */
   suspect(hag: Hag, about: 'connection' | 'request'): void {
     this.#hags.suspect(hag, about)
+  }
+
+  /** A connection around the HAGs was answered. */
+  wentAround(): void {
+    this.#hags.wentAround()
   }
 
   /** MPTCP over this address did not do what it should. */
@@ -263,6 +278,14 @@ export class Uplinks {
       if (count > 0)
         log.warn(`${count} connections over HAG ${formatSocketAddress(hag)} were reset, so that their clients begin anew`)
     })
+  }
+
+  /** A HAG that is back may have been started anew with its machine: it knows none of the old connections, and quiet ones would never learn. */
+  async #lookAgain(hag: Hag): Promise<void> {
+    const { engine } = this.#options
+    engine.watchUpstreams(hag, true)
+    await this.#resetStranded(strandedLooks)
+    if (!this.#ended.signal.aborted) engine.watchUpstreams(hag, false)
   }
 
   async #resetStranded(looks: number): Promise<void> {

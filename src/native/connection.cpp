@@ -268,6 +268,16 @@ uint64_t Worker::resetUpstreams(const Address& remote) {
   return relayed.size();
 }
 
+void Worker::watchUpstreams(const Address& remote, bool closely) {
+  for (auto& entry : connections_) {
+    Connection* const connection = entry.second.get();
+    if (connection->phase != Connection::Phase::Relaying || connection->upstream.fd < 0) continue;
+    if (!sameHost(connection->upstreamAddress, remote) || portOf(connection->upstreamAddress) != portOf(remote)) continue;
+    connection->keptAlive = true;
+    keepAlive(connection->upstream.fd, closely ? Keepalive::Now : Keepalive::Wan);
+  }
+}
+
 uint64_t Worker::resetStranded() {
   std::vector<Connection*> stranded;
   for (auto& entry : connections_) {

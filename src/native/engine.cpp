@@ -126,6 +126,10 @@ void Engine::resetStranded(uint64_t id) {
   countAll(id, [](Worker& one) { return one.resetStranded(); });
 }
 
+void Engine::watchUpstreams(const Address& remote, bool closely) {
+  for (auto& worker : workers_) worker->command([remote, closely](Worker& one) { one.watchUpstreams(remote, closely); });
+}
+
 void Engine::countAll(uint64_t id, std::function<uint64_t(Worker&)> act) {
   struct Job {
     std::atomic<size_t> left;

@@ -231,7 +231,8 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
                         InstanceMethod<&EngineObject::Probe>("probe"), InstanceMethod<&EngineObject::Connect>("connect"),
                         InstanceMethod<&EngineObject::Prepare>("prepare"), InstanceMethod<&EngineObject::KeepPrepared>("keepPrepared"),
                         InstanceMethod<&EngineObject::Abandon>("abandon"), InstanceMethod<&EngineObject::ResetUpstreams>("resetUpstreams"),
-                        InstanceMethod<&EngineObject::ResetStranded>("resetStranded"), InstanceMethod<&EngineObject::Inspect>("inspect"),
+                        InstanceMethod<&EngineObject::ResetStranded>("resetStranded"),
+                        InstanceMethod<&EngineObject::WatchUpstreams>("watchUpstreams"), InstanceMethod<&EngineObject::Inspect>("inspect"),
                         InstanceMethod<&EngineObject::Stats>("stats"), InstanceMethod<&EngineObject::Close>("close")});
   }
 
@@ -435,6 +436,10 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
 
   Napi::Value ResetStranded(const Napi::CallbackInfo&) {
     return Ask([this](uint64_t id) { engine_->resetStranded(id); });
+  }
+
+  void WatchUpstreams(const Napi::CallbackInfo& info) {
+    if (engine_) engine_->watchUpstreams(addressOf(info[0]), info[1].As<Napi::Boolean>().Value());
   }
 
   Napi::Value Inspect(const Napi::CallbackInfo& info) {

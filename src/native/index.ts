@@ -303,6 +303,11 @@ export interface Engine {
    * on should a subflow join within it. 0 where the kernel cannot tell (before 6.5). Resolves with their number.
    */
   resetStranded(): Promise<number>
+  /**
+   * `closely`: over every subflow of the relayed connections to this upstream on which nothing moves, the kernel asks every second
+   * whether the other end still knows it (TCP keepalive), so that a machine that was started anew can say no; otherwise every five minutes.
+   */
+  watchUpstreams(remote: SocketAddress, closely: boolean): void
   /** Relayed connections with their subflows, read at this moment; all of them, or those asked for. */
   inspect(connections?: ConnectionId[]): Promise<Inspection[]>
   stats(): EngineStats

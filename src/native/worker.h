@@ -62,6 +62,7 @@ class Worker {
   void abandon(const Address& source);
   uint64_t resetUpstreams(const Address& remote);
   uint64_t resetStranded();
+  void watchUpstreams(const Address& remote, bool closely);
   std::vector<Inspection> inspect(const std::vector<ConnectionId>& ids);
 
   void expired(Connection* connection);

@@ -39,6 +39,8 @@ interface Entry {
   asking: boolean
   /** It fell silent then, and it is not known yet whether that is its death or our WANs. */
   undecidedAt: number | undefined
+  /** Since then the Internet was found to answer without it. */
+  wentAroundAt: number | undefined
 }
 
 export interface HagMonitorOptions {
@@ -52,9 +54,11 @@ export interface HagMonitorOptions {
   onChange(): void
   /**
    * A HAG that was in use is gone. `refused`: its machine answers, so connections that are dead find out by themselves; `silence`: another
-   * HAG is up, and it is not our WANs.
+   * HAG answers, or the Internet does without one, so it is not our WANs.
    */
   onDead(hag: Hag, how: 'refused' | 'silence'): void
+  /** One that was down answers again. */
+  onReturn(hag: Hag): void
 }
 
 export class HagMonitor {
@@ -75,7 +79,8 @@ export class HagMonitor {
         known.get(hag) ?? {
           ...{ hag, health: unknownHag, heardAt: Number.NEGATIVE_INFINITY, askedAt: Number.NEGATIVE_INFINITY },
           ...{ answeredAt: Number.NEGATIVE_INFINITY, checkedAt: Number.NEGATIVE_INFINITY, missedSince: 0 },
-          ...{ checking: false, pipelines: false, broken: false, asking: false, undecidedAt: undefined },
+          ...{ checking: false, pipelines: false, broken: false, asking: false },
+          ...{ undecidedAt: undefined, wentAroundAt: undefined },
         },
     )
     this.#options.onChange()
@@ -114,6 +119,7 @@ export class HagMonitor {
       entry.answeredAt = entry.heardAt
       this.#decide(entry)
     }
+    if (sign?.type === 'silence' && askedAt > (entry.wentAroundAt ?? Number.POSITIVE_INFINITY)) this.#bury(entry)
     if (sign !== undefined && !(entry.broken && sign.type === 'answer')) this.#take(entry, sign)
   }
 
@@ -125,6 +131,20 @@ export class HagMonitor {
     entry.askedAt = Math.min(entry.askedAt, performance.now() - askMs.busy)
     // At most once a second, whatever the clients meet.
     if (about === 'request') entry.checkedAt = Math.min(entry.checkedAt, performance.now() - connectCheckMs + 1000)
+  }
+
+  /**
+   * The Internet answers without a HAG. One that is still silent when it is asked once more is dead: its connections would wait for nothing,
+   * and their clients can begin anew.
+   */
+  wentAround(): void {
+    for (const entry of this.#entries) {
+      if (entry.undecidedAt === undefined || entry.wentAroundAt !== undefined) continue
+      entry.wentAroundAt = performance.now()
+      this.suspect(entry.hag, 'connection')
+      entry.askedAt = Number.NEGATIVE_INFINITY
+      this.#wake.abort()
+    }
   }
 
   /** Asks every HAG over every WAN, all at once; resolves with what each said. One that nobody hears from counts as down. */
@@ -295,13 +315,18 @@ export class HagMonitor {
       this.#wake.abort()
     }
     if (state === before.state) return
-    if (state === 'returning') entry.checkedAt = Number.NEGATIVE_INFINITY
-    const { log, onChange, onDead } = this.#options
+    const { log, onChange, onDead, onReturn } = this.#options
     const name = `HAG ${formatSocketAddress(entry.hag)}`
     if (state === 'down') log.warn(`${name} is down: ${reason}`)
     else if (state === 'returning') log.info(`${name} answers again`)
     else log.info(`${name} is up`)
     onChange()
+    if (state === 'returning') {
+      entry.checkedAt = Number.NEGATIVE_INFINITY
+      entry.undecidedAt = undefined
+      entry.wentAroundAt = undefined
+      onReturn(entry.hag)
+    }
     if (state !== 'down' || before.state === 'unknown' || sign.type === 'answer') return
     if (sign.type === 'refused') {
       onDead(entry.hag, 'refused')
@@ -318,13 +343,18 @@ export class HagMonitor {
     }
   }
 
+  #bury(entry: Entry): void {
+    entry.undecidedAt = undefined
+    entry.wentAroundAt = undefined
+    if (entry.health.state === 'down') this.#options.onDead(entry.hag, 'silence')
+  }
+
   /** One HAG answers: others that have just fallen silent are dead. */
   #decide(answering: Entry): void {
     for (const entry of this.#entries) {
-      const { hag, health, undecidedAt } = entry
-      if (undecidedAt === undefined || entry === answering) continue
-      entry.undecidedAt = undefined
-      if (health.state === 'down' && performance.now() - undecidedAt < sameTimeMs) this.#options.onDead(hag, 'silence')
+      if (entry.undecidedAt === undefined || entry === answering) continue
+      if (performance.now() - entry.undecidedAt < sameTimeMs) this.#bury(entry)
+      else entry.undecidedAt = undefined
     }
   }
 }

@@ -1,6 +1,6 @@
 /** One redirected connection, from accepted to closed, in the order in which it meets the steps. */
 import type { ConnectionId, Engine, EngineEvent, Network, StandingOrder, Way } from '../native/index.js'
-import { formatSocketAddress, type SocketAddress } from '../shared/address.js'
+import { formatSocketAddress, isPrivate, type SocketAddress } from '../shared/address.js'
 import { Attempts, type Course } from '../shared/attempts.js'
 import type { OwnAddresses } from '../shared/own-addresses.js'
 import type { Log } from '../telemetry/log.js'
@@ -32,6 +32,8 @@ export interface SessionOptions {
   onSuspicion?(hag: Hag, about: 'connection' | 'request'): void
   /** A connection over this path was to be MPTCP and became plain TCP, or had no answer yet when another path had one. */
   onDoubt?(path: Path): void
+  /** A connection into the Internet that was to go over a HAG was answered without one. */
+  onWentAround?(): void
   log: Log
 }
 
@@ -109,7 +111,8 @@ export class Sessions {
       return engine.reset(connection)
     }
 
-    const ways = bypass.has(destination.address) ? upstreams.direct(destination.address) : upstreams.ways(destination.address)
+    const isBypassed = bypass.has(destination.address)
+    const ways = isBypassed ? upstreams.direct(destination.address) : upstreams.ways(destination.address)
     const begun = followed === undefined ? undefined : this.#ordered.get(followed.order)
     const choices = begun === undefined ? ways : [begun, ...ways.filter((path) => path !== begun)]
     const course: Course<Path> = {
@@ -135,6 +138,7 @@ export class Sessions {
     if (choice !== undefined) {
       upstreams.saw(choice, outcome)
       if (choice.protocol === 'mptcp' && outcome.protocol === 'tcp') this.#options.onDoubt?.(choice)
+      if (choice.hag === undefined && !isBypassed && !isPrivate(destination.address)) this.#options.onWentAround?.()
       this.#opened(connection, destination, choice)
     } else if (outcome?.type !== 'closed') {
       engine.reset(connection)

@@ -53,6 +53,12 @@ export function isInside(address: string, networks: readonly Cidr[]): boolean {
   return networks.some((network) => network.address.kind() === parsed.kind() && parsed.match(network.address, network.prefix))
 }
 
+/** Of no use beyond the networks next to us, such as a modem's own. */
+export function isPrivate(address: string): boolean {
+  const range = parseAddress(address)?.range() ?? ''
+  return ['private', 'uniqueLocal', 'linkLocal', 'loopback', 'carrierGradeNat'].includes(range)
+}
+
 /** `192.0.2.1:443` or `[2001:db8::1]:443`. */
 export function formatSocketAddress({ address, port }: SocketAddress): string {
   return address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`

@@ -123,7 +123,7 @@ t.test('a WAN that dies while a HAG is asked does not speak for it', { skip: nee
     },
     log,
     paths: () => (asked === 0 ? [dying, other] : [{ ...dying, usable: false }, other]),
-    ...{ onChange: () => {}, onPassed: () => {}, onDead: () => {} },
+    ...{ onChange: () => {}, onPassed: () => {}, onDead: () => {}, onReturn: () => {} },
   })
   monitor.useHags([hag])
   await runUntilPipelined(monitor, hag)
@@ -148,7 +148,7 @@ t.test(
       },
       log,
       paths: () => [wanPath('dsl', '127.0.0.2'), wanPath('lte', '127.0.0.3', { metered: true })],
-      ...{ onChange: () => {}, onPassed: () => {}, onDead: () => {} },
+      ...{ onChange: () => {}, onPassed: () => {}, onDead: () => {}, onReturn: () => {} },
     })
     monitor.useHags([hag])
     await runUntilPipelined(monitor, hag)
@@ -175,7 +175,7 @@ t.test('a HAG that was broken and cannot be reached any more is not asked withou
     },
     log: memoryLog(),
     paths: () => [wanPath('dsl', '127.0.0.2')],
-    ...{ onChange: () => {}, onPassed: () => {}, onDead: () => {} },
+    ...{ onChange: () => {}, onPassed: () => {}, onDead: () => {}, onReturn: () => {} },
   })
   monitor.useHags([hag])
   const end = new AbortController()

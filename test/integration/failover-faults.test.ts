@@ -82,6 +82,59 @@ function watchOf(pid: number): number | undefined {
   })
 }
 
+t.test('the only HAG falls silent, and the Internet answers without it', { skip: needsRoot }, async (t) => {
+  const world = await World.run(t)
+  const { client, gateway, lab } = world
+  const get = fetchOf(world)
+  t.equal(await client.call('hold', { host: lab.addresses.server, port: ports.echo }, 3), 3)
+  await putMiddlebox(lab, 'silence', lab.addresses.hag)
+  await gateway.waitFor(/HAG \S+ is down: no answer/)
+  await sleep(1000)
+  t.equal(await client.call('alive'), 3, 'as long as it may be the line, connections wait')
+  t.match(await get(), { intact: true, error: undefined }, 'a new one goes direct')
+  const alive = await settle(
+    () => client.call('alive'),
+    (count) => count === 0,
+    10_000,
+  )
+  t.equal(alive, 0, 'then the others are reset, so that their clients begin anew')
+  t.equal(await client.call('hold', { host: lab.addresses.server, port: ports.echo }, 1), 4)
+})
+
+t.test('the only HAG is away: connections go on, unless its machine was started anew', { skip: needsRoot }, async (t) => {
+  const world = await World.create(t)
+  const { client, lab } = world
+  let hag = await world.startHag()
+  // With two, what MPTCP says of the one that is back later would give it away.
+  const wans = [{ name: 'dsl', interface: 'dsl', gateway: '10.1.0.1' }]
+  const gateway = await world.startGateway({ wans, on_hag_down: 'reject' })
+  t.equal(await client.call('hold', { host: lab.addresses.server, port: ports.echo }, 3), 3)
+  for (const restarts of [false, true]) {
+    await putMiddlebox(lab, 'silence', lab.addresses.hag)
+    const before = gateway.output.length
+    const said = (what: RegExp) =>
+      settle(
+        () => what.test(gateway.output.slice(before)),
+        (isSaid) => isSaid,
+      )
+    t.ok(await said(/HAG \S+ is down/))
+    if (restarts) {
+      // What it says in the end is lost.
+      await hag.end('SIGKILL')
+      hag = await world.startHag()
+    }
+    await takeMiddlebox(lab)
+    t.ok(await said(/HAG \S+ answers again/))
+    const alive = await settle(
+      () => client.call('alive'),
+      (count) => count === 0,
+      restarts ? 10_000 : 3000,
+    )
+    t.equal(alive, restarts ? 0 : 3)
+    if (!restarts) t.equal(await client.call('ping'), 3)
+  }
+})
+
 t.test('a WAN whose operator lets nothing through but refuses it', { skip: needsRoot }, async (t) => {
   const world = await World.run(t)
   const { gateway, lab } = world

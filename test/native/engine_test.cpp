@@ -55,6 +55,7 @@ void turmoil() {
       if (turn % 50 == 0) {
         engine.resetUpstreams(turn, entry);
         engine.resetStranded(turn);
+        engine.watchUpstreams(entry, turn % 100 == 0);
       }
     }
     if (event.type == Event::Type::Opened && event.id % 5 == 0) engine.reset(event.id);

@@ -267,6 +267,8 @@ export class FakeEngine implements Engine {
     return 0
   }
 
+  watchUpstreams(): void {}
+
   async inspect(): Promise<Inspection[]> {
     return []
   }

@@ -37,6 +37,7 @@ function start(t: Test, hags: (typeof first)[], says: (probe: Probe) => ProbeRes
     onChange: () => {},
     onPassed: ({ wan }) => passed.push(wan),
     onDead: ({ address }, how) => deaths.push(`${address} ${how}`),
+    onReturn: ({ address }) => deaths.push(`${address} returns`),
   })
   monitor.useHags(hags)
   const end = new AbortController()
@@ -106,6 +107,24 @@ t.test('a HAG that falls silent while another one answers is dead; the only one 
     monitor.suspect(first, 'connection')
     t.ok(await until(() => !usable().includes(first.address)))
     t.same(deaths, hags.length > 1 ? [`${first.address} silence`] : [])
+  }
+})
+
+t.test('the only HAG is silent while the Internet answers: dead, if it is still silent when asked once more', async (t) => {
+  for (const isBack of [false, true]) {
+    let isSilent = false
+    const { monitor, deaths, run, until, usable } = start(t, [first], () => (isSilent ? silence : fine))
+    await monitor.askAll(1000)
+    run()
+    monitor.wentAround()
+    isSilent = true
+    monitor.suspect(first, 'connection')
+    t.ok(await until(() => usable().length === 0))
+    t.same(deaths, [], 'what was answered before says nothing')
+    isSilent = !isBack
+    monitor.wentAround()
+    t.ok(await until(() => deaths.length > 0))
+    t.same(deaths, [isBack ? `${first.address} returns` : `${first.address} silence`])
   }
 })
 
