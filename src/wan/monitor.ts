@@ -9,6 +9,7 @@ import { Allowance } from './allowance.js'
 import { type Carried, readCounters } from './counters.js'
 import { Flow, flowTickMs } from './flow.js'
 import { answersMissing, type Health, isUsable, next, nextProbe, type Sign, stopPatience, unknown } from './health.js'
+import { MptcpPath } from './mptcp-path.js'
 
 /** A WAN that has a link and an address. */
 export interface WanAddresses {
@@ -41,14 +42,8 @@ const signOfLifeBytes = 4000
 const mostMasked = 20
 /** A probe costs about half a kB: below 2 MB a month. */
 const meteredIdleMs = 15 * 60_000
-/** Whether a WAN's path carries MPTCP changes seldom, and every such probe makes the kernel join the other WANs, metered ones too. */
-const mptcpCheckMs = 15 * 60_000
-/** A fault is mended sooner than it comes. */
-const mptcpRecheckMs = 10_000
 /** Who it is that refuses us is asked over other WANs, half a kB each time: as long as it is the path's doing, and where it is the HAG's. */
 const refusalHoldsMs = { onPath: 5 * 60_000, hag: 60_000 }
-/** A HAG without MPTCP makes every connection fall back: not a question for each. */
-const doubtMs = 2000
 /** Where nothing flows, one look in so many milliseconds notices that something begins to. */
 const idleTickMs = 250
 /** Longer than a round trip and a delayed acknowledgement (RFC 1122 section 4.2.3.2) of most paths. */
@@ -62,10 +57,7 @@ interface Line {
   device: string
   address: string | undefined
   health: Health
-  /** What its path does to MPTCP. `blocked`: its SYNs vanish, those of TCP do not. */
-  mptcp: 'unknown' | 'yes' | 'stripped' | 'blocked'
-  mptcpAskedAt: number
-  mptcpDueAt: number
+  mptcp: MptcpPath
   /** Whether it was the path that refused us, when that was asked last, how long it counts, and when it was met last. */
   refusal: { isOnPath: boolean; until: number; metAt: number }
   /** So many questions in a row had no answer while something else came in. */
@@ -101,7 +93,7 @@ export class WanMonitor {
     this.#lines = options.wans.flatMap(({ name, metered }) =>
       families.map((family) => ({
         ...{ wan: name, family, metered, device: '', address: undefined, health: { ...unknown, link: false } },
-        ...{ mptcp: 'unknown' as const, mptcpAskedAt: Number.NEGATIVE_INFINITY, mptcpDueAt: 0, wake: new AbortController() },
+        ...{ mptcp: new MptcpPath(metered), wake: new AbortController() },
         ...{ refusal: noRefusal, masked: 0, receivedThen: 0, allowance: new Allowance(performance.now()) },
       })),
     )
@@ -115,7 +107,7 @@ export class WanMonitor {
       if (address === line.address) continue
       line.device = wan?.interface ?? line.device
       // Another address may mean another path.
-      line.mptcp = 'unknown'
+      line.mptcp = new MptcpPath(line.metered)
       line.refusal = noRefusal
       const hadLink = line.address !== undefined
       line.address = undefined
@@ -138,12 +130,11 @@ export class WanMonitor {
       .map((line) => {
         const { wan, metered, mptcp, address: bind = '' } = line
         const health = this.#judged(line)
-        const protocol: Protocol = mptcp === 'blocked' ? 'tcp' : 'mptcp'
-        const rank =
-          { up: 0, degraded: 1, probing: 2, down: 3 }[health.state] + (mptcp === 'blocked' || mptcp === 'stripped' ? 0.5 : 0)
+        const rank = { up: 0, degraded: 1, probing: 2, down: 3 }[health.state] + (mptcp.isPoor ? 0.5 : 0)
         return {
           path: {
-            ...{ wan, bind, metered, protocol, usable: isUsable(health), lost: health.state === 'down' },
+            ...{ wan, bind, metered, protocol: mptcp.protocol },
+            ...{ usable: isUsable(health), lost: health.state === 'down' },
             ...{ rttMs: health.rttMs, leastRttMs: health.leastRttMs },
           },
           rank,
@@ -162,9 +153,7 @@ export class WanMonitor {
   /** What began with MPTCP over this address became plain TCP, or was overtaken by another WAN: is it the path? */
   doubtMptcp(bind: string): void {
     const line = this.#lines.find(({ address }) => address === bind)
-    if (line?.mptcp !== 'yes') return
-    line.mptcpDueAt = Math.min(line.mptcpDueAt, line.mptcpAskedAt + doubtMs)
-    wake(line)
+    if (line?.mptcp.doubt()) wake(line)
   }
 
   /** Up in one of its families at least. */
@@ -201,7 +190,7 @@ export class WanMonitor {
       const isUnanswered = carried.sent > last.sent && carried.received === last.received
       last = carried
       const isDue =
-        carried.received - line.receivedThen >= signOfLifeBytes || now >= Math.min(line.mptcpDueAt, probedAt + meteredIdleMs)
+        carried.received - line.receivedThen >= signOfLifeBytes || now >= Math.min(line.mptcp.dueAt, probedAt + meteredIdleMs)
       if (metered && line.health.state === 'up' && !isDue && !(isUnanswered && this.#mayAsk(line))) continue
       const sign = await this.#round(line, Math.ceil(due.timeoutMs))
       if (signal.aborted) return
@@ -217,7 +206,7 @@ export class WanMonitor {
     const startedAt = performance.now()
     const isUp = line.health.state === 'up'
     // A WAN that is down must be found to be back as soon as anything passes.
-    const asksForMptcp = line.mptcp === 'unknown' || (isUp && performance.now() >= line.mptcpDueAt)
+    const asksForMptcp = line.mptcp.state === 'unknown' || (isUp && performance.now() >= line.mptcp.dueAt)
     let answer = await this.#ask(line, asksForMptcp ? 'mptcp' : 'tcp', timeoutMs)
     if (asksForMptcp && answer !== undefined) this.#learn(line, answer.protocol)
     else if (asksForMptcp) {
@@ -310,19 +299,13 @@ export class WanMonitor {
     return isOnPath
   }
 
-  /** What a probe over MPTCP, or its failure where TCP passes, says of the path. */
+  /** Says so where what a probe has seen is news. */
   #learn(line: Line, seen: Protocol | 'blocked' | undefined): void {
-    if (seen === undefined) return
-    const before = line.mptcp
-    line.mptcp = seen === 'mptcp' ? 'yes' : seen === 'tcp' ? 'stripped' : 'blocked'
-    const period = line.mptcp === 'yes' ? mptcpCheckMs : mptcpRecheckMs
-    line.mptcpAskedAt = performance.now()
-    line.mptcpDueAt = line.mptcpAskedAt + (line.metered ? mptcpCheckMs : period)
-    if (line.mptcp === before || (before === 'unknown' && line.mptcp === 'yes')) return
+    if (!line.mptcp.learn(seen, performance.now())) return
     const name = this.#name(line)
-    if (line.mptcp === 'yes') this.#options.log.info(`WAN ${name} carries MPTCP again`)
+    if (line.mptcp.state === 'yes') this.#options.log.info(`WAN ${name} carries MPTCP again`)
     else {
-      const what = line.mptcp === 'blocked' ? 'drops it' : 'removes it'
+      const what = line.mptcp.state === 'blocked' ? 'drops it' : 'removes it'
       this.#options.log.warn(`WAN ${name} carries no MPTCP, something on its path ${what}: what begins there is not bonded`)
     }
     this.#options.onChange()
