@@ -36,6 +36,7 @@ export interface Transfer {
 export class Bed {
   private constructor(
     readonly world: World,
+    readonly hag: Program,
     readonly scope: Scope,
     readonly quick: boolean,
   ) {}
@@ -44,8 +45,7 @@ export class Bed {
     const world = await World.create(scope, { shaped: options.shaped })
     const server = start(scope, world.lab.argv('server', [toolPath('load'), 'serve', String(loadPort)]))
     await server.waitFor(/serving/)
-    await world.startHag()
-    return new Bed(world, scope, options.quick)
+    return new Bed(world, await world.startHag(), scope, options.quick)
   }
 
   startClient(verb: string, ...numbers: number[]): Program {

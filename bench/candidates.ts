@@ -1,15 +1,18 @@
 /**
- * What is compared. All that speak SOCKS5 go to the same `bondsocks hag`; those that have no network set-up of their own get that of
- * `bondsocks apply`, with the LAN's connections sent to their port.
+ * What is compared. All that speak SOCKS5 go to the same `bondsocks hag`, but for the one that is there to compare it with Dante; those
+ * that have no network set-up of their own get that of `bondsocks apply`, with the LAN's connections sent to their port.
  */
 import { existsSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { startDante } from '../test/support/dante.js'
 import { bondsocks, start } from '../test/support/process.js'
 import { type Bed, toolPath } from './bed.js'
 
 export interface Running {
   /** Of the redirector; there is none without a proxy. */
   pid?: number
+  /** Of the HAG, where it has one of its own. */
+  hagPid?: number
   stop(): Promise<unknown>
 }
 
@@ -49,6 +52,18 @@ redsocks { local_ip = 0.0.0.0; local_port = ${port}; ip = ${bed.world.lab.addres
   return foreign(bed, ['mptcpize', 'run', 'redsocks', '-c', bed.world.file('redsocks.conf', config)], undefined)
 }
 
+/** Over plain TCP, and so over one WAN: Go makes its system calls itself, past the libc function that mptcpize replaces. */
+const v2ray = async (bed: Bed) => {
+  const config = {
+    log: { loglevel: 'warning' },
+    // Else a client is told of its server's end after a second or two.
+    policy: { levels: { 0: { uplinkOnly: 0 } } },
+    inbounds: [{ port, protocol: 'dokodemo-door', settings: { network: 'tcp', followRedirect: true } }],
+    outbounds: [{ protocol: 'socks', settings: { servers: [{ address: bed.world.lab.addresses.hag, port: hagPort }] } }],
+  }
+  return foreign(bed, ['v2ray', '-config', bed.world.file('v2ray.json', JSON.stringify(config))], /started/)
+}
+
 const bondsocksWith =
   (config: object) =>
   async ({ world }: Bed) => {
@@ -59,12 +74,24 @@ const bondsocksWith =
     return { pid: gateway.pid, stop: () => gateway.end() }
   }
 
+const toDante = async (bed: Bed) => {
+  const address = bed.world.lab.addresses.hag2
+  const dante = await startDante(bed.scope, bed.world, 'hag2', 'none')
+  const { pid, stop } = await bondsocksWith({ hags: [{ address, port: hagPort }] })(bed)
+  return { pid, hagPid: dante.pid, stop: () => stop().then(() => dante.end()) }
+}
+
 export const candidates: Candidate[] = [
   { name: 'direct', start: async () => ({ stop: async () => {} }) },
   { name: 'redsocks', needs: '/usr/sbin/redsocks', start: redsocks(true) },
   {
     ...{ name: 'redsocks, no splice', needs: '/usr/sbin/redsocks', start: redsocks(false) },
-    figures: ['idle', 'short-connections', 'cpu-per-gb'],
+    figures: ['idle', 'short-connections', 'cpu-down', 'cpu-up'],
+  },
+  {
+    ...{ name: 'v2ray', needs: '/usr/bin/v2ray', start: v2ray },
+    // The others are about the second WAN; an upload never ends, because it passes no half-close on.
+    figures: ['idle', 'short-connections', 'cpu-down', 'first-byte', 'downloads'],
   },
   {
     name: 'yardstick',
@@ -75,6 +102,10 @@ export const candidates: Candidate[] = [
   {
     ...{ name: 'bondsocks, no pool', start: bondsocksWith({ prepared_connections: 0 }) },
     figures: ['first-byte', 'downloads'],
+  },
+  {
+    ...{ name: 'bondsocks to Dante', needs: '/usr/sbin/danted', start: toDante },
+    figures: ['short-connections', 'cpu-down', 'cpu-up'],
   },
 ]
 

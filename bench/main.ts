@@ -12,11 +12,11 @@ import { type Results, rowsOf, svg, table } from './report.js'
 
 const usage = `Usage: npm run bench [-- OPTIONS]        as root, after npm run build
 
-Measures bondsocks beside redsocks, a bare redirector in C++ and no proxy at all, in turn, through the same HAG, in network
-namespaces of its own. Prints a table and writes bench/results/NAME.json and NAME.svg.
+Measures bondsocks beside redsocks, v2ray, a bare redirector in C++ and no proxy at all, in turn, through the same HAG, and that HAG
+beside Dante, in network namespaces of its own. Prints a table and writes bench/results/NAME.json and NAME.svg.
 
   --quick                under two minutes: less data, one repetition, two candidates at once in shaped labs, neither redsocks without
-                         splice, nor bondsocks without pool, nor the gap at link down; goodput over 3 s can exceed its ceiling by what
+                         splice, nor v2ray, nor bondsocks without pool or to Dante, nor the gap at link down; goodput over 3 s can exceed its ceiling by what
                          had waited before
   --repetitions N        default: 3
   --only FIGURE,...      of ${figures.map(({ name }) => name).join(', ')}

@@ -1,29 +1,22 @@
-/** CPU time that the redirector spends on a GB in either direction, and how fast it goes on this machine. */
-import { busySeconds, type Figure, least, times } from './figure.js'
+/** CPU time that redirector and HAG spend on a GB in one direction, and how fast it goes on this machine. */
+import { type Figure, least, measureCpu, times } from './figure.js'
 
-const directions = ['down', 'up'] as const
-
-export const cpuPerGb: Figure = {
-  name: 'cpu-per-gb',
+export const cpuPerGb = (direction: 'down' | 'up'): Figure => ({
+  name: `cpu-${direction}`,
   lab: 'unshaped',
-  metrics: directions.flatMap((direction) => [
+  metrics: [
     {
       id: `cpu-${direction}`,
       label: `CPU per GB, ${direction}`,
       unit: 's',
       atMost: ({ yardstick, redsocks }) => least(times(1.05, yardstick), redsocks),
     },
+    { id: `hag-cpu-${direction}`, label: `HAG's CPU per GB, ${direction}`, unit: 's' },
     { id: `rate-${direction}`, label: `unshaped, ${direction}`, unit: 'Gbit/s' },
-  ]),
-  async measure(bed, { pid }) {
+  ],
+  async measure(bed, running) {
     const bytes = bed.quick ? 0.2e9 : 1e9
-    const values: Record<string, number> = {}
-    for (const direction of directions) {
-      const before = pid === undefined ? 0 : busySeconds(pid)
-      const { ms } = await bed.load(direction, bytes)
-      values[`rate-${direction}`] = (bytes * 8) / 1e6 / ms
-      if (pid !== undefined) values[`cpu-${direction}`] = ((busySeconds(pid) - before) * 1e9) / bytes
-    }
-    return values
+    const { ms, cpu } = await measureCpu(bed, running, direction, 1e9 / bytes, () => bed.load(direction, bytes))
+    return { [`rate-${direction}`]: (bytes * 8) / 1e6 / ms, ...cpu }
   },
-}
+})

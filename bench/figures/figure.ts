@@ -1,5 +1,5 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
-import type { Bed } from '../bed.js'
+import type { Bed, Transfer } from '../bed.js'
 import type { Running } from '../candidates.js'
 
 /** Medians by candidate. */
@@ -23,14 +23,26 @@ export interface Figure {
   measure(bed: Bed, running: Running): Promise<Record<string, number>>
 }
 
-/** Time on a processor of all threads a process has now, seconds, in nanoseconds' resolution. */
-export function busySeconds(pid: number): number {
-  const folder = `/proc/${pid}/task`
-  const nanoseconds = readdirSync(folder).map((thread) => {
-    const file = `${folder}/${thread}/schedstat`
-    return existsSync(file) ? Number(readFileSync(file, 'utf8').split(' ')[0]) : 0
-  })
-  return nanoseconds.reduce((sum, one) => sum + one, 0) / 1e9
+/** Time on a processor of all threads a process has now, and of those of its children, seconds, in nanoseconds' resolution. */
+function busySeconds(pid: number): number {
+  const threads = `/proc/${pid}/task`
+  const read = (file: string) => (existsSync(file) ? readFileSync(file, 'utf8').trim().split(' ') : [])
+  const all = existsSync(threads) ? readdirSync(threads) : []
+  return all.reduce((sum, thread) => {
+    const children = read(`${threads}/${thread}/children`).filter((child) => child !== '')
+    const [nanoseconds = 0] = read(`${threads}/${thread}/schedstat`)
+    return children.reduce((total, child) => total + busySeconds(Number(child)), sum + Number(nanoseconds) / 1e9)
+  }, 0)
+}
+
+/** The CPU time of redirector and HAG while a load runs, times a factor, by `cpu-ID` and `hag-cpu-ID`; none without a redirector. */
+export async function measureCpu(bed: Bed, running: Running, id: string, factor: number, load: () => Promise<Transfer>) {
+  const { pid, hagPid = bed.hag.pid } = running
+  if (pid === undefined) return { ms: (await load()).ms, cpu: {} }
+  const before = [busySeconds(pid), busySeconds(hagPid)] as const
+  const { ms } = await load()
+  const spent = (after: number, index: 0 | 1) => factor * (after - before[index])
+  return { ms, cpu: { [`cpu-${id}`]: spent(busySeconds(pid), 0), [`hag-cpu-${id}`]: spent(busySeconds(hagPid), 1) } }
 }
 
 export const median = (values: readonly number[]) => {

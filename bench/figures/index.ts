@@ -9,4 +9,14 @@ import { idle } from './idle.js'
 import { shortConnections } from './short-connections.js'
 
 /** In this order; `idle` looks at programs that have just started, `failover` leaves links behind that have just come back. */
-export const figures: Figure[] = [idle, shortConnections, cpuPerGb, firstByte, downloads, bulkDown, bulkUp, failover]
+export const figures: Figure[] = [
+  idle,
+  shortConnections,
+  cpuPerGb('down'),
+  cpuPerGb('up'),
+  firstByte,
+  downloads,
+  bulkDown,
+  bulkUp,
+  failover,
+]

@@ -1,5 +1,5 @@
-/** Connections of one request and one answer of 100 bytes: CPU time of the redirector for each, and how many a second. */
-import { busySeconds, type Figure, least, times } from './figure.js'
+/** Connections of one request and one answer of 100 bytes: CPU time of redirector and HAG for each, and how many a second. */
+import { type Figure, least, measureCpu, times } from './figure.js'
 
 const atOnce = 16
 
@@ -13,15 +13,14 @@ export const shortConnections: Figure = {
       unit: 'us',
       atMost: ({ yardstick, redsocks }) => least(times(1.15, yardstick), redsocks),
     },
+    { id: 'hag-cpu-short', label: "HAG's CPU per short connection", unit: 'us' },
     { id: 'short-rate', label: 'short connections', unit: '1/s' },
   ],
-  async measure(bed, { pid }) {
+  async measure(bed, running) {
     const count = bed.quick ? 1500 : 8000
     // The first ones load code and fill pools.
     await bed.load('short', 200, atOnce)
-    const before = pid === undefined ? 0 : busySeconds(pid)
-    const { ms } = await bed.load('short', count, atOnce)
-    const rate = { 'short-rate': (count * 1000) / ms }
-    return pid === undefined ? rate : { ...rate, 'cpu-short': ((busySeconds(pid) - before) * 1e6) / count }
+    const { ms, cpu } = await measureCpu(bed, running, 'short', 1e6 / count, () => bed.load('short', count, atOnce))
+    return { 'short-rate': (count * 1000) / ms, ...cpu }
   },
 }

@@ -2,9 +2,9 @@
 import { execFileSync } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
 import t from 'tap'
+import { startDante } from '../support/dante.js'
 import { ports, World } from '../support/hybrid.js'
 import { needsRoot } from '../support/namespaces.js'
-import { start } from '../support/process.js'
 
 const skip = needsRoot || (!existsSync('/usr/sbin/danted') && 'needs danted (package dante-server)')
 
@@ -13,26 +13,8 @@ const user = 'lanuser'
 t.test('Dante as the HAG', { skip }, async (t) => {
   const world = await World.create(t, { shaped: false })
   const host = world.lab.addresses.server
-  const listen = world.lab.addresses.hag
-  const configuration = (method: string) => `
-logoutput: stdout
-internal: ${listen} port = 1080
-external: ${listen}
-clientmethod: none
-socksmethod: ${method}
-user.unprivileged: nobody
-client pass { from: 0.0.0.0/0 to: 0.0.0.0/0 }
-socks pass { from: 0.0.0.0/0 to: 0.0.0.0/0 command: connect }
-`
-  const dante = async (method: string) => {
-    const file = world.file('danted.conf', configuration(method))
-    const program = start(t, world.lab.argv('hag', ['mptcpize', 'run', 'danted', '-f', file]))
-    await program.waitFor(/running/)
-    return program
-  }
-
   t.test('without a password', async (t) => {
-    const danted = await dante('none')
+    const danted = await startDante(t, world, 'hag', 'none')
     const gateway = await world.startGateway()
     t.same(await world.client.call('many', 'download', 20, { host, port: ports.source, bytes: 1_000_000 }), [])
     t.same(await world.client.call('many', 'halfClose', 20, { host, port: ports.sink, bytes: 1_000_000 }), [])
@@ -46,8 +28,8 @@ socks pass { from: 0.0.0.0/0 to: 0.0.0.0/0 command: connect }
     const hash = execFileSync('openssl', ['passwd', '-6', '-stdin'], { input: 'open sesame', encoding: 'utf8' }).trim()
     world.etc('hag', 'passwd', `${readFileSync('/etc/passwd', 'utf8')}${user}:x:64001:64001::/:/usr/sbin/nologin\n`)
     world.etc('hag', 'shadow', `${readFileSync('/etc/shadow', 'utf8')}${user}:${hash}:19000:0:99999:7:::\n`)
-    const danted = await dante('username')
-    const { address, port } = { address: listen, port: 1080 }
+    const danted = await startDante(t, world, 'hag', 'username')
+    const { address, port } = { address: world.lab.addresses.hag, port: 1080 }
     const credentials = (password: string) => ({
       hags: [{ address, port, username: user, password_file: world.file('password', `${password}\n`) }],
     })
