@@ -16,8 +16,8 @@ Measures bondsocks beside redsocks, v2ray, a bare redirector in C++ and no proxy
 beside Dante, in network namespaces of its own. Prints a table and writes bench/results/NAME.json and NAME.svg.
 
   --quick                under two minutes: less data, one repetition, two candidates at once in shaped labs, neither redsocks without
-                         splice, nor v2ray, nor bondsocks without pool or to Dante, nor the gap at link down; goodput over 3 s can exceed its ceiling by what
-                         had waited before
+                         splice, nor v2ray, nor bondsocks without pool or to Dante, nor the gap at link down; goodput over 3 s can
+                         exceed its ceiling by what had waited before
   --repetitions N        default: 3
   --only FIGURE,...      of ${figures.map(({ name }) => name).join(', ')}
   --candidates NAME,...  of ${candidates.map(({ name }) => `"${name}"`).join(', ')}
@@ -30,15 +30,20 @@ const scope = { teardown: (handler: () => unknown) => undo.push(handler) }
 
 let isInterrupted = false
 
-/** All of it, whatever fails on the way. */
-async function cleanUp(): Promise<void> {
-  for (let handler = undo.pop(); handler !== undefined; handler = undo.pop()) {
-    try {
-      await handler()
-    } catch (error) {
-      console.error(`bench: cleaning up: ${(error as Error).message}`)
+let cleaning = Promise.resolve()
+
+/** All of it, whatever fails on the way; the second call waits for what the first has begun. */
+function cleanUp(): Promise<void> {
+  cleaning = cleaning.then(async () => {
+    for (let handler = undo.pop(); handler !== undefined; handler = undo.pop()) {
+      try {
+        await handler()
+      } catch (error) {
+        console.error(`bench: cleaning up: ${(error as Error).message}`)
+      }
     }
-  }
+  })
+  return cleaning
 }
 
 /** What an option names, or all. */
@@ -66,7 +71,7 @@ async function measureOne(bed: Bed, candidate: Candidate, chosen: readonly Figur
           values[id] ??= {}
           values[id][candidate.name] ??= []
           values[id][candidate.name]?.push(value)
-          console.log(`  ${candidate.name.padEnd(20)} ${id.padEnd(18)} ${value.toPrecision(4)}`)
+          console.log(`  ${candidate.name.padEnd(23)} ${id.padEnd(18)} ${value.toPrecision(4)}`)
         }
       } catch (error) {
         failures.push(`${candidate.name}: ${name}: ${(error as Error).message}`)
@@ -145,16 +150,17 @@ async function main(): Promise<void> {
   if (found.failures.length > 0) process.exitCode = 1
 }
 
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-  process.on(signal, async () => {
-    // A terminal signals npm and us, and npm passes its own on: the second must not cut the cleaning short.
-    if (isInterrupted) return
-    // What is under way fails, as its programs have gone; nothing new begins.
-    isInterrupted = true
-    await cleanUp()
-    process.exit(130)
-  })
+async function interrupt(): Promise<void> {
+  // A terminal signals npm and us, and npm passes its own on: the second must not cut the cleaning short.
+  if (isInterrupted) return
+  // What is under way fails, as its programs have gone; nothing new begins.
+  isInterrupted = true
+  await cleanUp()
+  process.exit(130)
 }
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, interrupt)
+// Whoever read it has gone.
+for (const stream of [process.stdout, process.stderr]) stream.on('error', interrupt)
 try {
   await main()
 } catch (error) {
