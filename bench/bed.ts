@@ -5,10 +5,13 @@ import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { World } from '../test/support/hybrid.js'
 import type { Scope } from '../test/support/namespaces.js'
+import { privateMemory } from '../test/support/proc.js'
 import { type Program, start } from '../test/support/process.js'
 
 const folder = fileURLToPath(new URL('../build/bench/', import.meta.url))
 export const loadPort = 9200
+/** More than the figures take: by default bondsocks and redsocks keep a quarter of the descriptors and more for pipes. */
+export const maxConnections = 20_000
 
 /** The path of one of our own programs in C++. */
 export const toolPath = (name: 'load' | 'yardstick') => `${folder}${name}`
@@ -37,15 +40,20 @@ export class Bed {
   private constructor(
     readonly world: World,
     readonly hag: Program,
+    readonly hagStartMemory: number,
     readonly scope: Scope,
     readonly quick: boolean,
   ) {}
 
   static async create(scope: Scope, options: { shaped: boolean; quick: boolean }): Promise<Bed> {
     const world = await World.create(scope, { shaped: options.shaped })
+    // The usual range is used up by what two candidates leave in TIME_WAIT.
+    for (const host of ['lan', 'cpe', 'hag'])
+      await world.execute(host)('sysctl', '-qw', 'net.ipv4.ip_local_port_range=16384 65535')
     const server = start(scope, world.lab.argv('server', [toolPath('load'), 'serve', String(loadPort)]))
     await server.waitFor(/serving/)
-    return new Bed(world, await world.startHag(), scope, options.quick)
+    const hag = await world.startHag({ max_connections: maxConnections })
+    return new Bed(world, hag, privateMemory(hag.pid), scope, options.quick)
   }
 
   startClient(verb: string, ...numbers: number[]): Program {

@@ -6,13 +6,15 @@ import { existsSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { startDante } from '../test/support/dante.js'
 import { bondsocks, start } from '../test/support/process.js'
-import { type Bed, toolPath } from './bed.js'
+import { type Bed, maxConnections, toolPath } from './bed.js'
 
 export interface Running {
   /** Of the redirector; there is none without a proxy. */
   pid?: number
   /** Of the HAG, where it has one of its own. */
   hagPid?: number
+  /** For a connection; 2 where left out. */
+  descriptorsEach?: number
   stop(): Promise<unknown>
 }
 
@@ -46,10 +48,14 @@ async function foreign(bed: Bed, argv: string[], ready: RegExp | undefined): Pro
 }
 
 const redsocks = (splice: boolean) => async (bed: Bed) => {
-  const config = `base { log_debug = off; log_info = off; log = stderr; daemon = off; redirector = iptables; }
-redsocks { local_ip = 0.0.0.0; local_port = ${port}; ip = ${bed.world.lab.addresses.hag}; port = ${hagPort}; type = socks5; splice = ${splice}; }
+  const config = `base { log_debug = off; log_info = off; log = stderr; daemon = off; redirector = iptables;
+       redsocks_conn_max = ${maxConnections}; }
+redsocks { local_ip = 0.0.0.0; local_port = ${port}; ip = ${bed.world.lab.addresses.hag}; port = ${hagPort}; type = socks5;
+           splice = ${splice}; }
 `
-  return foreign(bed, ['mptcpize', 'run', 'redsocks', '-c', bed.world.file('redsocks.conf', config)], undefined)
+  const running = await foreign(bed, ['mptcpize', 'run', 'redsocks', '-c', bed.world.file('redsocks.conf', config)], undefined)
+  // Two pipes from the beginning.
+  return { ...running, descriptorsEach: splice ? 6 : 2 }
 }
 
 /** Over plain TCP, and so over one WAN: Go makes its system calls itself, past the libc function that mptcpize replaces. */
@@ -85,7 +91,7 @@ export const candidates: Candidate[] = [
   { name: 'direct', start: async () => ({ stop: async () => {} }) },
   { name: 'redsocks', needs: '/usr/sbin/redsocks', start: redsocks(true) },
   {
-    ...{ name: 'redsocks, no splice', needs: '/usr/sbin/redsocks', start: redsocks(false) },
+    ...{ name: 'redsocks without splice', needs: '/usr/sbin/redsocks', start: redsocks(false) },
     figures: ['idle', 'short-connections', 'cpu-down', 'cpu-up'],
   },
   {
@@ -98,9 +104,9 @@ export const candidates: Candidate[] = [
     start: (bed) =>
       foreign(bed, [toolPath('yardstick'), String(port), bed.world.lab.addresses.hag, String(hagPort)], /yardstick listens/),
   },
-  { name: 'bondsocks', start: bondsocksWith({}) },
+  { name: 'bondsocks', start: bondsocksWith({ max_connections: maxConnections }) },
   {
-    ...{ name: 'bondsocks, no pool', start: bondsocksWith({ prepared_connections: 0 }) },
+    ...{ name: 'bondsocks without pool', start: bondsocksWith({ prepared_connections: 0 }) },
     figures: ['first-byte', 'downloads'],
   },
   {

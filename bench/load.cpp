@@ -7,7 +7,7 @@
  *   load up    HOST PORT BYTES                  one upload, counted and checked by the server
  *   load up-for   HOST PORT FROM UNTIL          an upload until UNTIL; the bytes that arrived between
  *   load short HOST PORT COUNT THREADS          connections of one small request and answer each
- *   load hold  HOST PORT COUNT                  opens idle connections, prints `held`, and keeps them until it is ended
+ *   load hold  HOST PORT COUNT                  opens idle connections, prints `held`, and keeps them until it is ended: then resets them
  *
  * A client's first line says what it wants: `D seed bytes` a stream (0 bytes: until the client ends), `U seed from until` takes one and
  * answers `bytes windowBytes windowMs intact`, `H` answers one byte and waits. Clients print a line of JSON and exit with 1 where a byte
@@ -306,6 +306,9 @@ int hold(const Target& target, long count) {
       printf("{\"intact\":false,\"held\":%ld,\"errno\":\"%s\"}\n", index, strerror(errno));
       return 1;
     }
+    // So many in TIME_WAIT would leave the next ones no source port.
+    const linger abort{1, 0};
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &abort, sizeof abort);
   }
   puts("held");
   fflush(stdout);
