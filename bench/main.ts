@@ -1,6 +1,6 @@
 /** Side by side in one run: see `usage`. */
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { cpus, release } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
@@ -8,7 +8,7 @@ import { Bed, buildTools } from './bed.js'
 import { type Candidate, candidates, isInstalled } from './candidates.js'
 import type { Figure } from './figures/figure.js'
 import { figures } from './figures/index.js'
-import { type Results, rowsOf, svg, table } from './report.js'
+import { markdown, type Results, rowsOf, svg, table } from './report.js'
 
 const usage = `Usage: npm run bench [-- OPTIONS]        as root, after npm run build
 
@@ -22,6 +22,7 @@ beside Dante, in network namespaces of its own. Prints a table and writes bench/
   --only FIGURE,...      of ${figures.map(({ name }) => name).join(', ')}
   --candidates NAME,...  of ${candidates.map(({ name }) => `"${name}"`).join(', ')}
   --name NAME            default: latest
+  --show NAME            measures nothing: prints bench/results/NAME.json as a Markdown table of medians
 `
 const results = fileURLToPath(new URL('results/', import.meta.url))
 
@@ -92,11 +93,17 @@ async function main(): Promise<void> {
       only: { type: 'string' },
       candidates: { type: 'string' },
       name: { type: 'string', default: 'latest' },
+      show: { type: 'string' },
     },
   })
   if (options.help) return console.log(usage)
-  if (process.getuid?.() !== 0) throw new Error('network namespaces take root: try it with sudo')
   const wanted = chosen(figures, options.only)
+  const metrics = wanted.flatMap((figure) => figure.metrics)
+  if (options.show !== undefined) {
+    const shown = JSON.parse(readFileSync(`${results}${options.show}.json`, 'utf8')) as Results
+    return console.log(markdown(shown, rowsOf(shown, metrics)).trimEnd())
+  }
+  if (process.getuid?.() !== 0) throw new Error('network namespaces take root: try it with sudo')
   const taking = chosen(candidates, options.candidates).filter(({ figures }) => !(options.quick && figures !== undefined))
   const able = taking.filter(isInstalled)
   const repetitions = Number(options.repetitions ?? (options.quick ? 1 : 3))
@@ -137,10 +144,7 @@ async function main(): Promise<void> {
     await cleanUp()
   }
 
-  const rows = rowsOf(
-    found,
-    wanted.flatMap(({ metrics }) => metrics),
-  )
+  const rows = rowsOf(found, metrics)
   mkdirSync(results, { recursive: true })
   writeFileSync(`${results}${options.name}.json`, `${JSON.stringify(found, null, 1)}\n`)
   writeFileSync(`${results}${options.name}.svg`, svg(found, rows))

@@ -51,25 +51,38 @@ export function format(value: number): string {
   return value.toFixed(digits)
 }
 
-/** Medians, each with the least and the greatest value where there are several. */
-export function table(results: Results, rows: readonly Row[]): string {
-  const shown = rows.filter(({ cells }) => Object.keys(cells).length > 0)
+type Cell = NonNullable<Row['cells'][string]>
+
+/** Line by line, the first one names the columns; rows of which nothing is known are left out. */
+function grid({ candidates }: Results, rows: readonly Row[], text: (cell: Cell) => string): string[][] {
+  const shown = rows.filter(({ cells }) => candidates.some((name) => cells[name] !== undefined))
   const lines = shown.map(({ metric, cells, asked }) => [
     metric.unit === '' ? metric.label : `${metric.label}, ${metric.unit}`,
-    ...results.candidates.map((name) => {
+    ...candidates.map((name) => {
       const cell = cells[name]
-      if (cell === undefined) return '-'
-      const spread = results.repetitions > 1 ? ` (${format(cell.low)}-${format(cell.high)})` : ''
-      return `${format(cell.median)}${spread}`
+      return cell === undefined ? '-' : text(cell)
     }),
     asked === undefined ? '' : `${asked.text} ${asked.met === undefined ? '' : asked.met ? 'met' : 'MISSED'}`.trim(),
   ])
-  const all = [['', ...results.candidates, 'asked of bondsocks'], ...lines]
+  const all = [['', ...candidates, 'asked of bondsocks'], ...lines]
   const widths = all[0]?.map((_, column) => Math.max(...all.map((line) => line[column]?.length ?? 0))) ?? []
-  return all
-    .map((line) => line.map((cell, column) => (column === 0 ? cell.padEnd(widths[0] ?? 0) : cell.padStart(widths[column] ?? 0))))
-    .map((line) => `${line.join('   ').trimEnd()}\n`)
-    .join('')
+  return all.map((line) =>
+    line.map((cell, column) => (column === 0 ? cell.padEnd(widths[0] ?? 0) : cell.padStart(widths[column] ?? 0))),
+  )
+}
+
+/** Medians, each with the least and the greatest value where there are several. */
+export function table(results: Results, rows: readonly Row[]): string {
+  const spread = ({ low, high }: Cell) => (results.repetitions > 1 ? ` (${format(low)}-${format(high)})` : '')
+  const lines = grid(results, rows, (cell) => `${format(cell.median)}${spread(cell)}`)
+  return lines.map((line) => `${line.join('   ').trimEnd()}\n`).join('')
+}
+
+/** Medians, as a Markdown table. */
+export function markdown(results: Results, rows: readonly Row[]): string {
+  const [head = [], ...lines] = grid(results, rows, ({ median }) => format(median))
+  const rule = head.map(({ length }, column) => (column === 0 ? '-'.repeat(length) : `${'-'.repeat(length - 1)}:`))
+  return [head, rule, ...lines].map((line) => `| ${line.join(' | ')} |\n`).join('')
 }
 
 const rowHeight = 18
