@@ -58,13 +58,15 @@ export class Reconciler {
     while (!signal.aborted) {
       await this.#poked(signal)
       if (signal.aborted) return
+      const isPoked = this.#due
       await pause(settleMs, signal)
       if (signal.aborted) return
       this.#due = false
       const startedAt = performance.now()
       await this.#pass()
       const tookMs = performance.now() - startedAt
-      await pause(Math.min(Math.max(leastSpacingMs, spacing * tookMs), mostSpacingMs) - tookMs, signal)
+      // The regular look is seldom, and a failed pass has a wait of its own: a change that follows need not wait for them.
+      if (isPoked) await pause(Math.min(Math.max(leastSpacingMs, spacing * tookMs), mostSpacingMs) - tookMs, signal)
     }
   }
 

@@ -107,7 +107,14 @@ t.test('another program takes away a rule and the chain, and puts its own beside
     (text) => text === '',
   )
   t.equal(quiet, '', 'nobody runs after what it did itself')
-  // A firewall that reloads: all of the nat table is new, with rules of its own.
+  // What no monitor tells of. A firewall that reloads: all of the nat table is new, with rules of its own.
+  await cpe(
+    'sh',
+    '-c',
+    'ip mptcp endpoint delete id $(ip mptcp endpoint show | sed -n "s/.* id \\([0-9]*\\) .* dev lte.*/\\1/p")',
+  )
+  await cpe('sysctl', '-qw', 'net.ipv4.conf.lte.rp_filter=1')
+  t.same(await world.endpoints(), ['dsl'])
   await cpe('iptables', '-t', 'nat', '-F')
   await cpe('iptables', '-t', 'nat', '-X')
   await cpe('iptables', '-t', 'nat', '-A', 'PREROUTING', '-p', 'tcp', '--dport', '2222', '-j', 'ACCEPT')
@@ -118,6 +125,8 @@ t.test('another program takes away a rule and the chain, and puts its own beside
   )
   t.match(chain, /-A PREROUTING -i br0 -p tcp -j BONDSOCKS/)
   t.match(chain, /--dport 2222 -j ACCEPT/, "somebody else's stays")
+  t.same(await world.endpoints(), ['dsl', 'lte'], 'an endpoint that was deleted is back')
+  t.equal(await cpe('sysctl', '-n', 'net.ipv4.conf.lte.rp_filter'), '2\n', 'and a sysctl')
   t.match(await world.client.call('download', { host: world.lab.addresses.server, port: ports.source, bytes: 100_000 }), {
     intact: true,
   })

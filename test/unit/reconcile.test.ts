@@ -75,6 +75,32 @@ t.test('however often a link flaps, passes take an eighth of the time', async (t
   }
 })
 
+t.test('what changes just after the regular look does not wait', async (t) => {
+  let beganAt = Number.NaN
+  let looks = 0
+  const { reconciler, end } = running(async () => {
+    beganAt = performance.now()
+    await sleep(100)
+    looks++
+    return plan([dsl, lte])
+  })
+  t.equal(
+    await settle(
+      () => looks,
+      (count) => count === 1,
+    ),
+    1,
+  )
+  const changedAt = performance.now()
+  reconciler.poke()
+  await settle(
+    () => looks,
+    (count) => count === 2,
+  )
+  await end()
+  t.ok(beganAt - changedAt < 200, `a pass began ${Math.round(beganAt - changedAt)} ms after the change`)
+})
+
 t.test('a failed pass is said once and tried again', async (t) => {
   let passes = 0
   const { log, reconciler, end } = running(async () => {

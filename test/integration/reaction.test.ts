@@ -1,0 +1,46 @@
+/** How soon the network set-up follows the kernel, on a running gateway with its real `ip monitor`. */
+import t from 'tap'
+import { median } from '../../src/lab/measure.js'
+import { sleep, World } from '../support/hybrid.js'
+import { needsRoot } from '../support/namespaces.js'
+
+const times = 3
+/** Longer than the pause after a pass, and the one after the pass that our own changes lead to. */
+const quietMs = 1400
+
+/** What another program does to us, and what is to be true again afterwards. */
+const changes: Record<string, { act: (turn: number) => string; isRight: (turn: number) => string }> = {
+  'a rule of ours is deleted': {
+    act: () => 'ip rule delete priority 5801',
+    isRight: () => "ip rule show | grep -q '^5801:.*from 10.2.0.2 lookup 5801'",
+  },
+  'the table of a WAN is flushed': {
+    act: () => 'ip route flush table 5801',
+    isRight: () => "ip route show table 5801 | grep -q '^default .*src 10.2.0.2'",
+  },
+  'an address is exchanged': {
+    act: (turn) => `ip address delete 10.1.0.${turn + 2}/24 dev dsl; ip address add 10.1.0.${turn + 3}/24 dev dsl`,
+    isRight: (turn) =>
+      `ip rule show | grep -q '^5800:.*from 10.1.0.${turn + 3} ' && ip mptcp endpoint show | grep -q '^10.1.0.${turn + 3} '`,
+  },
+}
+
+t.test('the first change after a quiet time is followed within a moment', { skip: needsRoot, timeout: 60_000 }, async (t) => {
+  const world = await World.run(t, { shaped: false })
+  const cpe = world.execute('cpe')
+  /** In the namespace, so that no start of a process is measured but those of the looks. */
+  const measure = async (act: string, isRight: string, mostSeconds: number) => {
+    const now = 'date +%s%N'
+    const script = `${act}; start=$(${now}); until ${isRight}; do sleep 0.005; done; echo $((($(${now}) - start) / 100000))`
+    return Number(await cpe('timeout', String(mostSeconds), 'sh', '-c', script)) / 10
+  }
+  for (const [what, { act, isRight }] of Object.entries(changes)) {
+    const figures = []
+    for (let turn = 0; turn < times; turn++) {
+      await sleep(quietMs)
+      figures.push(await measure(act(turn), isRight(turn), 10))
+    }
+    t.comment(`${what}: set right after ${median(figures)} ms (${figures.join(', ')})`)
+    t.ok(median(figures) < 500, what)
+  }
+})
