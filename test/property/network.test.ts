@@ -13,6 +13,17 @@ const names = ['dsl', 'lte', 'fibre'] as const
 const wan = fc.constantFrom(0, 1, 2)
 const host = fc.option(fc.integer({ min: 2, max: 4 }), { nil: undefined })
 
+/** What other programs set; values that we want nowhere, so that they own them from then on. */
+const theirSysctls = [
+  ['net/mptcp/enabled', '0'],
+  ['net/mptcp/close_timeout', '30'],
+  ['net/ipv4/conf/dsl/rp_filter', '0'],
+  ['net/ipv4/ip_forward', '0'],
+  ['net/ipv6/conf/lte/accept_ra', '0'],
+  ['net/ipv6/conf/all/forwarding', '0'],
+  ['net/ipv6/conf/dsl/forwarding', '0'],
+] as const
+
 const event = fc.oneof(
   { weight: 1, arbitrary: fc.record({ type: fc.constant('device' as const), wan, present: fc.boolean() }) },
   { weight: 3, arbitrary: fc.record({ type: fc.constant('address' as const), wan, family: fc.constantFrom(4, 6), host }) },
@@ -28,6 +39,11 @@ const event = fc.oneof(
     }),
   },
   { weight: 1, arbitrary: fc.record({ type: fc.constant('drop' as const), wan }) },
+  { weight: 1, arbitrary: fc.record({ type: fc.constant('sysctl' as const), sysctl: fc.constantFrom(...theirSysctls) }) },
+  {
+    weight: 4,
+    arbitrary: fc.record({ type: fc.constant('meddle' as const), what: fc.noBias(fc.nat()), which: fc.noBias(fc.nat()) }),
+  },
   {
     weight: 5,
     arbitrary: fc.record({
@@ -53,11 +69,17 @@ const event = fc.oneof(
 )
 type Event = typeof event extends fc.Arbitrary<infer Value> ? Value : never
 type Apply = Extract<Event, { type: 'apply' }>
-type Walker = ReturnType<typeof fakeWorld> & { network: Network }
+type Walker = ReturnType<typeof fakeWorld> & {
+  network: Network
+  /** A quick pass takes the nat tables to be as the last one left them. */
+  isNatAltered: boolean
+}
 
 /** What happens around us, to one world; `addresses` remembers what it has. */
 async function happen(world: Walker, addresses: Map<string, string>, event: Event): Promise<void> {
-  if (event.type === 'apply' || event.type === 'remove' || event.type === 'drop') return
+  if (event.type === 'apply' || event.type === 'remove' || event.type === 'drop' || event.type === 'meddle') return
+  // Where there is no such device any more there is nothing to set.
+  if (event.type === 'sysctl') return world.kernel.writeSysctl(event.sysctl[0], event.sysctl[1]).catch(() => {})
   const name = names[event.wan] ?? 'dsl'
   const has = addresses.has(name)
   if (event.type === 'device') {
@@ -91,6 +113,44 @@ async function happen(world: Walker, addresses: Map<string, string>, event: Even
   addresses.set(key, address)
 }
 
+/** Another program takes away or alters something that is ours, where there is any. */
+async function meddle(world: Walker, what: number, which: number): Promise<void> {
+  const { kernel } = world
+  const { rules, routes, defaults, endpoints, chains } = await observe(kernel, { lenient: true })
+  const pick = <One>(list: readonly One[], at: number) => list[at % list.length]
+  const del = (object: string, entries: readonly Entry[]) =>
+    entries.map(({ family, spelling }) => `ip -${family} ${object} del ${spelling}`)
+  const without = (lines: readonly string[]) => lines.map((line) => line.replace('-A', '-D'))
+  const program = which % 2 === 0 ? 'iptables-restore' : 'ip6tables-restore'
+  const { exists = false, jumps = [], rules: redirects = [] } = chains[which % 2 === 0 ? 4 : 6] ?? {}
+  const alterations = {
+    jump: without(jumps),
+    chain: [...without(jumps), '-F BONDSOCKS', '-X BONDSOCKS'],
+    less: without(redirects.slice(-1)),
+    more: ['-A BONDSOCKS -p tcp -j RETURN', '-A PREROUTING -i lte -p tcp -j BONDSOCKS'],
+  }
+  const choices: Record<string, string[]> = {
+    rule: del('rule', rules),
+    route: del('route', routes),
+    default: del('route', defaults),
+    endpoint: endpoints.filter(isOurs).map(({ id }) => `ip mptcp endpoint delete id ${id}`),
+    ...(exists ? alterations : {}),
+  }
+  const name = pick(
+    Object.keys(choices).filter((key) => choices[key]?.length !== 0),
+    what,
+  )
+  if (name === undefined) return
+  const isNat = Object.hasOwn(alterations, name)
+  const lines = choices[name] ?? []
+  const { code, stderr } = isNat
+    ? await kernel.run([program, '--noflush'], ['*nat', ...lines, 'COMMIT', ''].join('\n'))
+    : await kernel.run(pick(lines, which)?.split(' ') ?? [])
+  same([code, stderr], [0, ''], `${name}: ${lines.join()}`)
+  meddled[name as keyof typeof meddled] += 1
+  world.isNatAltered ||= isNat
+}
+
 function configOf({ wans, gatewayHost, bypass, hags, port }: Apply) {
   return gateway({
     wans: wans.map((index) => ({
@@ -113,11 +173,14 @@ const same = (actual: unknown, expected: unknown, what: string) => {
 
 /** How often each end was reached: a walk that never gets there proves nothing. */
 const reached = { applied: 0, refused: 0, failed: 0, killed: 0, removed: 0 }
+/** And how often each kind of our things was meddled with. */
+const meddled = { rule: 0, route: 0, default: 0, endpoint: 0, chain: 0, jump: 0, more: 0, less: 0 }
 
 async function apply(world: Walker, addresses: Map<string, string>, event: Apply): Promise<void> {
   const config = configOf(event)
   const lost = event.lost.flatMap((index) => [`${names[index]}4`, `${names[index]}6`])
-  const { redirect, tolerant, quick } = event
+  const { redirect, tolerant } = event
+  const quick = event.quick && !world.isNatAltered
   const best = event.best === undefined ? {} : { best: { 4: names[event.best] ?? '', 6: names[event.best] ?? '' } }
   const withoutEndpoint = new Set(lost.map((key) => addresses.get(key)?.split('/')[0] ?? ''))
   const options = { ...{ redirect, tolerant, quick, withoutEndpoint }, ...best }
@@ -154,6 +217,7 @@ async function apply(world: Walker, addresses: Map<string, string>, event: Apply
   }
   reached.applied += 1
   same(await network.apply(config, options), planned, 'apply does what plan said')
+  world.isNatAltered = false
   same((await network.plan(config, options)).steps, [], 'a second apply has no steps')
   const after = await observe(world.kernel)
   const wanted = desired(config, after, options)
@@ -177,7 +241,7 @@ const initial = names.map((name, index) => [name, `10.${index + 1}.0.2/24`] as c
 
 async function start(): Promise<Walker> {
   const made = fakeWorld()
-  const world = { ...made, network: new Network(made.kernel) }
+  const world = { ...made, network: new Network(made.kernel), isNatAltered: false }
   await world.addDevice('br0')
   await world.addAddress('br0', '192.168.1.1/24')
   for (const [device, address] of initial) {
@@ -211,6 +275,7 @@ t.test('random walks', async (t) => {
             'foreign rules',
           )
         }
+        if (one.type === 'meddle') await meddle(world, one.what, one.which)
         if (one.type === 'drop') {
           const known = ['4', '6'].map((family) => here.get(`${names[one.wan]}${family}`)?.split('/')[0] ?? '')
           const foreign = async () => (await observe(world.kernel, { lenient: true })).endpoints.filter((each) => !isOurs(each))
@@ -235,11 +300,15 @@ t.test('random walks', async (t) => {
       const { rules, routes, defaults } = await observe(world.kernel, { lenient: true })
       same({ rules, routes, defaults }, { rules: [], routes: [], defaults: [] }, 'nothing of ours')
     }),
-    { numRuns: 150 },
+    { numRuns: 200 },
   )
-  t.comment(reached)
+  t.comment(reached, meddled)
   t.ok(
     Object.values(reached).every((count) => count > 15),
     'every end was reached often',
+  )
+  t.ok(
+    Object.values(meddled).every((count) => count > 2),
+    'and everything of ours was meddled with',
   )
 })
