@@ -1,13 +1,13 @@
 /** A link that flaps a hundred times in a minute: the download goes on, the control path stays cheap, and nothing is left behind. */
 import { readFileSync } from 'node:fs'
 import t from 'tap'
+import { flap } from '../../src/lab/scenarios/flapping.js'
 import { ports, settle, sleep, World } from '../support/hybrid.js'
 import { needsRoot } from '../support/namespaces.js'
 import { controlSeconds, countDescriptors } from '../support/proc.js'
 import { snapshot, stillness } from '../support/snapshot.js'
 
 const flaps = 100
-const seconds = 60
 
 t.test('a hundred flaps in a minute', { skip: needsRoot, timeout: 150_000 }, async (t) => {
   const world = await World.create(t)
@@ -38,13 +38,7 @@ t.test('a hundred flaps in a minute', { skip: needsRoot, timeout: 150_000 }, asy
     return all
   })()
   const start = { at: performance.now(), cpu: controlSeconds(gateway.pid) }
-  for (let flap = 0; flap < flaps; flap++) {
-    for (const [half, up] of [false, true].entries()) {
-      const dueAt = start.at + ((2 * flap + half) * seconds * 1000) / (2 * flaps)
-      await sleep(Math.max(0, dueAt - performance.now()))
-      await world.lab.carrier('dsl', up)
-    }
-  }
+  await flap(world.lab, 'dsl', flaps, (seconds) => sleep(seconds * 1000))
   const lastAt = performance.now()
   const cpu = controlSeconds(gateway.pid) - start.cpu
   const share = cpu / ((lastAt - start.at) / 1000)

@@ -1,11 +1,21 @@
 import { must } from '../commands.js'
+import type { Lab } from '../lab.js'
 import { cpuMs, longestPause, requireIntact, startStream } from '../measure.js'
 import type { Scenario } from '../scenario.js'
 import { now } from '../traffic.js'
 
-/** As fast as a hundred in a minute. */
-const flaps = 40
+const flaps = 15
+/** A hundred in a minute. */
 const periodSeconds = 0.6
+
+/** Pulls the plug and puts it in again, so many times. */
+export async function flap(lab: Lab, wan: string, times: number, sleep: (seconds: number) => Promise<unknown>): Promise<void> {
+  const startedAt = now()
+  for (let half = 0; half < 2 * times; half++) {
+    await sleep(Math.max(0, startedAt / 1000 + (half * periodSeconds) / 2 - now() / 1000))
+    await lab.carrier(wan, half % 2 === 1)
+  }
+}
 
 export const flapping: Scenario = {
   summary: 'the plug of a WAN is pulled and put in again and again, under a stream',
@@ -20,12 +30,7 @@ export const flapping: Scenario = {
     const startedAt = now()
     const cpuBefore = cpuMs(gateway.pid)
     stage.say(`  ${flaps} flaps of dsl in ${flaps * periodSeconds} s`)
-    for (let flap = 0; flap < flaps; flap++) {
-      await lab.carrier('dsl', false)
-      await stage.sleep(periodSeconds / 2)
-      await lab.carrier('dsl', true)
-      await stage.sleep(startedAt / 1000 + (flap + 1) * periodSeconds - now() / 1000)
-    }
+    await flap(lab, 'dsl', flaps, (seconds) => stage.sleep(seconds))
     const cpu = ((cpuMs(gateway.pid) - cpuBefore) / (now() - startedAt)) * 100
     const endedAt = now()
     let settledAt: number | undefined
