@@ -47,6 +47,10 @@ export interface Lab {
   blackHole(wan: string, on: boolean): Promise<void>
   /** Pulls the plug on the CPE's side, or puts it in again. */
   carrier(wan: string, up: boolean): Promise<void>
+  /** The CPE's device vanishes, as when a modem is unplugged, or a PPP session ends. */
+  unplug(wan: string): Promise<void>
+  /** It comes back with another index, and with this IPv4 address: words of `ip address add`, or as it was at first. */
+  plugIn(wan: string, address4?: string): Promise<void>
   /** Bytes on each WAN so far, from the CPE's interface counters. */
   wanBytes(): Promise<Record<string, { down: number; up: number }>>
   down(): Promise<void>
@@ -189,13 +193,9 @@ async function configure(host: string, plan: Plan, namespace: string): Promise<v
   await must(['ip', 'netns', 'exec', namespace, 'sh', '-c', script], `${sysctls.join('\n')}\n`)
 
   const ends = plan.wires.flatMap(({ ends }) => ends).filter((end) => end.host === host)
-  // Without nodad an IPv6 address is of no use for a second or two.
-  const add = (device: string) => (address: string) =>
-    `address add ${address} dev ${device}${address.includes(':') ? ' nodad' : ''}`
   const lines = [
-    'link set lo up',
-    ...(plan.loopbacks[host] ?? []).map(add('lo')),
-    ...ends.flatMap(({ device, addresses }: End) => [...addresses.map(add(device)), `link set ${device} up`]),
+    ...bringUp({ device: 'lo', addresses: plan.loopbacks[host] ?? [] }),
+    ...ends.flatMap(bringUp),
     ...(plan.routes[host] ?? []).map((route) => `route add ${route}`),
   ]
   await must(['ip', '-n', namespace, '-batch', '-'], `${lines.join('\n')}\n`)
@@ -206,6 +206,12 @@ async function configure(host: string, plan: Plan, namespace: string): Promise<v
       await must(['ip', 'netns', 'exec', namespace, iptables, '-w', ...rule])
     }
   }
+}
+
+/** Commands of `ip`. Without nodad an IPv6 address is of no use for a second or two. */
+function bringUp({ device, addresses }: Pick<End, 'device' | 'addresses'>): string[] {
+  const add = (address: string) => `address add ${address} dev ${device}${address.includes(':') ? ' nodad' : ''}`
+  return [...addresses.map(add), `link set ${device} up`]
 }
 
 /** A veth has its carrier, and with it its routes, some milliseconds after both ends are up. */
@@ -264,6 +270,21 @@ function makeLab(name: string, plan: Plan, record: LabRecord): Lab {
     setLink: (wan, shape) => change(wan, (now) => ({ ...now, shape: { ...now.shape, ...shape } })),
     blackHole: (wan, on) => change(wan, (now) => ({ ...now, isBlackHole: on })),
     carrier: async (wan, up) => shaper.carrier(wireOf(wan), up),
+    async unplug(wan) {
+      const [{ host, device }] = wireOf(wan).ends
+      await must(['ip', '-n', inLab(host), 'link', 'delete', 'dev', device])
+    },
+    async plugIn(wan, address4) {
+      const wire = wireOf(wan)
+      await shaper.remake({ ...wire, shape: readRecord(name).wans[wan]?.shape as Shape })
+      const [{ addresses, ...near }, far] = wire.ends
+      const [own = '', ...others] = addresses
+      for (const { host, device, addresses } of [far, { ...near, addresses: [address4 ?? own, ...others] }]) {
+        const routes = (plan.routes[host] ?? []).filter((route) => route.includes(` dev ${device} `))
+        const lines = [...bringUp({ device, addresses }), ...routes.map((route) => `route add ${route}`)]
+        await must(['ip', '-n', inLab(host), '-batch', '-'], `${lines.join('\n')}\n`)
+      }
+    },
     async wanBytes() {
       const links = JSON.parse(await must(['ip', '-n', inLab(plan.edge), '-s', '-j', 'link', 'show'])) as {
         ifname: string

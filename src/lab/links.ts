@@ -17,7 +17,11 @@ export interface LinkPlan {
   down: LinkDirection
 }
 
-export type LinkRequest = { link: string } & ({ up: LinkDirection; down: LinkDirection } | { carrier: boolean })
+export type LinkRequest =
+  | { link: string; up: LinkDirection; down: LinkDirection }
+  | { link: string; carrier: boolean }
+  /** New devices come in the place of the former ones. */
+  | { make: LinkPlan }
 
 const watchMs = 1000
 
@@ -27,7 +31,11 @@ async function main(folder: string): Promise<void> {
   const plans = JSON.parse(readFileSync(join(folder, 'links.json'), 'utf8')) as LinkPlan[]
   const { native } = await import('../native/index.js')
   const links = new Map<string, LinkEmulator>()
-  for (const { name, ends, up, down } of plans) links.set(name, new native.LinkEmulator(...ends, up, down))
+  const make = ({ name, ends, up, down }: LinkPlan) => {
+    links.get(name)?.close()
+    links.set(name, new native.LinkEmulator(...ends, up, down))
+  }
+  for (const plan of plans) make(plan)
 
   const socket = join(folder, 'links.sock')
   const server = createServer({ allowHalfOpen: true }, (client) => {
@@ -36,7 +44,7 @@ async function main(folder: string): Promise<void> {
     client.on('data', (data) => {
       text += data.toString()
     })
-    client.on('end', () => client.end(answer(links, text)))
+    client.on('end', () => client.end(answer(links, make, text)))
   })
   server.listen(socket, () => process.stdout.write('ready\n'))
 
@@ -49,9 +57,13 @@ async function main(folder: string): Promise<void> {
 }
 
 /** Empty, or what was wrong. */
-function answer(links: ReadonlyMap<string, LinkEmulator>, text: string): string {
+function answer(links: ReadonlyMap<string, LinkEmulator>, make: (plan: LinkPlan) => void, text: string): string {
   try {
     const request = JSON.parse(text) as LinkRequest
+    if ('make' in request) {
+      make(request.make)
+      return ''
+    }
     const link = links.get(request.link)
     if (link === undefined) return `there is no link ${request.link}`
     if ('carrier' in request) {

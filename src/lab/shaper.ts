@@ -16,6 +16,8 @@ export type ShaperKind = 'netem' | 'emulator' | 'veth'
 export interface Shaper {
   /** Makes the devices, without addresses. */
   make(wires: readonly Wire[]): Promise<void>
+  /** The same for a wire whose first end has vanished. */
+  remake(wire: Wire): Promise<void>
   set(wire: Wire, shape: Shape): Promise<void>
   /** The cable at the first end. */
   carrier(wire: Wire, up: boolean): Promise<void>
@@ -69,18 +71,20 @@ function veth(namespaceOf: NamespaceOf, shapes: boolean): Shaper {
     await netem(near, up)
     await netem(far, down)
   }
+  const make = async (wire: Wire) => {
+    await addVeth(wire.ends, namespaceOf)
+    if (!shapes || wire.shape === undefined) return
+    // A segment of 64 KB would pass the line as one packet.
+    for (const { host, device } of wire.ends) {
+      await must(['ip', '-n', namespaceOf(host), 'link', 'set', 'dev', device, 'gso_max_segs', '1'])
+    }
+    await set(wire, wire.shape)
+  }
   return {
     async make(wires) {
-      for (const wire of wires) {
-        await addVeth(wire.ends, namespaceOf)
-        if (!shapes || wire.shape === undefined) continue
-        // A segment of 64 KB would pass the line as one packet.
-        for (const { host, device } of wire.ends) {
-          await must(['ip', '-n', namespaceOf(host), 'link', 'set', 'dev', device, 'gso_max_segs', '1'])
-        }
-        await set(wire, wire.shape)
-      }
+      for (const wire of wires) await make(wire)
     },
+    remake: make,
     async set(wire, shape) {
       if (!shapes) throw new BondsocksError('LAB_UNSHAPED', `link ${wire.name} is not shaped in this lab: make one with shaping`)
       await set(wire, shape)
@@ -108,6 +112,7 @@ function emulator(folder: string, namespaceOf: NamespaceOf): Shaper {
       writeFileSync(join(folder, 'links.json'), JSON.stringify(shaped.map(plan)))
       await startLinks(folder)
     },
+    remake: (wire) => ask(folder, { make: plan(wire as Wire & { shape: Shape }) }),
     set: ({ name }, shape) => ask(folder, { link: name, ...directions(shape) }),
     carrier: ({ name }, up) => ask(folder, { link: name, carrier: up }),
   }
@@ -145,10 +150,9 @@ function startLinks(folder: string): Promise<void> {
 function ask(folder: string, request: LinkRequest): Promise<void> {
   return new Promise((resolve, reject) => {
     let text = ''
+    const name = 'make' in request ? request.make.name : request.link
     const fail = (why: string) =>
-      reject(
-        new BondsocksError('LAB_LINKS', `link ${request.link} cannot be changed: ${why}; \`bondsocks lab down --all\` cleans up`),
-      )
+      reject(new BondsocksError('LAB_LINKS', `link ${name} cannot be changed: ${why}; \`bondsocks lab down --all\` cleans up`))
     const socket = connect(join(folder, 'links.sock'), () => socket.end(JSON.stringify(request)))
     socket.on('error', (error) => fail(error.message))
     socket.on('data', (data) => {

@@ -8,6 +8,7 @@ import { Check, streamSha256 } from './stream.js'
 export interface Target {
   host: string
   port: number
+  localAddress?: string
 }
 
 export interface Transfer {
@@ -15,14 +16,16 @@ export interface Transfer {
   bytes: number
   sha256: string
   seconds: number
+  /** The longest time without a byte. */
+  pauseMs: number
   /** errno where it broke off. */
   error?: string
 }
 
 const held: Socket[] = []
 
-function open(target: Target, localAddress?: string): Socket {
-  const socket = createConnection({ ...target, ...(localAddress && { localAddress }), allowHalfOpen: true })
+function open(target: Target): Socket {
+  const socket = createConnection({ ...target, allowHalfOpen: true })
   socket.setNoDelay(true)
   return socket
 }
@@ -34,12 +37,19 @@ async function exchange(target: Target, send: (socket: Socket) => unknown, onDat
   const started = performance.now()
   const socket = open(target)
   let error: string | undefined
-  socket.on('data', onData)
+  let last = started
+  let pauseMs = 0
+  socket.on('data', (data) => {
+    const now = performance.now()
+    pauseMs = Math.max(pauseMs, now - last)
+    last = now
+    onData(data)
+  })
   socket.on('error', (reason) => (error = codeOf(reason)))
   socket.on('connect', () => send(socket))
   socket.on('end', () => socket.end())
   await once(socket, 'close').catch(() => {})
-  return { seconds: (performance.now() - started) / 1000, ...(error !== undefined && { error }) }
+  return { seconds: (performance.now() - started) / 1000, pauseMs, ...(error !== undefined && { error }) }
 }
 
 async function download({ bytes, seed = 0, ...target }: Target & { bytes: number; seed?: number }): Promise<Transfer> {
@@ -118,9 +128,9 @@ export const clients = {
   },
 
   /** Opens `count` connections to an echo server, proves each with one byte, and keeps them; returns how many are held now. */
-  hold: async (target: Target, count: number, localAddress?: string): Promise<number> => {
+  hold: async (target: Target, count: number): Promise<number> => {
     const one = async () => {
-      const socket = open(target, localAddress)
+      const socket = open(target)
       await once(socket, 'connect')
       socket.write('x')
       await once(socket, 'data')
