@@ -178,8 +178,9 @@ export class Uplinks {
     this.#reconciler = reconciler
     const events: WatchEvents = {
       onChange: () => reconciler.poke(),
-      onGone: (device) => this.#gone((wan) => wan.interface === device),
-      onAddressGone: (address) => this.#gone((wan) => wan.address4 === address || wan.address6 === address),
+      onGone: (device, what) => this.#gone((wan) => wan.interface === device, `interface ${device} ${what}`),
+      onAddressGone: (address) =>
+        this.#gone((wan) => wan.address4 === address || wan.address6 === address, `its address ${address} was deleted`),
     }
     const names = {
       onChange: () => {
@@ -206,11 +207,11 @@ export class Uplinks {
   }
 
   /** Ahead of the pass that the same event leads to: running connections leave the WAN now. */
-  #gone(isGone: (wan: Plan['wans'][number]) => boolean): void {
+  #gone(isGone: (wan: Plan['wans'][number]) => boolean, reason: string): void {
     const gone = this.#plan.wans.filter(isGone)
     if (gone.length === 0) return
     this.#plan = { ...this.#plan, wans: this.#plan.wans.filter((wan) => !gone.includes(wan)) }
-    this.#wans.useWans(this.#plan.wans)
+    this.#wans.useWans(this.#plan.wans, reason)
     // The last WAN keeps its endpoint: when it is back soon, its connections go on.
     const addresses = families.flatMap((family) => {
       const hasOther = this.#wans.paths(family).some(({ usable }) => usable)
@@ -219,7 +220,7 @@ export class Uplinks {
     if (addresses.length > 0) this.#leave(addresses, acknowledgedMs)
     this.#update()
     // The link may be back before the next pass looks: to it nothing has changed then.
-    this.#reconciler?.tellAgain()
+    this.#reconciler?.tellAgain(gone.map(({ name }) => `WAN ${name} is down: ${reason}`))
   }
 
   #update(): void {

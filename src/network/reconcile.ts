@@ -47,9 +47,10 @@ export class Reconciler {
     this.#wake()
   }
 
-  /** A pass follows soon, and tells the WANs whatever they were before. */
-  tellAgain(): void {
+  /** A pass follows soon, and tells the WANs whatever they were before, but not these remarks, which have been logged. */
+  tellAgain(logged: readonly string[]): void {
     this.#wans = ''
+    this.#notes = new Set([...this.#notes, ...logged])
     this.poke()
   }
 

@@ -12,8 +12,8 @@ const soundMs = 5000
 export interface WatchEvents {
   /** Called once for every burst of lines, and after each restart, because changes may have gone by unseen. */
   onChange(): void
-  /** An interface has lost its carrier, went down, or was deleted; called before `onChange`. */
-  onGone(device: string): void
+  /** An interface `has no carrier`, `is down`, or `was deleted`; called before `onChange`. */
+  onGone(device: string, what: string): void
   /** An address was deleted; called before `onChange`. */
   onAddressGone(address: string): void
 }
@@ -73,6 +73,7 @@ class MonitorLines {
     const wasGone = this.#gone.has(device)
     if (!isGone || deleted !== undefined) this.#gone.delete(device)
     else this.#gone.add(device)
-    if (isGone && !wasGone) this.#events.onGone(device)
+    const what = deleted !== undefined ? 'was deleted' : flags.includes('UP') ? 'has no carrier' : 'is down'
+    if (isGone && !wasGone) this.#events.onGone(device, what)
   }
 }

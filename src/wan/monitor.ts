@@ -99,8 +99,8 @@ export class WanMonitor {
     )
   }
 
-  /** The WANs that have a link and an address now; the others count as down. */
-  useWans(wans: readonly WanAddresses[]): void {
+  /** The WANs that have a link and an address now; the others count as down, and those that were not before for this reason. */
+  useWans(wans: readonly WanAddresses[], reason = 'it lacks a link, an address or a gateway'): void {
     for (const line of this.#lines) {
       const wan = wans.find(({ name }) => name === line.wan)
       const address = wan?.[`address${line.family}`]
@@ -110,10 +110,13 @@ export class WanMonitor {
       line.mptcp = new MptcpPath(line.metered)
       line.refusal = noRefusal
       const hadLink = line.address !== undefined
-      line.address = undefined
-      if (hadLink) this.#take(line, { type: 'link', present: false, reason: 'no link' })
       line.address = address
-      if (address !== undefined) this.#take(line, { type: 'link', present: true, reason: 'it has a link' })
+      const gone: Sign = { type: 'link', present: false, reason }
+      if (address === undefined) this.#take(line, gone)
+      else {
+        if (hadLink) line.health = next(line.health, gone, performance.now())
+        this.#take(line, { type: 'link', present: true, reason: `its address is ${address}` })
+      }
       wake(line)
     }
   }
@@ -363,8 +366,10 @@ export class WanMonitor {
   #take(line: Line, sign: Sign): void {
     const before = line.health
     line.health = next(before, sign, performance.now())
-    const { state, reason, rttMs } = line.health
-    if (before.state === state) {
+    const { state, rttMs } = line.health
+    // One that is down may lose its link too: that is a better reason.
+    const losesLink = before.link && !line.health.link
+    if (before.state === state && !losesLink) {
       if (sign.type !== 'answer') return
       // The order may be another one.
       this.#options.onChange()
@@ -376,7 +381,8 @@ export class WanMonitor {
     this.#options.onChange()
     // Of a family in which no HAG is, nothing but its link is known.
     if (this.#options.hags(line.family).length === 0) return
-    const text = `WAN ${this.#name(line)} is ${state}${reason === '' ? '' : `: ${reason}`}`
+    const reason = sign.type === 'answer' ? `a HAG answered in ${Math.round(sign.rttMs)} ms` : sign.reason
+    const text = `WAN ${this.#name(line)} is ${state}: ${reason}`
     const fields = rttMs === undefined ? {} : { rttMs: Math.round(rttMs) }
     if (state === 'down') this.#options.log.warn(text, fields)
     else this.#options.log.info(text, fields)

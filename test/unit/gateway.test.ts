@@ -69,7 +69,11 @@ t.test('start, serve, stop', async (t) => {
   engine?.accept()
   await settle()
   t.equal(engine?.opens.length, 1)
-  await until(() => log.lines.includes('info WAN dsl is up') && log.lines.includes('info WAN lte is up'))
+  await until(
+    () =>
+      log.lines.includes('info WAN dsl is up: a HAG answered in 30 ms') &&
+      log.lines.includes('info WAN lte is up: a HAG answered in 30 ms'),
+  )
   stop.abort()
   await until(() => engine?.stopped === true)
   t.same(deeds, ['apply', 'apply without redirect'])
@@ -80,7 +84,10 @@ t.test('start, serve, stop', async (t) => {
   t.equal(engine?.closed, true)
   t.same(deeds, ['apply', 'apply without redirect', 'remove', 'dispose'])
   // Which WAN answers its first probe first is chance.
-  t.same(log.lines.splice(5, 2).sort(), ['info WAN dsl is up', 'info WAN lte is up'])
+  t.same(log.lines.splice(5, 2).sort(), [
+    'info WAN dsl is up: a HAG answered in 30 ms',
+    'info WAN lte is up: a HAG answered in 30 ms',
+  ])
   t.same(log.lines, [
     'info listening',
     'warn a note',

@@ -28,7 +28,9 @@ t.test('a burst of changes is one pass, and the WANs are told once they are othe
   let passes = 0
   const { log, seen, reconciler, end } = running(async () => {
     passes++
-    return passes === 1 ? plan([lte], ['WAN dsl is down: no carrier'], [step]) : plan([lte], ['WAN dsl is down: no carrier'])
+    const down = passes < 3 ? ['dsl'] : ['dsl', 'lte']
+    const notes = down.map((name) => `WAN ${name} is down: no carrier`)
+    return plan([lte], notes, passes === 1 ? [step] : [])
   })
   /** So many passes, and no more of them a moment later. */
   const passed = async (count: number) => {
@@ -45,7 +47,7 @@ t.test('a burst of changes is one pass, and the WANs are told once they are othe
   reconciler.poke()
   await passed(2)
   t.same(seen, [['lte']], 'nothing new')
-  reconciler.tellAgain()
+  reconciler.tellAgain(['WAN lte is down: no carrier'])
   await passed(3)
   t.same(seen, [['lte'], ['lte']], 'but told again to who has forgotten')
   await end()
@@ -175,15 +177,15 @@ t.test('what has gone is told at once, whatever the pieces in which the monitor 
     `3: ${name}: <${flags}> mtu 1500 qdisc noqueue state DOWN group default \\    link/none`
   const told: [line: string, event: string][] = [
     [`3: dsl@if2: ${up}`, ''],
-    [link('dsl@if2', 'NO-CARRIER,BROADCAST,MULTICAST,UP'), 'dsl has gone'],
+    [link('dsl@if2', 'NO-CARRIER,BROADCAST,MULTICAST,UP'), 'dsl has no carrier'],
     [link('dsl@if2', 'NO-CARRIER,BROADCAST,MULTICAST,UP'), ''],
     [`3: dsl@if2: ${up}`, ''],
-    [link('dsl@if2', 'BROADCAST,MULTICAST,UP'), 'dsl has gone'],
+    [link('dsl@if2', 'BROADCAST,MULTICAST,UP'), 'dsl has no carrier'],
     [`3: dsl@if2: ${up}`, ''],
-    [link('dsl', 'BROADCAST,MULTICAST'), 'dsl has gone'],
+    [link('dsl', 'BROADCAST,MULTICAST'), 'dsl is down'],
     [link('ppp0', 'POINTOPOINT,MULTICAST,NOARP,UP,LOWER_UP,NEWFLAG'), ''],
-    [`Deleted ${link('ppp0', 'POINTOPOINT,MULTICAST,NOARP,UP,LOWER_UP')}`, 'ppp0 has gone'],
-    [`Deleted ${link('eth0.7@eth0', 'BROADCAST')}`, 'eth0.7 has gone'],
+    [`Deleted ${link('ppp0', 'POINTOPOINT,MULTICAST,NOARP,UP,LOWER_UP')}`, 'ppp0 was deleted'],
+    [`Deleted ${link('eth0.7@eth0', 'BROADCAST')}`, 'eth0.7 was deleted'],
     ['Deleted 2: dsl    inet 10.1.0.2/24 scope global dsl\\       valid_lft forever preferred_lft forever', '10.1.0.2 has gone'],
     ['Deleted 2: ppp0    inet 10.64.0.2 peer 10.64.0.1/32 scope global ppp0\\       valid_lft forever', '10.64.0.2 has gone'],
     ['Deleted 2: dsl    inet6 2001:db8::2/64 scope global nodad \\       valid_lft forever', '2001:db8::2 has gone'],
@@ -205,7 +207,7 @@ t.test('what has gone is told at once, whatever the pieces in which the monitor 
       stop.abort()
       return ''
     }
-    const onGone = (device: string) => heard.push(`${device} has gone`)
+    const onGone = (device: string, what: string) => heard.push(`${device} ${what}`)
     const onAddressGone = (address: string) => heard.push(`${address} has gone`)
     await watchKernel({ log: memoryLog(), onChange: () => changes++, onGone, onAddressGone, stream }, stop.signal)
     t.same(heard, expected, `in pieces of ${size}`)

@@ -197,11 +197,14 @@ t.test(
       { wan: 'dsl', usable: false, lost: true },
     ])
     t.ok(log.lines.includes('warn WAN dsl is down: no HAG answers over it'))
+    monitor.useWans([lte], 'interface dsl has no carrier')
+    t.equal(log.lines.at(-1), 'warn WAN dsl is down: interface dsl has no carrier', 'its link is gone as well')
+    monitor.useWans([dsl, lte])
     dead.clear()
     t.ok(await until(() => monitor.isUsable('dsl')), 'and back')
     t.same(log.lines.slice(-2), [
       'info WAN dsl answers again: it is used after 1 more, because it fell lately',
-      'info WAN dsl is up',
+      'info WAN dsl is up: a HAG answered in 30 ms',
     ])
   },
 )
@@ -359,12 +362,30 @@ t.test('each family for itself', async (t) => {
 t.test('a WAN whose address goes is no path any more, and one that comes back starts afresh', async (t) => {
   const { monitor, log, until } = start(t, {})
   t.ok(await until(() => monitor.isUsable('dsl')))
-  monitor.useWans([lte])
+  t.ok(await until(() => monitor.isUsable('lte')))
+  const before = log.lines.length
+  monitor.useWans([lte], 'interface dsl was deleted')
   t.same(
     monitor.paths(4).map(({ wan }) => wan),
     ['lte'],
   )
-  t.ok(log.lines.includes('warn WAN dsl is down: no link'))
+  const uses = (address: string) => () => monitor.paths(4).some(({ bind, usable }) => bind === address && usable)
   monitor.useWans([{ ...dsl, address4: '10.1.0.77' }, lte])
-  t.ok(await until(() => monitor.paths(4).some(({ bind, usable }) => bind === '10.1.0.77' && usable)))
+  t.ok(await until(uses('10.1.0.77')))
+  monitor.useWans([{ ...dsl, address4: '10.1.0.78' }, lte])
+  t.match(monitor.paths(4), [{ wan: 'lte' }, { wan: 'dsl', bind: '10.1.0.78', usable: false, rttMs: undefined }])
+  t.ok(await until(uses('10.1.0.78')))
+  monitor.useWans([lte])
+  t.same(
+    log.lines.slice(before).filter((line) => !line.includes('answers again')),
+    [
+      'warn WAN dsl is down: interface dsl was deleted',
+      'info WAN dsl is probing: its address is 10.1.0.77',
+      'info WAN dsl is up: a HAG answered in 30 ms',
+      'info WAN dsl is probing: its address is 10.1.0.78',
+      'info WAN dsl is up: a HAG answered in 30 ms',
+      'warn WAN dsl is down: it lacks a link, an address or a gateway',
+    ],
+    'each change is said once, with its reason',
+  )
 })
