@@ -4,7 +4,7 @@ import { startAgent } from '../support/agent.js'
 import { ports, settle, sleep, World } from '../support/hybrid.js'
 import { needsRoot } from '../support/namespaces.js'
 import { bondsocks } from '../support/process.js'
-import { snapshot, stillness } from '../support/snapshot.js'
+import { snapshot } from '../support/snapshot.js'
 
 interface Case {
   wan: 'dsl' | 'lte'
@@ -32,13 +32,12 @@ async function check(t: Test, world: World, { wan, other, bytes, plugIn, returns
   const host = lab.addresses.server
   await lab.unplug(wan)
   await plugIn(returns.at(-1)?.address ?? '')
-  await stillness(cpe)
   const before = await machine(world)
   await lab.unplug(wan)
   await plugIn(returns[0]?.address ?? '')
 
   const own = await startAgent(t, { argv: (...argv) => lab.argv('cpe', argv) })
-  await world.startHag()
+  await world.startHag({ drain_seconds: 0 })
   const gateway = await world.startGateway({ drain_seconds: 0 })
   for (const name of [wan, other]) await gateway.waitFor(new RegExp(`WAN ${name} is up`))
   const download = { isRunning: true }
@@ -111,10 +110,9 @@ t.test('a modem that is unplugged and plugged in again', { skip: needsRoot, time
   }
   const returns = [
     { address: '10.2.0.2/24', awayMs: 0 },
-    { address: '10.2.0.2/24', awayMs: 500 },
     { address: '10.2.0.77/24', awayMs: 500 },
   ]
-  await check(t, world, { wan: 'lte', other: 'dsl', bytes: 45_000_000, plugIn, returns })
+  await check(t, world, { wan: 'lte', other: 'dsl', bytes: 30_000_000, plugIn, returns })
 })
 
 t.test('a PPP session that ends and begins anew', { skip: needsRoot, timeout: 60_000 }, async (t) => {
@@ -126,5 +124,5 @@ t.test('a PPP session that ends and begins anew', { skip: needsRoot, timeout: 60
     { address: '10.1.0.2', awayMs: 0 },
     { address: '10.1.0.77', awayMs: 500 },
   ]
-  await check(t, world, { wan: 'dsl', other: 'lte', bytes: 35_000_000, plugIn, returns })
+  await check(t, world, { wan: 'dsl', other: 'lte', bytes: 30_000_000, plugIn, returns })
 })
