@@ -144,11 +144,11 @@ bool goesOver(int fd, const Address& local) {
 // On 6.18 a first subflow whose endpoint was deleted, or that was reset, stays in MPTCP_FULL_INFO in state CLOSE, with its addresses and
 // its last figures; a joined one leaves the list. The connection stays ESTABLISHED for net.mptcp.close_timeout and takes bytes meanwhile;
 // a subflow that joins within that time (an endpoint is added) delivers them, and all goes on.
-bool hasNoSubflow(int fd) {
+bool hasNoSubflow(int fd, uint32_t silentMs) {
   Subflows subflows;
   if (!subflows.read(fd)) return false;
   for (size_t i = 0; i < subflows.count; ++i) {
-    if (subflows.tcp[i].state != kTcpClose) return false;
+    if (subflows.tcp[i].state != kTcpClose && subflows.tcp[i].lastAckMs < silentMs) return false;
   }
   // Behind the other end's FIN no subflow is needed any more: all that it said is here, perhaps still to be passed on.
   pollfd ended = {fd, POLLRDHUP, 0};

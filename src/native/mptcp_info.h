@@ -30,5 +30,6 @@ std::vector<Subflow> subflowsOf(int fd);
 // Has it a subflow from this address that is established? False for plain TCP and before Linux 6.5.
 bool goesOver(int fd, const Address& local);
 
-// A connection that is still MPTCP and needs a subflow, but has none left or on its way. False where that cannot be told (before Linux 6.5).
-bool hasNoSubflow(int fd);
+// A connection that is still MPTCP and needs a subflow, but has none left or on its way, or nothing was heard over any for `silentMs`. False
+// where that cannot be told (before Linux 6.5).
+bool hasNoSubflow(int fd, uint32_t silentMs = UINT32_MAX);

@@ -14,8 +14,13 @@ bool wasEnded(int fd) {
   return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0 || (errno != EAGAIN && errno != EINTR);
 }
 
+// Only the few that are kept for single clients idle for so long.
+constexpr int kAskS = 30;
+// With what the kernel's coarse timer and a round trip add.
+constexpr uint32_t kSilentMs = kAskS * 1000 + 5000;
+
 // Of a plain RST MPTCP says nothing, nor of a lost WAN.
-bool isAlive(int fd) { return !wasEnded(fd) && !hasNoSubflow(fd); }
+bool isStranded(int fd) { return hasNoSubflow(fd, kSilentMs); }
 
 bool leadTo(const Way& way, const Address& remote) { return sameHost(way.remote, remote) && portOf(way.remote) == portOf(remote); }
 
@@ -55,7 +60,7 @@ bool PreparedPool::take(const Way& way, uint64_t nowMs, Prepared* taken) {
   bool found = false;
   const auto end = std::remove_if(all_.begin(), all_.end(), [&](Prepared& one) {
     if (found || nowMs < one.sinceMs + kJoiningMs || !leads(one, way)) return false;
-    found = isAlive(one.fd);
+    found = !wasEnded(one.fd) && !isStranded(one.fd);
     if (!found) {
       close(one.fd);
     } else {
@@ -72,7 +77,7 @@ PreparedPool::Kept PreparedPool::keep(const std::vector<Way>& ways, uint64_t mos
   Kept kept;
   kept.counts.resize(ways.size());
   std::reverse(all_.begin(), all_.end());  // the youngest first
-  closeIf([&](const Prepared& one) {
+  closeIf([&](Prepared& one) {
     const uint64_t ageMs = nowMs - std::min(nowMs, one.sinceMs);
     const auto found = std::find_if(ways.begin(), ways.end(), [&one](const Way& way) { return leads(one, way); });
     if (found == ways.end() || ageMs >= mostMs) return true;
@@ -83,19 +88,24 @@ PreparedPool::Kept PreparedPool::keep(const std::vector<Way>& ways, uint64_t mos
       kept.endedMs = kept.endedMs == 0 ? endedMs : std::min(kept.endedMs, endedMs);
       return true;
     }
-    if (hasNoSubflow(one.fd)) return true;
+    if (isStranded(one.fd)) return true;
     uint64_t& count = kept.counts[static_cast<size_t>(found - ways.begin())];
     if (count == most) return true;
     ++count;
+    // Most are used before they come here, and need no more calls than they must.
+    if (!one.isAsked) askWhenIdle(one.fd, kAskS);
+    one.isAsked = true;
     return false;
   });
   std::reverse(all_.begin(), all_.end());
   return kept;
 }
 
-void PreparedPool::drop(const Address& remote) {
+uint64_t PreparedPool::drop(const Address& remote, uint64_t madeUntilMs) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  closeIf([&remote](const Prepared& one) { return leadTo(one.way, remote); });
+  closeIf([&](const Prepared& one) { return leadTo(one.way, remote) && one.sinceMs <= madeUntilMs; });
+  const auto left = std::find_if(all_.begin(), all_.end(), [&](const Prepared& one) { return leadTo(one.way, remote); });
+  return left == all_.end() ? 0 : left->sinceMs;
 }
 
 void PreparedPool::clear() {

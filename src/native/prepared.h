@@ -12,10 +12,13 @@ struct Prepared {
   int fd = -1;
   Protocol protocol = Protocol::Unknown;
   Way way;  // how it was made
+  uint64_t connectMs = 0;
   uint64_t sinceMs = 0;
+  bool isAsked = false;  // now and then, whether its HAG is there
 };
 
-// All of it may be called from any thread. Nobody polls them: whether one is still alive is seen when it is looked at.
+// All of it may be called from any thread. Nobody polls them: whether one is still alive is seen when it is looked at. What its path or its
+// HAG has forgotten without a word is seen by the silence after TCP's keepalive, which also keeps a NAT from forgetting it.
 class PreparedPool {
  public:
   struct Kept {
@@ -37,8 +40,8 @@ class PreparedPool {
   // Closes all but those that live, lead one of these ways and are younger than `mostMs`. Each counts for the first way that it leads, and
   // of each way the `most` youngest are kept; of plain TCP only those of the first.
   Kept keep(const std::vector<Way>& ways, uint64_t most, uint64_t mostMs, uint64_t nowMs);
-  // Closes those to this HAG.
-  void drop(const Address& remote);
+  // Closes those to this HAG, or of them those that were made until then. Says when the first that is left was made; 0: none is.
+  uint64_t drop(const Address& remote, uint64_t madeUntilMs = UINT64_MAX);
   void clear();
 
  private:

@@ -203,6 +203,11 @@ void keepAlive(int fd, Keepalive keepalive) {
   setInt(fd, IPPROTO_TCP, TCP_KEEPCNT, 5);
 }
 
+void askWhenIdle(int fd, int seconds) {
+  setInt(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+  setInt(fd, IPPROTO_TCP, TCP_KEEPIDLE, seconds);
+}
+
 void startAfresh(int fd, uint64_t waitedMs) {
   constexpr uint64_t kTooLongMs = 5000;
   if (waitedMs < kTooLongMs || !usesBbr(fd)) return;

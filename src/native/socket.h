@@ -49,6 +49,7 @@ int dialSocket(const Address& remote, const Address* source, bool mptcp, Protoco
 enum class Keepalive { Lan, Wan, Now };
 void sendAtOnce(int fd);  // TCP_NODELAY
 void keepAlive(int fd, Keepalive keepalive);
+void askWhenIdle(int fd, int seconds);  // until `keepAlive` says otherwise
 
 // To be called before something is sent over a connection that has waited for `waitedMs`. BBR that has not seen the least round trip for ten
 // seconds looks for it again, with four segments on the way for 200 ms (bbr_update_min_rtt), and would begin with that: 1 MB took 0.45

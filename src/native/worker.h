@@ -101,7 +101,9 @@ class Worker {
   Attempt* addAttempt(Connection* connection, uint32_t number);
   void dial(Attempt* attempt, Way way);
   void adopt(Attempt* attempt, const Prepared& prepared);
-  void lose(Attempt* attempt, Failure failure);
+  void lose(Attempt* attempt, Failure failure, bool isSilent = false);
+  bool isUnheard(const Attempt& attempt) const;
+  bool isForgotten(const Attempt& attempt);
   void addRequest(Attempt* attempt);
   void addEarly(Attempt* attempt);
   void sendEarly(Connection* connection);

@@ -1,5 +1,5 @@
 /** Connections to the HAG that are opened in advance: what clients gain, and that they lose nothing when those die unnoticed. */
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { ports, remeasure, settle, sleep, World } from '../support/hybrid.js'
 import { needsRoot } from '../support/namespaces.js'
 
@@ -7,10 +7,18 @@ const median = (all: number[]) => [...all].sort((one, other) => one - other)[all
 const fetchOf = (world: World) => () =>
   world.client.call('download', { host: world.lab.addresses.server, port: ports.source, bytes: 10_000 })
 
+interface Waiting {
+  local: string
+  port: string
+  /** The same on each WAN. */
+  connection: string
+}
+
 /** The gateway's ports of connections that wait at the HAG, by WAN. */
-async function waiting(world: World): Promise<{ local: string; port: string }[]> {
-  const text = await world.execute('cpe')('ss', '-Htn', 'state', 'established', 'dport', '= :1080')
-  return [...text.matchAll(/([0-9.]+)(?:%\S+)?:(\d+)\s+\S+:1080/g)].map(([, local = '', port = '']) => ({ local, port }))
+async function waiting(world: World): Promise<Waiting[]> {
+  const text = await world.execute('cpe')('ss', '-Htni', 'state', 'established', 'dport', '= :1080')
+  const subflow = /([0-9.]+)(?:%\S+)?:(\d+)\s+\S+:1080\s.*\s.* token:\S+\/(\w+)\(/g
+  return [...text.matchAll(subflow)].map(([, local = '', port = '', connection = '']) => ({ local, port, connection }))
 }
 
 t.test(
@@ -121,7 +129,28 @@ t.test('an upload over a prepared connection is as quick as over a new one', { s
   t.ok(ratio < 1.4)
 })
 
-t.test('prepared connections die unnoticed: clients notice nothing', { skip: needsRoot }, async (t) => {
+/** From now on what is sent over these is lost on the way to the HAG, from it, or both; new connections have other ports. */
+async function silence(world: World, those: Waiting[], ...chains: ('INPUT' | 'OUTPUT')[]): Promise<void> {
+  for (const { local, port } of those) {
+    for (const chain of chains) {
+      const [address, which] = chain === 'INPUT' ? ['-s', '--sport'] : ['-d', '--dport']
+      await world.execute('hag')('iptables', '-w', '-I', chain, '-p', 'tcp', address, local, which, port, '-j', 'DROP')
+    }
+  }
+}
+
+async function filled(t: Test, world: World): Promise<Waiting[]> {
+  for (let index = 0; index < 3; index++) {
+    t.match(await fetchOf(world)(), { intact: true, error: undefined })
+    await sleep(300)
+  }
+  return settle(
+    () => waiting(world),
+    (all) => ['10.1.', '10.2.'].every((wan) => all.filter(({ local }) => local.startsWith(wan)).length >= 2),
+  )
+}
+
+t.test('prepared connections die unnoticed', { skip: needsRoot }, async (t) => {
   const world = await World.run(t, { gateway: { prepared_connections: 4 } })
   const get = fetchOf(world)
   const warm = async () => {
@@ -148,6 +177,51 @@ t.test('prepared connections die unnoticed: clients notice nothing', { skip: nee
     t.match(one, { intact: true, error: undefined }, 'a client')
     t.ok(one.seconds < 3, `within ${one.seconds.toFixed(2)} s`)
   }
+
+  // As where a firewall on the path has lost its state.
+  await t.test('silent: a client that has spoken is told soon, and those after it notice nothing', async (t) => {
+    await silence(world, await filled(t, world), 'INPUT', 'OUTPUT')
+    const first = await get()
+    t.comment(`${first.error} after ${first.seconds.toFixed(2)} s`)
+    t.match(first, { error: 'ECONNRESET' })
+    t.ok(first.seconds < 3, 'not the 15 s that a HAG has for an answer')
+    for (let index = 0; index < 4; index++) {
+      const one = await get()
+      t.match(one, { intact: true, error: undefined }, 'a client')
+      t.ok(one.seconds < 1, `within ${one.seconds.toFixed(2)} s`)
+    }
+  })
+
+  const { server } = world.lab.addresses
+  await t.test('silent: a client that waits for the server to speak hears it', async (t) => {
+    await silence(world, await filled(t, world), 'INPUT', 'OUTPUT')
+    const { received, ms } = await world.client.call('talk', { host: server, port: ports.greeter }, '', 3)
+    t.match(received, /^220/)
+    t.ok(ms < 3000, `after ${ms.toFixed(0)} ms`)
+  })
+
+  await t.test('only what comes from the HAG is lost: the server hears a client once', async (t) => {
+    await silence(world, await filled(t, world), 'OUTPUT')
+    const { ending, ms } = await world.client.call('talk', { host: server, port: ports.witness }, 'pay ten')
+    t.equal(ending, 'ECONNRESET', `after ${ms.toFixed(0)} ms`)
+    await sleep(1000)
+    t.same(await world.server.call('heard'), ['pay ten'])
+  })
+
+  await t.test('silent for half a minute: found dead before a client comes', async (t) => {
+    const all = await filled(t, world)
+    const dead = all[0]?.connection
+    const isDead = ({ connection }: Waiting) => connection === dead
+    await silence(world, all.filter(isDead), 'INPUT', 'OUTPUT')
+    await sleep(36_500)
+    const left = await waiting(world)
+    t.notOk(left.some(isDead))
+    t.ok(
+      left.some(({ connection }) => connection !== dead && all.some((one) => one.connection === connection)),
+      'others are kept',
+    )
+    for (let index = 0; index < 4; index++) t.match(await get(), { intact: true, error: undefined }, 'a client')
+  })
 
   await warm()
   await world.hag.end('SIGKILL')

@@ -99,13 +99,16 @@ export const servers = {
   /** Echoes, and tells whether a client's connection ended (`end`) or was aborted (an errno): see `lastEnding`. */
   witness: (port: number) =>
     listen(port, (socket) => {
-      socket.on('data', (data) => socket.write(data))
+      socket.on('data', (data) => heard.push(data.toString()) && socket.write(data))
       socket.on('end', () => endings.push('end') && socket.end())
       socket.on('error', (error: NodeJS.ErrnoException) => endings.push(error.code ?? 'error'))
     }),
 
   /** How the connections of `witness` ended, in order. */
   endings: async () => endings,
+
+  /** What `witness` has heard, in order. */
+  heard: async () => heard,
 
   /** `GET /<seed>/<bytes>` over HTTP, for curl. */
   http: async (port: number) => {
@@ -122,3 +125,4 @@ export const servers = {
 }
 
 const endings: string[] = []
+const heard: string[] = []
