@@ -94,6 +94,23 @@ export const clients = {
     return all.filter(({ intact, error }) => !intact || error !== undefined)
   },
 
+  /** `count` downloads without an end: the bytes that each one gets within `ms` once they have run for `warmMs`. */
+  compete: async (target: Target, count: number, warmMs: number, ms: number): Promise<number[]> => {
+    const got = Array<number>(count).fill(0)
+    const sockets = got.map((_, index) => {
+      const socket = open(target)
+      socket.on('error', () => {})
+      socket.on('connect', () => socket.write(`GET 1000000000000 ${index}\n`))
+      return socket.on('data', ({ length }) => (got[index] = (got[index] ?? 0) + length))
+    })
+    await new Promise((resolve) => setTimeout(resolve, warmMs))
+    const before = [...got]
+    await new Promise((resolve) => setTimeout(resolve, ms))
+    const within = got.map((bytes, index) => bytes - (before[index] ?? 0))
+    for (const socket of sockets) socket.resetAndDestroy()
+    return within
+  },
+
   /**
    * Connects, sends `text`, and waits for the end, for `characters` to come, or for 20 s: the text that came, and how it ended (`end`, an
    * errno, `open`).
