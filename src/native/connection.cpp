@@ -274,7 +274,11 @@ void Worker::watchUpstreams(const Address& remote, bool closely) {
     if (connection->phase != Connection::Phase::Relaying || connection->upstream.fd < 0) continue;
     if (!sameHost(connection->upstreamAddress, remote) || portOf(connection->upstreamAddress) != portOf(remote)) continue;
     connection->keptAlive = true;
-    keepAlive(connection->upstream.fd, closely ? Keepalive::Now : Keepalive::Wan);
+    if (closely) {
+      askWhenIdle(connection->upstream.fd, 1);
+    } else {
+      keepAlive(connection->upstream.fd, Keepalive::Wan);
+    }
   }
 }
 

@@ -198,7 +198,7 @@ void keepAlive(int fd, Keepalive keepalive) {
   // MPTCP has no TCP_USER_TIMEOUT: without keepalive, a peer that vanished would hold its connection for ever. On the WAN side it is
   // rare, because LTE volume costs money.
   setInt(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-  setInt(fd, IPPROTO_TCP, TCP_KEEPIDLE, keepalive == Keepalive::Lan ? 60 : keepalive == Keepalive::Wan ? 300 : 1);
+  setInt(fd, IPPROTO_TCP, TCP_KEEPIDLE, keepalive == Keepalive::Lan ? 60 : 300);
   setInt(fd, IPPROTO_TCP, TCP_KEEPINTVL, keepalive == Keepalive::Lan ? 15 : 30);
   setInt(fd, IPPROTO_TCP, TCP_KEEPCNT, 5);
 }

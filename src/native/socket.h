@@ -45,8 +45,7 @@ int listenSocket(const Address& address, bool mptcp, bool shared, Protocol* prot
 // A non-blocking socket whose connect() is under way. Returns -1 and the failure. *protocol is Tcp where the kernel has no MPTCP.
 int dialSocket(const Address& remote, const Address* source, bool mptcp, Protocol* protocol, Failure* failure);
 
-// Now: a quiet one is asked within a second, and again every second.
-enum class Keepalive { Lan, Wan, Now };
+enum class Keepalive { Lan, Wan };
 void sendAtOnce(int fd);  // TCP_NODELAY
 void keepAlive(int fd, Keepalive keepalive);
 void askWhenIdle(int fd, int seconds);  // until `keepAlive` says otherwise

@@ -23,8 +23,8 @@ const longestLifeMs = 90_000
 const shareOfPatience = 0.7
 /** Below that they would be renewed more often than they are used. */
 const shortestLifeMs = 2000
-/** What was learned so may have been the end of that HAG's program, which is another one now. */
-const lifeHoldsMs = 600_000
+/** What was learned so may have been the end of that HAG's program, which is another one now; not where it is learned again. */
+const lifeHoldsMs = { once: 30_000, again: 600_000 }
 const pauseAfterFailureMs = 2000
 const timeoutMs = 5000
 
@@ -127,7 +127,8 @@ export class Pool {
     if (first === undefined) return
     if (endedMs !== undefined) {
       const ms = Math.min(lifeMs, Math.floor(endedMs * shareOfPatience))
-      this.#lives.set(first.hag, { ms, until: now + lifeHoldsMs })
+      const isAgain = now < (this.#lives.get(first.hag)?.until ?? Number.NEGATIVE_INFINITY) + lifeHoldsMs.again
+      this.#lives.set(first.hag, { ms, until: now + lifeHoldsMs[isAgain ? 'again' : 'once'] })
     }
     this.#fill(first, now)
   }

@@ -73,6 +73,27 @@ function start(
   return { pool, serve, engine, asked, lives, doubts, far, clock, state, tend, prepared }
 }
 
+t.test('a HAG that was started anew is not thought impatient for long; one that ends them again is', async (t) => {
+  const { pool, asked, far, clock, tend } = start(t)
+  pool.demanded(1)
+  await tend()
+  const isPreparing = async () => {
+    const before = asked.length
+    for (let i = 0; i < 20; i++) pool.demanded(1)
+    await tend()
+    return asked.length > before
+  }
+  for (const holdsMs of [30_000, 600_000]) {
+    far.endedMs = 1500
+    await tend()
+    far.endedMs = 0
+    clock.now += holdsMs - 1000
+    t.notOk(await isPreparing())
+    clock.now += 2000
+    t.ok(await isPreparing())
+  }
+})
+
 t.test('none before the first client, and two after it, on the best way', async (t) => {
   const { pool, asked, prepared } = start(t)
   await settle()
