@@ -13,22 +13,28 @@ export interface HagParts {
   native: Pick<Native, 'Engine' | 'mptcpUnavailable'>
   log: Log
   signals: Pick<StopSignals, 'stop' | 'hurry' | 'dispose'>
-  /** Sees to the initial window of what is sent, until the signal. */
-  keepWindow(signal: AbortSignal): Promise<void>
+  /** Sees to what a HAG needs of its machine's network, until the signal. */
+  keepNetwork(signal: AbortSignal): Promise<unknown>
 }
 
 async function realParts(config: HagConfig): Promise<HagParts> {
   const { native } = await import('./native/index.js')
   const { keepInitialWindow } = await import('./network/initial-window.js')
+  const { keepSubflowLimit } = await import('./network/subflow-limit.js')
+  const { systemKernel } = await import('./network/command.js')
   const log = createLog(config.log_level)
   const { listen, initial_window: segments } = config
-  const keepWindow = (signal: AbortSignal) => keepInitialWindow({ port: listen.port, segments, log }, signal)
-  return { native, log, signals: new StopSignals(), keepWindow }
+  const keepNetwork = (signal: AbortSignal) =>
+    Promise.all([
+      keepSubflowLimit({ kernel: systemKernel(), log }, signal),
+      segments > 0 && keepInitialWindow({ port: listen.port, segments, log }, signal),
+    ])
+  return { native, log, signals: new StopSignals(), keepNetwork }
 }
 
 /** Runs until a signal. Throws BondsocksError where it cannot run. */
 export async function runHag(config: HagConfig, given?: HagParts): Promise<void> {
-  const { native, log, signals, keepWindow } = given ?? (await realParts(config))
+  const { native, log, signals, keepNetwork } = given ?? (await realParts(config))
   try {
     const users = config.users_file === undefined ? undefined : new Users(config.users_file, log)
     const own = new OwnAddresses()
@@ -61,7 +67,7 @@ export async function runHag(config: HagConfig, given?: HagParts): Promise<void>
         log.warn(`without MPTCP (${why}): gateways reach this HAG, but over one WAN at a time; ${mend}`)
       }
       const ended = new AbortController()
-      const window = config.initial_window > 0 ? keepWindow(ended.signal) : Promise.resolve()
+      const network = keepNetwork(ended.signal)
       hasStarted()
       await aborted(signals.stop)
       engine.stopListening()
@@ -69,7 +75,7 @@ export async function runHag(config: HagConfig, given?: HagParts): Promise<void>
       const left = await drain(engine, config.drain_seconds, signals.hurry)
       if (left > 0) log.warn(`${left} connections aborted`)
       ended.abort()
-      await window
+      await network
       log.info('stopped')
     } finally {
       engine.close()

@@ -82,7 +82,7 @@ export async function performAll(kernel: Kernel, actions: readonly Action[]): Pr
   return (await perform(kernel, actions, true)).filter((one) => one instanceof BondsocksError)
 }
 
-function save(kernel: Kernel, saved: Saved): Promise<void> {
+export function save(kernel: Kernel, saved: Saved): Promise<void> {
   const isEmpty = Object.keys(saved.sysctls).length === 0 && saved.subflows === undefined
   return kernel.writeState(isEmpty ? undefined : `${JSON.stringify(saved, null, 2)}\n`)
 }

@@ -112,7 +112,7 @@ export function commandFailed(argv: readonly string[], code: number, output: str
 const oneLine = (text: string) => text.trim().replace(/\s*\n\s*/g, '; ')
 const lastLine = (text: string) => text.trim().split('\n').at(-1) ?? ''
 
-function parseSaved(text: string | undefined): Saved {
+export function parseSaved(text: string | undefined): Saved {
   try {
     return { sysctls: {}, ...(JSON.parse(text ?? '{}') as Partial<Saved>) }
   } catch (cause) {

@@ -1,4 +1,4 @@
-/** The window with which a HAG's answers begin, by routes of its own that follow the machine's. */
+/** What a HAG changes on its machine: the window with which its answers begin, by routes of its own that follow the machine's; and MPTCP's limit. */
 import t from 'tap'
 import { ports, settle, World } from '../support/hybrid.js'
 import { needsRoot } from '../support/namespaces.js'
@@ -11,7 +11,7 @@ t.test('a HAG begins with 48 segments, follows the main table, and leaves all as
       hagHost('ip', family, 'rule', 'show'),
       hagHost('ip', family, 'route', 'show', 'table', 'all'),
     ])
-    return (await Promise.all(all)).join('')
+    return (await Promise.all([...all, hagHost('ip', 'mptcp', 'limits', 'show')])).join('')
   }
   const copies = async (family = '-4') =>
     (await hagHost('ip', family, 'route', 'show', 'table', '5808').catch(() => '')).trim().split('\n').filter(Boolean)
@@ -34,6 +34,7 @@ t.test('a HAG begins with 48 segments, follows the main table, and leaves all as
     t.match(rules, rule)
   }
 
+  t.match(await hagHost('ip', 'mptcp', 'limits', 'show'), /subflows 8/, 'as many WANs as the kernel can do')
   const gateway = await world.startGateway()
   const host = world.lab.addresses.server
   const running = world.client.call('download', { host, port: ports.source, bytes: 3_000_000 })

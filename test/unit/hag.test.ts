@@ -10,7 +10,7 @@ function start(far: FarSide = {}, more = '', mptcp?: string) {
   const log = memoryLog()
   const signals = { stop: stop.signal, hurry: new AbortController().signal, dispose: () => undefined }
   const config = parseHag(`listen: {address: 203.0.113.3}\nclients: [10.0.0.0/8]\n${more}`, 'h.yaml')
-  const ended = runHag(config, { native, log, signals, keepWindow: async () => undefined }).then(
+  const ended = runHag(config, { native, log, signals, keepNetwork: async () => undefined }).then(
     () => undefined,
     (error: Error) => error,
   )

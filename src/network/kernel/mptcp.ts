@@ -57,7 +57,8 @@ export function diffEndpoints(
   }
 }
 
+export const limitCommand = (subflows: number) => ({ argv: ['ip', 'mptcp', 'limits', 'set', 'subflows', String(subflows)] })
+
 export function limitStep(from: number, to: number): Step {
-  const set = (subflows: number) => ({ argv: ['ip', 'mptcp', 'limits', 'set', 'subflows', String(subflows)] })
-  return step(set(to), set(from))
+  return step(limitCommand(to), limitCommand(from))
 }
