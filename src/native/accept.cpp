@@ -14,7 +14,6 @@ constexpr uint64_t kRetryMs = 100;
 constexpr uint64_t kRefusedLingerMs = 2000;
 // The longest message: a user and a password of 255 bytes each. A greeting before it and a request behind it fit in as well.
 constexpr size_t kPeekBytes = 1024;
-constexpr uint32_t kStreamEvents = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
 }  // namespace
 
 void Worker::acceptClients(const Listener& listener) {

@@ -1,6 +1,8 @@
 // A worker: one thread, one epoll, its own listening sockets, and its connections from accept to close.
 #pragma once
 
+#include <sys/epoll.h>
+
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -100,10 +102,6 @@ class Worker {
   // attempt.cpp
   Attempt* addAttempt(Connection* connection, uint32_t number);
   void dial(Attempt* attempt, Way way);
-  void adopt(Attempt* attempt, const Prepared& prepared);
-  void lose(Attempt* attempt, Failure failure, bool isSilent = false);
-  bool isUnheard(const Attempt& attempt) const;
-  bool isForgotten(const Attempt& attempt);
   void addRequest(Attempt* attempt);
   void addEarly(Attempt* attempt);
   void sendEarly(Connection* connection);
@@ -118,6 +116,13 @@ class Worker {
   Stage stageOf(const Attempt& attempt) const;
   void release(Attempt* attempt);
   void releaseAll(Connection* connection);
+
+  // adopted.cpp
+  void adopt(Attempt* attempt, const Prepared& prepared);
+  void lookAtAdopted(Attempt* attempt);
+  bool isUnheard(const Attempt& attempt) const;
+  bool isForgotten(const Attempt& attempt);
+  void lose(Attempt* attempt, Failure failure, bool isSilent = false);
 
   // connection.cpp
   Connection* find(ConnectionId id);
@@ -159,6 +164,8 @@ class Worker {
   std::vector<std::unique_ptr<Attempt>> released_;
   PipePool pipes_;
 };
+
+constexpr uint32_t kStreamEvents = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
 
 // What a descriptor's events are for: a pointer and a kind in its low bits.
 enum class Tag : uint64_t { Client = 0, Upstream = 1, Attempt = 2, Listener = 3, Wake = 4 };

@@ -1,0 +1,83 @@
+// An attempt that goes on with a prepared connection, and what follows where that was dead before. Part of Worker.
+#include <errno.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
+
+#include <algorithm>
+
+#include "worker.h"
+
+namespace {
+// How often a prepared connection is looked at that has been asked for something and has not answered.
+constexpr uint64_t kAliveMs = 100;
+// Longer than it takes until what was sent has come over another WAN instead, and that was acknowledged.
+constexpr uint64_t kDoubtMs = 500;
+constexpr uint64_t kDoubtRoundTrips = 4;
+// A client that speaks first does so at once, and its words leave with the request: behind it, MPTCP's scheduler would give them to the
+// subflow with the least under way, the slow one.
+constexpr uint64_t kFirstWordsMs = 3;
+}  // namespace
+
+void Worker::adopt(Attempt* attempt, const Prepared& prepared) {
+  attempt->adopted = true;
+  attempt->side.fd = prepared.fd;
+  attempt->protocol = prepared.protocol;
+  attempt->connectMs = prepared.connectMs;
+  startAfresh(prepared.fd, now_ - prepared.sinceMs);
+  attempt->step = Attempt::Step::Reply;
+  attempt->answerUntilMs = now_ + attempt->way.handshakeTimeoutMs;
+  commit(attempt);
+  addRequest(attempt);
+  const bool holds = attempt->way.pipelined && attempt->early == 0;
+  if (holds) attempt->holdUntilMs = now_ + kFirstWordsMs;
+  setDeadline(attempt, std::min(holds ? attempt->holdUntilMs : now_ + kAliveMs, attempt->answerUntilMs));
+  sendOutput(attempt);
+  if (!watch(attempt->side.fd, tagOf(attempt, Tag::Attempt), kStreamEvents)) fail(attempt, Stage::Request, {errno, "epoll_ctl"});
+}
+
+void Worker::lookAtAdopted(Attempt* attempt) {
+  // Of a plain RST MPTCP says nothing, so it has to be asked.
+  if (hasNoSubflow(attempt->side.fd)) return lose(attempt, {ENOTCONN, "recv"});
+  if (isForgotten(*attempt)) return lose(attempt, {ETIMEDOUT, "recv"}, true);
+  sendOutput(attempt);
+  setDeadline(attempt, std::min(now_ + kAliveMs, attempt->answerUntilMs));
+}
+
+// Nothing of what was sent over a prepared connection was acknowledged. Of a lost WAN no acknowledgements come, so there that proves nothing.
+bool Worker::isUnheard(const Attempt& attempt) const {
+  int unacknowledged = 0;
+  return attempt.adopted && !attempt.abandoned && ioctl(attempt.side.fd, SIOCOUTQ, &unacknowledged) == 0 &&
+         static_cast<size_t>(unacknowledged) >= attempt.sent;
+}
+
+// What is on the path, or the HAG's machine, may have forgotten a prepared connection without a word: it is silent, and new ones get through.
+// Its contemporaries are forgotten as well then. Where new ones were silent at first, too, it may have been the path, and what was sent
+// will come through: TCP repeats it after twice the time at the latest.
+bool Worker::isForgotten(const Attempt& attempt) {
+  const uint64_t waitedMs = now_ - attempt.startedMs;
+  const uint64_t doubtMs = std::max(kDoubtMs, kDoubtRoundTrips * attempt.connectMs);
+  if (waitedMs < doubtMs || attempt.sent == 0 || !isUnheard(attempt)) return false;
+  const uint64_t newMs = host_->prepared.drop(attempt.way.remote, attempt.startedMs);
+  return newMs != 0 && waitedMs >= doubtMs + 2 * (newMs - attempt.startedMs);
+}
+
+// The other end has reset or ended the connection instead of answering. A prepared one may have been dead before: where nothing of what
+// was sent over it was acknowledged its HAG has not read it either, and a new connection may say it again. Of one that is only silent that
+// is not certain enough: what the client has said is not said again.
+void Worker::lose(Attempt* attempt, Failure failure, bool isSilent) {
+  const bool hasSpoken = attempt->early > attempt->output.size();
+  if (!isUnheard(*attempt) || (isSilent && hasSpoken)) return fail(attempt, stageOf(*attempt), failure);
+  end(attempt->side.fd, abortFd);
+  attempt->side.fd = -1;
+  attempt->adopted = false;
+  attempt->holdUntilMs = 0;
+  attempt->early = 0;
+  attempt->output.clear();
+  attempt->input.clear();
+  attempt->step = Attempt::Step::Connecting;
+  attempt->connection->committed = false;
+  if (attempt->connection->order != 0) announce(attempt->connection, attempt->way, true);
+  Way anew = std::move(attempt->way);
+  anew.prepared = false;
+  dial(attempt, std::move(anew));
+}
