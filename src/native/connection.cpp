@@ -253,14 +253,13 @@ void Worker::abandon(const Address& source) {
 }
 
 uint64_t Worker::resetUpstreams(const Address& remote) {
-  const auto isMeant = [&remote](const Address& address) { return sameHost(address, remote) && portOf(address) == portOf(remote); };
   std::vector<Attempt*> attempts;
   std::vector<Connection*> relayed;
   for (auto& entry : connections_) {
     Connection* const connection = entry.second.get();
-    if (connection->phase == Connection::Phase::Relaying && isMeant(connection->upstreamAddress)) relayed.push_back(connection);
+    if (connection->phase == Connection::Phase::Relaying && sameSocket(connection->upstreamAddress, remote)) relayed.push_back(connection);
     for (auto& attempt : connection->attempts) {
-      if (isMeant(attempt->way.remote)) attempts.push_back(attempt.get());
+      if (sameSocket(attempt->way.remote, remote)) attempts.push_back(attempt.get());
     }
   }
   for (Attempt* attempt : attempts) fail(attempt, stageOf(*attempt), {ECONNRESET, "connect"});
@@ -272,7 +271,7 @@ void Worker::watchUpstreams(const Address& remote, bool closely) {
   for (auto& entry : connections_) {
     Connection* const connection = entry.second.get();
     if (connection->phase != Connection::Phase::Relaying || connection->upstream.fd < 0) continue;
-    if (!sameHost(connection->upstreamAddress, remote) || portOf(connection->upstreamAddress) != portOf(remote)) continue;
+    if (!sameSocket(connection->upstreamAddress, remote)) continue;
     connection->keptAlive = true;
     if (closely) {
       askWhenIdle(connection->upstream.fd, 1);

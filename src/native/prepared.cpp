@@ -22,11 +22,9 @@ constexpr uint32_t kSilentMs = kAskS * 1000 + 5000;
 // Of a plain RST MPTCP says nothing, nor of a lost WAN.
 bool isStranded(int fd) { return hasNoSubflow(fd, kSilentMs); }
 
-bool leadTo(const Way& way, const Address& remote) { return sameHost(way.remote, remote) && portOf(way.remote) == portOf(remote); }
-
 bool leads(const Prepared& one, const Way& way) {
   const Way& made = one.way;
-  return leadTo(made, way.remote) && made.mptcp == way.mptcp && made.withPassword == way.withPassword && made.username == way.username &&
+  return sameSocket(made.remote, way.remote) && made.mptcp == way.mptcp && made.withPassword == way.withPassword && made.username == way.username &&
          made.password == way.password && made.bound == way.bound &&
          (!way.bound || sameHost(made.source, way.source) || goesOver(one.fd, way.source));
 }
@@ -103,8 +101,8 @@ PreparedPool::Kept PreparedPool::keep(const std::vector<Way>& ways, uint64_t mos
 
 uint64_t PreparedPool::drop(const Address& remote, uint64_t madeUntilMs) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  closeIf([&](const Prepared& one) { return leadTo(one.way, remote) && one.sinceMs <= madeUntilMs; });
-  const auto left = std::find_if(all_.begin(), all_.end(), [&](const Prepared& one) { return leadTo(one.way, remote); });
+  closeIf([&](const Prepared& one) { return sameSocket(one.way.remote, remote) && one.sinceMs <= madeUntilMs; });
+  const auto left = std::find_if(all_.begin(), all_.end(), [&](const Prepared& one) { return sameSocket(one.way.remote, remote); });
   return left == all_.end() ? 0 : left->sinceMs;
 }
 

@@ -120,6 +120,8 @@ bool sameHost(const Address& one, const Address& other) {
   return one.in.sin_addr.s_addr == other.in.sin_addr.s_addr;
 }
 
+bool sameSocket(const Address& one, const Address& other) { return sameHost(one, other) && portOf(one) == portOf(other); }
+
 bool sharesBits(const Address& one, const Address& other, unsigned bits) {
   if (one.sa.sa_family != other.sa.sa_family) return false;
   const bool isSix = one.sa.sa_family == AF_INET6;

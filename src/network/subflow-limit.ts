@@ -3,11 +3,12 @@
  * subflows of which a gateway has taken leave in vain: the kernel says so once (RM_ADDR), and where that is lost they live on. So all that the
  * kernel can do are allowed.
  */
+import { aborted } from '../shared/service.js'
 import type { Log } from '../telemetry/log.js'
 import { save } from './apply.js'
 import { limitCommand, parseSubflowLimit } from './kernel/mptcp.js'
 import type { Kernel } from './kernel.js'
-import { parseSaved } from './observe.js'
+import { capture, parseSaved } from './observe.js'
 import { isHeld } from './state.js'
 
 const most = 8
@@ -22,27 +23,22 @@ export async function keepSubflowLimit({ kernel, log }: { kernel: Kernel; log: L
     }
   }
   await attempt(() => change(kernel, true))
-  if (!signal.aborted) await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }))
+  await aborted(signal)
   await attempt(() => change(kernel, false))
 }
 
 async function change(kernel: Kernel, raises: boolean): Promise<void> {
-  const run = async (argv: readonly string[]) => {
-    const { code, stdout, stderr } = await kernel.run(argv)
-    if (code !== 0) throw new Error(stderr.trim())
-    return stdout
-  }
   const release = await kernel.lock()
   try {
-    const now = parseSubflowLimit(await run(['ip', 'mptcp', 'limits', 'show']))
+    const now = parseSubflowLimit(await capture(kernel, ['ip', 'mptcp', 'limits', 'show']))
     const { subflows: held, ...others } = parseSaved(await kernel.readState())
     const isOurs = isHeld(held, now)
     if (raises && now < most) {
       // Written first: whenever we are killed, `remove` knows it.
       await save(kernel, { ...others, subflows: { former: isOurs ? held.former : now, ours: [most] } })
-      await run(limitCommand(most).argv)
+      await capture(kernel, limitCommand(most).argv)
     } else if (!raises && isOurs) {
-      await run(limitCommand(held.former).argv)
+      await capture(kernel, limitCommand(held.former).argv)
       await save(kernel, others)
     }
   } finally {

@@ -1,6 +1,6 @@
 /** One redirected connection, from accepted to closed, in the order in which it meets the steps. */
 import type { ConnectionId, Engine, EngineEvent, Network, StandingOrder, Way } from '../native/index.js'
-import { formatSocketAddress, isPrivate, type SocketAddress } from '../shared/address.js'
+import { formatSocketAddress, isSpecialPurpose, type SocketAddress } from '../shared/address.js'
 import { Attempts, type Course } from '../shared/attempts.js'
 import type { OwnAddresses } from '../shared/own-addresses.js'
 import type { Log } from '../telemetry/log.js'
@@ -138,7 +138,7 @@ export class Sessions {
     if (choice !== undefined) {
       upstreams.saw(choice, outcome)
       if (choice.protocol === 'mptcp' && outcome.protocol === 'tcp') this.#options.onDoubt?.(choice)
-      if (choice.hag === undefined && !isBypassed && !isPrivate(destination.address)) this.#options.onWentAround?.()
+      if (choice.hag === undefined && !isBypassed && !isSpecialPurpose(destination.address)) this.#options.onWentAround?.()
       this.#opened(connection, destination, choice)
     } else if (outcome?.type !== 'closed') {
       engine.reset(connection)

@@ -1,30 +1,6 @@
 /** Who may use the HAG, and for which destinations. No I/O. */
 import type ipaddr from 'ipaddr.js'
-import { type Cidr, isInside, parseAddress, parseCidr } from '../shared/address.js'
-
-const networks = (...texts: string[]): Cidr[] => texts.map((text) => parseCidr(text) as Cidr)
-
-/**
- * Destinations that are not the Internet (RFC 6890 and the IANA special-purpose registries). The documentation networks are left out:
- * they are nobody's, so there is nothing to protect, and labs use them.
- */
-const refusedNetworks = networks(
-  '0.0.0.0/8', // this host; Linux takes 0.0.0.0 as loopback
-  '10.0.0.0/8', // private (RFC 1918)
-  '100.64.0.0/10', // carrier-grade NAT (RFC 6598)
-  '127.0.0.0/8', // loopback
-  '169.254.0.0/16', // link-local, cloud metadata
-  '172.16.0.0/12', // private
-  '192.168.0.0/16', // private
-  '224.0.0.0/4', // multicast
-  '240.0.0.0/4', // reserved, broadcast
-  '::/127', // unspecified and loopback
-  '64:ff9b:1::/48', // local-use NAT64 (RFC 8215)
-  'fc00::/7', // unique local (RFC 4193)
-  'fe80::/10', // link-local
-  'fec0::/10', // site-local (RFC 3879)
-  'ff00::/8', // multicast
-)
+import { type Cidr, isInside, isSpecialPurpose, parseAddress, parseCidr } from '../shared/address.js'
 
 /** IPv6 networks whose addresses carry an IPv4 address that a translator or a tunnel delivers to, and the byte where it begins. */
 const embeddings: [Cidr, number, mask: number][] = (
@@ -61,7 +37,7 @@ export class Access {
     if (parsed === undefined) return false
     const canonical = parsed.toString()
     if (isInside(canonical, this.#rules.allow)) return true
-    if (isInside(canonical, refusedNetworks) || this.#isOwn(canonical)) return false
+    if (isSpecialPurpose(canonical) || this.#isOwn(canonical)) return false
     const inner = embedded(parsed)
     return inner === undefined || this.destination(inner)
   }

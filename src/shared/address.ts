@@ -53,10 +53,31 @@ export function isInside(address: string, networks: readonly Cidr[]): boolean {
   return networks.some((network) => network.address.kind() === parsed.kind() && parsed.match(network.address, network.prefix))
 }
 
-/** Of no use beyond the networks next to us, such as a modem's own. */
-export function isPrivate(address: string): boolean {
-  const range = parseAddress(address)?.range() ?? ''
-  return ['private', 'uniqueLocal', 'linkLocal', 'loopback', 'carrierGradeNat'].includes(range)
+/**
+ * Destinations that are not the Internet (RFC 6890 and the IANA special-purpose registries). The documentation networks are left out:
+ * they are nobody's, so there is nothing to protect, and labs use them.
+ */
+const specialPurpose = [
+  '0.0.0.0/8', // this host; Linux takes 0.0.0.0 as loopback
+  '10.0.0.0/8', // private (RFC 1918)
+  '100.64.0.0/10', // carrier-grade NAT (RFC 6598)
+  '127.0.0.0/8', // loopback
+  '169.254.0.0/16', // link-local, cloud metadata
+  '172.16.0.0/12', // private
+  '192.168.0.0/16', // private
+  '224.0.0.0/4', // multicast
+  '240.0.0.0/4', // reserved, broadcast
+  '::/127', // unspecified and loopback
+  '64:ff9b:1::/48', // local-use NAT64 (RFC 8215)
+  'fc00::/7', // unique local (RFC 4193)
+  'fe80::/10', // link-local
+  'fec0::/10', // site-local (RFC 3879)
+  'ff00::/8', // multicast
+].map((text) => parseCidr(text) as Cidr)
+
+/** True for an address that is not the Internet's, such as a modem's own. */
+export function isSpecialPurpose(address: string): boolean {
+  return isInside(address, specialPurpose)
 }
 
 /** `192.0.2.1:443` or `[2001:db8::1]:443`. */
