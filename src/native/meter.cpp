@@ -2,8 +2,22 @@
 
 #include <linux/sockios.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 
 #include <algorithm>
+
+namespace {
+constexpr uint64_t kMost = 4 * 1024 * 1024;
+
+// The kernel enlarges a subflow's send buffer only when a writer was refused (tcp_check_space), and metered ones are not: a subflow that
+// joins would keep what its first ten segments need. While the one that it prefers is full, MPTCP's scheduler gives nothing to any other
+// (mptcp_subflow_get_send). Subflows, also those that join later, have the size of their connection (sync_socket_options).
+// Without CAP_NET_ADMIN it stays as it was.
+void widenSendBuffer(int fd) {
+  const int half = kMost;  // the kernel doubles what it is given
+  setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &half, sizeof half);
+}
+}  // namespace
 
 // With every acknowledgement MPTCP gives a subflow 64 kB more, whatever waits there already (__mptcp_subflow_push_pending), so that all
 // the send buffer has room for ends up behind the congestion windows: at 50 Mbit/s half a second of it. There it makes other connections
@@ -15,7 +29,6 @@ int64_t roomOf(const std::vector<Subflow>& subflows, uint64_t waiting) {
   constexpr uint64_t kQueueSpareUs = 8000;
   constexpr uint64_t kMostSpareUs = 500000;
   constexpr uint64_t kBurst = 64 * 1024;  // what the scheduler gives a subflow at a time
-  constexpr uint64_t kMost = 4 * 1024 * 1024;
   // One that is still joining has none (tcp_init_sock), and is given nothing.
   constexpr uint32_t kNoRoundTrip = UINT32_MAX;
   uint64_t longestUs = 0;
@@ -52,4 +65,7 @@ void meter(Flow* flow, const Side& target) {
   int waiting = 0;
   if (flow->done || flow->bytes < kFreely || ioctl(target.fd, SIOCOUTQNSD, &waiting) != 0) return;
   flow->room = roomOf(subflowsOf(target.fd), static_cast<uint64_t>(waiting));
+  if (flow->room < 0 || flow->metered) return;
+  flow->metered = true;
+  widenSendBuffer(target.fd);
 }

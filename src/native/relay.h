@@ -18,6 +18,7 @@ struct Flow {
   uint32_t parked = 0;   // bytes in the pipe
   uint64_t looked = 0;   // `bytes` at the last look
   int64_t room = -1;     // bytes that the target may still be given (meter.h); -1: what it takes
+  bool metered = false;  // it was bounded once
   bool ended = false;   // the source's FIN was read
   bool done = false;    // and passed on, behind the last byte
 };
