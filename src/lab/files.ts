@@ -1,9 +1,5 @@
-/** Bytes that both ends can compute, and, run as a program, an HTTP server of them: `GET /<bytes>`, on the port given. */
+/** Bytes that both ends can compute. */
 import { createCipheriv, createHash } from 'node:crypto'
-import { once } from 'node:events'
-import { createServer } from 'node:http'
-import { Readable } from 'node:stream'
-import { fileURLToPath } from 'node:url'
 
 const chunkBytes = 65536
 
@@ -37,23 +33,3 @@ export function sha256Of(bytes: number): string {
   for (const chunk of streamOf(bytes)) hash.update(chunk)
   return hash.digest('hex')
 }
-
-async function serve(port: number): Promise<void> {
-  const server = createServer((request, response) => {
-    const bytes = Number(/^\/(\d{1,12})$/.exec(request.url ?? '')?.[1] ?? Number.NaN)
-    if (Number.isNaN(bytes)) {
-      response.writeHead(404).end()
-      return
-    }
-    response.writeHead(200, { 'content-type': 'application/octet-stream', 'content-length': bytes })
-    const body = Readable.from(streamOf(bytes), { objectMode: false })
-    // A client that went away is its own business.
-    response.on('close', () => body.destroy())
-    body.pipe(response)
-  })
-  server.listen(port, '::')
-  await once(server, 'listening')
-  process.stdout.write('serving\n')
-}
-
-if (process.argv[1] === fileURLToPath(import.meta.url)) await serve(Number(process.argv[2]))

@@ -21,7 +21,7 @@ export const startDialling = (stage: Stage, bytes: number, everyMs: number) =>
   startClient<Dialled[]>(stage, 'dial', [bytes, everyMs])
 
 async function startClient<Report>(stage: Stage, verb: string, numbers: number[]): Promise<Running<Report>> {
-  const argv = [...nodeArgv('lab/traffic'), verb, stage.lab.addresses.server, trafficPort, ...numbers].map(String)
+  const argv = [...nodeArgv('lab/programs/traffic'), verb, stage.lab.addresses.server, trafficPort, ...numbers].map(String)
   const program = await stage.start(`the ${verb} in the LAN`, 'lan', argv, 'started')
   return {
     program,

@@ -69,7 +69,7 @@ export class Stage {
   }
 
   startServer(): Promise<Program> {
-    return this.start('the file server', 'server', [...nodeArgv('lab/files'), String(filePort)], 'serving')
+    return this.start('the file server', 'server', [...nodeArgv('lab/programs/files'), String(filePort)], 'serving')
   }
 
   startHag(which: 'hag' | 'hag2' = 'hag'): Promise<Program> {
@@ -84,7 +84,12 @@ export class Stage {
 
   /** The traffic server, the HAG, and the gateway with every WAN known to work. */
   async startAll(config?: Parameters<Stage['startGateway']>[0]): Promise<{ gateway: Program; hag: Program }> {
-    await this.start('the traffic server', 'server', [...nodeArgv('lab/traffic'), 'serve', String(trafficPort)], 'serving')
+    await this.start(
+      'the traffic server',
+      'server',
+      [...nodeArgv('lab/programs/traffic'), 'serve', String(trafficPort)],
+      'serving',
+    )
     const hag = await this.startHag()
     const gateway = await this.startGateway(config)
     await this.requireUp(gateway, ...this.lab.wans.map(({ name }) => name))

@@ -6,8 +6,8 @@ import { join } from 'node:path'
 import type { LinkDirection } from '../native/index.js'
 import { BondsocksError } from '../shared/errors.js'
 import { execute, must } from './commands.js'
-import type { LinkPlan, LinkRequest } from './links.js'
 import { nodeArgv } from './node.js'
+import type { LinkPlan, LinkRequest } from './programs/links.js'
 import type { End, Shape, Wire } from './topology.js'
 
 /** `veth` does not shape at all. */
@@ -120,7 +120,7 @@ function emulator(folder: string, namespaceOf: NamespaceOf): Shaper {
 
 /** The process outlives us: `lab up` returns. */
 function startLinks(folder: string): Promise<void> {
-  const [file = '', ...args] = nodeArgv('lab/links')
+  const [file = '', ...args] = nodeArgv('lab/programs/links')
   const child = spawn(file, [...args, folder], {
     detached: true,
     stdio: ['ignore', 'pipe', 'ignore'],

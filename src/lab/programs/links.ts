@@ -6,8 +6,7 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
-import type { LinkDirection, LinkEmulator, LinkEnd } from '../native/index.js'
+import type { LinkDirection, LinkEmulator, LinkEnd } from '../../native/index.js'
 
 export interface LinkPlan {
   name: string
@@ -29,7 +28,7 @@ async function main(folder: string): Promise<void> {
   // First of all, so that whoever cleans up knows whom to end.
   writeFileSync(join(folder, 'links.pid'), `${process.pid}\n`)
   const plans = JSON.parse(readFileSync(join(folder, 'links.json'), 'utf8')) as LinkPlan[]
-  const { native } = await import('../native/index.js')
+  const { native } = await import('../../native/index.js')
   const links = new Map<string, LinkEmulator>()
   const make = ({ name, ends, up, down }: LinkPlan) => {
     links.get(name)?.close()
@@ -78,11 +77,9 @@ function answer(links: ReadonlyMap<string, LinkEmulator>, make: (plan: LinkPlan)
   }
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  // The one who started us may have gone away meanwhile.
-  process.stdout.on('error', () => {})
-  main(process.argv[2] ?? '').catch((error: NodeJS.ErrnoException) => {
-    const isUnbuilt = error.code === 'MODULE_NOT_FOUND'
-    process.stdout.write(`${isUnbuilt ? 'the addon is not built: run `npm run build`' : error.message}\n`, () => process.exit(1))
-  })
-}
+// The one who started us may have gone away meanwhile.
+process.stdout.on('error', () => {})
+main(process.argv[2] ?? '').catch((error: NodeJS.ErrnoException) => {
+  const isUnbuilt = error.code === 'MODULE_NOT_FOUND'
+  process.stdout.write(`${isUnbuilt ? 'the addon is not built: run `npm run build`' : error.message}\n`, () => process.exit(1))
+})

@@ -1,0 +1,25 @@
+/** An HTTP server of bytes that both ends can compute: `GET /<bytes>`. Takes the port. */
+import { once } from 'node:events'
+import { createServer } from 'node:http'
+import { Readable } from 'node:stream'
+import { streamOf } from '../files.js'
+
+async function serve(port: number): Promise<void> {
+  const server = createServer((request, response) => {
+    const bytes = Number(/^\/(\d{1,12})$/.exec(request.url ?? '')?.[1] ?? Number.NaN)
+    if (Number.isNaN(bytes)) {
+      response.writeHead(404).end()
+      return
+    }
+    response.writeHead(200, { 'content-type': 'application/octet-stream', 'content-length': bytes })
+    const body = Readable.from(streamOf(bytes), { objectMode: false })
+    // A client that went away is its own business.
+    response.on('close', () => body.destroy())
+    body.pipe(response)
+  })
+  server.listen(port, '::')
+  await once(server, 'listening')
+  process.stdout.write('serving\n')
+}
+
+await serve(Number(process.argv[2]))
