@@ -8,15 +8,15 @@ RUN apt-get update && apt-get install -y --no-install-recommends g++ make && rm 
 WORKDIR /app
 COPY package.json package-lock.json .npmrc ./
 RUN npm ci
-COPY tsconfig.json tsconfig.build.json ./
+COPY tsconfig.json ./
+COPY scripts/bundle.ts scripts/bundle.ts
 COPY src src
-RUN npm run build && npm prune --omit=dev
+RUN npm run build
 
 FROM node:20-bookworm-slim
 RUN apt-get update && apt-get install -y --no-install-recommends iproute2 iptables && rm -rf /var/lib/apt/lists/*
 WORKDIR /app
 COPY --from=build /app/package.json ./
-COPY --from=build /app/node_modules node_modules
 COPY --from=build /app/build/bondsocks.node build/bondsocks.node
 COPY --from=build /app/dist dist
 ENTRYPOINT ["node", "/app/dist/main.js"]

@@ -1,5 +1,5 @@
 /** The schema of what may be written in a config file, as JSON Schema, for editors: `config/*.schema.json` is made from it. */
-import { z } from 'zod'
+import * as z from 'zod'
 import { gatewaySchema, hagSchema } from './schema.js'
 
 export function jsonSchema(kind: 'gateway' | 'hag'): object {

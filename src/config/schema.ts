@@ -1,5 +1,5 @@
 /** THE schema of both config files: what may be written, its defaults, and (by inference) the types the program works with. */
-import { z } from 'zod'
+import * as z from 'zod'
 import { familyOf, parseAddress, parseCidr } from '../shared/address.js'
 
 const address = z

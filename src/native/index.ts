@@ -364,7 +364,7 @@ export interface Native {
   mptcpUnavailable(): string | undefined
 }
 
-// Both src/native/ and dist/native/ lie two folders below the package's root.
+// Both src/native/ and dist/chunks/ lie two folders below the package's root.
 const addon = createRequire(import.meta.url)('../../build/bondsocks.node') as Omit<Native, 'Engine'> & {
   Engine: new (options: BoundOptions) => BoundEngine
 }

@@ -1,5 +1,5 @@
 /** Reads what the kernel has: what is ours, and what we learn from. */
-import { z } from 'zod'
+import * as z from 'zod'
 import type { Family } from '../shared/address.js'
 import { BondsocksError } from '../shared/errors.js'
 import { parseNat } from './kernel/firewall.js'

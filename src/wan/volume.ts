@@ -1,7 +1,7 @@
 /** What each WAN has carried in this calendar month: counted from its interface, and kept in a file. */
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { dirname } from 'node:path'
-import { z } from 'zod'
+import * as z from 'zod'
 import type { Log } from '../telemetry/log.js'
 import type { Carried } from './counters.js'
 

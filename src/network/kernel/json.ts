@@ -1,5 +1,5 @@
 /** What `ip -j` prints, checked: newer versions add keys and flags, which is fine; another shape of what we read is not. */
-import { z } from 'zod'
+import * as z from 'zod'
 import { BondsocksError } from '../../shared/errors.js'
 
 /** Throws `BAD_OUTPUT`: better no change at all than one made on half an understanding. */

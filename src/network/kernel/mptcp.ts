@@ -1,5 +1,5 @@
 /** MPTCP path manager: endpoints and limits (`ip mptcp`). */
-import { z } from 'zod'
+import * as z from 'zod'
 import { type Endpoint, type KernelEndpoint, type NumberedEndpoint, owned, type Step, step } from '../state.js'
 import { readJson } from './json.js'
 

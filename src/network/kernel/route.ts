@@ -1,5 +1,5 @@
 /** Routes: ours (the tables of the WANs) and those of the main table, from which we learn. */
-import { z } from 'zod'
+import * as z from 'zod'
 import type { Family } from '../../shared/address.js'
 import { type Entry, ip, type MainRoute, type OwnDefault, owned, type Step, step } from '../state.js'
 import { readJson } from './json.js'

@@ -1,5 +1,5 @@
 /** Source rules: `ip rule`. */
-import { z } from 'zod'
+import * as z from 'zod'
 import type { Family } from '../../shared/address.js'
 import { type Entry, ip, owned, type Step, step } from '../state.js'
 import { readJson } from './json.js'
