@@ -201,7 +201,7 @@ void Worker::serve(Connection* connection) {
     if (next == Phase::Refusing) return endRefused(connection);
     if (next == Phase::Request) awaitRequest(connection);
     if (next == Phase::AwaitingDecision) {
-      startAfresh(connection->client.fd, now_ - connection->acceptedMs);
+      if (now_ - connection->acceptedMs >= kWaitedLongMs) startAfresh(connection->client.fd);
       setDeadline(connection, 0);
     }
     if (next == Phase::AwaitingVerdict || next == Phase::AwaitingDecision) events_.push_back(std::move(event));

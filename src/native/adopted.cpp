@@ -23,7 +23,7 @@ void Worker::adopt(Attempt* attempt, const Prepared& prepared) {
   attempt->side.fd = prepared.fd;
   attempt->protocol = prepared.protocol;
   attempt->connectMs = prepared.connectMs;
-  startAfresh(prepared.fd, now_ - prepared.sinceMs);
+  if (now_ - prepared.sinceMs >= kWaitedLongMs) startAfresh(prepared.fd);
   attempt->step = Attempt::Step::Reply;
   attempt->answerUntilMs = now_ + attempt->way.handshakeTimeoutMs;
   commit(attempt);

@@ -144,9 +144,9 @@ void Worker::pumpBoth(Connection* connection) {
   if (now_ >= connection->meterMs) {
     connection->meterMs = now_ + kLeastRefillMs;
     if (connection->kind == ListenerKind::Redirect) {
-      meter(&connection->forward, connection->upstream);
+      meter(&connection->forward, connection->upstream, now_);
     } else {
-      meter(&connection->backward, connection->client);
+      meter(&connection->backward, connection->client, now_);
     }
   }
   const uint64_t before = connection->forward.bytes + connection->backward.bytes;
@@ -179,8 +179,9 @@ void Worker::pumpBoth(Connection* connection) {
   if (connection->forward.done && connection->backward.done) return closeConnection(connection, Reason::End);
   if (now_ >= connection->lookMs) {
     connection->lookMs = now_ + kLookMs;
-    if (connection->kind == ListenerKind::Redirect) widenBacklog(&connection->forward, connection->client);
-    if (connection->protocol == Protocol::Tcp) widenBacklog(&connection->backward, connection->upstream);
+    const bool isRedirect = connection->kind == ListenerKind::Redirect;
+    widenBacklog(&connection->forward, connection->client, isRedirect ? Protocol::Tcp : Protocol::Mptcp);
+    widenBacklog(&connection->backward, connection->upstream, connection->protocol);
   }
   refillLater(connection);
   if (connection->queued || (!more && !starved)) return;

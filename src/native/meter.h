@@ -11,5 +11,5 @@
 // send buffer holds is gone in no time.
 int64_t roomOf(const std::vector<Subflow>& subflows, uint64_t waiting);
 
-// Sets the flow's `room` for this target. To be called every few milliseconds while bytes flow.
-void meter(Flow* flow, const Side& target);
+// Sets the flow's `room` for this target, and keeps congestion control from pauses. To be called every few milliseconds while bytes flow.
+void meter(Flow* flow, const Side& target, uint64_t nowMs);

@@ -10,8 +10,6 @@
 
 #include <algorithm>
 
-#include "socket.h"
-
 namespace {
 constexpr size_t kChunk = 1 << 20;  // the pipe's size is the real limit
 constexpr unsigned kFlags = SPLICE_F_MOVE | SPLICE_F_NONBLOCK;
@@ -30,6 +28,14 @@ void resizeReceiveBuffer(const Side& source, int size) {
   if (setsockopt(source.fd, SOL_SOCKET, SO_RCVBUFFORCE, &half, sizeof half) != 0) return;
   // The bound of the window follows only a size that the kernel chose.
   setsockopt(source.fd, IPPROTO_TCP, TCP_WINDOW_CLAMP, &size, sizeof size);
+}
+
+// SO_RCVBUF would end the growth of an MPTCP connection's buffer; a low-water mark only makes it larger, twice the mark, also on the subflows
+// that are there (mptcp_set_rcvlowat). Before Linux 6.9 it does nothing.
+void doubleReceiveBuffer(const Side& source, int size) {
+  constexpr int kUsual = 1;
+  if (setsockopt(source.fd, SOL_SOCKET, SO_RCVLOWAT, &size, sizeof size) != 0) return;
+  setsockopt(source.fd, SOL_SOCKET, SO_RCVLOWAT, &kUsual, sizeof kUsual);
 }
 }  // namespace
 
@@ -85,24 +91,33 @@ Pumped pump(Flow* flow, Side* source, Side* target, int64_t budget, PipePool* pi
   return Pumped::Waiting;
 }
 
-// The kernel would let a receive buffer grow with the time that a full window takes to be read, which is our own back-pressure: megabytes
+// The kernel would let a TCP receive buffer grow with the time that a full window takes to be read, which is our own back-pressure: megabytes
 // gather that help nobody. To make it smaller then is no cure: what the other end sends into room that it was told of is dropped, and sent
 // again after longer and longer pauses. So it begins small, and grows while it is empty although much comes through it, or while so much
 // comes through that a full one is a matter of milliseconds: on a fast path each byte then costs less.
 void boundBacklog(const Side& source) { resizeReceiveBuffer(source, kReceiveBuffer); }
 
-void widenBacklog(Flow* flow, const Side& source) {
+// That of an MPTCP connection the kernel does not let grow before an eighth of what it once took for the round trip is over
+// (mptcp_rcv_space_adjust), and of a connection that has waited that can be far too much: HAGs received 64 kB a round trip of an upload for its
+// first twenty seconds.
+void widenBacklog(Flow* flow, const Side& source, Protocol protocol) {
   constexpr int kMost = 8 * 1024 * 1024;
   constexpr int kLittle = 64 * 1024;
+  constexpr uint64_t kLeast = 32 * 1024;  // a quarter of what a buffer begins with
   const uint64_t moved = flow->bytes - flow->looked;
   flow->looked = flow->bytes;
-  if (flow->ended || moved < kReceiveBuffer / 4) return;
+  if (flow->ended || moved < kLeast || protocol == Protocol::Unknown) return;
   int size = 0;
   socklen_t length = sizeof size;
   if (getsockopt(source.fd, SOL_SOCKET, SO_RCVBUF, &size, &length) != 0 || size >= kMost || moved < static_cast<uint64_t>(size) / 4) return;
   const bool passing = moved > static_cast<uint64_t>(size) * 8;
   int queued = 0;
-  if (passing || (ioctl(source.fd, SIOCINQ, &queued) == 0 && queued < kLittle)) resizeReceiveBuffer(source, 2 * size);
+  if (!passing && (ioctl(source.fd, SIOCINQ, &queued) != 0 || queued >= kLittle)) return;
+  if (protocol == Protocol::Mptcp) {
+    doubleReceiveBuffer(source, size);
+  } else {
+    resizeReceiveBuffer(source, 2 * size);
+  }
 }
 
 void discardFlow(Flow* flow, PipePool* pipes, Counters* counters) {

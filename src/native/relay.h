@@ -2,8 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <vector>
 
 #include "pipe_pool.h"
+#include "socket.h"
 
 // A socket as edge-triggered epoll sees it: ready until a call said EAGAIN.
 struct Side {
@@ -12,13 +15,19 @@ struct Side {
   bool writable = false;
 };
 
+// Of a flow that was given a bound once (meter.h).
+struct Metered {
+  uint64_t afreshMs;                   // when congestion control may start afresh
+  std::vector<uint32_t> lowestRttUs;  // of each subflow since it last could
+};
+
 struct Flow {
   uint64_t bytes = 0;
   Pipe pipe;
   uint32_t parked = 0;   // bytes in the pipe
   uint64_t looked = 0;   // `bytes` at the last look
   int64_t room = -1;     // bytes that the target may still be given (meter.h); -1: what it takes
-  bool metered = false;  // it was bounded once
+  std::unique_ptr<Metered> metered;
   bool ended = false;   // the source's FIN was read
   bool done = false;    // and passed on, behind the last byte
 };
@@ -34,10 +43,10 @@ enum class Pumped {
 // Moves up to about `budget` bytes.
 Pumped pump(Flow* flow, Side* source, Side* target, int64_t budget, PipePool* pipes, Counters* counters);
 
-// Keeps what waits for a target slower than its plain TCP source near what keeps the target busy: the first at the beginning, the second
+// Keep what waits for a target slower than its source near what keeps the target busy: the first at the beginning, of plain TCP, the second
 // every 100 ms or so while bytes flow.
 void boundBacklog(const Side& source);
-void widenBacklog(Flow* flow, const Side& source);
+void widenBacklog(Flow* flow, const Side& source, Protocol protocol);
 
 // Drops what is under way.
 void discardFlow(Flow* flow, PipePool* pipes, Counters* counters);

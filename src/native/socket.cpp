@@ -210,9 +210,8 @@ void askWhenIdle(int fd, int seconds) {
   setInt(fd, IPPROTO_TCP, TCP_KEEPIDLE, seconds);
 }
 
-void startAfresh(int fd, uint64_t waitedMs) {
-  constexpr uint64_t kTooLongMs = 5000;
-  if (waitedMs < kTooLongMs || !usesBbr(fd)) return;
+void startAfresh(int fd) {
+  if (!usesBbr(fd)) return;
   setCongestion(fd, "reno");
   setCongestion(fd, "bbr");
 }

@@ -46,7 +46,7 @@ int main() {
     char before[16] = "", after[16] = "";
     socklen_t length = sizeof before;
     CHECK(getsockopt(end, IPPROTO_TCP, TCP_CONGESTION, before, &length) == 0);
-    startAfresh(end, 60000);
+    startAfresh(end);
     length = sizeof after;
     CHECK(getsockopt(end, IPPROTO_TCP, TCP_CONGESTION, after, &length) == 0 && std::string(before) == after);
   }

@@ -243,13 +243,13 @@ void backlog() {
     int queued = 0;
     CHECK(ioctl(pair.near, SIOCINQ, &queued) == 0);
     most = std::max(most, queued);
-    widenBacklog(&flow, source);
+    widenBacklog(&flow, source, Protocol::Tcp);
   }
   CHECK(most > 0 && most <= kReceiveBuffer && receiveBuffer(pair.near) == kReceiveBuffer);
   CHECK(longestPauseMs < 500);
   // As through a fast path: what waits is always a little, and gone at once.
   flow.bytes += 10 * kReceiveBuffer;
-  widenBacklog(&flow, source);
+  widenBacklog(&flow, source, Protocol::Tcp);
   CHECK(receiveBuffer(pair.near) == 2 * kReceiveBuffer);
   over = true;
   sender.join();
@@ -257,7 +257,7 @@ void backlog() {
   // As from a distant server: all that its window lets through has been read.
   for (int look = 0; look < 3; ++look) {
     flow.bytes += static_cast<uint64_t>(receiveBuffer(pair.near));
-    widenBacklog(&flow, source);
+    widenBacklog(&flow, source, Protocol::Tcp);
   }
   CHECK(receiveBuffer(pair.near) == 16 * kReceiveBuffer);
   for (const int fd : {pair.near, pair.far}) closeFd(fd);
