@@ -12,9 +12,10 @@ constexpr uint64_t kMost = 4 * 1024 * 1024;
 // With what a connection has waited, less than ten seconds.
 constexpr uint64_t kAfreshMs = 4500;
 
-// The kernel enlarges a subflow's send buffer only when a writer was refused (tcp_check_space), and metered ones are not: a subflow that
-// joins would keep what its first ten segments need. While the one that it prefers is full, MPTCP's scheduler gives nothing to any other
-// (mptcp_subflow_get_send). Subflows, also those that join later, have the size of their connection (sync_socket_options).
+// To be called when a subflow has joined. The kernel enlarges its send buffer only when a writer was refused (tcp_check_space), and metered
+// ones are not: it would keep what its first ten segments need, and while the subflow that it prefers is full, MPTCP's scheduler gives nothing
+// to any other (mptcp_subflow_get_send). Subflows have the size of their connection (mptcp_sol_socket_sync_intval). Not from the beginning:
+// where 10 and 100 Mbit/s start together without a delay, what the slow one can hold then makes the other wait for seconds.
 // Without CAP_NET_ADMIN it stays as it was.
 void widenSendBuffer(int fd) {
   const int half = kMost;  // the kernel doubles what it is given
@@ -28,7 +29,6 @@ void widenSendBuffer(int fd) {
 void putOffPause(int fd, const std::vector<Subflow>& subflows, uint64_t nowMs, Metered* metered) {
   constexpr uint64_t kLeftBytes = 12 * 1024;  // that it leaves in the queue all the same (bbr_quantization_budget)
   std::vector<uint32_t>& lowest = metered->lowestRttUs;
-  if (lowest.size() != subflows.size()) lowest.assign(subflows.size(), UINT32_MAX);
   for (size_t index = 0; index < subflows.size(); ++index) lowest[index] = std::min(lowest[index], subflows[index].rttUs);
   if (nowMs < metered->afreshMs) return;
   metered->afreshMs = nowMs + kAfreshMs;
@@ -38,7 +38,7 @@ void putOffPause(int fd, const std::vector<Subflow>& subflows, uint64_t nowMs, M
     const uint64_t nearUs = uint64_t{subflow.leastRttUs} * 8 / 5 + (subflow.deliveryRate == 0 ? 0 : kLeftBytes * 1000000 / subflow.deliveryRate);
     if (lowest[index] > nearUs) isKnown = false;
   }
-  lowest.clear();
+  lowest.assign(subflows.size(), UINT32_MAX);
   if (isKnown) startAfresh(fd);
 }
 }  // namespace
@@ -91,9 +91,11 @@ void meter(Flow* flow, const Side& target, uint64_t nowMs) {
   const std::vector<Subflow> subflows = subflowsOf(target.fd);
   flow->room = roomOf(subflows, static_cast<uint64_t>(waiting));
   if (flow->room < 0) return;
-  if (flow->metered == nullptr) {
-    flow->metered = std::make_unique<Metered>(Metered{nowMs + kAfreshMs, {}});
-    widenSendBuffer(target.fd);
+  if (flow->metered == nullptr) flow->metered = std::make_unique<Metered>(Metered{nowMs + kAfreshMs, {}});
+  std::vector<uint32_t>& lowest = flow->metered->lowestRttUs;
+  if (lowest.size() != subflows.size()) {
+    if (!lowest.empty() && lowest.size() < subflows.size()) widenSendBuffer(target.fd);
+    lowest.assign(subflows.size(), UINT32_MAX);
   }
   putOffPause(target.fd, subflows, nowMs, flow->metered.get());
 }

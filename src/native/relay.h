@@ -18,7 +18,7 @@ struct Side {
 // Of a flow that was given a bound once (meter.h).
 struct Metered {
   uint64_t afreshMs;                   // when congestion control may start afresh
-  std::vector<uint32_t> lowestRttUs;  // of each subflow since it last could
+  std::vector<uint32_t> lowestRttUs;  // of each subflow since it last could, or since one came or went
 };
 
 struct Flow {
