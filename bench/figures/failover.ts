@@ -20,7 +20,12 @@ export const failover: Figure = {
     const stage = new Stage(world.lab, new AbortController().signal, { print: () => {} })
     const values: Record<string, number> = {}
     try {
-      await stage.start('the traffic server', 'server', [...nodeArgv('lab/traffic'), 'serve', String(trafficPort)], 'serving')
+      await stage.start(
+        'the traffic server',
+        'server',
+        [...nodeArgv('lab/programs/traffic'), 'serve', String(trafficPort)],
+        'serving',
+      )
       for (const how of quick ? (['black-hole'] as const) : (['black-hole', 'link-down'] as const)) {
         const recorder = new WanRecorder(world.lab, pid)
         const startedAt = now()
