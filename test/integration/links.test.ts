@@ -50,38 +50,6 @@ t.test('a link that goes down and comes back', { skip: needsRoot }, async (t) =>
   t.equal(same(await snapshot(world.execute('cpe'))), same(before), 'and nothing is left in the end')
 })
 
-t.test('a WAN that comes back to a running download carries all that it can', { skip: needsRoot }, async (t) => {
-  const world = await World.create(t)
-  // Ten segments, as with a HAG that is not ours or not root: what a subflow that joins begins with was what it kept.
-  await world.startHag({ initial_window: 0 })
-  await world.startGateway()
-  const host = world.lab.addresses.server
-  const download = world.client.call('download', { host, port: ports.source, bytes: 60_000_000 })
-  await sleep(1500)
-  await world.lab.carrier('dsl', false)
-  await settle(
-    () => world.endpoints(),
-    (names) => names.join() === 'lte',
-  )
-  await world.lab.carrier('dsl', true)
-  const bytes = async () => {
-    const { dsl, lte } = await world.lab.wanBytes()
-    return { dsl: dsl?.down ?? 0, lte: lte?.down ?? 0 }
-  }
-  const start = await bytes()
-  await settle(bytes, (now) => now.dsl - start.dsl > 500_000)
-  const rates = async () => {
-    const from = await bytes()
-    await sleep(2000)
-    const to = await bytes()
-    return { dsl: ((to.dsl - from.dsl) * 8) / 2e6, lte: ((to.lte - from.lte) * 8) / 2e6 }
-  }
-  const { dsl, lte } = await remeasure(rates, (found) => found.dsl > 17 && found.lte > 20)
-  t.ok(dsl > 17, `${dsl.toFixed(1)} of DSL's 20 Mbit/s`)
-  t.ok(lte > 20, `${lte.toFixed(1)} of LTE's 30 Mbit/s`)
-  t.match(await download, { intact: true, error: undefined })
-})
-
 t.test('a WAN that gets another address, in the middle of a download', { skip: needsRoot }, async (t) => {
   const world = await World.run(t)
   const cpe = world.execute('cpe')

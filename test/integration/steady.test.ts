@@ -1,6 +1,6 @@
-/** Long transfers: no WAN stands still for congestion control's sake, one whose path becomes longer is filled again, none begins slowly. */
+/** Long transfers: no WAN stands still for congestion control's sake, one that comes back or whose path becomes longer is filled, none begins slowly. */
 import t from 'tap'
-import { ports, remeasure, sleep, World } from '../support/hybrid.js'
+import { ports, remeasure, settle, sleep, World } from '../support/hybrid.js'
 import { needsRoot } from '../support/namespaces.js'
 
 const names = ['dsl', 'lte'] as const
@@ -55,6 +55,30 @@ t.test('a WAN whose path becomes three times longer', { skip: needsRoot }, async
   const last = async () => (await rates(world, 1, 2000))[0]?.lte ?? 0
   const lte = await remeasure(last, (mbit) => mbit > 24)
   t.ok(lte > 24, `${lte.toFixed(1)} of LTE's 30 Mbit/s`)
+  t.match(await download, { intact: true, error: undefined })
+})
+
+t.test('a WAN that comes back to a running download carries all that it can', { skip: needsRoot }, async (t) => {
+  const world = await World.create(t)
+  // Ten segments, as with a HAG that is not ours or not root: what a subflow that joins begins with was what it kept.
+  await world.startHag({ initial_window: 0 })
+  await world.startGateway()
+  const host = world.lab.addresses.server
+  const download = world.client.call('download', { host, port: ports.source, bytes: 60_000_000 })
+  await sleep(1500)
+  await world.lab.carrier('dsl', false)
+  await settle(
+    () => world.endpoints(),
+    (names) => names.join() === 'lte',
+  )
+  await world.lab.carrier('dsl', true)
+  const carried = async () => (await world.lab.wanBytes()).dsl?.down ?? 0
+  const start = await carried()
+  await settle(carried, (now) => now - start > 500_000)
+  const both = async () => (await rates(world, 1, 2000))[0] ?? { dsl: 0, lte: 0 }
+  const { dsl, lte } = await remeasure(both, (found) => found.dsl > 17 && found.lte > 20)
+  t.ok(dsl > 17, `${dsl.toFixed(1)} of DSL's 20 Mbit/s`)
+  t.ok(lte > 20, `${lte.toFixed(1)} of LTE's 30 Mbit/s`)
   t.match(await download, { intact: true, error: undefined })
 })
 
