@@ -3,9 +3,10 @@
  * that have no network set-up of their own get that of `bondsocks apply`, with the LAN's connections sent to their port.
  */
 import { existsSync } from 'node:fs'
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { startDante } from '../test/support/dante.js'
-import { bondsocks, start } from '../test/support/process.js'
+import { bondsocks, type Program, start } from '../test/support/process.js'
 import { type Bed, maxConnections, toolPath } from './bed.js'
 
 export interface Running {
@@ -70,15 +71,14 @@ const v2ray = async (bed: Bed) => {
   return foreign(bed, ['v2ray', '-config', bed.world.file('v2ray.json', JSON.stringify(config))], /started/)
 }
 
-const bondsocksWith =
-  (config: object) =>
-  async ({ world }: Bed) => {
-    const gateway = await world.startGateway(config)
-    for (const { name } of world.lab.wans) await gateway.waitFor(new RegExp(`WAN ${name} is up`))
-    // What it learns about its HAG, and opens in advance, it does in its first second.
-    await sleep(1500)
-    return { pid: gateway.pid, stop: () => gateway.end() }
-  }
+async function whenReady({ world }: Bed, gateway: Program) {
+  for (const { name } of world.lab.wans) await gateway.waitFor(new RegExp(`WAN ${name} is up`))
+  // What it learns about its HAG, and opens in advance, it does in its first second.
+  await sleep(1500)
+  return { pid: gateway.pid, stop: () => gateway.end() }
+}
+
+const bondsocksWith = (config: object) => async (bed: Bed) => whenReady(bed, await bed.world.startGateway(config))
 
 const toDante = async (bed: Bed) => {
   const address = bed.world.lab.addresses.hag2
@@ -86,6 +86,25 @@ const toDante = async (bed: Bed) => {
   const { pid, stop } = await bondsocksWith({ hags: [{ address, port: hagPort }] })(bed)
   return { pid, hagPid: dante.pid, stop: () => stop().then(() => dante.end()) }
 }
+
+/** The gateway and the HAG of another checkout, which must be built. */
+export const formerState = (folder: string): Candidate => ({
+  name: 'former state',
+  needs: join(folder, 'dist/main.js'),
+  start: async (bed) => {
+    const { lab } = bed.world
+    const run = async (host: string, ready: RegExp, ...args: string[]) => {
+      const program = start(bed.scope, lab.argv(host, [process.execPath, join(folder, 'dist/main.js'), ...args]))
+      await program.waitFor(ready)
+      return program
+    }
+    const limits = { max_connections: maxConnections }
+    const hag = await run('hag2', /HAG listens/, 'hag', '-c', bed.world.config('hag2', limits))
+    const config = bed.world.config('gateway', { ...limits, hags: [{ address: lab.addresses.hag2, port: hagPort }] })
+    const { pid, stop } = await whenReady(bed, await run('cpe', /gateway runs/, 'run', '-c', config))
+    return { pid, hagPid: hag.pid, stop: () => stop().then(() => hag.end()) }
+  },
+})
 
 export const candidates: Candidate[] = [
   { name: 'direct', start: async () => ({ stop: async () => {} }) },

@@ -2,10 +2,11 @@
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { cpus, release } from 'node:os'
+import { resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { Bed, buildTools } from './bed.js'
-import { type Candidate, candidates, isInstalled } from './candidates.js'
+import { type Candidate, candidates, formerState, isInstalled } from './candidates.js'
 import type { Figure } from './figures/figure.js'
 import { figures } from './figures/index.js'
 import { markdown, type Results, rowsOf, svg, table } from './report.js'
@@ -21,6 +22,7 @@ beside Dante, in network namespaces of its own. Prints a table and writes bench/
   --repetitions N        default: 3
   --only FIGURE,...      of ${figures.map(({ name }) => name).join(', ')}
   --candidates NAME,...  of ${candidates.map(({ name }) => `"${name}"`).join(', ')}
+  --former DIR           beside them, as "former state", another checkout that is built, with its own HAG: what has become better, what worse
   --name NAME            default: latest
   --show NAME            measures nothing: prints bench/results/NAME.json as a Markdown table of medians
 `
@@ -92,6 +94,7 @@ async function main(): Promise<void> {
       repetitions: { type: 'string' },
       only: { type: 'string' },
       candidates: { type: 'string' },
+      former: { type: 'string' },
       name: { type: 'string', default: 'latest' },
       show: { type: 'string' },
     },
@@ -104,7 +107,10 @@ async function main(): Promise<void> {
     return console.log(markdown(shown, rowsOf(shown, metrics)).trimEnd())
   }
   if (process.getuid?.() !== 0) throw new Error('network namespaces take root: try it with sudo')
-  const taking = chosen(candidates, options.candidates).filter(({ figures }) => !(options.quick && figures !== undefined))
+  const former = options.former === undefined ? [] : [formerState(resolve(options.former))]
+  const taking = [...chosen(candidates, options.candidates), ...former].filter(
+    ({ figures }) => !(options.quick && figures !== undefined),
+  )
   const able = taking.filter(isInstalled)
   const repetitions = Number(options.repetitions ?? (options.quick ? 1 : 3))
   const found: Results = {
