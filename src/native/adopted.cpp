@@ -38,7 +38,7 @@ void Worker::adopt(Attempt* attempt, const Prepared& prepared) {
 void Worker::lookAtAdopted(Attempt* attempt) {
   // Of a plain RST MPTCP says nothing, so it has to be asked.
   if (hasNoSubflow(attempt->side.fd)) return lose(attempt, {ENOTCONN, "recv"});
-  if (isForgotten(*attempt)) return lose(attempt, {ETIMEDOUT, "recv"}, true);
+  if (isForgotten(*attempt)) return lose(attempt, {ETIMEDOUT, "recv"});
   sendOutput(attempt);
   setDeadline(attempt, std::min(now_ + kAliveMs, attempt->answerUntilMs));
 }
@@ -61,12 +61,11 @@ bool Worker::isForgotten(const Attempt& attempt) {
   return newMs != 0 && waitedMs >= doubtMs + 2 * (newMs - attempt.startedMs);
 }
 
-// The other end has reset or ended the connection instead of answering. A prepared one may have been dead before: where nothing of what
-// was sent over it was acknowledged its HAG has not read it either, and a new connection may say it again. Of one that is only silent that
-// is not certain enough: what the client has said is not said again.
-void Worker::lose(Attempt* attempt, Failure failure, bool isSilent) {
-  const bool hasSpoken = attempt->early > attempt->output.size();
-  if (!isUnheard(*attempt) || (isSilent && hasSpoken)) return fail(attempt, stageOf(*attempt), failure);
+// The other end has reset or ended the connection instead of answering. A prepared one may have been dead before, and so are its contemporaries
+// then, where nothing of what was sent over it was acknowledged. A client that has said nothing yet begins anew.
+void Worker::lose(Attempt* attempt, Failure failure) {
+  if (isUnheard(*attempt)) host_->prepared.drop(attempt->way.remote, attempt->startedMs);
+  if (!attempt->adopted || saidOf(*attempt) > 0) return fail(attempt, stageOf(*attempt), failure);
   end(attempt->side.fd, abortFd);
   attempt->side.fd = -1;
   attempt->adopted = false;

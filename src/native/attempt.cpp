@@ -162,7 +162,7 @@ void Worker::sendOutput(Attempt* attempt) {
       return;
     } else if (errno != EINTR) {
       // What the other end said before it reset us is still there to be read, and so is the reset behind it.
-      attempt->output.clear();
+      return;
     }
   }
 }
@@ -266,16 +266,15 @@ void Worker::succeed(Attempt* attempt) {
   event.id = connection->id;
   event.attempt = attempt->number;
   event.prepared = attempt->adopted;
-  // The handshake was sent whole, or there would be no reply; of the early bytes behind it some may not have left yet.
-  attempt->early -= std::min(attempt->early, attempt->output.size());
   // Only now are those that were sent used up.
-  for (size_t left = attempt->early; left > 0;) {
+  const size_t said = saidOf(*attempt);
+  for (size_t left = said; left > 0;) {
     char early[kEarlyBytes];
     const ssize_t taken = recv(connection->client.fd, early, left, 0);
     if (taken <= 0) break;
     left -= static_cast<size_t>(taken);
   }
-  connection->forward.bytes = attempt->early;
+  connection->forward.bytes = said;
   connection->upstream.fd = fd;
   connection->upstreamAddress = attempt->way.remote;
   connection->protocol = protocol;
@@ -284,8 +283,8 @@ void Worker::succeed(Attempt* attempt) {
   if (connection->kind == ListenerKind::Socks) {
     connection->held = socks5::encodeReply(socks5::kSucceeded, event.local);
     // One that has said more already waits for the server's answer, not for ours.
-    int said = 0;
-    if (ioctl(connection->client.fd, SIOCINQ, &said) == 0 && said > 0) {
+    int more = 0;
+    if (ioctl(connection->client.fd, SIOCINQ, &more) == 0 && more > 0) {
       setDeadline(connection, now_ + kHoldMs);
     } else {
       sendHeld(connection, false);
@@ -299,7 +298,13 @@ void Worker::succeed(Attempt* attempt) {
   relay(connection);
 }
 
+// The client's bytes that were handed to the socket of an attempt. Its handshake goes before them.
+size_t Worker::saidOf(const Attempt& attempt) const { return attempt.early - std::min(attempt.early, attempt.output.size()); }
+
 void Worker::fail(Attempt* attempt, Stage stage, Failure failure, int reply) {
+  // A HAG that refuses us has opened nothing. One that ends otherwise may have passed on what it was sent, whether it has acknowledged that
+  // or not: the kernel delays the ACK of what was read by 40 ms, and a RST overtakes it. Only the client knows whether that may be said twice.
+  const bool hasRefused = reply >= 0 || failure.error == EACCES;
   Event event;
   event.type = attempt->connection == nullptr ? Event::Type::Probed : Event::Type::Failed;
   event.id = attempt->connection == nullptr ? attempt->probe : attempt->connection->id;
@@ -308,7 +313,7 @@ void Worker::fail(Attempt* attempt, Stage stage, Failure failure, int reply) {
   event.reply = reply;
   Connection* const connection = attempt->connection;
   event.attempt = attempt->number;
-  event.early = attempt->early - std::min(attempt->early, attempt->output.size());
+  event.early = hasRefused ? 0 : saidOf(*attempt);
   if (connection != nullptr && connection->order != 0) announce(connection, attempt->way, false);
   release(attempt);
   if (connection != nullptr) {
@@ -318,7 +323,9 @@ void Worker::fail(Attempt* attempt, Stage stage, Failure failure, int reply) {
       connection->committed = false;
     }
   }
+  const bool mayHaveArrived = event.early > 0;
   events_.push_back(std::move(event));
+  if (mayHaveArrived) closeConnection(connection, Reason::UpstreamReset, failure);
 }
 
 // Ends an attempt that is still its own; freed at the end of the turn.

@@ -52,8 +52,8 @@ export interface Way {
     handshake: 'sequential' | 'pipelined'
     /**
      * Goes on with a connection that `prepare` made for the same protocol, remote, source and credentials, where one lives: the request
-     * leaves at once, so the race is decided. One that turns out to have been dead before (its end was reset, and nothing of what was said
-     * over it was acknowledged) is replaced by a new connection within the same attempt.
+     * leaves at once, so the race is decided. One that ends before the HAG's reply is replaced by a new connection within the same
+     * attempt, where the client has said nothing over it.
      */
     prepared?: boolean
     /** Milliseconds from the established connection until the HAG's reply to CONNECT. */
@@ -171,14 +171,17 @@ export type EngineEvent =
       /** Set where a prepared connection was used. */
       prepared?: true
     }
-  /** An attempt failed; the client still waits, all it sent still unread: `open` another way, `refuse` or `reset`. */
+  /** An attempt failed; unless `early` is set the client still waits, all it sent still unread: `open` another way, `refuse` or `reset`. */
   | {
       type: 'failed'
       connection: ConnectionId
       attempt: number
       /** Attempts of this connection that are still under way. */
       left: number
-      /** Bytes that the client had sent, and that left with a pipelined request; without a `reply` they may have reached the server. */
+      /**
+       * Bytes of the client that left with a pipelined request and may have reached the server: they are never sent again, the client gets
+       * a RST, and `closed` follows. Not set where the HAG has refused the request or us.
+       */
       early?: number
       /** Where it failed. `request`: the HAG answered CONNECT with `reply` (RFC 1928 section 6), or did not answer it. */
       stage: 'connect' | 'greeting' | 'authentication' | 'request'

@@ -114,6 +114,7 @@ class Worker {
   void succeed(Attempt* attempt);
   void fail(Attempt* attempt, Stage stage, Failure failure, int reply = -1);
   Stage stageOf(const Attempt& attempt) const;
+  size_t saidOf(const Attempt& attempt) const;
   void release(Attempt* attempt);
   void releaseAll(Connection* connection);
 
@@ -122,7 +123,7 @@ class Worker {
   void lookAtAdopted(Attempt* attempt);
   bool isUnheard(const Attempt& attempt) const;
   bool isForgotten(const Attempt& attempt);
-  void lose(Attempt* attempt, Failure failure, bool isSilent = false);
+  void lose(Attempt* attempt, Failure failure);
 
   // connection.cpp
   Connection* find(ConnectionId id);

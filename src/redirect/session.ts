@@ -127,7 +127,8 @@ export class Sessions {
       failed: (path, failure) => {
         upstreams.saw(path, failure)
         this.#suspect(path, failure)
-        return isAboutDestination(path, failure) || mayHaveArrived(failure)
+        // What the client has said may have reached the server: the engine ends it.
+        return isAboutDestination(path, failure) || failure.early !== undefined
       },
       overtaken: (path) => {
         if (path.protocol === 'mptcp') this.#options.onDoubt?.(path)
@@ -202,9 +203,4 @@ export class Sessions {
 function isAboutDestination({ hag }: Path, outcome: Failed): boolean {
   if (hag === undefined) return outcome.failure.code === 'ECONNREFUSED'
   return outcome.stage === 'request' && outcome.reply !== undefined && outcome.reply >= 3 && outcome.reply <= 6
-}
-
-/** What the client said may have reached the server, and must not reach it twice: only the client can know what to do. */
-function mayHaveArrived({ early, reply }: Failed): boolean {
-  return early !== undefined && reply === undefined
 }

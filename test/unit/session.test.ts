@@ -299,7 +299,7 @@ t.test('a HAG that takes it gets all in one go; what may have reached the server
   for (const [answer, ways] of [
     [{ ...(failure('request', 'ECONNRESET') as object), early: 5 }, 1],
     [failure('request', 'ECONNRESET'), 6],
-    [{ ...(failure('request', 'SOCKS_REPLY', 1) as object), early: 5 }, 6],
+    [failure('request', 'SOCKS_REPLY', 1), 6],
   ] as [ReturnType<typeof failure>, number][]) {
     const { engine, upstreams, tried } = gateway({ answer: () => answer })
     upstreams.use({ hags: [first, second], pipelines: ({ address }) => address === first.address, hagsDown: [], paths })
