@@ -21,8 +21,13 @@ constexpr uint64_t kMostRefillMs = 64;
 constexpr uint64_t kRefillBytes = 16 * 1024;
 
 void note(Side* side, uint32_t events) {
-  if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP)) != 0) side->readable = true;
+  if ((events & (EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLHUP)) != 0) side->readable = true;
   if ((events & (EPOLLOUT | EPOLLHUP)) != 0) side->writable = true;
+  if ((events & EPOLLRDHUP) != 0) side->finSeen = true;
+  if ((events & EPOLLPRI) == 0) return;
+  side->urgent = true;
+  // A plain TCP client of an MPTCP listener does not have it from there.
+  readUrgentInline(side->fd);
 }
 
 // A side that is hung up although we have not ended our direction towards it was reset. MPTCP reports a lost connection as a hang-up
@@ -41,7 +46,7 @@ bool wasReset(const Side& side, const Flow& towards, uint32_t events, Failure* f
 }
 
 // No edge of a socket comes for it.
-bool lacksRoom(const Flow& flow) { return flow.room == 0 && flow.parked > 0; }
+bool lacksRoom(const Flow& flow, const Side& source) { return flow.room == 0 && (flow.parked > 0 || source.readable); }
 }  // namespace
 
 void Connection::expired(Worker& worker) { worker.expired(this); }
@@ -126,7 +131,7 @@ void Worker::sendHeld(Connection* connection, bool withFirstBytes) {
 }
 
 void Worker::refillLater(Connection* connection) {
-  if (!lacksRoom(connection->forward) && !lacksRoom(connection->backward)) return;
+  if (!lacksRoom(connection->forward, connection->client) && !lacksRoom(connection->backward, connection->upstream)) return;
   if (!connection->held.empty() || connection->deadline != 0) return;
   const uint64_t bytes = connection->forward.bytes + connection->backward.bytes;
   const uint64_t pauseMs = bytes - connection->refillFrom < kRefillBytes ? 2 * connection->refillMs : connection->refillMs / 2;
@@ -151,7 +156,6 @@ void Worker::pumpBoth(Connection* connection) {
   }
   const uint64_t before = connection->forward.bytes + connection->backward.bytes;
   bool more = false;
-  bool starved = false;
   const auto one = [&](Flow* flow, Side* source, Side* target, Reason sourceReset, Reason targetReset) {
     if (flow->done) return true;
     switch (pump(flow, source, target, kBudget, &pipes_, &host_->counters)) {
@@ -159,9 +163,6 @@ void Worker::pumpBoth(Connection* connection) {
         return true;
       case Pumped::More:
         more = true;
-        return true;
-      case Pumped::Starved:
-        starved = true;
         return true;
       case Pumped::SourceFailed:
         closeConnection(connection, sourceReset, {errno, "splice"});
@@ -184,9 +185,9 @@ void Worker::pumpBoth(Connection* connection) {
     widenBacklog(&connection->backward, connection->upstream, connection->protocol);
   }
   refillLater(connection);
-  if (connection->queued || (!more && !starved)) return;
+  if (connection->queued || !more) return;
   connection->queued = true;
-  (more ? ready_ : starved_).push_back(connection);
+  ready_.push_back(connection);
 }
 
 // A reset leaves what came before it in the receive queue, where a direct peer could still read it (a server that answers "too large" and
@@ -197,6 +198,7 @@ void Worker::passOnLastWords(Flow* flow, Side* source, Side* target) {
   char byte;
   int queued = 0;
   source->readable = recv(source->fd, &byte, 1, MSG_PEEK) == 1 && ioctl(source->fd, SIOCINQ, &queued) == 0;
+  source->urgent = true;  // also where no event has told of it yet
   flow->room = -1;
   pump(flow, source, target, queued, &pipes_, &host_->counters);
 }

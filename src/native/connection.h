@@ -68,7 +68,7 @@ struct Connection : Timed {
   ListenerKind kind = ListenerKind::Redirect;
   Phase phase = Phase::AwaitingDecision;
   bool authentication = false;
-  bool queued = false;  // in the ready or the starved list
+  bool queued = false;  // in the ready list
   bool keptAlive = false;
   uint64_t order = 0;   // the standing order that it follows while the owner does not know of it
   Protocol protocol = Protocol::Unknown;

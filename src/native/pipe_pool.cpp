@@ -26,8 +26,10 @@ Pipe PipePool::take() {
     ++counters_->pipesInUse;
     return pipe;
   }
+  const uint64_t pipes = counters_->pipesInUse + counters_->pipesPooled;
+  if (2 * (pipes + 1) > descriptorLimit_ / 4 || counters_->descriptors + 2 > descriptorLimit_) return {};
   int ends[2];
-  if (counters_->descriptors + 2 > descriptorLimit_ || pipe2(ends, O_NONBLOCK | O_CLOEXEC) != 0) return {};
+  if (pipe2(ends, O_NONBLOCK | O_CLOEXEC) != 0) return {};
   // Best effort: without privilege, a user's pipes above pipe-user-pages-soft stay small.
   fcntl(ends[1], F_SETPIPE_SZ, kPipeBytes);
   counters_->descriptors += 2;
@@ -50,4 +52,9 @@ void PipePool::discard(Pipe pipe) {
   close(pipe.writeEnd);
   counters_->descriptors -= 2;
   --counters_->pipesInUse;
+}
+
+char* PipePool::buffer() {
+  if (buffer_ == nullptr) buffer_.reset(new char[kBufferBytes]);
+  return buffer_.get();
 }

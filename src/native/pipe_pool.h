@@ -2,7 +2,9 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 struct Pipe {
@@ -23,21 +25,26 @@ struct Counters {
 
 class PipePool {
  public:
-  // `descriptorLimit`: no pipe is made that would take Counters::descriptors above it.
+  // `descriptorLimit`: no pipe is made that would take Counters::descriptors above it, or pipes' part above a quarter of it: those whose bytes
+  // nobody reads would take the places of other connections.
   PipePool(Counters* counters, uint64_t descriptorLimit) : counters_(counters), descriptorLimit_(descriptorLimit) {}
   ~PipePool();
   PipePool(const PipePool&) = delete;
   PipePool& operator=(const PipePool&) = delete;
 
-  // A closed pipe where the descriptors ran out: try again when one was released.
+  // A closed pipe where the descriptors ran out: the flow then goes on through `buffer`.
   Pipe take();
   // Takes an empty pipe back.
   void release(Pipe pipe);
   // Closes a pipe with bytes in it.
   void discard(Pipe pipe);
+  // Nothing stays in it.
+  char* buffer();
+  static constexpr size_t kBufferBytes = 64 * 1024;
 
  private:
   Counters* counters_;
   uint64_t descriptorLimit_;
   std::vector<Pipe> idle_;
+  std::unique_ptr<char[]> buffer_;
 };

@@ -22,6 +22,47 @@ void givePipeBack(Flow* flow, PipePool* pipes) {
   flow->pipe = {};
 }
 
+// False: nothing more is to be read, errno says why.
+bool consume(int fd, char* data, size_t size) {
+  while (size > 0) {
+    const ssize_t taken = recv(fd, data, size, MSG_TRUNC);  // TCP does not copy it a second time
+    if (taken > 0) {
+      size -= static_cast<size_t>(taken);
+    } else if (taken == 0 || errno != EINTR) {
+      if (taken == 0) errno = ECONNRESET;
+      return false;
+    }
+  }
+  return true;
+}
+
+// Moves a buffer full, or says why not. What is sent was only looked at, and is taken afterwards: so nothing has to be kept when the target
+// takes less, and a flow that waits holds nothing.
+Pumped copy(Flow* flow, Side* source, Side* target, int64_t* budget, PipePool* pipes) {
+  if (!target->writable || flow->room == 0) return Pumped::Waiting;
+  char* const data = pipes->buffer();
+  const size_t most = flow->room < 0 ? PipePool::kBufferBytes : std::min(PipePool::kBufferBytes, static_cast<size_t>(flow->room));
+  const ssize_t seen = recv(source->fd, data, most, MSG_PEEK);
+  if (seen == 0) flow->ended = true;
+  if (seen < 0 && errno == EINTR) return Pumped::More;
+  if (seen < 0 && !wouldBlock()) return Pumped::SourceFailed;
+  if (seen <= 0) {
+    source->readable = source->urgent = false;
+    return Pumped::More;
+  }
+  const ssize_t sent = send(target->fd, data, static_cast<size_t>(seen), MSG_NOSIGNAL);
+  if (sent < 0) {
+    if (!wouldBlock()) return Pumped::TargetFailed;
+    if (errno != EINTR) target->writable = false;
+    return Pumped::More;
+  }
+  if (!consume(source->fd, data, static_cast<size_t>(sent))) return Pumped::SourceFailed;
+  if (flow->room > 0) flow->room -= sent;
+  flow->bytes += static_cast<uint64_t>(sent);
+  *budget -= sent;
+  return Pumped::More;
+}
+
 // Without CAP_NET_ADMIN it stays as it was.
 void resizeReceiveBuffer(const Side& source, int size) {
   const int half = size / 2;  // the kernel doubles what it is given
@@ -69,15 +110,22 @@ Pumped pump(Flow* flow, Side* source, Side* target, int64_t budget, PipePool* pi
       givePipeBack(flow, pipes);
       return Pumped::More;
     }
-    if (!flow->pipe.open()) {
-      flow->pipe = pipes->take();
-      if (!flow->pipe.open()) return Pumped::Starved;
+    if (!source->urgent && !flow->pipe.open()) flow->pipe = pipes->take();
+    if (source->urgent || !flow->pipe.open()) {
+      const Pumped copied = copy(flow, source, target, &budget, pipes);
+      if (copied == Pumped::More) continue;
+      if (copied == Pumped::Waiting) break;
+      return copied;
     }
     // The pipe is empty here, so EAGAIN can only mean that the socket is.
     const ssize_t moved = splice(source->fd, nullptr, flow->pipe.writeEnd, nullptr, kChunk, kFlags);
     if (moved > 0) {
       flow->parked = static_cast<uint32_t>(moved);
       counters->bytesParked += moved;
+    } else if (moved == 0 && !source->finSeen) {
+      // In front of urgent data splice(2) waits for ever, and takes the FIN behind it for the end; recv(2) gets past. An event that told of
+      // the FIN would have told of urgent data in front of it.
+      source->urgent = true;
     } else if (moved == 0) {
       flow->ended = true;
       source->readable = false;

@@ -13,6 +13,8 @@ struct Side {
   int fd = -1;
   bool readable = false;
   bool writable = false;
+  bool urgent = false;   // urgent data may be unread
+  bool finSeen = false;  // an event told of the FIN
 };
 
 // Of a flow that was given a bound once (meter.h).
@@ -35,12 +37,11 @@ struct Flow {
 enum class Pumped {
   Waiting,       // for an edge of either socket
   More,          // the turn's budget is used up: pump again, no edge will come
-  Starved,       // no pipe was to be had: pump again when there is one
   SourceFailed,  // errno says why
   TargetFailed,
 };
 
-// Moves up to about `budget` bytes.
+// Moves up to about `budget` bytes: through a pipe, or through a buffer where no pipe is to be had and where splice(2) does not get past.
 Pumped pump(Flow* flow, Side* source, Side* target, int64_t budget, PipePool* pipes, Counters* counters);
 
 // Keep what waits for a target slower than its source near what keeps the target busy: the first at the beginning, of plain TCP, the second

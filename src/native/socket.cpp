@@ -168,6 +168,7 @@ int listenSocket(const Address& address, bool mptcp, bool shared, Protocol* prot
   } else {
     sendAtOnce(fd);
     boundUnsent(fd);
+    readUrgentInline(fd);  // before a client's first words are looked at
     keepAlive(fd, Keepalive::Lan);
     // Its kind is what a LAN's clients come to, and megabytes would gather here before slower WANs. The kernel doubles what it is given.
     setInt(fd, SOL_SOCKET, SO_RCVBUFFORCE, kReceiveBuffer / 2);
@@ -189,12 +190,15 @@ int dialSocket(const Address& remote, const Address* source, bool mptcp, Protoco
     keepQueuesShort(fd);
   } else {
     boundUnsent(fd);
+    readUrgentInline(fd);  // not later: when there is more of it the kernel drops what was there before
   }
   if (connect(fd, &remote.sa, sizeOf(remote)) != 0 && errno != EINPROGRESS) return fail(fd, "connect", failure);
   return fd;
 }
 
 void sendAtOnce(int fd) { setInt(fd, IPPROTO_TCP, TCP_NODELAY, 1); }
+
+void readUrgentInline(int fd) { setInt(fd, SOL_SOCKET, SO_OOBINLINE, 1); }
 
 void keepAlive(int fd, Keepalive keepalive) {
   // MPTCP has no TCP_USER_TIMEOUT: without keepalive, a peer that vanished would hold its connection for ever. On the WAN side it is

@@ -48,6 +48,8 @@ int dialSocket(const Address& remote, const Address* source, bool mptcp, Protoco
 
 enum class Keepalive { Lan, Wan };
 void sendAtOnce(int fd);  // TCP_NODELAY
+// Urgent data stays in its place, as RFC 6093 advises: an FTP server would miss a part of the telnet command in front of ABOR.
+void readUrgentInline(int fd);
 void keepAlive(int fd, Keepalive keepalive);
 void askWhenIdle(int fd, int seconds);  // until `keepAlive` says otherwise
 

@@ -97,7 +97,6 @@ int Worker::waitTimeout() const {
   if (!deadlines_.empty()) due = std::min(due, deadlines_.begin()->first);
   if (!connections_.empty()) due = std::min(due, nextSweep_);
   if (retryAccepting_ != 0) due = std::min(due, retryAccepting_);
-  if (!starved_.empty()) due = std::min(due, now_ + 10);
   if (due == UINT64_MAX) return -1;
   return due <= now_ ? 0 : static_cast<int>(std::min<uint64_t>(due - now_, 60000));
 }
@@ -165,9 +164,6 @@ void Worker::sweepIdle() {
 void Worker::pumpQueued() {
   std::vector<Connection*> queue;
   queue.swap(ready_);
-  // Pipes may have come back in this turn.
-  queue.insert(queue.end(), starved_.begin(), starved_.end());
-  starved_.clear();
   for (Connection* connection : queue) {
     connection->queued = false;
     if (connection->phase == Connection::Phase::Relaying) pumpBoth(connection);

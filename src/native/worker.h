@@ -158,15 +158,14 @@ class Worker {
   std::unordered_map<ConnectionId, std::unique_ptr<Connection>> connections_;
   std::unordered_map<Attempt*, std::unique_ptr<Attempt>> probes_;
   std::set<std::pair<uint64_t, Timed*>> deadlines_;
-  std::vector<Connection*> ready_;    // used up their budget
-  std::vector<Connection*> starved_;  // wait for a pipe
+  std::vector<Connection*> ready_;  // used up their budget
   // epoll may still name them in this turn's batch.
   std::vector<std::unique_ptr<Connection>> closed_;
   std::vector<std::unique_ptr<Attempt>> released_;
   PipePool pipes_;
 };
 
-constexpr uint32_t kStreamEvents = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
+constexpr uint32_t kStreamEvents = EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET;
 
 // What a descriptor's events are for: a pointer and a kind in its low bits.
 enum class Tag : uint64_t { Client = 0, Upstream = 1, Attempt = 2, Listener = 3, Wake = 4 };
