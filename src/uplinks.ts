@@ -41,8 +41,9 @@ export interface NetworkControl {
 const acknowledgedMs = 25
 /** A subflow over another WAN takes a round trip or two to come up; what has none by then is dead. */
 const strandedMs = 1500
-/** A HAG that refuses connections lost those it had; each finds out when it sends something. */
+/** How often it is looked then, so many ms apart: a join that is under way may yet be in vain. */
 const strandedLooks = 10
+const lookMs = 500
 const families: readonly Family[] = [4, 6]
 const firstAnswerMs = 3000
 
@@ -165,8 +166,12 @@ export class Uplinks {
     // All that runs below listens to it, each loop of each WAN.
     setMaxListeners(0, signal)
     const reconciler = new Reconciler({
-      apply: (quick) =>
-        network.apply(config, { quick, tolerant: true, withoutEndpoint: this.#withoutEndpoint, best: this.#best }),
+      apply: async (quick) => {
+        const options = { quick, tolerant: true, withoutEndpoint: this.#withoutEndpoint, best: this.#best }
+        const plan = await network.apply(config, options)
+        if (plan.steps.some(isEndpointDeletion)) this.#resetStranded(strandedMs, 1)
+        return plan
+      },
       onWans: (wans) => {
         log.info('WANs changed', { wans })
         this.#plan = { ...this.#plan, wans: [...wans] }
@@ -260,7 +265,7 @@ export class Uplinks {
   async #leave(addresses: readonly string[], afterMs = 0): Promise<void> {
     const { engine, network, log } = this.#options
     for (const address of addresses) engine.abandon(address)
-    this.#resetStranded(1)
+    this.#resetStranded(strandedMs)
     if (afterMs > 0) await pause(afterMs, this.#ended.signal)
     if (this.#ended.signal.aborted) return
     await network.dropEndpoints(addresses).catch((error: Error) => log.warn(`an endpoint could not be deleted: ${error.message}`))
@@ -271,7 +276,8 @@ export class Uplinks {
   /** After a HAG's death. */
   #bury(hag: Hag, how: 'refused' | 'silence'): void {
     if (how === 'refused') {
-      this.#resetStranded(strandedLooks)
+      // Each connection finds out when it sends something.
+      this.#resetStranded(lookMs)
       return
     }
     const { engine, log } = this.#options
@@ -285,20 +291,22 @@ export class Uplinks {
   async #lookAgain(hag: Hag): Promise<void> {
     const { engine } = this.#options
     engine.watchUpstreams(hag, true)
-    await this.#resetStranded(strandedLooks)
+    await this.#resetStranded(lookMs)
     if (!this.#ended.signal.aborted) engine.watchUpstreams(hag, false)
   }
 
-  async #resetStranded(looks: number): Promise<void> {
+  async #resetStranded(firstMs: number, looks = strandedLooks): Promise<void> {
     const { engine, log } = this.#options
     for (let look = 0; look < looks; look++) {
-      await pause(looks === 1 ? strandedMs : strandedMs / 3, this.#ended.signal)
+      await pause(look === 0 ? firstMs : lookMs, this.#ended.signal)
       if (this.#ended.signal.aborted) return
       const count = await engine.resetStranded()
       if (count > 0) log.warn(`${count} connections had no way left and were reset, so that their clients begin anew`)
     }
   }
 }
+
+const isEndpointDeletion = ({ text }: Plan['steps'][number]) => /^ip mptcp endpoint delete /.test(text)
 
 /** Where connections may begin: over the WANs in use, where one of them has the family and works. */
 function wanted(paths: readonly WanPath[], used: ReadonlySet<string>): readonly WanPath[] {

@@ -13,6 +13,8 @@ const kinds = {
   },
   /** Loses SYNs that ask for a new MPTCP connection (subtype 0, RFC 8684 section 3.1). */
   'block-mptcp': { in: 'iifname {} tcp flags syn tcp option mptcp subtype 0 drop', out: '' },
+  /** Loses SYNs that ask to join an MPTCP connection (subtype 1, RFC 8684 section 3.2). */
+  'block-join': { in: 'iifname {} tcp flags syn tcp option mptcp subtype 1 drop', out: '' },
   /** Loses all TCP, and carries the rest. */
   'block-tcp': { in: 'iifname {} meta l4proto tcp drop', out: 'oifname {} meta l4proto tcp drop' },
   /** Refuses every TCP connection, as an operator does whose bill was not paid. */

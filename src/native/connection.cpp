@@ -45,6 +45,16 @@ bool wasReset(const Side& side, const Flow& towards, uint32_t events, Failure* f
   return true;
 }
 
+// It needs a subflow and has none. Behind the other end's FIN all that it said is here, perhaps still on its way to a slow client: only once
+// that has it, and has not ended its own direction, it is of use to tell it that nobody hears it any more.
+bool isStranded(const Connection& connection) {
+  const int fd = connection.upstream.fd;
+  if (!hasNoSubflow(fd)) return false;
+  if (!hasHeardEnd(fd)) return true;
+  int undelivered = 0;
+  return connection.backward.done && ioctl(connection.client.fd, SIOCOUTQ, &undelivered) == 0 && undelivered == 0;
+}
+
 // No edge of a socket comes for it.
 bool lacksRoom(const Flow& flow, const Side& source) { return flow.room == 0 && (flow.parked > 0 || source.readable); }
 }  // namespace
@@ -289,7 +299,7 @@ uint64_t Worker::resetStranded() {
   for (auto& entry : connections_) {
     Connection* const connection = entry.second.get();
     if (connection->phase != Connection::Phase::Relaying || connection->protocol != Protocol::Mptcp) continue;
-    if (hasNoSubflow(connection->upstream.fd)) stranded.push_back(connection);
+    if (isStranded(*connection)) stranded.push_back(connection);
   }
   for (Connection* connection : stranded) closeConnection(connection, Reason::UpstreamReset, {ENETDOWN, "reset"});
   return stranded.size();

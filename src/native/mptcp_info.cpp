@@ -72,7 +72,12 @@ static_assert(offsetof(FullInfo, subflowInfo) == 24, "struct mptcp_full_info");
 
 // include/net/tcp_states.h
 constexpr uint8_t kTcpEstablished = 1;
-constexpr uint8_t kTcpClose = 7;
+constexpr uint8_t kTcpSynSent = 2;
+constexpr uint8_t kTcpSynReceived = 3;
+
+// A subflow of which one end has taken leave carries nothing new, and nothing that was lost. On a silent link it stays in FIN-WAIT-1 for
+// as long as the link is silent, up to a quarter of an hour (tcp_retries2).
+bool isAlive(const TcpInfo& tcp) { return tcp.state == kTcpEstablished || tcp.state == kTcpSynSent || tcp.state == kTcpSynReceived; }
 
 struct Subflows {
   SubflowInfo info[kMaxSubflows];
@@ -124,7 +129,7 @@ std::vector<Subflow> subflowsOf(int fd) {
   if (!subflows.read(fd)) return found;
   for (size_t i = 0; i < subflows.count; ++i) {
     const TcpInfo& tcp = subflows.tcp[i];
-    if (tcp.state == kTcpClose) continue;
+    if (!isAlive(tcp)) continue;
     found.push_back({subflows.info[i].local.address, subflows.info[i].remote.address, tcp.bytesAcked, tcp.bytesReceived, tcp.rttUs,
                      tcp.unacked, tcp.lastAckMs, tcp.timeouts, tcp.leastRttUs, tcp.pacingRate, tcp.deliveryRate,
                      uint64_t{tcp.unacked} * tcp.segmentBytes + tcp.unsent});
@@ -141,16 +146,24 @@ bool goesOver(int fd, const Address& local) {
   return false;
 }
 
-// On 6.18 a first subflow whose endpoint was deleted, or that was reset, stays in MPTCP_FULL_INFO in state CLOSE, with its addresses and
-// its last figures; a joined one leaves the list. The connection stays ESTABLISHED for net.mptcp.close_timeout and takes bytes meanwhile;
-// a subflow that joins within that time (an endpoint is added) delivers them, and all goes on.
+// A join that has been asked for so often without an answer (1 s apart, tcp_syn_linear_timeouts) is not on its way: something drops it.
+constexpr uint8_t kVainJoins = 3;
+
+// On 6.18 a first subflow whose endpoint was deleted, or that was reset, stays in MPTCP_FULL_INFO, with its addresses and its last figures, on
+// its way to state CLOSE; a joined one leaves the list. The connection stays ESTABLISHED for net.mptcp.close_timeout and takes bytes
+// meanwhile; a subflow that joins within that time (an endpoint is added) delivers them, and all goes on.
 bool hasNoSubflow(int fd, uint32_t silentMs) {
   Subflows subflows;
   if (!subflows.read(fd)) return false;
   for (size_t i = 0; i < subflows.count; ++i) {
-    if (subflows.tcp[i].state != kTcpClose && subflows.tcp[i].lastAckMs < silentMs) return false;
+    const TcpInfo& tcp = subflows.tcp[i];
+    if (tcp.state == kTcpSynSent && tcp.timeouts >= kVainJoins) continue;
+    if (isAlive(tcp) && tcp.lastAckMs < silentMs) return false;
   }
-  // Behind the other end's FIN no subflow is needed any more: all that it said is here, perhaps still to be passed on.
+  return protocolOf(fd) == Protocol::Mptcp;
+}
+
+bool hasHeardEnd(int fd) {
   pollfd ended = {fd, POLLRDHUP, 0};
-  return poll(&ended, 1, 0) == 0 && protocolOf(fd) == Protocol::Mptcp;
+  return poll(&ended, 1, 0) != 0;
 }

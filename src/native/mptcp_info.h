@@ -30,6 +30,9 @@ std::vector<Subflow> subflowsOf(int fd);
 // Has it a subflow from this address that is established? False for plain TCP and before Linux 6.5.
 bool goesOver(int fd, const Address& local);
 
-// A connection that is still MPTCP and needs a subflow, but has none left or on its way, or nothing was heard over any for `silentMs`. False
-// where that cannot be told (before Linux 6.5).
+// A connection that is still MPTCP, but has no subflow left or on its way, or nothing was heard over any for `silentMs`. False where that
+// cannot be told (before Linux 6.5).
 bool hasNoSubflow(int fd, uint32_t silentMs = UINT32_MAX);
+
+// The other end's FIN is here, and with it all that it said (perhaps still to be read), or the connection is over.
+bool hasHeardEnd(int fd);

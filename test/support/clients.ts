@@ -30,6 +30,8 @@ function open(target: Target): Socket {
   return socket
 }
 
+const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
+
 const codeOf = (error: unknown): string => (error as NodeJS.ErrnoException).code ?? String(error)
 
 /** Sends, reads until the server ends, and hands every chunk to `onData`. */
@@ -172,6 +174,32 @@ export const clients = {
     })
     await Promise.race([Promise.allSettled(all), new Promise((resolve) => setTimeout(resolve, timeoutMs))])
     return answers
+  },
+
+  /**
+   * Asks a `source` for `bytes`, reads from `readAfterMs` on, leaves its own direction open behind the server's end, and says a word `wordAfterMs`
+   * after that: what came, and how it ended (`open`: not within 5 s of the word).
+   */
+  lateWord: async ({
+    bytes,
+    readAfterMs = 0,
+    wordAfterMs,
+    ...target
+  }: Target & { bytes: number; readAfterMs?: number; wordAfterMs: number }) => {
+    const check = new Check(0)
+    const socket = open(target)
+    const ended = once(socket, 'end')
+    const closed = new Promise<string>((resolve) => socket.on('error', (reason) => resolve(codeOf(reason))))
+    socket.write(`GET ${bytes} 0\n`)
+    await pause(readAfterMs)
+    socket.on('data', (data) => check.add(data))
+    const ending = await Promise.race([closed, ended.then(() => undefined, codeOf)])
+    if (ending !== undefined) return { intact: check.isIntact(bytes), ending }
+    await pause(wordAfterMs)
+    socket.write('x')
+    const last = await Promise.race([closed, pause(5000).then(() => 'open')])
+    socket.destroy()
+    return { intact: check.isIntact(bytes), ending: last }
   },
 
   /** Lets go of what is held: `fin` ends, `rst` aborts. */
