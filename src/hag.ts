@@ -5,6 +5,7 @@ import type { Native } from './native/index.js'
 import { Access } from './server/access.js'
 import { Users } from './server/auth.js'
 import { Dialer, type DialOptions } from './server/dial.js'
+import { Names } from './server/names.js'
 import { OwnAddresses } from './shared/own-addresses.js'
 import { aborted, drain, hasStarted, listenError, logLimit, StopSignals } from './shared/service.js'
 import { createLog, type Log } from './telemetry/log.js'
@@ -38,8 +39,9 @@ export async function runHag(config: HagConfig, given?: HagParts): Promise<void>
   try {
     const users = config.users_file === undefined ? undefined : new Users(config.users_file, log)
     const own = new OwnAddresses()
+    const limits = engineLimits(config)
     const engine = new native.Engine({
-      ...engineLimits(config),
+      ...limits,
       idleTimeoutMs: config.idle_timeout_seconds * 1000,
       handshakeTimeoutMs: config.handshake_timeout_seconds * 1000,
       onEvents: (events) => {
@@ -54,6 +56,8 @@ export async function runHag(config: HagConfig, given?: HagParts): Promise<void>
       access: new Access(config, (address) => own.has(address)),
       connectTimeoutMs: config.connect_timeout_seconds * 1000,
       log,
+      // A name takes two descriptors as a connection does, and of those there are as many again beside the connections' at least.
+      names: new Names({ log, atOnce: Math.ceil(limits.maxConnections / 8) }),
     }
     if (users !== undefined) options.users = users
     const dialer = new Dialer(options)

@@ -1,11 +1,12 @@
 /** Which HAGs there are, and which comes first: addresses from the config, names looked up again and again. */
 import { createHash } from 'node:crypto'
-import { lookup, Resolver } from 'node:dns/promises'
+import { Resolver } from 'node:dns/promises'
 import { readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
 import type { HagEntry } from '../config/schema.js'
 import { formatSocketAddress, parseAddress } from '../shared/address.js'
 import { pause } from '../shared/pause.js'
+import { NameResolver } from '../shared/resolve.js'
 import type { Log } from '../telemetry/log.js'
 import type { Hag } from './policy.js'
 
@@ -19,7 +20,7 @@ const defaultPort = 1080
 
 /** What a name stands for; tests pass their own. Rejects with a system error. */
 export interface Names {
-  addresses(name: string): Promise<string[]>
+  addresses(name: string, signal: AbortSignal): Promise<readonly string[]>
   /** RFC 2782. */
   services(name: string): Promise<{ name: string; port: number; priority: number; weight: number }[]>
 }
@@ -104,7 +105,7 @@ export class HagDirectory {
         // RFC 2782: a target of "." says that there is no such service.
         .filter((service) => service.name !== '' && service.name !== '.')
         .map(async (service) => {
-          const addresses = await this.#lookUp(service.name, () => names.addresses(service.name))
+          const addresses = await this.#lookUp(service.name, (signal) => names.addresses(service.name, signal))
           return addresses.map((one) => ({
             hag: { address: parseAddress(one)?.toString() ?? one, port: service.port, ...credentials },
             priority: [priority, service.priority] as const,
@@ -116,9 +117,9 @@ export class HagDirectory {
   }
 
   /** What was found or, where that fails, what was found the last time. Says once what the trouble is. */
-  async #lookUp<Answer>(name: string, ask: () => Promise<readonly Answer[]>): Promise<readonly Answer[]> {
+  async #lookUp<Answer>(name: string, ask: (signal: AbortSignal) => Promise<readonly Answer[]>): Promise<readonly Answer[]> {
     try {
-      const answer = await inTime(ask())
+      const answer = await inTime(ask)
       if (this.#troubles.delete(name)) this.options.log.info(`the HAG ${name} can be looked up again`)
       this.#answers.set(name, answer)
       return answer
@@ -161,20 +162,22 @@ function machineIdentity(): string {
   }
 }
 
+const resolver = new NameResolver()
 const systemNames: Names = {
-  // As the rest of the system sees it, /etc/hosts included.
-  addresses: async (name) => (await lookup(name, { all: true })).map(({ address }) => address),
+  addresses: (name, signal) => resolver.addresses(name, signal),
   services: (name) => new Resolver({ timeout: 1000, tries: 3 }).resolveSrv(name),
 }
 
-async function inTime<Value>(promise: Promise<Value>): Promise<Value> {
+async function inTime<Value>(begin: (signal: AbortSignal) => Promise<Value>): Promise<Value> {
+  const over = new AbortController()
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<never>((_, reject) => {
     timer = setTimeout(() => reject(Object.assign(new Error('no answer'), { code: 'ETIMEDOUT' })), lookupTimeoutMs)
   })
   try {
-    return await Promise.race([promise, late])
+    return await Promise.race([begin(over.signal), late])
   } finally {
     clearTimeout(timer)
+    over.abort()
   }
 }

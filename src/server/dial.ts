@@ -1,11 +1,11 @@
 /** One SOCKS request, from credentials to closed: access, name resolution, one attempt an address, and the truth in the reply. */
-import { lookup } from 'node:dns/promises'
 import type { ConnectionId, Engine, EngineEvent, Failure } from '../native/index.js'
 import { familyOf, formatSocketAddress, type SocketAddress } from '../shared/address.js'
 import { Attempts } from '../shared/attempts.js'
 import type { Log } from '../telemetry/log.js'
 import type { Access } from './access.js'
 import type { Users } from './auth.js'
+import type { Names } from './names.js'
 
 type Request = Extract<EngineEvent, { type: 'request' }>
 type Credentials = Extract<EngineEvent, { type: 'credentials' }>
@@ -26,20 +26,19 @@ export interface DialOptions {
   users?: Pick<Users, 'accepts'>
   connectTimeoutMs: number
   log: Log
-  /** IP addresses of a name, best first (RFC 6724). Rejects with a system error. */
-  resolve?: (name: string) => Promise<string[]>
+  names: Pick<Names, 'resolve'>
 }
 
 export class Dialer {
   readonly #options: DialOptions
   readonly #attempts: Attempts
-  readonly #resolve: (name: string) => Promise<string[]>
+  /** What ends the look-up of a connection's name. */
+  readonly #resolving = new Map<ConnectionId, AbortController>()
   readonly #relaying = new Map<ConnectionId, string>()
 
   constructor(options: DialOptions) {
     this.#options = options
     this.#attempts = new Attempts(options.engine)
-    this.#resolve = options.resolve ?? resolveName
   }
 
   handle(event: EngineEvent): void {
@@ -55,7 +54,9 @@ export class Dialer {
         .finally(() => this.#attempts.end(event.connection))
     } else if (event.type === 'opened' || event.type === 'failed' || event.type === 'closed') {
       this.#attempts.settle(event)
-      if (event.type === 'closed' && this.#options.log.debugging) this.#logClosed(event)
+      if (event.type !== 'closed') return
+      this.#resolving.get(event.connection)?.abort()
+      if (this.#options.log.debugging) this.#logClosed(event)
     }
   }
 
@@ -70,7 +71,8 @@ export class Dialer {
     return accepted
   }
 
-  async #serve({ connection, client, local, host, port }: Request): Promise<void> {
+  async #serve(request: Request): Promise<void> {
+    const { connection, client, local, host, port } = request
     const { engine, access, log } = this.#options
     if (!access.client(client.address)) {
       log.debug('client is not in `clients`', { client: client.address })
@@ -78,7 +80,7 @@ export class Dialer {
     }
 
     const deadline = performance.now() + this.#options.connectTimeoutMs
-    const addresses = await this.#addresses(host)
+    const addresses = await this.#addresses(request)
     if (addresses === undefined) return engine.refuse(connection, reply.hostUnreachable)
     // Every address is checked, not the name: a name may lead anywhere (DNS rebinding).
     const allowed = addresses
@@ -114,13 +116,19 @@ export class Dialer {
     return address === local.address && port === local.port && !this.#options.access.client(address)
   }
 
-  async #addresses(host: string): Promise<string[] | undefined> {
+  async #addresses({ connection, client, host }: Request): Promise<string[] | undefined> {
     if (familyOf(host) !== undefined) return [host]
+    const ended = new AbortController()
+    const timer = setTimeout(() => ended.abort(), this.#options.connectTimeoutMs)
+    this.#resolving.set(connection, ended)
     try {
-      return interleave(await withTimeout(this.#resolve(host), this.#options.connectTimeoutMs))
+      return interleave(await this.#options.names.resolve(host, client.address, ended.signal))
     } catch (error) {
       this.#options.log.debug('name not resolved', { host, code: (error as NodeJS.ErrnoException).code })
       return undefined
+    } finally {
+      clearTimeout(timer)
+      this.#resolving.delete(connection)
     }
   }
 
@@ -168,17 +176,4 @@ export function interleave(addresses: readonly string[]): string[] {
   return addresses
     .map((_, index) => [first[index], second[index]])
     .flatMap((pair) => pair.filter((address) => address !== undefined))
-}
-
-async function resolveName(name: string): Promise<string[]> {
-  const found = await lookup(name, { all: true, verbatim: true })
-  return found.map(({ address }) => address)
-}
-
-async function withTimeout<T>(promise: Promise<T>, milliseconds: number): Promise<T> {
-  let timer: NodeJS.Timeout | undefined
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(Object.assign(new Error('no answer in time'), { code: 'ETIMEDOUT' })), milliseconds)
-  })
-  return Promise.race([promise, late]).finally(() => clearTimeout(timer))
 }

@@ -208,10 +208,10 @@ export const clients = {
   },
 
   /** Connects, sends a little, and goes away `afterMs` after that, whatever has happened by then. */
-  vanish: async (target: Target, afterMs: number, how: 'fin' | 'rst'): Promise<void> => {
+  vanish: async (target: Target, afterMs: number, how: 'fin' | 'rst', text = 'GET 1000000 1\n'): Promise<void> => {
     const socket = open(target)
     socket.on('error', () => {})
-    socket.on('connect', () => socket.write('GET 1000000 1\n'))
+    socket.on('connect', () => socket.write(text))
     await new Promise((resolve) => setTimeout(resolve, afterMs))
     how === 'fin' ? socket.destroy() : socket.resetAndDestroy()
   },

@@ -87,14 +87,14 @@ export class World {
   }
 
   /**
-   * A name server for the programs that the CPE starts from now on; change what it answers by `call('dnsZone', ...)`.
+   * A name server for the programs that a host starts from now on; change what it answers by `call('dnsZone', ...)`.
    * Its answers live for a second.
    */
-  async dns(zone: Zone): Promise<Agent> {
-    const agent = await startAgent(this.scope, { argv: (...argv) => this.lab.argv('cpe', argv) })
+  async dns(zone: Zone, host = 'cpe'): Promise<Agent> {
+    const agent = await startAgent(this.scope, { argv: (...argv) => this.lab.argv(host, argv) })
     await agent.call('dns', 53, '127.0.0.53')
     await agent.call('dnsZone', zone)
-    this.etc('cpe', 'resolv.conf', 'nameserver 127.0.0.53\noptions timeout:1 attempts:1\n')
+    this.etc(host, 'resolv.conf', 'nameserver 127.0.0.53\noptions timeout:1 attempts:1\n')
     return agent
   }
 

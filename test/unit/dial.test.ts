@@ -1,6 +1,7 @@
 import t from 'tap'
 import { Access } from '../../src/server/access.js'
 import { Dialer, interleave, replyFor } from '../../src/server/dial.js'
+import type { Names } from '../../src/server/names.js'
 import { type Cidr, parseCidr } from '../../src/shared/address.js'
 import type { LogLevel } from '../../src/telemetry/log.js'
 import { FakeEngine, type FarSide, failure, settle } from '../support/fake-engine.js'
@@ -13,10 +14,7 @@ const names: Record<string, string[]> = {
   'inside.example': ['127.0.0.1', '192.168.0.1'],
 }
 
-function hag(
-  far: FarSide,
-  options: { users?: Record<string, string>; level?: LogLevel; resolve?: (name: string) => Promise<string[]> } = {},
-) {
+function hag(far: FarSide, options: { users?: Record<string, string>; level?: LogLevel; resolve?: Names['resolve'] } = {}) {
   const log = memoryLog(options.level)
   const engine: FakeEngine = new FakeEngine({ onEvents: (events) => events.map((event) => dialer.handle(event)) }, far)
   const rules = { clients: [parseCidr('10.0.0.0/8') as Cidr], allow: [] }
@@ -26,13 +24,15 @@ function hag(
     connectTimeoutMs: 10_000,
     log,
     ...(options.users === undefined ? {} : { users: { accepts: (name, password) => options.users?.[name] === password } }),
-    resolve:
-      options.resolve ??
-      (async (name) => {
-        const found = names[name]
-        if (found === undefined) throw Object.assign(new Error('not found'), { code: 'ENOTFOUND' })
-        return found
-      }),
+    names: {
+      resolve:
+        options.resolve ??
+        (async (name) => {
+          const found = names[name]
+          if (found === undefined) throw Object.assign(new Error('not found'), { code: 'ENOTFOUND' })
+          return found
+        }),
+    },
   })
   return { engine, log, tried: () => engine.opens.map(({ way }) => way.remote.address) }
 }
@@ -155,11 +155,18 @@ t.test('the reply tells the truth', async (t) => {
 
 t.test('a client that goes away while its name is resolved', async (t) => {
   let answer: (addresses: string[]) => void = () => undefined
-  const { engine, tried } = hag({}, { resolve: () => new Promise((resolve) => (answer = resolve)) })
+  let asked: { client: string; signal: AbortSignal } | undefined
+  const resolve: Names['resolve'] = (_, client, signal) => {
+    asked = { client, signal }
+    return new Promise((resolve) => (answer = resolve))
+  }
+  const { engine, tried } = hag({}, { resolve })
   const connection = engine.request('slow.example')
   await settle()
+  t.match(asked, { client: '10.1.0.2', signal: { aborted: false } })
   engine.leave(connection, 'client-reset')
   await settle()
+  t.equal(asked?.signal.aborted, true, 'nobody asks for it any more')
   answer(['198.51.100.7'])
   await settle()
   t.same(tried(), [])
