@@ -9,7 +9,7 @@ import { Bypass } from './redirect/policy.js'
 import { Sessions } from './redirect/session.js'
 import { BondsocksError } from './shared/errors.js'
 import { OwnAddresses } from './shared/own-addresses.js'
-import { drain, hasStarted, listenError, logLimit, StopSignals } from './shared/service.js'
+import { drain, eachEvent, hasStarted, listenError, logLimit, StopSignals } from './shared/service.js'
 import { createLog, type Log } from './telemetry/log.js'
 import { type NetworkControl, Uplinks } from './uplinks.js'
 
@@ -20,7 +20,7 @@ export interface GatewayParts {
   /** Calls back when the kernel's links, addresses, routes or rules have changed, until the signal. */
   watch(events: WatchEvents, signal: AbortSignal): Promise<void>
   log: Log
-  signals: Pick<StopSignals, 'stop' | 'hurry' | 'dispose'>
+  signals: Pick<StopSignals, 'stop' | 'hurry' | 'fail' | 'dispose'>
   own: Pick<OwnAddresses, 'has' | 'all'>
 }
 
@@ -34,7 +34,7 @@ async function realParts(config: GatewayConfig): Promise<GatewayParts> {
     network: new Network(systemKernel({ standby: true })),
     watch: (events, signal) => watchKernel({ ...events, log }, signal),
     log,
-    signals: new StopSignals(),
+    signals: new StopSignals(log),
     own: new OwnAddresses(),
   }
 }
@@ -48,17 +48,19 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
     const entries = readPasswords(config, log)
     // Nobody is redirected to us before the network is set up.
     let sessions: Sessions | undefined
-    const engine = new native.Engine({
+    const engine: Engine = new native.Engine({
       ...engineLimits(config),
       idleTimeoutMs: config.idle_timeout_seconds * 1000,
       handshakeTimeoutMs: 10_000,
-      onEvents: (events) => {
-        for (const event of events) {
+      onEvents: eachEvent(
+        () => engine,
+        log,
+        (event) => {
           if (event.type === 'limit') logLimit(event, log)
           else if (sessions !== undefined) sessions.handle(event)
           else turnAway(engine, event)
-        }
-      },
+        },
+      ),
     })
     try {
       listen(engine, config.listen.port, log)
@@ -84,7 +86,7 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
         requireHag(await uplinks.start(plan, signals.stop), config, log)
         log.info('gateway runs')
         hasStarted()
-        await uplinks.run(parts.watch, signals.stop)
+        await uplinks.run(parts.watch, signals.stop, signals.fail)
         // New connections go around us first, so that none meets a closed port.
         await network
           .apply(config, { redirect: false, tolerant: true })

@@ -1,14 +1,17 @@
 /** The Hybrid Access Gateway: wires the engine and the HAG's decisions together. */
 import { engineLimits } from './config/defaults.js'
 import type { HagConfig } from './config/schema.js'
-import type { Native } from './native/index.js'
+import type { Engine, Native } from './native/index.js'
 import { Access } from './server/access.js'
 import { Users } from './server/auth.js'
 import { Dialer, type DialOptions } from './server/dial.js'
 import { Names } from './server/names.js'
 import { OwnAddresses } from './shared/own-addresses.js'
-import { aborted, drain, hasStarted, listenError, logLimit, StopSignals } from './shared/service.js'
+import { aborted, drain, eachEvent, hasStarted, listenError, logLimit, StopSignals } from './shared/service.js'
 import { createLog, type Log } from './telemetry/log.js'
+
+/** Beyond what a name may take: a busy machine must not reset anybody. */
+const decisionMarginSeconds = 30
 
 export interface HagParts {
   native: Pick<Native, 'Engine' | 'mptcpUnavailable'>
@@ -30,7 +33,7 @@ async function realParts(config: HagConfig): Promise<HagParts> {
       keepSubflowLimit({ kernel: systemKernel(), log }, signal),
       segments > 0 && keepInitialWindow({ port: listen.port, segments, log }, signal),
     ])
-  return { native, log, signals: new StopSignals(), keepNetwork }
+  return { native, log, signals: new StopSignals(log), keepNetwork }
 }
 
 /** Runs until a signal. Throws BondsocksError where it cannot run. */
@@ -40,16 +43,16 @@ export async function runHag(config: HagConfig, given?: HagParts): Promise<void>
     const users = config.users_file === undefined ? undefined : new Users(config.users_file, log)
     const own = new OwnAddresses()
     const limits = engineLimits(config)
-    const engine = new native.Engine({
+    const engine: Engine = new native.Engine({
       ...limits,
       idleTimeoutMs: config.idle_timeout_seconds * 1000,
       handshakeTimeoutMs: config.handshake_timeout_seconds * 1000,
-      onEvents: (events) => {
-        for (const event of events) {
-          if (event.type === 'limit') logLimit(event, log)
-          else dialer.handle(event)
-        }
-      },
+      decisionTimeoutMs: (config.connect_timeout_seconds + decisionMarginSeconds) * 1000,
+      onEvents: eachEvent(
+        () => engine,
+        log,
+        (event) => (event.type === 'limit' ? logLimit(event, log) : dialer.handle(event)),
+      ),
     })
     const options: DialOptions = {
       engine,

@@ -160,8 +160,15 @@ export class Uplinks {
     this.#wans.doubtMptcp(bind)
   }
 
-  /** Until the signal: the network set-up follows the machine, and what is sent over a WAN follows its health. */
-  async run(watch: (events: WatchEvents, signal: AbortSignal) => Promise<void>, signal: AbortSignal): Promise<void> {
+  /**
+   * Until the signal: the network set-up follows the machine, and what is sent over a WAN follows its health. `fail` hears of what should not
+   * be, and aborts the signal: no part goes on without the others, and none after the network was put back.
+   */
+  async run(
+    watch: (events: WatchEvents, signal: AbortSignal) => Promise<void>,
+    signal: AbortSignal,
+    fail: (error: unknown) => void,
+  ): Promise<void> {
     const { config, network, log } = this.#options
     // All that runs below listens to it, each loop of each WAN.
     setMaxListeners(0, signal)
@@ -195,7 +202,7 @@ export class Uplinks {
       isUrgent: () => this.#hags.usable.length === 0,
     }
     try {
-      await Promise.all([
+      const parts = [
         reconciler.run(signal),
         this.#wans.run(signal),
         this.#duty.run(signal),
@@ -204,7 +211,8 @@ export class Uplinks {
         this.#directory.run(names, signal),
         watchBlackHole({ forget: () => network.forgetBlackHole(), log }, signal),
         watch(events, signal),
-      ])
+      ]
+      await Promise.all(parts.map((part) => part.catch(fail)))
     } finally {
       this.#reconciler = undefined
       this.#ended.abort()

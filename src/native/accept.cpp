@@ -99,6 +99,7 @@ void Worker::welcome(int fd, const Address& client, const Listener& listener) {
     if (isOrdered(event)) {
       connection->order = order_->id;
     } else {
+      awaitOwner(connection);
       events_.push_back(std::move(event));
     }
   } else {
@@ -200,11 +201,11 @@ void Worker::serve(Connection* connection) {
     }
     if (next == Phase::Refusing) return endRefused(connection);
     if (next == Phase::Request) awaitRequest(connection);
-    if (next == Phase::AwaitingDecision) {
-      if (now_ - connection->acceptedMs >= kWaitedLongMs) startAfresh(connection->client.fd);
-      setDeadline(connection, 0);
+    if (next == Phase::AwaitingDecision && now_ - connection->acceptedMs >= kWaitedLongMs) startAfresh(connection->client.fd);
+    if (next == Phase::AwaitingVerdict || next == Phase::AwaitingDecision) {
+      awaitOwner(connection);
+      events_.push_back(std::move(event));
     }
-    if (next == Phase::AwaitingVerdict || next == Phase::AwaitingDecision) events_.push_back(std::move(event));
   }
 }
 
@@ -213,6 +214,9 @@ void Worker::awaitRequest(Connection* connection) {
   constexpr uint64_t kGreetedTimes = 12;
   setDeadline(connection, now_ + kGreetedTimes * host_->limits.handshakeTimeoutMs);
 }
+
+// An answer that the owner has lost must not leave a client waiting for ever.
+void Worker::awaitOwner(Connection* connection) { setDeadline(connection, now_ + host_->limits.decisionTimeoutMs); }
 
 void Worker::authenticate(ConnectionId id, bool accepted) {
   Connection* const connection = find(id);

@@ -57,6 +57,7 @@ void Worker::open(ConnectionId id, Way way, uint32_t number) {
   Attempt* const attempt = addAttempt(connection, number);
   // What is left is kept for clients that have no upstream socket at all yet.
   if (crowded) return fail(attempt, Stage::Connect, {EMFILE, "socket"});
+  setDeadline(connection, 0);  // each attempt has its own
   dial(attempt, std::move(way));
 }
 
@@ -321,6 +322,7 @@ void Worker::fail(Attempt* attempt, Stage stage, Failure failure, int reply) {
     if (event.left == 0) {
       connection->phase = Connection::Phase::AwaitingDecision;
       connection->committed = false;
+      awaitOwner(connection);
     }
   }
   const bool mayHaveArrived = event.early > 0;

@@ -70,6 +70,9 @@ void Worker::expired(Connection* connection) {
   if (connection->phase == Connection::Phase::Relaying) {
     return connection->held.empty() ? pumpBoth(connection) : sendHeld(connection, false);
   }
+  if (connection->phase == Connection::Phase::AwaitingVerdict || connection->phase == Connection::Phase::AwaitingDecision) {
+    return closeConnection(connection, Reason::Reset, {ETIMEDOUT, "decision"});
+  }
   closeConnection(connection, connection->phase == Connection::Phase::Refusing ? Reason::Refused : Reason::Handshake, {ETIMEDOUT, "recv"});
 }
 

@@ -33,6 +33,7 @@ Engine::Engine(const EngineOptions& options, std::function<void()> notify) : not
   limits.maxConnections = options.maxConnections;
   limits.idleTimeoutMs = options.idleTimeoutMs;
   limits.handshakeTimeoutMs = options.handshakeTimeoutMs;
+  limits.decisionTimeoutMs = options.decisionTimeoutMs;
   for (unsigned i = 0; i < std::clamp(options.workers, 1U, Worker::kMaxWorkers); ++i) {
     workers_.push_back(std::make_unique<Worker>(static_cast<WorkerHost*>(this), i));
     workers_.back()->start();

@@ -13,6 +13,7 @@ struct EngineOptions {
   uint64_t maxConnections = 0;
   uint64_t idleTimeoutMs = 0;
   uint64_t handshakeTimeoutMs = 0;
+  uint64_t decisionTimeoutMs = 60000;
 };
 
 struct ListenOptions {

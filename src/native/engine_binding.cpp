@@ -33,6 +33,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
     engine.maxConnections = number(options, "maxConnections");
     engine.idleTimeoutMs = static_cast<uint64_t>(options.Get("idleTimeoutMs").As<Napi::Number>().Int64Value());
     engine.handshakeTimeoutMs = number(options, "handshakeTimeoutMs");
+    if (options.Has("decisionTimeoutMs")) engine.decisionTimeoutMs = number(options, "decisionTimeoutMs");
     Napi::Float64Array numbers = options.Get("numbers").As<Napi::Float64Array>();
     numbers_ = Numbers(numbers.Data(), numbers.ElementLength());
     numbersOwner_ = Napi::Persistent(numbers);
@@ -63,8 +64,11 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
     const auto pass = [&] {
       if (numbers_.count() > 0) callback.Call({Napi::Number::New(env, static_cast<double>(numbers_.count())), objects});
       numbers_.clear();
+      // wire.ts lets nothing through. Should something come nevertheless: while an exception waits, Node-API does nothing of what follows.
+      if (env.IsExceptionPending()) env.GetAndClearPendingException();
     };
     for (const Event& event : events) {
+      if (!engine_) return;  // the owner has closed it meanwhile
       switch (event.type) {
         case Event::Type::Probed:
           Settle(event, toObject(env, event));

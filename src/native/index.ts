@@ -87,7 +87,15 @@ export interface EngineOptions {
   idleTimeoutMs: number
   /** `socks` listeners: milliseconds from accept until the client has greeted; until its request is complete, twelve times as long. */
   handshakeTimeoutMs: number
-  /** Called with at least one event, in the order in which each connection met them. Must not throw. */
+  /**
+   * Milliseconds that the owner has for its answer to `accepted`, `credentials`, `request` and the last `failed`; then the client gets a RST,
+   * and `closed` says `reset` with ETIMEDOUT. Default 60,000.
+   */
+  decisionTimeoutMs?: number
+  /**
+   * Called with at least one event, in the order in which each connection met them. What it throws ends nothing here: it becomes an
+   * uncaught exception of the process.
+   */
   onEvents(events: EngineEvent[]): void
 }
 
@@ -196,7 +204,7 @@ export type EngineEvent =
        * `end`: both directions ended; `client-reset` / `upstream-reset`: that side aborted (or was given up by `resetUpstreams` with
        * ECONNRESET, by `resetStranded` with ENETDOWN), so the other was too; `idle`;
        * `handshake`: a SOCKS client was too slow or spoke no SOCKS5; `refused`: as we were told, or because a SOCKS client asked for what
-       * we do not do (BIND, UDP, a method of authentication); `reset`: as we were told.
+       * we do not do (BIND, UDP, a method of authentication); `reset`: as we were told, or because we were not told in time (ETIMEDOUT).
        */
       reason: 'end' | 'client-reset' | 'upstream-reset' | 'idle' | 'handshake' | 'refused' | 'reset'
       /** Set where an error ended it. */

@@ -96,7 +96,19 @@ export function engineOf(Bound: new (options: BoundOptions) => BoundEngine): new
     constructor({ onEvents, ...options }: EngineOptions) {
       const decoder = new Decoder()
       const { numbers } = decoder
-      super({ ...options, numbers, onEvents: (count, objects) => onEvents(decoder.decode(count, objects)) })
+      super({
+        ...{ ...options, numbers },
+        // Node-API swallows what a callback throws, and the addon's next calls with it.
+        onEvents: (count, objects) => {
+          try {
+            onEvents(decoder.decode(count, objects))
+          } catch (error) {
+            setImmediate(() => {
+              throw error
+            })
+          }
+        },
+      })
     }
 
     open(connection: number, { protocol, remote, bind, connectTimeoutMs, socks }: Way, attempt = 0): void {

@@ -17,6 +17,7 @@ struct EngineLimits {
   uint64_t maxConnections = 0;
   uint64_t idleTimeoutMs = 0;
   uint64_t handshakeTimeoutMs = 0;
+  uint64_t decisionTimeoutMs = 0;
   uint64_t descriptorLimit = 0;  // of the engine, pipes included
   uint64_t acceptLimit = 0;      // descriptors above which accepting pauses, so that what is accepted can be served
 };
@@ -95,6 +96,7 @@ class Worker {
   void announce(Connection* connection, const Way& way, bool late);
   void serve(Connection* connection);
   void awaitRequest(Connection* connection);
+  void awaitOwner(Connection* connection);
   void refuseNow(Connection* connection, uint8_t reply);
   void endRefused(Connection* connection);
   void drainRefused(Connection* connection);

@@ -3,6 +3,7 @@ import type { ConnectionId, Engine, EngineEvent, Network, StandingOrder, Way } f
 import { formatSocketAddress, isSpecialPurpose, type SocketAddress } from '../shared/address.js'
 import { Attempts, type Course } from '../shared/attempts.js'
 import type { OwnAddresses } from '../shared/own-addresses.js'
+import { reportFault } from '../shared/service.js'
 import type { Log } from '../telemetry/log.js'
 import { type Bypass, type Hag, type Path, type Refusal, refusal } from './policy.js'
 import type { Pool } from './pool.js'
@@ -59,8 +60,8 @@ export class Sessions {
     if (event.type === 'accepted') {
       this.#attempts.begin(event.connection)
       this.#serve(event)
-        .catch((error: Error) => {
-          this.#options.log.error(`unexpected error in a session: ${error.message}`, { stack: error.stack })
+        .catch((error: unknown) => {
+          reportFault(this.#options.log, 'unexpected error, its connection is reset', error)
           this.#options.engine.reset(event.connection)
         })
         .finally(() => this.#attempts.end(event.connection))

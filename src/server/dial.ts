@@ -2,6 +2,7 @@
 import type { ConnectionId, Engine, EngineEvent, Failure } from '../native/index.js'
 import { familyOf, formatSocketAddress, type SocketAddress } from '../shared/address.js'
 import { Attempts } from '../shared/attempts.js'
+import { reportFault } from '../shared/service.js'
 import type { Log } from '../telemetry/log.js'
 import type { Access } from './access.js'
 import type { Users } from './auth.js'
@@ -47,8 +48,8 @@ export class Dialer {
     } else if (event.type === 'request') {
       this.#attempts.begin(event.connection)
       this.#serve(event)
-        .catch((error: Error) => {
-          this.#options.log.error(`unexpected error in a request: ${error.message}`, { stack: error.stack })
+        .catch((error: unknown) => {
+          reportFault(this.#options.log, 'unexpected error, its connection is reset', error)
           this.#options.engine.reset(event.connection)
         })
         .finally(() => this.#attempts.end(event.connection))

@@ -70,8 +70,8 @@ export class Attempts {
     const session = this.#sessions.get(connection)
     if (typeof session === 'object' && !(session instanceof Race)) return Promise.resolve({ outcome: session })
     if (choices.length === 0) return Promise.resolve({ outcome: undefined })
-    return new Promise((resolve) => {
-      const race = new Race(this.#engine, connection, choices, course, resolve, begun === undefined ? 0 : 1)
+    return new Promise((resolve, reject) => {
+      const race = new Race(this.#engine, connection, choices, course, resolve, reject, begun === undefined ? 0 : 1)
       this.#sessions.set(connection, race as Race<unknown>)
       if (begun !== 'answered') race.startNext()
     })
@@ -91,6 +91,7 @@ class Race<Choice> {
     private readonly choices: readonly Choice[],
     private readonly course: Course<Choice>,
     private readonly resolve: (raced: Raced<Choice>) => void,
+    private readonly reject: (error: unknown) => void,
     begun: number,
   ) {
     this.#next = begun
@@ -151,7 +152,16 @@ class Race<Choice> {
 
   #wait(attempt: number): void {
     if (this.#next >= this.choices.length) return
-    this.#timer = setTimeout(() => this.startNext(), this.course.patienceMs(this.#choice(attempt)))
+    this.#timer = setTimeout(
+      () => {
+        try {
+          this.startNext()
+        } catch (error) {
+          this.reject(error)
+        }
+      },
+      this.course.patienceMs(this.#choice(attempt)),
+    )
   }
 
   #choice(attempt: number): Choice {

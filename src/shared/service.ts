@@ -6,27 +6,88 @@ import type { Engine, EngineEvent } from '../native/index.js'
 import type { Log } from '../telemetry/log.js'
 import { BondsocksError } from './errors.js'
 
-/** The first signal asks to stop, the second not to wait for connections. */
+/** An orderly end after a fault must not last for ever; the guardian sees to what it leaves. */
+const longestEndMs = 30_000
+
+/** The first signal asks to stop, the second not to wait for connections. So does an error that nobody has caught. */
 export class StopSignals {
+  readonly #log: Pick<Log, 'error' | 'info'>
   readonly #stop = new AbortController()
   readonly #hurry = new AbortController()
-  readonly #listener = () => (this.#stop.signal.aborted ? this.#hurry : this.#stop).abort()
-  // A terminal that closes must not leave the network set up, hence SIGHUP.
-  readonly #names = ['SIGTERM', 'SIGINT', 'SIGHUP'] as const
   readonly stop = this.#stop.signal
   readonly hurry = this.#hurry.signal
+  #fault: { error: unknown } | undefined
 
   // Node ends when nothing is left that could wake it up, and a signal handler does not count as such.
   readonly #awake = setInterval(() => undefined, 2 ** 30)
 
-  constructor() {
-    for (const name of this.#names) process.on(name, this.#listener)
+  readonly #listeners: [string, (...about: unknown[]) => void][] = [
+    ...['SIGTERM', 'SIGINT'].map((name): [string, () => void] => [
+      name,
+      () => (this.#stop.signal.aborted ? this.#hurry : this.#stop).abort(),
+    ]),
+    // Also the end of a terminal, which is no reason to take the LAN's connections down.
+    ['SIGHUP', () => this.#log.info('SIGHUP is ignored: SIGTERM stops')],
+    ['unhandledRejection', (error) => reportFault(this.#log, 'unexpected error in what nobody waits for', error)],
+    ['uncaughtException', (error) => this.fail(error)],
+  ]
+
+  constructor(log: Pick<Log, 'error' | 'info'>) {
+    this.#log = log
+    for (const [name, listener] of this.#listeners) process.on(name, listener)
   }
 
-  /** Gives the signals back their default effect. */
+  /** Ends the program in good order, without waiting for connections. */
+  readonly fail = (error: unknown): void => {
+    reportFault(this.#log, 'unexpected error, the end follows', error)
+    if (this.#fault !== undefined) return
+    this.#fault = { error }
+    setTimeout(() => process.exit(1), longestEndMs).unref()
+    this.#stop.abort()
+    this.#hurry.abort()
+  }
+
+  /** Gives the signals back their default effect; throws where `fail` was called. */
   dispose(): void {
     clearInterval(this.#awake)
-    for (const name of this.#names) process.off(name, this.#listener)
+    for (const [name, listener] of this.#listeners) process.off(name, listener)
+    if (this.#fault !== undefined) throw this.#fault.error
+  }
+}
+
+const faultsAMinute = 10
+const faults = new WeakMap<object, { since: number; count: number }>()
+
+/** Logs an error that should not be, with its stack, ten a minute at most, and then how many more there were. Never throws. */
+export function reportFault(log: Pick<Log, 'error'>, what: string, error: unknown, now = performance.now()): void {
+  const last = faults.get(log)
+  const isNew = last === undefined || now - last.since >= 60_000
+  if (isNew && last !== undefined && last.count > faultsAMinute) log.error(`${last.count - faultsAMinute} more unexpected errors`)
+  const count = isNew ? 1 : last.count + 1
+  faults.set(log, { since: isNew ? now : last.since, count })
+  if (count > faultsAMinute) return
+  const isError = error instanceof Error
+  log.error(`${what}: ${isError ? error.message : String(error)}`, isError ? { stack: error.stack } : {})
+}
+
+/**
+ * Hands every event of a batch to `handle` by itself. An error in one ends the connection that it is about, and is logged; the rest of the
+ * batch is handled.
+ */
+export function eachEvent(
+  engine: () => Pick<Engine, 'reset'>,
+  log: Pick<Log, 'error'>,
+  handle: (event: EngineEvent) => void,
+): (events: readonly EngineEvent[]) => void {
+  return (events) => {
+    for (const event of events) {
+      try {
+        handle(event)
+      } catch (error) {
+        reportFault(log, 'unexpected error, its connection is reset', error)
+        if ('connection' in event) engine().reset(event.connection)
+      }
+    }
   }
 }
 

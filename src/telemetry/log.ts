@@ -41,9 +41,34 @@ export function createLog(level: LogLevel, sink: LogSink = standardOutput()): Lo
   }
 }
 
+const longestFlushMs = 1000
+
 function standardOutput(): LogSink {
-  const sink = pino.destination({ dest: 1, sync: false })
+  let flushUntil = Number.POSITIVE_INFINITY
+  const sink = pino.destination({
+    ...{ dest: 1, sync: false },
+    // What cannot be written now (a full disk, a reader that is gone or stuck) is kept up to here; what comes then is dropped.
+    maxLength: 1024 * 1024,
+    retryEAGAIN: () => performance.now() < flushUntil,
+  })
+  // At the exit pino tries until all is written, whatever the error: a full disk or a stuck reader must not keep the program from ending.
+  const flush = sink.flushSync.bind(sink)
+  let fails = false
+  sink.flushSync = () => {
+    if (fails) return
+    flushUntil = performance.now() + longestFlushMs
+    try {
+      flush()
+    } catch {
+      // Nobody is left to be told.
+    }
+  }
   // A terminal that went away must not end a gateway before it has taken the network set-up away.
-  sink.on('error', () => undefined)
+  sink.on('error', () => {
+    fails = true
+  })
+  sink.on('write', () => {
+    fails = false
+  })
   return sink
 }

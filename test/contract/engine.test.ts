@@ -1,6 +1,6 @@
 import { createServer, connect as dial, type Server, type Socket } from 'node:net'
 import t from 'tap'
-import type { ConnectionId, Engine, Native } from '../../src/native/index.js'
+import type { ConnectionId, Engine, EngineEvent, Native } from '../../src/native/index.js'
 import type { SocketAddress } from '../../src/shared/address.js'
 import { FakeEngine, failure } from '../support/fake-engine.js'
 import { start } from '../support/process.js'
@@ -136,3 +136,42 @@ const real: MakeHarness = async (t, options) => {
 engineContract(t, 'fake', fake)
 if (native?.Engine === undefined) t.test('real', { skip: 'the addon is not built' }, async () => undefined)
 else engineContract(t, 'real', real)
+
+t.test(
+  'what the callback throws loses no event',
+  { skip: native?.Engine === undefined && 'the addon is not built' },
+  async (t) => {
+    const thrown: unknown[] = []
+    const others = process.listeners('uncaughtException')
+    process.removeAllListeners('uncaughtException')
+    process.on('uncaughtException', (error) => thrown.push(error))
+    t.teardown(() => {
+      process.removeAllListeners('uncaughtException')
+      for (const listener of others) process.on('uncaughtException', listener)
+    })
+    const accepted: EngineEvent[] = []
+    const engine = new (native as Native).Engine({
+      ...{ workers: 2, maxConnections: 2000, idleTimeoutMs: 60_000, handshakeTimeoutMs: 20_000 },
+      onEvents: (events) => {
+        accepted.push(...events.filter(({ type }) => type === 'accepted'))
+        // A pending exception would also keep the addon from answering this.
+        void engine.inspect()
+        throw new Error('a fault of the owner')
+      },
+    })
+    t.teardown(() => engine.close())
+    const { address, port } = engine.listen({ kind: 'redirect', address: '127.0.0.1', port: 0 })
+    const clients = Array.from({ length: 600 }, () => dial({ host: address, port }).on('error', () => undefined))
+    t.teardown(() => {
+      for (const client of clients) client.destroy()
+    })
+    // More than one call's worth of events wait when the owner gets to them.
+    const until = performance.now() + 300
+    while (performance.now() < until);
+    for (let tries = 0; tries < 200 && accepted.length < clients.length; tries++)
+      await new Promise((resolve) => setTimeout(resolve, 50))
+    t.equal(accepted.length, clients.length)
+    t.same(await engine.inspect(), [], 'and it still answers')
+    t.ok(thrown.length > 0 && thrown.every((error) => /a fault of the owner/.test(String(error))))
+  },
+)

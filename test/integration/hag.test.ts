@@ -1,7 +1,8 @@
 /** The HAG on its own, with clients that are not ours: curl and the npm package `socks`. */
+import { rmSync, symlinkSync } from 'node:fs'
 import t from 'tap'
 import { startAgent } from '../support/agent.js'
-import { ports, World } from '../support/hybrid.js'
+import { ports, sleep, World } from '../support/hybrid.js'
 import { needsRoot } from '../support/namespaces.js'
 import { streamSha256 } from '../support/stream.js'
 
@@ -81,7 +82,16 @@ t.test('the HAG', { skip: needsRoot }, async (t) => {
       refusal: /[Aa]uthentication/,
     })
     t.match(await client.call('socks', proxy, source), { refusal: /./ }, 'none at all')
+    rmSync(users)
+    symlinkSync(users, users)
+    // It looks at the file every two seconds.
+    await sleep(2100)
+    for (let login = 0; login < 2; login++) {
+      const answer = await client.call('socks', { ...proxy, userId: 'ann', password: 'correct horse' }, source, 1_000_000)
+      t.same(answer, { intact: true }, 'with a symlink loop in its place the former users stay')
+    }
+    t.match(hag.output, /ELOOP.*the former users stay/)
     t.notMatch(hag.output, /horse/, 'the log holds no password')
-    await hag.end()
+    t.same(await hag.end(), { code: 0, signal: null })
   })
 })

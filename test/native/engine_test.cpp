@@ -120,6 +120,40 @@ void clientsThatDoNotBelong() {
   other.close();
 }
 
+// An owner that never answers: whatever a connection waits for, its client is reset.
+void lostAnswers() {
+  EngineOptions few = options();
+  few.decisionTimeoutMs = 150;
+  const Address nobody = nobodyThere();
+  std::atomic<bool> opens{false};
+  Owner owner(few, [&](Engine& engine, const Event& event) {
+    if (opens && (event.type == Event::Type::Accepted || event.type == Event::Type::Request)) engine.open(event.id, direct(nobody));
+  });
+  const Address front = owner.listen(ListenerKind::Redirect);
+  const Address open = owner.listen(ListenerKind::Socks);
+  const Address guarded = owner.listen(ListenerKind::Socks, true);
+  const std::string request("\5\1\0\5\1\0\1\x7f\0\0\1\0\7", 13);
+  const std::string credentials("\5\1\2\1\1u\1p", 8);
+  unsigned ended = 0;
+  const auto isReset = [&](const Address& where, const std::string& words) {
+    const int fd = dialTo(where);
+    bool reset = false;
+    if (sendAll(fd, words)) receiveAll(fd, &reset);
+    else reset = errno == ECONNRESET;
+    closeFd(fd);
+    ++ended;
+    return reset && eventually([&] { return owner.closed(Reason::Reset) == ended; });
+  };
+  CHECK(isReset(front, "x"));            // accepted
+  CHECK(isReset(open, request));         // request
+  CHECK(isReset(guarded, credentials));  // credentials
+  opens = true;
+  CHECK(isReset(front, "x"));     // failed
+  CHECK(isReset(open, request));  // failed
+  CHECK(owner.failed == 2);
+  owner.close();
+}
+
 // A server that answers and closes with the request unread: the answer is heard, and behind it comes the reset, not an end.
 void lastWords() {
   Protocol protocol;
@@ -320,6 +354,7 @@ int main() {
   }
   turmoil();
   clientsThatDoNotBelong();
+  lostAnswers();
   lastWords();
   idle();
   vanishedPeers();

@@ -235,6 +235,23 @@ void turmoil() {
   hag.close();
   closeFd(silent);
 }
+
+// The order's way fails, and the owner, who is asked then, never answers.
+void lostAnswer() {
+  EngineOptions few = options();
+  few.decisionTimeoutMs = 150;
+  Owner cpe(few, [](Engine&, const Event&) {});
+  listenAtFront(&cpe);
+  give(&cpe, orderFor(nobodyThere(), true));
+  const int client = dialTo(at(kElsewhere, 80));
+  bool reset = false;
+  receiveAll(client, &reset);
+  CHECK(reset);
+  CHECK(eventually([&] { return cpe.closed(Reason::Reset) == 1; }));
+  CHECK(cpe.failed == 1);
+  closeFd(client);
+  cpe.close();
+}
 }  // namespace
 
 int main() {
@@ -243,6 +260,7 @@ int main() {
   unheard();
   asked();
   announced();
+  lostAnswer();
   prepared();
   turmoil();
   CHECK(descriptors() == before);

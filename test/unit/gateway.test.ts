@@ -6,7 +6,7 @@ import type { Plan } from '../../src/network/state.js'
 import { BondsocksError } from '../../src/shared/errors.js'
 import { OwnAddresses } from '../../src/shared/own-addresses.js'
 import { aborted } from '../../src/shared/service.js'
-import { type FarSide, fakeNative, settle } from '../support/fake-engine.js'
+import { type FarSide, failure, fakeNative, settle } from '../support/fake-engine.js'
 import { memoryLog } from '../support/memory-log.js'
 
 const text = `lan: {interfaces: [br0]}
@@ -21,7 +21,10 @@ const wans = [
   { name: 'lte', interface: 'lte', address4: '10.2.0.2' },
 ]
 
-function start(far: FarSide = {}, options: { more?: string; apply?: () => Promise<Plan>; mptcp?: string } = {}) {
+function start(
+  far: FarSide = {},
+  options: { more?: string; apply?: () => Promise<Plan>; mptcp?: string; watch?: () => Promise<void> } = {},
+) {
   const { native, engines } = fakeNative(far, options.mptcp)
   const stop = new AbortController()
   const hurry = new AbortController()
@@ -39,8 +42,12 @@ function start(far: FarSide = {}, options: { more?: string; apply?: () => Promis
       deeds.push('remove')
     },
   }
-  const watch = (_events: unknown, signal: AbortSignal) => aborted(signal)
-  const signals = { stop: stop.signal, hurry: hurry.signal, dispose: () => deeds.push('dispose') }
+  const watch = options.watch ?? ((_events: unknown, signal: AbortSignal) => aborted(signal))
+  const fail = (error: unknown) => {
+    deeds.push(`fail ${(error as Error).message}`)
+    stop.abort()
+  }
+  const signals = { stop: stop.signal, hurry: hurry.signal, fail, dispose: () => deeds.push('dispose') }
   const config = parseGateway(`${text}${options.more ?? ''}`, 'g.yaml')
   const ended = runGateway(config, { native, network, log, signals, watch, own: new OwnAddresses(() => []) }).then(
     () => undefined,
@@ -235,4 +242,41 @@ t.test('a signal during the set-up undoes it', async (t) => {
   t.equal(await ended, undefined)
   t.equal(deeds.at(-1), 'dispose')
   t.equal(deeds.filter((deed) => deed === 'apply').length, deeds.filter((deed) => deed === 'remove').length)
+})
+
+t.test('an error in one event ends its connection, and no other', async (t) => {
+  const tried = new Set<string>()
+  const answer = ({ remote, socks }: { remote: { address: string }; socks?: { host: string } }) => {
+    const host = socks?.host ?? remote.address
+    if (host !== '198.51.100.66') return 'silence' as const
+    if (tried.has(host)) throw new Error('a fault of ours')
+    tried.add(host)
+    return failure('connect', 'ETIMEDOUT')
+  }
+  const { engines, stop, log, ended } = start({ answer }, { more: 'log_level: debug\n' })
+  await settle()
+  const [engine] = engines
+  if (engine === undefined) throw new Error('no engine')
+  engine.setStandingOrder = () => {}
+  engine.order = undefined
+  const first = engine.accept()
+  const second = engine.accept({ destination: '198.51.100.66' })
+  const third = engine.accept()
+  await settle()
+  t.same(engine.resets, [second])
+  t.same(
+    engine.opens.map(({ connection }) => connection).filter((one) => one !== second),
+    [first, third],
+  )
+  t.ok(log.lines.some((line) => /error unexpected error, its connection is reset: a fault of ours/.test(line)))
+  stop.abort()
+  engine.leave(first)
+  engine.leave(third)
+  t.equal(await ended, undefined)
+})
+
+t.test('a part of the gateway that fails ends all of it, with the network as before', async (t) => {
+  const { deeds, ended } = start({}, { watch: async () => Promise.reject(new Error('a fault of ours')) })
+  await ended
+  t.same(deeds, ['apply', 'fail a fault of ours', 'apply without redirect', 'remove', 'dispose'])
 })
