@@ -35,11 +35,15 @@ void Worker::acceptClients(const Listener& listener) {
   }
 }
 
-// With another client, and with an upstream socket for everyone who waits for one: the first, or one more that joins their race.
+// With another client, and with an upstream socket for everyone who waits for one: the first, or one more that joins their race. Without the
+// pipes as far as they have what the limit leaves them, so that readers that have stopped keep nobody out.
 uint64_t Worker::descriptorsAhead() const {
   const uint64_t relaying = host_->counters.relaying;
   const uint64_t connections = host_->counters.connections;
-  return host_->counters.descriptors + (connections > relaying ? connections - relaying : 0) + 2;
+  const uint64_t descriptors = host_->counters.descriptors;
+  const uint64_t pipes = 2 * (host_->counters.pipesInUse + host_->counters.pipesPooled);
+  const uint64_t left = std::min({pipes, host_->limits.descriptorLimit - host_->limits.acceptLimit, descriptors});
+  return descriptors - left + (connections > relaying ? connections - relaying : 0) + 2;
 }
 
 bool Worker::mayAccept(LimitCause* cause) const {

@@ -11,7 +11,7 @@
 namespace {
 // For the process itself: files, child processes and sockets that the owner opens while the engine runs.
 constexpr uint64_t kOwnersDescriptors = 64;
-// Pipes for accepted connections that are all busy at once; those beyond take turns.
+// Pipes for accepted connections that are all busy at once; those beyond have their bytes copied.
 constexpr uint64_t kPipeDescriptors = 256;
 
 uint64_t openDescriptors() {

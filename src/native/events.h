@@ -13,7 +13,7 @@ using ConnectionId = uint64_t;
 enum class ListenerKind : uint8_t { Redirect, Socks };
 enum class Stage : uint8_t { Connect, Greeting, Authentication, Request };
 enum class Reason : uint8_t { End, ClientReset, UpstreamReset, Idle, Handshake, Refused, Reset };
-enum class LimitCause : uint8_t { Connections, Descriptors, Memory };
+enum class LimitCause : uint8_t { Connections, Descriptors, Memory, Pipes };
 
 // How to reach a destination.
 struct Way {

@@ -216,8 +216,11 @@ export type EngineEvent =
       /** Milliseconds since accept. */
       durationMs: number
     }
-  /** Accepting paused at a limit, or goes on. Once a change, not once a connection. */
-  | { type: 'limit'; limited: boolean; cause: 'connections' | 'descriptors' | 'memory' }
+  /**
+   * Accepting paused at a limit, or goes on. Once a change, not once a connection. `pipes` stops nobody: bytes are copied instead, which
+   * takes more processor time. It is told once an hour at most.
+   */
+  | { type: 'limit'; limited: boolean; cause: 'connections' | 'descriptors' | 'memory' | 'pipes' }
 
 export interface Subflow {
   local: SocketAddress

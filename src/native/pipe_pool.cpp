@@ -27,9 +27,9 @@ Pipe PipePool::take() {
     return pipe;
   }
   const uint64_t pipes = counters_->pipesInUse + counters_->pipesPooled;
-  if (2 * (pipes + 1) > descriptorLimit_ / 4 || counters_->descriptors + 2 > descriptorLimit_) return {};
   int ends[2];
-  if (pipe2(ends, O_NONBLOCK | O_CLOEXEC) != 0) return {};
+  ranOut_ = 2 * (pipes + 1) > descriptorLimit_ / 4 || counters_->descriptors + 2 > descriptorLimit_ || pipe2(ends, O_NONBLOCK | O_CLOEXEC) != 0;
+  if (ranOut_) return {};
   // Best effort: without privilege, a user's pipes above pipe-user-pages-soft stay small.
   fcntl(ends[1], F_SETPIPE_SZ, kPipeBytes);
   counters_->descriptors += 2;
@@ -50,8 +50,9 @@ void PipePool::release(Pipe pipe) {
 void PipePool::discard(Pipe pipe) {
   close(pipe.readEnd);
   close(pipe.writeEnd);
-  counters_->descriptors -= 2;
+  // In this order: what is known of pipes is never more than what is known of descriptors.
   --counters_->pipesInUse;
+  counters_->descriptors -= 2;
 }
 
 char* PipePool::buffer() {

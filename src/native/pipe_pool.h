@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 struct Pipe {
@@ -21,6 +22,7 @@ struct Counters {
   std::atomic<uint64_t> pipesInUse{0};
   std::atomic<uint64_t> pipesPooled{0};
   std::atomic<int64_t> bytesParked{0};
+  std::atomic<uint64_t> pipesNoticeMs{0};  // before that the owner is not told again that there were too few
 };
 
 class PipePool {
@@ -38,6 +40,8 @@ class PipePool {
   void release(Pipe pipe);
   // Closes a pipe with bytes in it.
   void discard(Pipe pipe);
+  // Whether none could be taken since this was asked last.
+  bool ranOut() { return std::exchange(ranOut_, false); }
   // Nothing stays in it.
   char* buffer();
   static constexpr size_t kBufferBytes = 64 * 1024;
@@ -45,6 +49,7 @@ class PipePool {
  private:
   Counters* counters_;
   uint64_t descriptorLimit_;
+  bool ranOut_ = false;
   std::vector<Pipe> idle_;
   std::unique_ptr<char[]> buffer_;
 };

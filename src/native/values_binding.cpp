@@ -21,7 +21,7 @@ const char* name(Reason reason) {
 }
 
 const char* name(LimitCause cause) {
-  static constexpr const char* kNames[] = {"connections", "descriptors", "memory"};
+  static constexpr const char* kNames[] = {"connections", "descriptors", "memory", "pipes"};
   return kNames[static_cast<size_t>(cause)];
 }
 }  // namespace

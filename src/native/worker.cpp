@@ -177,7 +177,20 @@ void Worker::flush() {
     event.count = std::exchange(demand_, 0);
     events_.push_back(std::move(event));
   }
+  if (pipes_.ranOut()) noticePipes();
   if (!events_.empty()) host_->post(&events_);
+}
+
+// Of the first worker that meets it.
+void Worker::noticePipes() {
+  constexpr uint64_t kNoticeMs = 3600 * 1000;
+  uint64_t due = host_->counters.pipesNoticeMs;
+  if (now_ < due || !host_->counters.pipesNoticeMs.compare_exchange_strong(due, now_ + kNoticeMs)) return;
+  Event event;
+  event.type = Event::Type::Limit;
+  event.limited = true;
+  event.cause = LimitCause::Pipes;
+  events_.push_back(std::move(event));
 }
 
 void Worker::setDeadline(Timed* timed, uint64_t deadline) {

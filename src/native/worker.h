@@ -83,6 +83,7 @@ class Worker {
   void sweepIdle();
   void pumpQueued();
   void flush();
+  void noticePipes();
 
   // accept.cpp
   void acceptClients(const Listener& listener);

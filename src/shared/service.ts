@@ -133,13 +133,15 @@ export function listenError(address: string, port: number, cause: unknown): Bond
   return new BondsocksError('LISTEN', what, { cause })
 }
 
+const raiseLimit = 'raise the limit: `ulimit -n`, LimitNOFILE='
 const limitTexts: Record<Extract<EngineEvent, { type: 'limit' }>['cause'], string> = {
-  connections: 'max_connections is reached',
-  descriptors: 'no descriptor is left (raise the limit: `ulimit -n`, LimitNOFILE=)',
-  memory: 'the kernel has no memory left for sockets',
+  connections: 'accepting pauses: max_connections is reached',
+  descriptors: `accepting pauses: no descriptor is left (${raiseLimit})`,
+  memory: 'accepting pauses: the kernel has no memory left for sockets',
+  pipes: `some connections take more processor time: too few descriptors for their pipes (${raiseLimit})`,
 }
 
 export function logLimit({ limited, cause }: Extract<EngineEvent, { type: 'limit' }>, log: Log): void {
-  if (limited) log.warn(`accepting pauses: ${limitTexts[cause]}`, { cause })
+  if (limited) log.warn(limitTexts[cause], { cause })
   else log.info('accepting goes on', { cause })
 }

@@ -207,6 +207,7 @@ class Owner {
   void note(const Event& event) {
     using Type = Event::Type;
     if (event.type == Type::Limit) {
+      if (event.cause == LimitCause::Pipes) return;
       CHECK(event.limited == (limits % 2 == 0));  // once a change
       ++limits;
     } else if (event.type == Type::Inspected) {

@@ -1,0 +1,78 @@
+/** Readers that have stopped, more than there are pipes for: nobody else waits for them. */
+import { Readable } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
+import { fileURLToPath } from 'node:url'
+import t from 'tap'
+import { type Caller, call, needsAddon, serve, wayTo } from '../support/engine.js'
+import { remeasure, settle } from '../support/hybrid.js'
+import { start } from '../support/process.js'
+import { streamSlice } from '../support/stream.js'
+
+const script = fileURLToPath(new URL('../support/engine-child.ts', import.meta.url))
+const bytes = 1_000_000
+const [stalled, others, wanted] = [160, 170, 64] as const
+
+t.test('readers that have stopped', { skip: needsAddon }, async (t) => {
+  /** The first byte of what a client says is how many million bytes it wants. */
+  const source = await serve(t, (socket) => {
+    socket.on('error', () => undefined)
+    socket.once('data', (asked) => {
+      const parts = Array.from({ length: asked[0] ?? 0 }, () => streamSlice(7, 0, bytes))
+      pipeline(Readable.from(parts), socket).catch(() => undefined)
+    })
+  })
+  const setup = { listen: { kind: 'redirect', address: '127.0.0.1', port: 0 }, way: wayTo(source) }
+  const child = start(t, ['prlimit', '--nofile=1024', process.execPath, '--import=tsx', script, JSON.stringify(setup)])
+  const front = { address: '127.0.0.1', port: Number((await child.waitFor(/listening (\d+)/))[1]) }
+  const callers: Caller[] = []
+  // One that is being opened counts for more.
+  while (callers.length < stalled + others) {
+    callers.push(...Array.from({ length: 10 }, () => call(t, front)))
+    await settle(
+      () => child.output.match(/"opened"/g)?.length ?? 0,
+      (count) => count === callers.length,
+    )
+  }
+  const lazy = callers.splice(0, stalled)
+  for (const { socket } of lazy) socket.pause().write(Buffer.from([20]))
+  // Until as much as fits has come for each.
+  await settle(
+    () => Math.min(...lazy.map(({ socket }) => socket.bytesRead)),
+    (least) => least > 0,
+  )
+  const ask = async (millions: number) => {
+    const { socket, heard } = callers.pop() as Caller
+    socket.setTimeout(5000, () => socket.destroy()).write(Buffer.from([millions]))
+    return heard
+  }
+
+  const download = async () => {
+    const started = performance.now()
+    const heard = await ask(wanted)
+    const seconds = (performance.now() - started) / 1000
+    const parts = Array.from({ length: wanted }, (_, part) => heard.bytes.subarray(part * bytes, (part + 1) * bytes))
+    t.ok(heard.ending === 'end' && heard.bytes.length === wanted * bytes, 'another reader gets all')
+    t.ok(
+      parts.every((part) => part.equals(streamSlice(7, 0, bytes))),
+      'and as it was sent',
+    )
+    return wanted / seconds
+  }
+  const speed = await remeasure(download, (one) => one > 50)
+  t.ok(speed > 50, `${speed.toFixed(0)} MB/s`)
+
+  const small = await Promise.all(Array.from({ length: callers.length }, () => ask(1)))
+  t.ok(
+    small.every((heard) => heard.ending === 'end' && heard.bytes.equals(streamSlice(7, 0, bytes))),
+    `${small.length} more get theirs at the same time`,
+  )
+  t.notMatch(child.output, /"cause":"descriptors"/, 'nobody was kept waiting')
+  t.equal(child.output.match(/"cause":"pipes"/g)?.length, 1, 'that there are too few pipes is told once')
+  for (const { socket } of lazy.splice(10)) socket.destroy()
+  for (const { socket } of lazy) socket.resume()
+  const late = await Promise.all(lazy.map(({ heard }) => heard))
+  t.ok(
+    late.every((heard) => heard.ending === 'end' && heard.bytes.length === 20 * bytes),
+    'those that go on reading get all',
+  )
+})
