@@ -374,6 +374,8 @@ export interface Native {
   LinkEmulator: new (first: LinkEnd, second: LinkEnd, forward: LinkDirection, backward: LinkDirection) => LinkEmulator
   /** SO_NETNS_COOKIE of the namespace we run in, in decimal: never reused until reboot, unlike an inode. */
   netnsCookie(): string
+  /** Takes the lock of an open file (flock(2)), or says at once that somebody else has it. It lasts until nobody has this descriptor open. */
+  tryLock(fd: number): boolean
   /** undefined where an MPTCP socket can be made; else why not (`EINVAL`: kernel before 5.6, `EPROTONOSUPPORT`: not compiled in, `ENOPROTOOPT`: net.mptcp.enabled=0). */
   mptcpUnavailable(): string | undefined
 }

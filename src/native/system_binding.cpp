@@ -1,5 +1,6 @@
 // What the kernel can do, for TypeScript.
 #include <errno.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -32,9 +33,19 @@ Napi::Value MptcpUnavailable(const Napi::CallbackInfo& info) {
   closeFd(fd);
   return fd >= 0 ? info.Env().Undefined() : Napi::String::New(info.Env(), errnoName(error));
 }
+
+// Node has no flock(2).
+Napi::Value TryLock(const Napi::CallbackInfo& info) {
+  int result;
+  do {
+    result = flock(info[0].As<Napi::Number>().Int32Value(), LOCK_EX | LOCK_NB);
+  } while (result != 0 && errno == EINTR);
+  return Napi::Boolean::New(info.Env(), result == 0);
+}
 }  // namespace
 
 void InitSystem(Napi::Env env, Napi::Object exports) {
   exports.Set("netnsCookie", Napi::Function::New(env, NetnsCookie, "netnsCookie"));
+  exports.Set("tryLock", Napi::Function::New(env, TryLock, "tryLock"));
   exports.Set("mptcpUnavailable", Napi::Function::New(env, MptcpUnavailable, "mptcpUnavailable"));
 }

@@ -1,12 +1,11 @@
 /** The kernel that we run on. The only importer of execa. */
 import { readdirSync, readFileSync } from 'node:fs'
 import { mkdir, readFile, rename, rm, rmdir, writeFile } from 'node:fs/promises'
-import { createServer, Socket } from 'node:net'
+import { Socket } from 'node:net'
 import { dirname, join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { execa, type Result } from 'execa'
-import { BondsocksError } from '../shared/errors.js'
 import type { CommandResult, Kernel } from './kernel.js'
+import { takeLock } from './lock.js'
 
 /** iptables waits up to 5 s for its lock; nothing else we run takes longer than a moment. */
 const timeoutMs = 10_000
@@ -107,28 +106,6 @@ async function stateFile(): Promise<string> {
   return `/run/bondsocks/net-${native.netnsCookie()}/network.json`
 }
 
-/** An abstract name (unix(7)): one for each network namespace, held by one process, and free once that has ended, however it did. */
-const lockName = '\0bondsocks-network'
-const lockTryMs = 20
-
-async function lock(): Promise<() => void> {
-  const deadline = performance.now() + timeoutMs
-  for (;;) {
-    const server = createServer((client) => client.destroy())
-    const trouble = await new Promise<string | undefined>((resolve) => {
-      server.once('error', ({ code }: NodeJS.ErrnoException) => resolve(code))
-      server.listen(lockName, () => resolve(undefined))
-    })
-    // Before 20.8 Node had no abstract names: then without.
-    if (trouble !== 'EADDRINUSE') return () => server.close()
-    if (performance.now() > deadline) {
-      const what = `another bondsocks has been changing the network for ${timeoutMs / 1000} s: ss -xlp shows it as @bondsocks-network`
-      throw new BondsocksError('LOCKED', what, { retryable: true })
-    }
-    await sleep(lockTryMs)
-  }
-}
-
 /** `standby`: for a program that runs for long, so that a batch of `ip` commands begins at once. */
 export function systemKernel({ standby = false } = {}): Kernel {
   const batch = standby ? startedInAdvance('ip', ['-batch', '-']) : undefined
@@ -138,7 +115,7 @@ export function systemKernel({ standby = false } = {}): Kernel {
         ? batch(input)
         : runCommand(argv, input)
     },
-    lock,
+    lock: async () => (await takeLock('network', timeoutMs)).release,
 
     async readSysctls(patterns) {
       // Some 50 files of a few bytes, made by the kernel while they are read: a tenth of the CPU time that asynchronous reading takes.

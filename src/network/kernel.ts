@@ -21,7 +21,7 @@ export interface Kernel {
   writeState(text: string | undefined): Promise<void>
   /**
    * Waits until nobody else changes this network namespace's set-up, and returns what ends our turn; so does the end of the process.
-   * Rejects with `LOCKED` after 10 s.
+   * Rejects with `LOCKED` after 10 s, with `NOT_ROOT` and `BAD_FOLDER` at once.
    */
   lock(): Promise<() => void>
   /** True with CAP_NET_ADMIN. */

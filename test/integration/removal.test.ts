@@ -2,7 +2,7 @@
 import t from 'tap'
 import { ports, settle, sleep, World } from '../support/hybrid.js'
 import { needsRoot } from '../support/namespaces.js'
-import { bondsocks } from '../support/process.js'
+import { bondsocks, start } from '../support/process.js'
 import { snapshot, stillness } from '../support/snapshot.js'
 
 t.test('kill -9 of run, then remove', { skip: needsRoot }, async (t) => {
@@ -58,4 +58,27 @@ t.test('drain_seconds is the limit', { skip: needsRoot }, async (t) => {
     (count) => count === 0,
   )
   t.equal(alive, 0, 'what did not end was aborted')
+})
+
+t.test('another user cannot hold the network up', { skip: needsRoot }, async (t) => {
+  const world = await World.create(t, { shaped: false })
+  const cpe = world.execute('cpe')
+  // What such a user could take: the name that was the lock once, and the file that is.
+  const script = `
+    const net = require('node:net'), fs = require('node:fs')
+    process.setgid(65534), process.setuid(65534)
+    net.createServer().listen('\\0bondsocks-network', () => console.log('listens'))
+    setInterval(() => {
+      try {
+        for (const name of fs.readdirSync('/run/bondsocks')) fs.openSync('/run/bondsocks/' + name), console.log('opened')
+      } catch {}
+    }, 1)`
+  const stranger = start(t, world.lab.argv('cpe', [process.execPath, '-e', script]))
+  await stranger.waitFor(/listens/)
+  const startedAt = Date.now()
+  t.match(await cpe(...bondsocks('remove')), /nothing to do/)
+  await world.startHag()
+  await (await world.startGateway()).end()
+  t.ok(Date.now() - startedAt < 10_000)
+  t.notMatch(stranger.output, /opened/)
 })

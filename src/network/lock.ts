@@ -1,0 +1,123 @@
+/**
+ * One process at a time: flock(2) on files in a folder that only root can open, so that no other user can hold them. The kernel lets go of
+ * them when their process ends, however it does.
+ */
+import {
+  chmodSync,
+  closeSync,
+  constants,
+  fstatSync,
+  ftruncateSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  rmdirSync,
+  statSync,
+  unlinkSync,
+  writeSync,
+} from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { BondsocksError } from '../shared/errors.js'
+
+/** `network`: while the set-up is changed. `gateway`: as long as a gateway runs, and until what a killed one has left is taken away. */
+export type LockName = 'network' | 'gateway'
+
+export interface Lock {
+  /** Whoever inherits it holds the lock too. */
+  readonly fd: number
+  readonly path: string
+  readonly release: () => void
+}
+
+export interface LockOptions {
+  /** Tests pass their own. */
+  folder?: string
+  /** The folder's and the files' owner. */
+  owner?: number
+}
+
+const retryMs = 20
+
+/** Of this network namespace. Rejects with `LOCKED`, and the holder's process id, once the patience (ms) is over. */
+export async function takeLock(name: LockName, patienceMs: number, options: LockOptions = {}): Promise<Lock> {
+  const { folder = '/run/bondsocks', owner = 0 } = options
+  // Loaded late, so that commands which never touch the network work without the addon.
+  const { native } = await import('../native/index.js')
+  const path = `${folder}/net-${native.netnsCookie()}.${name}.lock`
+  const deadline = performance.now() + patienceMs
+  for (;;) {
+    let holder = ''
+    const fd = open(path, folder, owner)
+    if (fd !== undefined) {
+      const isOurs = native.tryLock(fd)
+      // The last holder removes the file.
+      if (isOurs && isAt(fd, path)) {
+        ftruncateSync(fd)
+        writeSync(fd, `${process.pid}\n`, 0)
+        return { fd, path, release: () => release(fd, path, folder) }
+      }
+      if (!isOurs) holder = readFileSync(fd, 'latin1').trim()
+      closeSync(fd)
+    }
+    if (performance.now() > deadline) throw lockedBy(name, holder, patienceMs)
+    await sleep(retryMs)
+  }
+}
+
+/** undefined: the folder has gone meanwhile. */
+function open(path: string, folder: string, owner: number): number | undefined {
+  try {
+    makeFolder(folder, owner)
+    const fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600)
+    const stat = fstatSync(fd)
+    if (stat.isFile() && stat.uid === owner) return fd
+    closeSync(fd)
+    throw new BondsocksError('BAD_FOLDER', `${path} is not a file of root's: delete it`)
+  } catch (cause) {
+    const { code, message } = cause as NodeJS.ErrnoException
+    if (cause instanceof BondsocksError) throw cause
+    if (code === 'ENOENT') return undefined
+    if (code === 'EACCES' || code === 'EPERM') {
+      throw new BondsocksError('NOT_ROOT', `${path} cannot be locked: run it as root`, { cause })
+    }
+    throw new BondsocksError('BAD_FOLDER', `${path} cannot be locked: ${message}`, { cause })
+  }
+}
+
+function makeFolder(folder: string, owner: number): void {
+  try {
+    mkdirSync(folder, { mode: 0o700 })
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+  }
+  const stat = lstatSync(folder)
+  if (!stat.isDirectory() || stat.uid !== owner) {
+    throw new BondsocksError('BAD_FOLDER', `${folder} is not a folder of root's: delete it`)
+  }
+  if ((stat.mode & 0o777) !== 0o700) chmodSync(folder, 0o700)
+}
+
+function isAt(fd: number, path: string): boolean {
+  const [held, there] = [fstatSync(fd), statSync(path, { throwIfNoEntry: false })]
+  return there !== undefined && there.ino === held.ino && there.dev === held.dev
+}
+
+function release(fd: number, path: string, folder: string): void {
+  try {
+    unlinkSync(path)
+    rmdirSync(folder)
+  } catch {
+    // Others keep files there.
+  }
+  closeSync(fd)
+}
+
+function lockedBy(name: LockName, holder: string, patienceMs: number): BondsocksError {
+  const who = /^\d+$/.test(holder) ? `process ${holder}` : 'another process'
+  const what =
+    name === 'network' ? 'has been changing the network' : 'has been the gateway here, or takes away what one has left,'
+  return new BondsocksError('LOCKED', `${who} ${what} for ${patienceMs / 1000} s: wait for its end, or end it`, {
+    retryable: true,
+  })
+}
