@@ -1,0 +1,289 @@
+// Random schedules of what a client and a server do, played through the engine on each of its paths, and on a direct connection: the same
+// bytes in order, and the same kind of end. Play judges both by what TCP promises; a schedule whose every step has settled before the next
+// one must also end exactly as the direct connection ended.
+//
+//   MODEL_SECONDS=600     how long (8)
+//   MODEL_SEED=1          the first schedule's seed; each run says which it took
+//   MODEL_REPLAY='prepared6: c send 10, s urgent, settle, s reset'     that one, some times over
+#include "play.h"
+
+#include <map>
+
+#include "engine_fixture.h"
+
+namespace {
+enum class Kind : uint8_t { Direct, Redirect, Poor, Sequential, Pipelined, Prepared };
+struct Path {
+  const char* name;
+  Kind kind;
+  int family;
+};
+constexpr Path kPaths[] = {
+    {"direct4", Kind::Direct, AF_INET},         {"direct6", Kind::Direct, AF_INET6},        {"redirect4", Kind::Redirect, AF_INET},
+    {"redirect6", Kind::Redirect, AF_INET6},    {"poor4", Kind::Poor, AF_INET},             {"poor6", Kind::Poor, AF_INET6},
+    {"sequential4", Kind::Sequential, AF_INET}, {"sequential6", Kind::Sequential, AF_INET6}, {"pipelined4", Kind::Pipelined, AF_INET},
+    {"pipelined6", Kind::Pipelined, AF_INET6},  {"prepared4", Kind::Prepared, AF_INET},     {"prepared6", Kind::Prepared, AF_INET6},
+};
+constexpr size_t kDirects = 2;
+
+Address any(int family) {
+  Address address;
+  CHECK(parseAddress(family == AF_INET ? "127.0.0.1" : "::1", 0, &address));
+  return address;
+}
+
+// An engine that may have so few descriptors more that its connections have to share a few pipes.
+class FewDescriptors {
+ public:
+  FewDescriptors() {
+    CHECK(getrlimit(RLIMIT_NOFILE, &before_) == 0);
+    const rlimit few = {descriptors() + 64 + 2 * options().workers + 20, before_.rlim_max};
+    CHECK(setrlimit(RLIMIT_NOFILE, &few) == 0);
+  }
+  ~FewDescriptors() { setrlimit(RLIMIT_NOFILE, &before_); }
+
+ private:
+  rlimit before_;
+};
+
+// A gateway and a HAG, and the way of each client between them.
+class World {
+ public:
+  World() : hag(options(), serve), gateway(options(), decideIts()) {
+    {
+      const FewDescriptors few;
+      poor = std::make_unique<Owner>(options(), decideIts());
+    }
+    for (const int family : {AF_INET, AF_INET6}) {
+      entries_[family] = listen(&hag, ListenerKind::Socks, family, true);
+      fronts_[family] = listen(&gateway, ListenerKind::Redirect, family, false);
+      poorFronts_[family] = listen(poor.get(), ListenerKind::Redirect, family, false);
+    }
+    preparing_ = std::thread([this] { prepare(); });
+  }
+  ~World() {
+    over_ = true;
+    preparing_.join();
+    CHECK(eventually([&] { return gateway.counters().connections == 0; }));
+    gateway.close();
+    CHECK(eventually([&] { return poor->counters().connections == 0; }));
+    poor->close();
+    CHECK(eventually([&] { return hag.counters().connections == 0; }));
+    hag.close();
+  }
+
+  // What is wrong; empty: nothing.
+  std::string play(const Schedule& schedule, const Path& path, std::string* outcome, bool* isCertain) {
+    const int listener = socket(path.family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    const int client = socket(path.family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const Address none = any(path.family);
+    CHECK(listener >= 0 && client >= 0);
+    CHECK(bind(listener, &none.sa, sizeOf(none)) == 0 && ::listen(listener, 8) == 0 && bind(client, &none.sa, sizeOf(none)) == 0);
+    const Address server = localAddress(listener);
+    Address to = server;
+    if (path.kind != Kind::Direct) {
+      to = (path.kind == Kind::Poor ? poorFronts_ : fronts_)[path.family];
+      const std::lock_guard<std::mutex> lock(mutex_);
+      ways_[{path.family, portOf(localAddress(client))}] = wayTo(server, path);
+    }
+    const Play played(schedule, client, listener, [&to](int fd) { return connect(fd, &to.sa, sizeOf(to)) == 0; });
+    closeFd(listener);
+    *outcome = played.outcome();
+    *isCertain = played.isCertain();
+    return played.complaint();
+  }
+  std::atomic<unsigned> prepared{0};
+
+ private:
+  static Address listen(Owner* owner, ListenerKind kind, int family, bool authentication) {
+    Address bound;
+    Protocol protocol;
+    Failure failure;
+    CHECK(owner->engine().listen({kind, any(family), authentication}, &bound, &protocol, &failure));
+    return bound;
+  }
+
+  Way wayTo(const Address& server, const Path& path) {
+    if (path.kind == Kind::Redirect || path.kind == Kind::Poor) return direct(server);
+    Way way = through(entries_[path.family], server, path.kind != Kind::Sequential, true);
+    way.host = formatAddress(server);
+    way.prepared = path.kind == Kind::Prepared;
+    way.handshakeTimeoutMs = way.connectTimeoutMs = 20000;
+    return way;
+  }
+
+  Owner::Decide decideIts() {
+    return [this](Engine& engine, const Event& event) { decide(engine, event); };
+  }
+
+  void decide(Engine& engine, const Event& event) {
+    if (event.type == Event::Type::Opened && event.prepared) ++prepared;
+    if (event.type == Event::Type::Failed) engine.reset(event.id);
+    if (event.type != Event::Type::Accepted) return;
+    const std::lock_guard<std::mutex> lock(mutex_);
+    engine.open(event.id, ways_[{event.client.sa.sa_family, portOf(event.client)}]);
+  }
+
+  void prepare() {
+    std::vector<Way> ways;
+    for (const int family : {AF_INET, AF_INET6}) {
+      Way way = wayTo(any(family), {"", Kind::Prepared, family});
+      way.connectRequest = way.pipelined = way.prepared = false;
+      ways.push_back(way);
+    }
+    for (uint64_t asked = 0; !over_; usleep(30000)) {
+      const std::vector<uint64_t> counts = gateway.engine().keepPrepared(ways, 16, 60000).counts;
+      for (size_t at = 0; at < ways.size(); ++at) {
+        for (uint64_t i = counts[at]; i < 8; ++i) gateway.engine().probe(++asked, ways[at], Purpose::Prepare);
+      }
+    }
+  }
+
+  std::mutex mutex_;
+  std::map<std::pair<int, uint16_t>, Way> ways_;
+  std::map<int, Address> entries_, fronts_, poorFronts_;
+  std::atomic<bool> over_{false};
+  std::thread preparing_;
+
+ public:
+  Owner hag, gateway;
+  std::unique_ptr<Owner> poor;
+};
+
+bool isOrderly(const Schedule& schedule) {
+  for (size_t i = 0; i < schedule.size(); ++i) {
+    const Act act = schedule[i].act;
+    if (act == Act::Small || act == Act::Inline || act == Act::Settle) continue;
+    if (i + 1 == schedule.size() || schedule[i + 1].act != Act::Settle) return false;
+  }
+  return true;
+}
+
+std::string compare(World* world, const Schedule& schedule, const Path& path) {
+  std::string outcome, straight;
+  bool isCertain = true, isStraightCertain = true;
+  std::string complaint = world->play(schedule, path, &outcome, &isCertain);
+  if (!complaint.empty()) return complaint + " (" + outcome + ")";
+  if (path.kind == Kind::Direct || !isOrderly(schedule)) return {};
+  const Path& plain = kPaths[path.family == AF_INET ? 0 : 1];
+  complaint = world->play(schedule, plain, &straight, &isStraightCertain);
+  if (!complaint.empty()) return "direct: " + complaint + " (" + straight + ")";
+  if (!isCertain || !isStraightCertain || outcome == straight) return {};
+  return outcome + " instead of " + straight;
+}
+
+// What fails now and then fails among others of its kind, so some are played at once.
+std::string compareOften(World* world, const Schedule& schedule, const Path& path, unsigned times) {
+  std::mutex mutex;
+  std::string found;
+  inParallel(times, [&](unsigned) {
+    {
+      const std::lock_guard<std::mutex> lock(mutex);
+      if (!found.empty()) return;
+    }
+    const std::string complaint = compare(world, schedule, path);
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (found.empty()) found = complaint;
+  });
+  return found;
+}
+
+// Leaves out, and makes smaller, what is not needed for the failure.
+Schedule shrink(World* world, Schedule schedule, const Path& path) {
+  const auto until = Clock::now() + std::chrono::seconds(60);
+  const auto stillFails = [&](const Schedule& tried) { return Clock::now() < until && !compareOften(world, tried, path, 16).empty(); };
+  if (!stillFails(schedule)) return schedule;
+  for (size_t length = schedule.size() / 2; length > 0; length /= 2) {
+    for (size_t at = 0; at + length <= schedule.size();) {
+      Schedule tried = schedule;
+      tried.erase(tried.begin() + static_cast<std::ptrdiff_t>(at), tried.begin() + static_cast<std::ptrdiff_t>(at + length));
+      if (stillFails(tried)) {
+        schedule = tried;
+      } else {
+        at += length;
+      }
+    }
+  }
+  for (size_t i = 0; i < schedule.size(); ++i) {
+    for (const unsigned amount : {1U, 100U, schedule[i].amount / 16, schedule[i].amount / 2}) {
+      if (amount == 0 || amount >= schedule[i].amount) continue;
+      Schedule tried = schedule;
+      tried[i].amount = amount;
+      if (!stillFails(tried)) continue;
+      schedule = tried;
+      break;
+    }
+  }
+  return schedule;
+}
+
+[[noreturn]] void report(World* world, const Schedule& schedule, const Path& path, const std::string& complaint) {
+  std::fprintf(stderr, "%s: %s\n  %s\n", path.name, complaint.c_str(), textOf(schedule).c_str());
+  const Schedule small = shrink(world, schedule, path);
+  std::fprintf(stderr, "MODEL_REPLAY='%s: %s'\n", path.name, textOf(small).c_str());
+  std::exit(1);
+}
+
+void replay(const std::string& text) {
+  const size_t colon = text.find(':');
+  Schedule schedule;
+  CHECK(colon != std::string::npos && parseSchedule(text.substr(colon + 1), &schedule));
+  World world;
+  for (const Path& path : kPaths) {
+    if (text.compare(0, colon, path.name) != 0) continue;
+    const std::string complaint = compareOften(&world, schedule, path, 50);
+    std::printf("%s: %s\n", path.name, complaint.empty() ? "50 times as it should" : complaint.c_str());
+    if (!complaint.empty()) std::exit(1);
+  }
+}
+
+unsigned setting(const char* name, unsigned usual) {
+  const char* const text = std::getenv(name);
+  return text == nullptr ? usual : static_cast<unsigned>(std::strtoul(text, nullptr, 10));
+}
+
+void playMany() {
+  const unsigned seed = setting("MODEL_SEED", std::random_device()() % 1000000000);
+  const auto until = Clock::now() + std::chrono::seconds(setting("MODEL_SECONDS", 8));
+  std::printf("MODEL_SEED=%u\n", seed);
+  std::fflush(stdout);
+  World world;
+  std::atomic<unsigned> next{0};
+  std::atomic<bool> failed{false};
+  std::mutex mutex;
+  Schedule schedule;
+  std::string complaint;
+  size_t worst = 0;
+  std::vector<std::thread> threads;
+  for (unsigned i = 0; i < 32; ++i) {
+    threads.emplace_back([&] {
+      while (!failed && Clock::now() < until) {
+        const unsigned number = next++;
+        const size_t path = number % 16 == 0 ? number / 16 % kDirects : kDirects + number % (std::size(kPaths) - kDirects);
+        const Schedule one = makeSchedule(seed + number);
+        const std::string found = compare(&world, one, kPaths[path]);
+        if (found.empty()) continue;
+        const std::lock_guard<std::mutex> lock(mutex);
+        if (failed.exchange(true)) continue;
+        schedule = one;
+        complaint = found;
+        worst = path;
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  if (failed) report(&world, schedule, kPaths[worst], complaint);
+  std::printf("%u schedules, %u over prepared connections\n", next.load(), world.prepared.load());
+}
+}  // namespace
+
+int main() {
+  const unsigned before = descriptors();
+  if (const char* const text = std::getenv("MODEL_REPLAY")) {
+    replay(text);
+  } else {
+    playMany();
+  }
+  CHECK(descriptors() == before);
+  return passed();
+}

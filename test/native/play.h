@@ -1,0 +1,349 @@
+// Plays a schedule on one connection, over whatever path, and judges what both ends saw by what TCP promises.
+#pragma once
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <deque>
+#include <functional>
+#include <utility>
+
+#include "schedule.h"
+#include "socket.h"
+
+constexpr auto kSettling = std::chrono::seconds(15);
+constexpr char kUrgentByte = '\x7f';
+
+// The bytes of each end are another sequence, and none of them is the urgent one.
+inline char byteAt(unsigned who, size_t at) { return static_cast<char>((at * 2654435761U >> 16 ^ at) % 125 + who); }
+
+enum class End : uint8_t { Open, Fin, Reset };
+constexpr const char* kEnds[] = {"open", "FIN", "reset"};
+
+// Whether an end left the connection by a RST: because it said so, or because it closed and the other's bytes met nobody.
+enum class Aborts : uint8_t { No, Perhaps, Surely };
+
+struct Peer {
+  struct Waiting {
+    size_t bytes;
+    bool isUrgent;
+  };
+  unsigned who = 0;
+  int fd = -1;
+  bool isInline = false;
+  bool isReading = true;
+  bool isClosed = false;
+  bool wantsShut = false;
+  bool isShut = false;
+  std::deque<Waiting> waiting;
+  std::string sent;  // what the kernel took
+  std::string received;
+  size_t arrived = 0;  // of `sent`, in the other's hands, or in its receive buffer, when all had settled
+  Aborts aborts = Aborts::No;
+  bool isReset = false;  // without a FIN before
+  End end = End::Open;
+  bool isKilled = false;  // by a RST
+  int error = 0;
+  bool isLive() const { return fd >= 0 && !isClosed; }
+};
+
+// How many elements of `sent` have been received; -1: something else was. A receiver may or may not see an urgent byte in the stream.
+inline ssize_t matched(const std::string& received, const std::string& sent) {
+  size_t at = 0;
+  for (const char one : received) {
+    while (at < sent.size() && sent[at] == kUrgentByte && one != kUrgentByte) ++at;
+    if (at == sent.size() || sent[at] != one) return -1;
+    ++at;
+  }
+  while (at < sent.size() && sent[at] == kUrgentByte) ++at;
+  return static_cast<ssize_t>(at);
+}
+
+class Play {
+ public:
+  // `dial` connects the client's bound socket; the server's end comes out of `listener`.
+  Play(const Schedule& schedule, int client, int listener, std::function<bool(int)> dial) : schedule_(schedule), listener_(listener) {
+    peers_[0].fd = client;
+    peers_[1].who = 1;
+    for (const Deed& deed : schedule) {
+      const int fd = deed.who == 0 ? client : listener;  // the server's end inherits it
+      const int value = deed.act == Act::Small ? 2048 : 1;
+      if (deed.act == Act::Small) setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &value, sizeof value);
+      if (deed.act == Act::Inline) setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &value, sizeof value);
+      if (deed.act == Act::Inline) peers_[deed.who].isInline = true;
+    }
+    if (!dial(client)) complain("the client could not connect");
+    if (!complaint_.empty()) return;
+    fcntl(client, F_SETFL, O_NONBLOCK);
+    for (const Deed& deed : schedule) {
+      play(deed);
+      if (!complaint_.empty()) return;
+    }
+    finish();
+    if (complaint_.empty()) judge();
+  }
+  ~Play() {
+    for (Peer& one : peers_) {
+      if (!one.isClosed) closeFd(one.fd);
+    }
+  }
+  Play(const Play&) = delete;
+  Play& operator=(const Play&) = delete;
+
+  const std::string& complaint() const { return complaint_; }
+  const Peer& peer(unsigned who) const { return peers_[who]; }
+  // Nothing was left to chance: another connection must end in the same way.
+  bool isCertain() const { return isCertain_; }
+  std::string outcome() const {
+    std::string text;
+    for (const Peer& one : peers_) {
+      text += one.who == 0 ? "client: " : "; server: ";
+      if (one.isClosed) {
+        text += "closed";
+        continue;
+      }
+      const Peer& other = peers_[1 - one.who];
+      text += std::to_string(matched(one.received, other.sent)) + " of " + std::to_string(other.sent.size()) + ", " +
+              kEnds[static_cast<size_t>(one.end)];
+      if (one.isKilled) text += " (RST)";
+    }
+    return text;
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  void complain(const std::string& what) {
+    if (complaint_.empty()) complaint_ = what;
+  }
+
+  void play(const Deed& deed) {
+    Peer& peer = peers_[deed.who];
+    if (deed.act == Act::Settle) return settle("settle");
+    if (deed.act == Act::Pause) {
+      for (const auto until = Clock::now() + std::chrono::milliseconds(deed.amount); Clock::now() < until;) turn(1);
+      return;
+    }
+    if (deed.act == Act::Small || deed.act == Act::Inline) return;
+    if (deed.who == 1 && peer.fd < 0) awaitServer();
+    if (!peer.isLive()) return;
+    if (peer.wantsShut && (deed.act == Act::Send || deed.act == Act::Urgent)) return;
+    if (deed.act == Act::Send) peer.waiting.push_back({deed.amount, false});
+    if (deed.act == Act::Urgent) peer.waiting.push_back({1, true});
+    if (deed.act == Act::Shut) peer.wantsShut = true;
+    if (deed.act == Act::Stop) peer.isReading = false;
+    if (deed.act == Act::ReadOn) peer.isReading = true;
+    if (deed.act == Act::Reset || deed.act == Act::Close) leave(&peer, deed.act == Act::Reset);
+    turn(0);
+  }
+
+  void awaitServer() {
+    const auto patience = peers_[0].aborts == Aborts::No ? kSettling : std::chrono::milliseconds(100);
+    for (const auto until = Clock::now() + patience; peers_[1].fd < 0 && Clock::now() < until;) turn(5);
+    if (peers_[1].fd < 0 && peers_[0].aborts == Aborts::No) complain("nobody came to the server");
+  }
+
+  void leave(Peer* peer, bool reset) {
+    const Peer& other = peers_[1 - peer->who];
+    int unread = 0;
+    ioctl(peer->fd, FIONREAD, &unread);
+    const bool isAllRead = static_cast<size_t>(matched(peer->received, other.sent)) >= other.sent.size();
+    const bool hasUrgent = other.sent.find(kUrgentByte) != std::string::npos;
+    if (peer->isKilled) {
+      peer->aborts = Aborts::Perhaps;  // there is no connection that it could end
+    } else if (reset || (unread > 0 && !hasUrgent)) {
+      peer->aborts = Aborts::Surely;
+      peer->isReset = !peer->isShut;
+    } else if (hasUrgent && !isAllRead) {
+      peer->aborts = Aborts::Perhaps;
+    } else if (!isAllRead) {
+      peer->aborts = Aborts::Surely;
+    } else if (hasUrgent) {
+      peer->aborts = Aborts::Perhaps;
+    }
+    if (peer->aborts == Aborts::Perhaps) isCertain_ = false;
+    peer->isClosed = true;
+    peer->waiting.clear();
+    reset ? abortFd(peer->fd) : closeFd(peer->fd);
+  }
+
+  // Moves what can be moved now, or within so many ms.
+  void turn(int ms) {
+    move(ms);
+    for (Peer& one : peers_) {
+      if (!one.wantsShut || one.isShut || !one.waiting.empty() || !one.isLive()) continue;
+      shutdown(one.fd, SHUT_WR);
+      one.isShut = true;
+    }
+  }
+
+  void move(int ms) {
+    pollfd waiting[3] = {};
+    waiting[2] = {peers_[1].fd < 0 ? listener_ : -1, POLLIN, 0};
+    for (const Peer& one : peers_) {
+      pollfd& here = waiting[one.who];
+      here.fd = one.isLive() && (one.end == End::Open || (!one.isKilled && !one.isShut)) ? one.fd : -1;
+      if (one.isReading && one.end == End::Open) here.events |= POLLIN;
+      if (!one.waiting.empty()) here.events |= POLLOUT;
+    }
+    if (poll(waiting, 3, ms) <= 0) return;
+    if (waiting[2].revents != 0) {
+      peers_[1].fd = accept4(listener_, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+      return;
+    }
+    bool progress = false;
+    for (Peer& one : peers_) {
+      const short events = waiting[one.who].revents;
+      if (events == 0) continue;
+      if ((events & POLLERR) != 0) one.isKilled = true;
+      if (one.isReading && one.end == End::Open) progress |= read(&one);
+      progress |= write(&one);
+    }
+    // A hang-up that nobody acts upon would be told of without end.
+    if (!progress && ms > 0) usleep(500);
+  }
+
+  bool read(Peer* peer) {
+    char data[65536];
+    const ssize_t size = recv(peer->fd, data, sizeof data, 0);
+    if (size > 0) {
+      peer->received.append(data, static_cast<size_t>(size));
+      return true;
+    }
+    if (size < 0 && errno == EAGAIN) return false;
+    if (size == 0) {
+      peer->end = peer->error == ECONNRESET ? End::Reset : End::Fin;
+      return true;
+    }
+    if (errno != ECONNRESET) complain(std::string("recv() says ") + errnoName(errno));
+    peer->error = errno;
+    peer->end = End::Reset;
+    peer->isKilled = true;
+    return true;
+  }
+
+  bool write(Peer* peer) {
+    bool progress = false;
+    Peer& other = peers_[1 - peer->who];
+    while (!peer->waiting.empty()) {
+      char data[65536];
+      Peer::Waiting& next = peer->waiting.front();
+      const size_t most = std::min(next.bytes, sizeof data);
+      for (size_t i = 0; i < most; ++i) data[i] = next.isUrgent ? kUrgentByte : byteAt(peer->who, peer->sent.size() + i);
+      const ssize_t size = peer->isKilled ? 0 : send(peer->fd, data, most, MSG_NOSIGNAL | (next.isUrgent ? MSG_OOB : 0));
+      if (size < 0 && errno == EAGAIN) return progress;
+      progress = true;
+      if (size <= 0) {
+        // It takes the error that recv() would have said.
+        if (size < 0) peer->error = errno;
+        peer->isKilled = true;
+        peer->waiting.clear();
+        break;
+      }
+      if (other.isClosed && other.aborts == Aborts::No) other.aborts = next.isUrgent ? Aborts::Perhaps : Aborts::Surely;
+      if (other.aborts == Aborts::Perhaps) isCertain_ = false;
+      peer->sent.append(data, static_cast<size_t>(size));
+      next.bytes -= static_cast<size_t>(size);
+      if (next.bytes == 0) peer->waiting.pop_front();
+    }
+    return progress;
+  }
+
+  // Why the direction from `from` has not settled yet; nullptr: it has. *arrived: how much is known to have come.
+  const char* unsettled(const Peer& from, size_t* arrived) {
+    const Peer& to = peers_[1 - from.who];
+    if (to.isClosed) return from.isKilled || from.isShut || from.waiting.empty() ? nullptr : "cannot send";
+    if (to.fd < 0) {
+      if (from.aborts == Aborts::No) return "is not connected";
+      isCertain_ = false;  // nobody has to hear of a client that was gone at once
+      return nullptr;
+    }
+    if (from.isLive() && !from.isKilled && !from.waiting.empty() && to.isReading) return "cannot send";
+    if (from.aborts == Aborts::Surely && !to.isShut && !to.isKilled) return "left by a RST that did not come";
+    const ssize_t count = matched(to.received, from.sent);
+    if (count < 0) return nullptr;  // for judge() to say
+    *arrived = static_cast<size_t>(count);
+    if (from.aborts == Aborts::Perhaps || to.isKilled) {
+      // What was on the way when it left may come or not.
+      if (to.isReading && to.isKilled && to.end == End::Open) return "left, and its end did not come";
+      if (!to.isReading) isCertain_ = false;
+      return nullptr;
+    }
+    if (to.isReading) {
+      if (from.aborts != Aborts::Surely && *arrived < from.sent.size()) return "sent what did not come";
+      if ((from.isShut || from.isClosed) && to.end == End::Open) return "ended, and it did not come";
+      return nullptr;
+    }
+    const size_t left = from.sent.size() - *arrived;
+    if (left > 1500 || !from.waiting.empty() || (!to.isInline && from.sent.find(kUrgentByte) != std::string::npos)) {
+      isCertain_ = false;
+      return nullptr;
+    }
+    int queued = 0;
+    ioctl(to.fd, FIONREAD, &queued);
+    if (static_cast<size_t>(queued) < left) return "sent what did not come to one who does not read";
+    pollfd ended = {to.fd, POLLRDHUP, 0};
+    if ((from.isShut || from.isClosed) && poll(&ended, 1, 0) == 0) return "ended, and it did not come to one who does not read";
+    *arrived += left;
+    return nullptr;
+  }
+
+  void settle(const char* when) {
+    const char* reason[2] = {};
+    size_t moved = 0;
+    for (auto until = Clock::now() + kSettling;;) {
+      turn(2);
+      const size_t before = std::exchange(moved, peers_[0].received.size() + peers_[1].received.size());
+      if (moved > before) until = Clock::now() + kSettling;
+      size_t arrived[2] = {};
+      for (const Peer& one : peers_) reason[one.who] = unsettled(one, &arrived[one.who]);
+      if (reason[0] == nullptr && reason[1] == nullptr) {
+        for (Peer& one : peers_) one.arrived = std::max(one.arrived, arrived[one.who]);
+        return;
+      }
+      if (Clock::now() >= until) break;
+    }
+    for (unsigned who = 0; who < 2; ++who) {
+      if (reason[who] != nullptr) complain(std::string(when) + ": the " + (who == 0 ? "client " : "server ") + reason[who]);
+    }
+  }
+
+  void finish() {
+    for (Peer& one : peers_) one.isReading = true;
+    settle("reading to the end");
+    if (!complaint_.empty()) return;
+    for (Peer& one : peers_) one.wantsShut = true;
+    turn(0);
+    settle("the ends");
+  }
+
+  void judge() {
+    for (const Peer& from : peers_) {
+      const Peer& to = peers_[1 - from.who];
+      const std::string name = from.who == 0 ? "the client's" : "the server's";
+      const ssize_t count = matched(to.received, from.sent);
+      if (count < 0) return complain(name + " bytes are not those that came");
+      if (!to.isLive()) continue;
+      if (from.aborts == Aborts::No) {
+        if (static_cast<size_t>(count) < from.sent.size()) return complain(name + " bytes did not all come");
+        if (to.end != End::Fin) return complain(name + " FIN came as " + kEnds[static_cast<size_t>(to.end)]);
+        if (to.isKilled) return complain(name + " FIN came, and a RST that nobody sent");
+        continue;
+      }
+      if (static_cast<size_t>(count) < from.arrived) return complain(name + " bytes were lost that had come");
+      if (from.isReset && to.end != End::Reset) return complain(name + " RST came as " + kEnds[static_cast<size_t>(to.end)]);
+    }
+  }
+
+  const Schedule& schedule_;
+  int listener_;
+  Peer peers_[2];
+  bool isCertain_ = true;
+  std::string complaint_;
+};
