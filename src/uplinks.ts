@@ -242,7 +242,9 @@ export class Uplinks {
     const pipelines = (hag: Hag) => this.#hags.pipelines(hag)
     this.#duty.update()
     const used = { 4: wanted(all[4], this.#duty.used), 6: wanted(all[6], this.#duty.used) }
-    this.upstreams.use({ hags, pipelines, hagsDown: this.#hags.all.filter((hag) => !hags.includes(hag)), paths: used })
+    const hagsDown = this.#hags.all.filter((hag) => !hags.includes(hag))
+    const direct = { 4: this.#around(all[4]), 6: this.#around(all[6]) }
+    this.upstreams.use({ hags, pipelines, hagsDown, paths: used, direct })
     this.pool.tend()
 
     const without = new Set(families.flatMap((family) => unwanted(all[family], this.#duty.used)))
@@ -267,6 +269,21 @@ export class Uplinks {
     this.#best = best
     if (lost.length > 0) this.#leave(lost)
     if (changed) this.#reconciler?.poke()
+  }
+
+  /**
+   * Where connections go that no HAG serves: not bonded, so the config's order counts, not the milliseconds. That nobody answers over a WAN
+   * says nothing against it while no HAG answers over any.
+   */
+  #around(paths: readonly WanPath[]): WanPath[] {
+    const { wans } = this.#options.config
+    const isHagThere = this.#hags.usable.length > 0
+    const isStandby = ({ wan, usable }: WanPath) => usable && !this.#duty.used.has(wan)
+    const isBackup = ({ wan }: WanPath) => wans.some(({ name, role }) => name === wan && role === 'backup')
+    const rank = (path: WanPath) => (path.usable || !isHagThere ? 0 : 2) + (isBackup(path) ? 1 : 0)
+    const place = ({ wan }: WanPath) => wans.findIndex(({ name }) => name === wan)
+    const inUse = paths.filter((path) => !isStandby(path))
+    return (inUse.length > 0 ? inUse : [...paths]).sort((one, other) => rank(one) - rank(other) || place(one) - place(other))
   }
 
   /** Running connections go on over the other WANs; what has only just begun over this one begins again elsewhere. */

@@ -311,6 +311,7 @@ void Worker::fail(Attempt* attempt, Stage stage, Failure failure, int reply) {
   event.id = attempt->connection == nullptr ? attempt->probe : attempt->connection->id;
   event.stage = stage;
   event.failure = failure;
+  event.milliseconds = attempt->connectMs;
   event.reply = reply;
   Connection* const connection = attempt->connection;
   event.attempt = attempt->number;

@@ -72,7 +72,8 @@ export interface Probe extends Omit<Way, 'socks'> {
 export type ProbeResult =
   /** `protocol` as in `opened`, read after the HAG's answer; `connectMs` is about one round trip. */
   | { ok: true; local: SocketAddress; protocol: Protocol | undefined; connectMs: number }
-  | { ok: false; stage: 'connect' | 'greeting' | 'authentication'; failure: Failure }
+  /** `connectMs`: set where it was connected. */
+  | { ok: false; stage: 'connect' | 'greeting' | 'authentication'; failure: Failure; connectMs?: number }
 
 export type ConnectResult =
   | { ok: true; fd: number; protocol: Protocol | undefined; connectMs: number }

@@ -125,6 +125,7 @@ Napi::Object toObject(Napi::Env env, const Event& event) {
       } else {
         object.Set("stage", name(event.stage));
         object.Set("failure", toObject(env, event.failure));
+        if (event.stage != Stage::Connect) object.Set("connectMs", toNumber(env, event.milliseconds));
       }
       break;
     case Event::Type::Inspected:

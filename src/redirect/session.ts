@@ -132,6 +132,7 @@ export class Sessions {
         return isAboutDestination(path, failure) || failure.early !== undefined
       },
       overtaken: (path) => {
+        upstreams.overtaken(path)
         if (path.protocol === 'mptcp') this.#options.onDoubt?.(path)
       },
     }

@@ -7,6 +7,8 @@ import type { HagPath } from './pool.js'
 
 /** How long a way that failed comes last, so that not every new connection pays for it until the monitors know. */
 const restMs = 5000
+/** A way around the HAGs that was overtaken so often in a row comes last: one lost SYN says nothing of a WAN. */
+const overtakesToRest = 2
 /**
  * Before the next way is tried beside a silent one: thrice the round trip, in which a lost SYN would not be sent again anyway
  * (RFC 6298 section 2.1: after 1 s).
@@ -18,6 +20,8 @@ const directPatienceMs = 1000
 interface RestingPath extends Path {
   /** Until then others come first; 0 while it works. */
   restsUntil: number
+  /** So many connections in a row had their answer over a later way. */
+  overtakes: number
 }
 
 /** What the ways are made of now. */
@@ -28,7 +32,14 @@ export interface Resources {
   /** Tried when nothing else is left. */
   hagsDown: readonly Hag[]
   /** By family, best first; those not to be used now come last. */
-  paths: { 4: readonly WanPath[]; 6: readonly WanPath[] }
+  paths: ByFamily<readonly WanPath[]>
+  /** Around the HAGs; where left out over the same WANs. */
+  direct?: ByFamily<readonly WanPath[]>
+}
+
+interface ByFamily<Value> {
+  4: Value
+  6: Value
 }
 
 export class Upstreams {
@@ -42,7 +53,7 @@ export class Upstreams {
   #hagWays: RestingPath[] = []
   #preparable: readonly HagPath[] = []
   #ways: { 4: readonly Path[]; 6: readonly Path[] } = { 4: [], 6: [] }
-  #direct: { 4: readonly Path[]; 6: readonly Path[] } = { 4: [], 6: [] }
+  #direct: ByFamily<readonly RestingPath[]> = { 4: [], 6: [] }
 
   constructor(options: { onHagDown: 'direct' | 'reject'; now?: () => number }) {
     this.#onHagDown = options.onHagDown
@@ -50,7 +61,7 @@ export class Upstreams {
   }
 
   /** To be called after every change. What is known of a way that stays is kept. */
-  use({ hags, pipelines, hagsDown, paths }: Resources): void {
+  use({ hags, pipelines, hagsDown, paths, direct = paths }: Resources): void {
     const over = (hag: Hag, isUsable: boolean) =>
       paths[familyOfAddress(hag.address)]
         .filter(({ usable }) => usable === isUsable)
@@ -63,16 +74,17 @@ export class Upstreams {
       ...hags.flatMap((hag) => over(hag, false)),
       ...(this.#onHagDown === 'reject' ? hagsDown.flatMap((hag) => [...over(hag, true), ...over(hag, false)]) : []),
     ]
-    for (const way of hagWays) known.set(keyOf(way), way)
+    const around = { 4: direct[4].map((path) => this.#way(path)), 6: direct[6].map((path) => this.#way(path)) }
+    for (const way of [...hagWays, ...around[4], ...around[6]]) known.set(keyOf(way), way)
     this.#known = known
     this.#hagWays = hagWays
-    this.#direct = { 4: paths[4].map((path) => this.#way(path)), 6: paths[6].map((path) => this.#way(path)) }
+    this.#direct = around
     this.#preparable = (ready[0] ?? []) as HagPath[]
     const last = hagWays.at(-1)
     const fallback = this.#onHagDown === 'direct' ? this.#direct : { 4: [], 6: [] }
     if (last !== undefined && this.#onHagDown === 'direct') last.patienceMs = Math.max(last.patienceMs, directPatienceMs)
     this.#ways = { 4: [...hagWays, ...fallback[4]], 6: [...hagWays, ...fallback[6]] }
-    this.sources = [...paths[4], ...paths[6]].map(({ bind }) => bind)
+    this.sources = [...new Set([paths, direct].flatMap((one) => [...one[4], ...one[6]]).map(({ bind }) => bind))]
     this.onChange()
   }
 
@@ -85,11 +97,12 @@ export class Upstreams {
   /** The ways to a destination, best first. */
   ways(destination: string): readonly Path[] {
     const family = familyOfAddress(destination)
-    if (this.#hagWays.every(({ restsUntil }) => restsUntil === 0)) return this.#ways[family]
+    const works = ({ restsUntil }: RestingPath) => restsUntil === 0
+    if (this.#hagWays.every(works) && this.#direct[family].every(works)) return this.#ways[family]
     const now = this.#now()
-    const isResting = (path: Path) => ((path as RestingPath).restsUntil ?? 0) > now
-    const ready = this.#hagWays.filter((path) => !isResting(path))
-    const rest = this.#onHagDown === 'direct' ? this.#direct[family] : this.#hagWays.filter(isResting)
+    const ready = this.#hagWays.filter(({ restsUntil }) => restsUntil <= now)
+    const rest =
+      this.#onHagDown === 'direct' ? this.direct(destination) : this.#hagWays.filter(({ restsUntil }) => restsUntil > now)
     return [...ready, ...rest]
   }
 
@@ -105,18 +118,23 @@ export class Upstreams {
 
   /** Ways around the HAGs, for bypassed destinations. */
   direct(destination: string): readonly Path[] {
-    return this.#direct[familyOfAddress(destination)]
+    const ways = this.#direct[familyOfAddress(destination)]
+    const now = this.#now()
+    if (ways.every(({ restsUntil }) => restsUntil <= now)) return ways
+    return [...ways.filter(({ restsUntil }) => restsUntil <= now), ...ways.filter(({ restsUntil }) => restsUntil > now)]
   }
 
   /** To be called before an attempt: the first connection after a rest tries the way alone, others wait for what it finds. */
   trying(path: Path): void {
-    if (path.hag !== undefined && (path as RestingPath).restsUntil !== 0) (path as RestingPath).restsUntil = this.#now() + restMs
+    if ((path as RestingPath).restsUntil !== 0) (path as RestingPath).restsUntil = this.#now() + restMs
   }
 
   /** Learns from an attempt over a way that `ways` gave. */
   saw(path: Path, outcome: Outcome): void {
-    if (path.hag === undefined || outcome.type === 'closed') return
     const resting = path as RestingPath
+    if (outcome.type === 'opened') resting.overtakes = 0
+    if (path.hag === undefined && outcome.type === 'opened') resting.restsUntil = 0
+    if (path.hag === undefined || outcome.type === 'closed') return
     const before = resting.restsUntil
     // That the WAN was lost meanwhile says nothing of the HAG: once the WAN is back, connections must not go to another HAG.
     if (outcome.type === 'failed' && outcome.failure.code === 'ENETDOWN') return
@@ -126,12 +144,21 @@ export class Upstreams {
     if ((before === 0) !== (resting.restsUntil === 0)) this.onChange()
   }
 
+  /**
+   * A connection had its answer over a later way before this one had one. Around the HAGs nobody else asks whether a WAN works while no HAG
+   * answers over any.
+   */
+  overtaken(path: Path): void {
+    const resting = path as RestingPath
+    resting.overtakes += 1
+    if (path.hag === undefined && resting.overtakes >= overtakesToRest) resting.restsUntil = this.#now() + restMs
+  }
+
   #way({ wan, bind, protocol, rttMs, leastRttMs }: WanPath, hag?: Hag, pipelined = false): RestingPath {
     const { roundTrips, leastMs, mostMs, unknownMs } = patience
     const patienceMs = rttMs === undefined ? unknownMs : Math.ceil(Math.min(Math.max(roundTrips * rttMs, leastMs), mostMs))
     const base = { wan, bind, patienceMs, leastRttMs, pipelined, protocol: hag === undefined ? ('tcp' as const) : protocol }
-    if (hag === undefined) return { ...base, restsUntil: 0 }
-    const way = { ...base, hag, restsUntil: 0 }
+    const way = { ...base, ...(hag && { hag }), restsUntil: 0, overtakes: 0 }
     // The same object, so that attempts under way teach the one that is used.
     const known = this.#known.get(keyOf(way))
     return known === undefined ? way : Object.assign(known, base)

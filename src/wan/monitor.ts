@@ -263,7 +263,8 @@ export class WanMonitor {
       const result = await this.#options.engine.probe(
         hagProbe({ hag, bind }, { protocol, connectTimeoutMs: timeoutMs, timeoutMs }),
       )
-      const connectMs = Math.min(performance.now() - startedAt, timeoutMs)
+      // A HAG that takes connections and says nothing tells how far away it is all the same.
+      const connectMs = result.connectMs ?? Math.min(performance.now() - startedAt, timeoutMs)
       // A HAG that refuses us is a fault of the HAG's, and the WAN has carried its answer; unless it is somebody on the way who refuses.
       const answered = result.ok || result.stage !== 'connect' || result.failure.code === 'ECONNREFUSED'
       if (!result.ok && answered && (await this.#answersElsewhere(line, hag, timeoutMs))) {

@@ -101,6 +101,38 @@ t.test('the only HAG falls silent, and the Internet answers without it', { skip:
   t.equal(await client.call('hold', { host: lab.addresses.server, port: ports.echo }, 1), 4)
 })
 
+t.test(
+  'the only HAG answers no greeting: connections go straight over DSL, which is up and costs nothing',
+  { skip: needsRoot },
+  async (t) => {
+    for (const what of ['hangs', 'becomes something that answers garbage', 'is silent']) {
+      const world = await World.run(t)
+      const { client, gateway, hag, lab } = world
+      const host = lab.addresses.server
+      await gateway.waitFor(/WAN dsl is up/)
+      await gateway.waitFor(/WAN lte is up/)
+      // Here the other WAN is the quicker one, as many are.
+      await lab.setLink('dsl', { delayMs: 60 })
+      await sleep(3000)
+      const misbehave = Object.entries(misbehaviours).find(([name]) => name.startsWith(what))?.[1]
+      if (misbehave === undefined) await putMiddlebox(lab, 'silence', lab.addresses.hag)
+      else await misbehave(world, hag, t)
+      await gateway.waitFor(/HAG \S+ is down/)
+      await sleep(3000)
+      const before = await lab.wanBytes()
+      for (let index = 0; index < 5; index++) {
+        const one = await client.call('download', { host, port: ports.source, bytes: 100_000 })
+        t.match(one, { intact: true, error: undefined })
+      }
+      const after = await lab.wanBytes()
+      const lte = (after.lte?.down ?? 0) - (before.lte?.down ?? 0)
+      t.ok(lte < 100_000, `${what}: ${lte} bytes over lte`)
+      await gateway.end()
+      await lab.down()
+    }
+  },
+)
+
 t.test('the only HAG is away: connections go on, unless its machine was started anew', { skip: needsRoot }, async (t) => {
   const world = await World.create(t)
   const { client, lab } = world

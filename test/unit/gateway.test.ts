@@ -62,6 +62,7 @@ async function until(isSo: () => boolean): Promise<void> {
 }
 
 const unreachable = { ok: false, stage: 'connect', failure: { code: 'ETIMEDOUT', errno: 110, syscall: 'connect' } } as const
+const silence = { code: 'ETIMEDOUT', errno: 110, syscall: 'recv' }
 const refused = { ok: false, stage: 'authentication', failure: { code: 'EACCES', errno: 13, syscall: 'recv' } } as const
 
 t.test('start, serve, stop', async (t) => {
@@ -208,6 +209,38 @@ t.test('no HAG and on_hag_down direct: says so once and runs', async (t) => {
   engines[0]?.leave(1)
   stop.abort()
   t.equal(await ended, undefined)
+})
+
+t.test('no HAG answers any more: connections go around it over the first WAN, whatever the other one is', async (t) => {
+  const greets = (code: string) => ({ ...refused, stage: 'greeting', failure: { ...silence, code }, connectMs: 0 }) as const
+  const kinds = {
+    'takes connections and says nothing': greets('ETIMEDOUT'),
+    'resets what it takes': greets('ECONNRESET'),
+    babbles: greets('EPROTO'),
+    'takes no connections': unreachable,
+  }
+  for (const [what, trouble] of Object.entries(kinds)) {
+    let isDead = false
+    const { engines, stop, log, ended } = start({
+      probe({ bind = '' }) {
+        const connectMs = bind === '10.1.0.2' ? 60 : 40
+        if (!isDead) return { ok: true, local: { address: bind, port: 1 }, protocol: 'mptcp', connectMs }
+        return 'connectMs' in trouble ? { ...trouble, connectMs } : trouble
+      },
+    })
+    await until(() => ['dsl', 'lte'].every((wan) => log.lines.some((line) => line.includes(`WAN ${wan} is up`))))
+    isDead = true
+    await until(() => log.lines.some((line) => /HAG \S+ is down/.test(line)))
+    // Where nothing answers, the first WAN falls too: it is asked every second, the other one is not.
+    if (trouble === unreachable) await until(() => log.lines.some((line) => /WAN dsl is down/.test(line)))
+    const [engine] = engines
+    engine?.accept()
+    await settle()
+    t.match(engine?.opens.at(-1)?.way, { remote: { address: '198.51.100.7' }, bind: '10.1.0.2' }, what)
+    engine?.leave(1)
+    stop.abort()
+    t.equal(await ended, undefined)
+  }
 })
 
 t.test('one WAN on which the HAG answers is enough', async (t) => {

@@ -86,3 +86,35 @@ t.test('a way that rests goes on resting when the order changes', async (t) => {
   clock.now += 5001
   t.equal(text(upstreams.ways('198.51.100.7'))[0], '203.0.113.3 dsl')
 })
+
+t.test('around the HAGs: in the order given, and a WAN that was overtaken twice in a row comes last for a while', async (t) => {
+  const clock = { now: 1000 }
+  const upstreams = new Upstreams({ onHagDown: 'direct', now: () => clock.now })
+  const use = () =>
+    upstreams.use({
+      ...{ hags: [], pipelines: () => false, hagsDown: [first] },
+      ...{ paths: { 4: [lte], 6: [] }, direct: { 4: [dsl, lte], 6: [] } },
+    })
+  use()
+  const order = () => text(upstreams.ways('198.51.100.7'))
+  const [way] = upstreams.ways('198.51.100.7')
+  if (way === undefined) throw new Error('no way')
+  const local = { address: '10.1.0.2', port: 1 }
+  const opened = { type: 'opened', connection: 1, attempt: 0, local, protocol: 'tcp' } as const
+  t.same(order(), ['direct dsl', 'direct lte'])
+  upstreams.overtaken(way)
+  upstreams.saw(way, opened)
+  upstreams.overtaken(way)
+  t.same(order(), ['direct dsl', 'direct lte'], 'one lost SYN')
+  upstreams.overtaken(way)
+  use()
+  t.same(order(), ['direct lte', 'direct dsl'])
+  t.same(text(upstreams.direct('198.51.100.7')), ['direct lte', 'direct dsl'])
+  clock.now += 5001
+  t.same(order(), ['direct dsl', 'direct lte'], 'it gets another try')
+  upstreams.trying(way)
+  t.same(order(), ['direct lte', 'direct dsl'], 'by one connection')
+  upstreams.saw(way, opened)
+  t.same(order(), ['direct dsl', 'direct lte'])
+  t.same(upstreams.sources, ['10.2.0.2', '10.1.0.2'])
+})

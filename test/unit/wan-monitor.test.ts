@@ -209,6 +209,20 @@ t.test(
   },
 )
 
+t.test('a HAG that takes connections and says nothing tells how far away it is', async (t) => {
+  let isSilent = false
+  const { monitor, asked, until } = start(t, {
+    probe: () => (isSilent ? { ...trouble('greeting', 'ETIMEDOUT'), connectMs: 2 } : answer(2)),
+  })
+  t.ok(await until(() => monitor.isUsable('dsl') && monitor.isUsable('lte')))
+  isSilent = true
+  const before = asked.length
+  t.ok(await until(() => asked.length >= before + 6))
+  const [path] = monitor.paths(4)
+  t.ok(path?.usable)
+  t.ok((path?.rttMs ?? 99) < 15, `${path?.rttMs} ms`)
+})
+
 t.test('another HAG that answers proves the WAN', async (t) => {
   const { monitor, asked, until } = start(t, {
     hags: (family) => (family === 4 ? [hag, other] : []),
