@@ -9,6 +9,7 @@ import { Bypass } from './redirect/policy.js'
 import { Sessions } from './redirect/session.js'
 import { BondsocksError } from './shared/errors.js'
 import { OwnAddresses } from './shared/own-addresses.js'
+import { Refusals } from './shared/refusals.js'
 import { drain, eachEvent, hasStarted, listenError, logLimit, StopSignals } from './shared/service.js'
 import { createLog, type Log } from './telemetry/log.js'
 import { type NetworkControl, Uplinks } from './uplinks.js'
@@ -57,11 +58,13 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
         log,
         (event) => {
           if (event.type === 'limit') logLimit(event, log)
+          else if (event.type === 'refused') refusals.refused()
           else if (sessions !== undefined) sessions.handle(event)
           else turnAway(engine, event)
         },
       ),
     })
+    const refusals = new Refusals(engine, log)
     try {
       listen(engine, config.listen.port, log)
       if (signals.stop.aborted) return
@@ -100,6 +103,7 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
       }
       log.info('network is as before')
     } finally {
+      refusals.close()
       engine.close()
     }
   } finally {

@@ -6,7 +6,9 @@ import { Access } from './server/access.js'
 import { Users } from './server/auth.js'
 import { Dialer, type DialOptions } from './server/dial.js'
 import { Names } from './server/names.js'
+import { toNetwork } from './shared/address.js'
 import { OwnAddresses } from './shared/own-addresses.js'
+import { Refusals } from './shared/refusals.js'
 import { aborted, drain, eachEvent, hasStarted, listenError, logLimit, StopSignals } from './shared/service.js'
 import { createLog, type Log } from './telemetry/log.js'
 
@@ -51,9 +53,14 @@ export async function runHag(config: HagConfig, given?: HagParts): Promise<void>
       onEvents: eachEvent(
         () => engine,
         log,
-        (event) => (event.type === 'limit' ? logLimit(event, log) : dialer.handle(event)),
+        (event) => {
+          if (event.type === 'limit') logLimit(event, log)
+          else if (event.type === 'refused') refusals.refused()
+          else dialer.handle(event)
+        },
       ),
     })
+    const refusals = new Refusals(engine, log)
     const options: DialOptions = {
       engine,
       access: new Access(config, (address) => own.has(address)),
@@ -66,7 +73,7 @@ export async function runHag(config: HagConfig, given?: HagParts): Promise<void>
     const dialer = new Dialer(options)
     try {
       const { address, port } = config.listen
-      const { protocol } = listen(engine, address, port, users !== undefined)
+      const { protocol } = listen(engine, config, users !== undefined)
       log.info('HAG listens', { address, port, protocol, authentication: users !== undefined })
       if (protocol === 'tcp') {
         const why = native.mptcpUnavailable()
@@ -85,6 +92,7 @@ export async function runHag(config: HagConfig, given?: HagParts): Promise<void>
       await network
       log.info('stopped')
     } finally {
+      refusals.close()
       engine.close()
     }
   } finally {
@@ -92,9 +100,9 @@ export async function runHag(config: HagConfig, given?: HagParts): Promise<void>
   }
 }
 
-function listen(engine: InstanceType<Native['Engine']>, address: string, port: number, authentication: boolean) {
+function listen(engine: Engine, { listen: { address, port }, clients }: HagConfig, authentication: boolean) {
   try {
-    return engine.listen({ kind: 'socks', address, port, authentication })
+    return engine.listen({ kind: 'socks', address, port, authentication, clients: clients.map(toNetwork) })
   } catch (cause) {
     throw listenError(address, port, cause)
   }

@@ -1,12 +1,18 @@
 /** Defaults that depend on the machine, unlike those in the schema. */
 import { readFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
+import type { GatewayConfig, HagConfig } from './schema.js'
 
 /** Worker threads and connections at once, where the config leaves them out. */
-export function engineLimits(config: { workers?: number | undefined; max_connections?: number | undefined }) {
+export function engineLimits(
+  config: Partial<Pick<GatewayConfig | HagConfig, 'workers' | 'max_connections' | 'max_connections_per_client'>>,
+) {
+  const maxConnections = config.max_connections ?? connectionsFor(descriptorLimit(readFileSync('/proc/self/limits', 'utf8')))
   return {
     workers: config.workers ?? Math.min(availableParallelism(), 4),
-    maxConnections: config.max_connections ?? connectionsFor(descriptorLimit(readFileSync('/proc/self/limits', 'utf8'))),
+    maxConnections,
+    // Often there is but one client, a HAG's only gateway or a second router behind the gateway, and it may need most of them.
+    maxConnectionsPerClient: config.max_connections_per_client ?? Math.ceil((maxConnections * 3) / 4),
   }
 }
 

@@ -12,6 +12,8 @@ namespace {
 constexpr int kAcceptsATurn = 64;
 constexpr uint64_t kRetryMs = 100;
 constexpr uint64_t kRefusedLingerMs = 2000;
+constexpr uint64_t kAboutToAskMs = 1000;
+constexpr size_t kFewWaiting = 16;
 // The longest message: a user and a password of 255 bytes each. A greeting before it and a request behind it fit in as well.
 constexpr size_t kPeekBytes = 1024;
 }  // namespace
@@ -19,13 +21,21 @@ constexpr size_t kPeekBytes = 1024;
 void Worker::acceptClients(const Listener& listener) {
   for (int i = 0; i < kAcceptsATurn && listener.fd >= 0; ++i) {
     LimitCause cause;
-    if (!mayAccept(&cause)) return pauseAccepting(cause);
+    if (!mayAccept(&cause) && lobby_.firstToGo() == 0) return pauseAccepting(cause);
     // getpeername() would not tell who it was once the client is gone again.
     Address client = noAddress();
     socklen_t size = sizeof client;
     const int fd = accept4(listener.fd, &client.sa, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0) {
-      welcome(fd, client, listener);
+      if (!isClient(fd, client, listener)) {
+        turnAway(fd, RefusalCause::NotAClient, client, listener);
+      } else if (listener.kind == ListenerKind::Redirect && !takeShare(client)) {
+        turnAway(fd, RefusalCause::Share, client, listener);
+      } else {
+        const bool fits = mayAccept(&cause) || makeRoom(client);
+        welcome(fd, client, listener);
+        if (!fits) return pauseAccepting(cause);
+      }
       continue;
     }
     if (errno == EMFILE || errno == ENFILE) return pauseAccepting(LimitCause::Descriptors);
@@ -56,6 +66,55 @@ bool Worker::mayAccept(LimitCause* cause) const {
   return descriptorsAhead() <= limits.acceptLimit;
 }
 
+// Whoever asks for nothing leaves before others have to wait; but not for one's own next connection, unless there are too many: a gateway
+// that opens some at once is about to ask.
+bool Worker::makeRoom(const Address& newcomer) {
+  for (;;) {
+    Connection* const waiting = find(lobby_.firstToGo());
+    if (waiting == nullptr) return false;
+    const Address client = waiting->clientAddress;
+    const bool isOwn = sourceOf(client) == sourceOf(newcomer);
+    if (isOwn && now_ - waiting->acceptedMs < kAboutToAskMs && lobby_.count(client) < kFewWaiting) return false;
+    // It may have asked in this turn.
+    serve(waiting);
+    if (waiting->phase == Connection::Phase::Closed) return true;
+    if (lobby_.firstToGo() != waiting->id) continue;
+    countRefusal(RefusalCause::Waited, client);
+    closeConnection(waiting, Reason::Reset);
+    return true;
+  }
+}
+
+// A HAG's connection to itself is none of a stranger's: by that a gateway finds out how it reads (`takesPipelined`). It gets no further than
+// the greeting, because its owner refuses the rest.
+bool Worker::isClient(int fd, const Address& client, const Listener& listener) const {
+  if (!listener.clients) return true;
+  for (const Network& one : *listener.clients) {
+    if (sharesBits(client, one.base, one.bits)) return true;
+  }
+  return sameHost(client, localAddress(fd));
+}
+
+// A SOCKS client hears why before the RST ("no acceptable methods", RFC 1928 section 3), so that it knows us from a HAG that is dead. An
+// orderly end would leave a socket behind for each, of MPTCP for a minute (net.mptcp.close_timeout).
+void Worker::turnAway(int fd, RefusalCause cause, const Address& client, const Listener& listener) {
+  constexpr char kNobody[] = {5, static_cast<char>(socks5::kNoneAcceptable)};
+  if (listener.kind == ListenerKind::Socks) send(fd, kNobody, sizeof kNobody, MSG_NOSIGNAL);
+  abortFd(fd);
+  countRefusal(cause, client);
+}
+
+void Worker::countRefusal(RefusalCause cause, const Address& client) {
+  if (!host_->refusals.add(cause, client, noAddress())) return;
+  Event event;
+  event.type = Event::Type::Refused;
+  events_.push_back(std::move(event));
+}
+
+// Of a SOCKS client what has asked for something counts. What has not holds no place that others need, and a HAG that did not even greet
+// would be taken for dead.
+bool Worker::takeShare(const Address& client) { return host_->shares.take(client, host_->limits.maxConnectionsPerClient); }
+
 void Worker::pauseAccepting(LimitCause cause) {
   for (auto& listener : listeners_) {
     if (listener->fd >= 0) epoll_ctl(epoll_, EPOLL_CTL_DEL, listener->fd, nullptr);
@@ -66,8 +125,12 @@ void Worker::pauseAccepting(LimitCause cause) {
 
 void Worker::resumeAccepting() {
   const EngineLimits& limits = host_->limits;
+  const Connection* const waiting = find(lobby_.firstToGo());
+  const bool canMakeRoom = waiting != nullptr && now_ - waiting->acceptedMs >= kAboutToAskMs;
   // Some room first, or it would pause again at the next client.
-  if (host_->counters.connections > limits.maxConnections * 95 / 100 || descriptorsAhead() > limits.acceptLimit * 95 / 100) {
+  const bool isFull =
+      host_->counters.connections > limits.maxConnections * 95 / 100 || descriptorsAhead() > limits.acceptLimit * 95 / 100;
+  if (isFull && !canMakeRoom) {
     retryAccepting_ = now_ + kRetryMs;
     return;
   }
@@ -100,6 +163,7 @@ void Worker::welcome(int fd, const Address& client, const Listener& listener) {
     event.local = localAddress(fd);
     if (!originalDestination(fd, event.local.sa.sa_family, &event.destination)) event.destination = event.local;
     destination = event.destination;
+    connection->sharing = true;
     if (isOrdered(event)) {
       connection->order = order_->id;
     } else {
@@ -110,6 +174,7 @@ void Worker::welcome(int fd, const Address& client, const Listener& listener) {
     sendAtOnce(fd);
     connection->phase = Connection::Phase::Greeting;
     setDeadline(connection, now_ + host_->limits.handshakeTimeoutMs);
+    lobby_.enter(client, connection->id);
   }
   if (!watch(fd, tagOf(connection, Tag::Client), kStreamEvents)) return closeConnection(connection, Reason::Reset, {errno, "epoll_ctl"});
   if (connection->order != 0) follow(connection, destination);
@@ -189,6 +254,15 @@ void Worker::serve(Connection* connection) {
         recv(connection->client.fd, data, used, 0);
         return refuseNow(connection, request.reply);
       }
+      if (parsed == socks5::Parsed::Complete) {
+        connection->sharing = takeShare(connection->clientAddress);
+        if (!connection->sharing) {
+          recv(connection->client.fd, data, used, 0);
+          countRefusal(RefusalCause::Share, connection->clientAddress);
+          return refuseNow(connection, socks5::kNotAllowed);
+        }
+        lobby_.leave(connection->clientAddress, connection->id);
+      }
       event.type = Event::Type::Request;
       event.host = request.host;
       event.port = request.port;
@@ -255,6 +329,7 @@ void Worker::refuseNow(Connection* connection, uint8_t reply) {
 // After the last answer to a client that gets nothing more.
 void Worker::endRefused(Connection* connection) {
   connection->phase = Connection::Phase::Refusing;
+  lobby_.enter(connection->clientAddress, connection->id);
   shutdown(connection->client.fd, SHUT_WR);
   setDeadline(connection, now_ + kRefusedLingerMs);
   drainRefused(connection);

@@ -70,6 +70,7 @@ struct Connection : Timed {
   bool authentication = false;
   bool queued = false;  // in the ready list
   bool keptAlive = false;
+  bool sharing = false;  // counted among its client's connections
   uint64_t order = 0;   // the standing order that it follows while the owner does not know of it
   Protocol protocol = Protocol::Unknown;
   Side client;

@@ -31,6 +31,7 @@ Engine::Engine(const EngineOptions& options, std::function<void()> notify) : not
   limits.descriptorLimit = files.rlim_cur > taken ? files.rlim_cur - taken : 0;
   limits.acceptLimit = limits.descriptorLimit - std::min(kPipeDescriptors, limits.descriptorLimit / 4);
   limits.maxConnections = options.maxConnections;
+  limits.maxConnectionsPerClient = options.maxConnectionsPerClient;
   limits.idleTimeoutMs = options.idleTimeoutMs;
   limits.handshakeTimeoutMs = options.handshakeTimeoutMs;
   limits.decisionTimeoutMs = options.decisionTimeoutMs;
@@ -68,7 +69,7 @@ bool Engine::listen(const ListenOptions& options, Address* bound, Protocol* prot
   }
   WorkerHost::counters.descriptors += sockets.size();
   for (size_t i = 0; i < workers_.size(); ++i) {
-    const Listener listener = {sockets[i], options.kind, options.authentication};
+    const Listener listener = {sockets[i], options.kind, options.authentication, options.clients};
     workers_[i]->command([listener](Worker& worker) { worker.addListener(listener); });
   }
   return true;

@@ -14,12 +14,14 @@ struct EngineOptions {
   uint64_t idleTimeoutMs = 0;
   uint64_t handshakeTimeoutMs = 0;
   uint64_t decisionTimeoutMs = 60000;
+  uint64_t maxConnectionsPerClient = 0;  // 0: no limit
 };
 
 struct ListenOptions {
   ListenerKind kind = ListenerKind::Redirect;
   Address address;
   bool authentication = false;
+  std::shared_ptr<const std::vector<Network>> clients;  // null: everyone is
 };
 
 class Engine : private WorkerHost {
@@ -29,6 +31,7 @@ class Engine : private WorkerHost {
   ~Engine() override;
 
   std::vector<Event> takeEvents();
+  std::vector<Refusal> takeRefusals() { return refusals.take(); }
   // Returns the address that was bound, or the failure.
   bool listen(const ListenOptions& options, Address* bound, Protocol* protocol, Failure* failure);
   void stopListening();

@@ -23,6 +23,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
                         InstanceMethod<&EngineObject::Abandon>("abandon"), InstanceMethod<&EngineObject::ResetUpstreams>("resetUpstreams"),
                         InstanceMethod<&EngineObject::ResetStranded>("resetStranded"),
                         InstanceMethod<&EngineObject::WatchUpstreams>("watchUpstreams"), InstanceMethod<&EngineObject::Inspect>("inspect"),
+                        InstanceMethod<&EngineObject::TakeRefusals>("takeRefusals"),
                         InstanceMethod<&EngineObject::Stats>("stats"), InstanceMethod<&EngineObject::Close>("close")});
   }
 
@@ -31,6 +32,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
     EngineOptions engine;
     engine.workers = number(options, "workers");
     engine.maxConnections = number(options, "maxConnections");
+    engine.maxConnectionsPerClient = number(options, "maxConnectionsPerClient");
     engine.idleTimeoutMs = static_cast<uint64_t>(options.Get("idleTimeoutMs").As<Napi::Number>().Int64Value());
     engine.handshakeTimeoutMs = number(options, "handshakeTimeoutMs");
     if (options.Has("decisionTimeoutMs")) engine.decisionTimeoutMs = number(options, "decisionTimeoutMs");
@@ -110,6 +112,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
     listen.kind = text(options, "kind") == "socks" ? ListenerKind::Socks : ListenerKind::Redirect;
     listen.address = addressOf(options);
     listen.authentication = options.Get("authentication").ToBoolean();
+    if (options.Get("clients").IsArray()) listen.clients = std::make_shared<std::vector<Network>>(networksOf(options.Get("clients")));
     Address bound = noAddress();
     Protocol protocol = Protocol::Unknown;
     Failure failure;
@@ -246,6 +249,8 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
     if (some && connections.empty()) connections.push_back(0);  // no connection has this number
     return Ask([this, &connections](uint64_t id) { engine_->inspect(id, connections); });
   }
+
+  Napi::Value TakeRefusals(const Napi::CallbackInfo&) { return toArray(env_, engine_ ? engine_->takeRefusals() : std::vector<Refusal>()); }
 
   Napi::Value Stats(const Napi::CallbackInfo&) {
     Napi::Object object = Napi::Object::New(env_);

@@ -14,6 +14,7 @@ enum class ListenerKind : uint8_t { Redirect, Socks };
 enum class Stage : uint8_t { Connect, Greeting, Authentication, Request };
 enum class Reason : uint8_t { End, ClientReset, UpstreamReset, Idle, Handshake, Refused, Reset };
 enum class LimitCause : uint8_t { Connections, Descriptors, Memory, Pipes };
+enum class RefusalCause : uint8_t { NotAClient, Share, Waited };
 
 // How to reach a destination.
 struct Way {
@@ -59,8 +60,16 @@ struct Inspection {
   std::vector<Subflow> subflows;
 };
 
+// Clients of one source that were refused for one reason. Without a client: of all sources beyond those that were remembered.
+struct Refusal {
+  RefusalCause cause;
+  Address client;
+  Address destination;
+  uint64_t count;
+};
+
 struct Event {
-  enum class Type : uint8_t { Accepted, Credentials, Request, Opened, Failed, Closed, Demand, Limit, Probed, Inspected, Counted };
+  enum class Type : uint8_t { Accepted, Credentials, Request, Opened, Failed, Closed, Demand, Limit, Refused, Probed, Inspected, Counted };
   Type type;
   uint64_t id = 0;  // of the connection; of the question that it answers
   Address client{};

@@ -20,6 +20,11 @@ export interface ListenOptions {
   port: number
   /** `socks` only: require user and password (RFC 1929). Default false. */
   authentication?: boolean
+  /**
+   * `socks` only: who may connect; default everyone. All others, but for this machine itself by the address that it connects to, get
+   * "no acceptable methods" (RFC 1928 section 3) and a RST at once, without an event or a place.
+   */
+  clients?: readonly Network[]
 }
 
 export interface Listening extends SocketAddress {
@@ -83,7 +88,13 @@ export interface EngineOptions {
   /** Worker threads, 1 to 16. */
   workers: number
   /** Connections at once; above, accepting pauses and goes on below 95 % of it. */
+  /** A `socks` client that has asked for nothing yet makes room for the next one: the oldest of the address that has the most of them. */
   maxConnections: number
+  /**
+   * Connections at once of one client address (of an IPv6 /64), counted from accept at a `redirect` listener, from the request at a `socks`
+   * one; above, they get a RST, or the reply 2 (not allowed). Default: no limit.
+   */
+  maxConnectionsPerClient?: number
   /** Milliseconds without a byte in either direction after which a relayed connection is aborted. */
   idleTimeoutMs: number
   /** `socks` listeners: milliseconds from accept until the client has greeted; until its request is complete, twelve times as long. */
@@ -222,6 +233,20 @@ export type EngineEvent =
    * takes more processor time. It is told once an hour at most.
    */
   | { type: 'limit'; limited: boolean; cause: 'connections' | 'descriptors' | 'memory' | 'pipes' }
+  /** Clients were refused, the first since `takeRefusals` was called. */
+  | { type: 'refused' }
+
+/** Clients of one address (of an IPv6 /64) that were refused, without an event of their own. */
+export interface Refusal {
+  /**
+   * `not-a-client`: not in `clients`; `share`: above `maxConnectionsPerClient`; `waited`: had asked for nothing yet when others needed its
+   * place.
+   */
+  cause: 'not-a-client' | 'share' | 'waited'
+  count: number
+  /** Left out: all addresses beyond the first 256. */
+  client?: string
+}
 
 export interface Subflow {
   local: SocketAddress
@@ -326,6 +351,8 @@ export interface Engine {
   /** Relayed connections with their subflows, read at this moment; all of them, or those asked for. */
   inspect(connections?: ConnectionId[]): Promise<Inspection[]>
   stats(): EngineStats
+  /** Who was refused since the last call. */
+  takeRefusals(): Refusal[]
   /** Aborts what is left, ends the threads and closes every descriptor; no event follows. Idempotent. */
   close(): void
 }

@@ -24,3 +24,4 @@ Napi::Value toValue(Napi::Env env, Protocol protocol);
 Napi::Object toObject(Napi::Env env, const Address& address);
 Napi::Object toObject(Napi::Env env, const Event& event);
 Napi::Value toArray(Napi::Env env, const std::vector<Inspection>& inspections);
+Napi::Value toArray(Napi::Env env, const std::vector<Refusal>& refusals);

@@ -24,6 +24,10 @@ const char* name(LimitCause cause) {
   static constexpr const char* kNames[] = {"connections", "descriptors", "memory", "pipes"};
   return kNames[static_cast<size_t>(cause)];
 }
+const char* name(RefusalCause cause) {
+  static constexpr const char* kNames[] = {"not-a-client", "share", "waited"};
+  return kNames[static_cast<size_t>(cause)];
+}
 }  // namespace
 
 std::string text(const Napi::Object& object, const char* key) {
@@ -115,6 +119,9 @@ Napi::Object toObject(Napi::Env env, const Event& event) {
       object.Set("limited", event.limited);
       object.Set("cause", name(event.cause));
       break;
+    case Event::Type::Refused:
+      object.Set("type", "refused");
+      break;
     case Event::Type::Probed:
       object.Set("ok", event.failure.error == 0);
       if (event.fd >= 0) object.Set("fd", static_cast<double>(event.fd));
@@ -133,6 +140,19 @@ Napi::Object toObject(Napi::Env env, const Event& event) {
       break;
   }
   return object;
+}
+
+Napi::Value toArray(Napi::Env env, const std::vector<Refusal>& refusals) {
+  Napi::Array array = Napi::Array::New(env, refusals.size());
+  uint32_t at = 0;
+  for (const Refusal& one : refusals) {
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("cause", name(one.cause));
+    object.Set("count", toNumber(env, one.count));
+    if (one.client.sa.sa_family != AF_UNSPEC) object.Set("client", formatAddress(one.client));
+    array.Set(at++, object);
+  }
+  return array;
 }
 
 Napi::Value toArray(Napi::Env env, const std::vector<Inspection>& inspections) {

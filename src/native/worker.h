@@ -10,11 +10,13 @@
 #include <unordered_map>
 #include <vector>
 
+#include "clients.h"
 #include "connection.h"
 #include "prepared.h"
 
 struct EngineLimits {
   uint64_t maxConnections = 0;
+  uint64_t maxConnectionsPerClient = 0;  // 0: no limit
   uint64_t idleTimeoutMs = 0;
   uint64_t handshakeTimeoutMs = 0;
   uint64_t decisionTimeoutMs = 0;
@@ -31,6 +33,8 @@ class WorkerHost {
   virtual void resumedAccepting() = 0;
   Counters counters;
   PreparedPool prepared{&counters};
+  Shares shares;
+  Refusals refusals;
   EngineLimits limits;
 };
 
@@ -38,6 +42,7 @@ struct Listener {
   int fd;
   ListenerKind kind;
   bool authentication;
+  std::shared_ptr<const std::vector<Network>> clients;  // null: everyone is
 };
 
 uint64_t monotonicMs();
@@ -91,7 +96,12 @@ class Worker {
   void resumeAccepting();
   bool mayAccept(LimitCause* cause) const;
   uint64_t descriptorsAhead() const;
+  bool makeRoom(const Address& newcomer);
+  bool isClient(int fd, const Address& client, const Listener& listener) const;
+  void turnAway(int fd, RefusalCause cause, const Address& client, const Listener& listener);
+  void countRefusal(RefusalCause cause, const Address& client);
   void welcome(int fd, const Address& client, const Listener& listener);
+  bool takeShare(const Address& client);
   bool isOrdered(const Event& accepted) const;
   void follow(Connection* connection, const Address& destination);
   void announce(Connection* connection, const Way& way, bool late);
@@ -166,6 +176,7 @@ class Worker {
   std::vector<std::unique_ptr<Connection>> closed_;
   std::vector<std::unique_ptr<Attempt>> released_;
   PipePool pipes_;
+  Lobby lobby_;
 };
 
 constexpr uint32_t kStreamEvents = EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET;

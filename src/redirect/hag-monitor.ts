@@ -366,8 +366,10 @@ const checkMs = ({ metered }: WanPath) => (metered ? meteredCheckMs : connectChe
 
 /** One line for people. */
 export function troubleOf(hag: Hag, { stage, failure }: Extract<ProbeResult, { ok: false }>): string {
+  const credentials = hag.username === undefined ? 'it asks for a user name and password' : 'it refuses the user name or password'
   const known: Record<string, string> = {
-    EACCES: hag.username === undefined ? 'it asks for a user name and password' : 'it refuses the user name or password',
+    // `bondsocks hag` says that it accepts no method, too, to whoever is not in its list (RFC 1928 section 3).
+    EACCES: stage === 'greeting' ? `${credentials}, or our address is not in its list of clients` : credentials,
     ETIMEDOUT: stage === 'connect' ? 'no answer' : 'connected, but it does not answer',
     ECONNREFUSED: 'connection refused, nothing listens there',
     ENETUNREACH: 'no route to it',

@@ -1,6 +1,6 @@
 /** One redirected connection, from accepted to closed, in the order in which it meets the steps. */
 import type { ConnectionId, Engine, EngineEvent, Network, StandingOrder, Way } from '../native/index.js'
-import { formatSocketAddress, isSpecialPurpose, type SocketAddress } from '../shared/address.js'
+import { formatSocketAddress, isSpecialPurpose, type SocketAddress, toNetwork } from '../shared/address.js'
 import { Attempts, type Course } from '../shared/attempts.js'
 import type { OwnAddresses } from '../shared/own-addresses.js'
 import { reportFault } from '../shared/service.js'
@@ -95,7 +95,7 @@ export class Sessions {
     const loopback: Network = { address: '127.0.0.0', bits: 8 }
     // What would come back to us: see `refusal`.
     const ours = [loopback, ...[...own.all, ...upstreams.sources].map((address) => ({ address, bits: 128 }))]
-    const bypassed = bypass.networks.map(({ address, prefix }) => ({ address: address.toString(), bits: prefix }))
+    const bypassed = bypass.networks.map(toNetwork)
     return {
       ...{ ...way, socks: handshake, patienceMs: path.patienceMs },
       ...{ askAboutDestinations: [...ours, ...bypassed], askAboutClients: ours },

@@ -85,6 +85,9 @@ export function formatSocketAddress({ address, port }: SocketAddress): string {
   return address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`
 }
 
+/** For the engine. */
+export const toNetwork = ({ address, prefix }: Cidr) => ({ address: address.toString(), bits: prefix })
+
 export function formatCidr({ address, prefix }: Cidr): string {
   return `${address.toString()}/${prefix}`
 }

@@ -12,6 +12,7 @@ import type {
   Native,
   Probe,
   ProbeResult,
+  Refusal,
   StandingOrder,
   Way,
 } from '../../src/native/index.js'
@@ -67,6 +68,7 @@ export class FakeEngine implements Engine {
   readonly refusals: { connection: ConnectionId; reply: number }[] = []
   readonly authentications: { connection: ConnectionId; accepted: boolean }[] = []
   readonly listening: ListenOptions[] = []
+  readonly refused: Refusal[] = []
   order: StandingOrder | undefined
   stopped = false
   closed = false
@@ -271,6 +273,10 @@ export class FakeEngine implements Engine {
 
   async inspect(): Promise<Inspection[]> {
     return []
+  }
+
+  takeRefusals() {
+    return this.refused.splice(0)
   }
 
   stats(): EngineStats {

@@ -223,7 +223,18 @@ t.test('the example configs are valid, and with every line in use they name ever
 })
 
 t.test('what the examples show as defaults are the defaults', async (t) => {
-  const noDefault = new Set(['lan', 'wans', 'hags', 'clients', 'bypass', 'allow', 'workers', 'max_connections', 'users_file'])
+  const noDefault = new Set([
+    'lan',
+    'wans',
+    'hags',
+    'clients',
+    'bypass',
+    'allow',
+    'workers',
+    'max_connections',
+    'max_connections_per_client',
+    'users_file',
+  ])
   for (const [kind, bare, parse] of [
     ['gateway', parseGateway(least, 'g'), parseGateway],
     ['hag', loadHag(join(root, 'config/hag.yaml')), parseHag],
@@ -300,7 +311,7 @@ t.test('defaults of the machine', async (t) => {
   t.equal(connectionsFor(1024), 336)
   t.equal(connectionsFor(64), 16)
   t.equal(connectionsFor(Number.POSITIVE_INFINITY), 65_536)
-  t.same(engineLimits({ workers: 3, max_connections: 7 }), { workers: 3, maxConnections: 7 })
+  t.same(engineLimits({ workers: 3, max_connections: 7 }), { workers: 3, maxConnections: 7, maxConnectionsPerClient: 6 })
   const { workers } = engineLimits({})
   t.ok(workers >= 1 && workers <= 4)
 })

@@ -21,7 +21,9 @@ t.test('listens, serves, stops', async (t) => {
   const { engines, stop, log, ended } = start()
   await settle()
   const engine = engines[0]
-  t.same(engine?.listening, [{ kind: 'socks', address: '203.0.113.3', port: 1080, authentication: false }])
+  t.same(engine?.listening, [
+    { kind: 'socks', address: '203.0.113.3', port: 1080, authentication: false, clients: [{ address: '10.0.0.0', bits: 8 }] },
+  ])
   engine?.request('198.51.100.7')
   engine?.request('127.0.0.1')
   await settle()

@@ -1,0 +1,89 @@
+#include "clients.h"
+
+#include <string.h>
+
+namespace {
+// An address costs 100 bytes here; a flood from more addresses than this is told in one line.
+constexpr size_t kRememberedSources = 256;
+}  // namespace
+
+Source sourceOf(const Address& client) {
+  if (client.sa.sa_family != AF_INET6) return {false, client.in.sin_addr.s_addr};
+  uint64_t network;
+  memcpy(&network, client.in6.sin6_addr.s6_addr, sizeof network);
+  return {true, network};
+}
+
+bool Shares::take(const Address& client, uint64_t limit) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  uint64_t& taken = taken_[sourceOf(client)];
+  if (limit != 0 && taken >= limit) return false;  // so it is above 0, and stays in the map
+  ++taken;
+  return true;
+}
+
+void Shares::giveBack(const Address& client) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto found = taken_.find(sourceOf(client));
+  if (--found->second == 0) taken_.erase(found);
+}
+
+bool Refusals::add(RefusalCause cause, const Address& client, const Address& destination) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto known = all_.find({cause, sourceOf(client)});
+  if (known != all_.end()) {
+    ++known->second.count;
+  } else if (all_.size() < kRememberedSources) {
+    all_[{cause, sourceOf(client)}] = {cause, client, destination, 1};
+  } else {
+    Refusal& others = others_[cause];
+    others = {cause, noAddress(), noAddress(), others.count + 1};
+  }
+  return count_++ == 0;
+}
+
+std::vector<Refusal> Refusals::take() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  std::vector<Refusal> taken;
+  for (const auto& entry : all_) taken.push_back(entry.second);
+  for (const auto& entry : others_) taken.push_back(entry.second);
+  all_.clear();
+  others_.clear();
+  count_ = 0;
+  return taken;
+}
+
+Lobby::Rank Lobby::rankOf(const Source& source, const std::set<ConnectionId>& connections) {
+  return {connections.size(), UINT64_MAX - *connections.begin(), source};
+}
+
+void Lobby::enter(const Address& client, ConnectionId connection) {
+  const Source source = sourceOf(client);
+  std::set<ConnectionId>& connections = all_[source];
+  if (!connections.empty()) ranks_.erase(rankOf(source, connections));
+  connections.insert(connection);
+  ranks_.insert(rankOf(source, connections));
+}
+
+void Lobby::leave(const Address& client, ConnectionId connection) {
+  const Source source = sourceOf(client);
+  const auto found = all_.find(source);
+  if (found == all_.end() || found->second.count(connection) == 0) return;
+  ranks_.erase(rankOf(source, found->second));
+  found->second.erase(connection);
+  if (found->second.empty()) {
+    all_.erase(found);
+  } else {
+    ranks_.insert(rankOf(source, found->second));
+  }
+}
+
+size_t Lobby::count(const Address& client) const {
+  const auto found = all_.find(sourceOf(client));
+  return found == all_.end() ? 0 : found->second.size();
+}
+
+ConnectionId Lobby::firstToGo() const {
+  if (ranks_.empty()) return 0;
+  return UINT64_MAX - std::get<1>(*ranks_.rbegin());
+}

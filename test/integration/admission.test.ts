@@ -1,0 +1,185 @@
+/** Whom the engine lets in, on loopback, where clients are told apart by 127.0.0.x. */
+import { connect as dial, type Socket } from 'node:net'
+import t, { type Test } from 'tap'
+import type { SocketAddress } from '../../src/shared/address.js'
+import { EngineUnderTest, echo, needsAddon, wayTo } from '../support/engine.js'
+import { remeasure, settle } from '../support/wait.js'
+
+const greeting = Buffer.from([5, 1, 0])
+const requestFor = ({ address, port }: SocketAddress) =>
+  Buffer.from([5, 1, 0, 1, ...address.split('.').map(Number), port >> 8, port & 255])
+const networks = (...addresses: string[]) => addresses.map((address) => ({ address, bits: 32 }))
+
+/** A client with an address of its own. `hears` takes what comes next. */
+function callFrom(t: Test, localAddress: string, { address: host, port }: SocketAddress, say?: Buffer | string) {
+  const socket = dial({ host, port, localAddress, allowHalfOpen: true, noDelay: true })
+  t.teardown(() => socket.destroy())
+  let bytes = Buffer.alloc(0)
+  let ending = 'closed by the test'
+  socket.on('data', (data: Buffer) => {
+    bytes = Buffer.concat([bytes, data])
+  })
+  socket.on('end', () => {
+    ending = 'end'
+    socket.end()
+  })
+  socket.on('error', (error: NodeJS.ErrnoException) => {
+    ending = error.code ?? 'error'
+  })
+  const over = new Promise<{ bytes: Buffer; ending: string }>((resolve) => socket.on('close', () => resolve({ bytes, ending })))
+  const hears = async (length: number) => {
+    await settle(
+      () => bytes.length >= length || socket.destroyed,
+      (isOver) => isOver,
+    )
+    const heard = bytes.subarray(0, length)
+    bytes = bytes.subarray(length)
+    return heard
+  }
+  if (say !== undefined) socket.write(say)
+  return { socket, over, hears }
+}
+
+/** A whole SOCKS connection to an echo server; stays open. */
+async function relays(t: Test, from: string, hag: SocketAddress, server: SocketAddress): Promise<Socket> {
+  const { socket, hears } = callFrom(t, from, hag, Buffer.concat([greeting, requestFor(server), Buffer.from('hello')]))
+  const heard = await hears(2 + 10 + 5)
+  t.same([heard[0], heard[1], heard[3], heard.subarray(12).toString()], [5, 0, 0, 'hello'], `${from} is served`)
+  return socket
+}
+
+/** A HAG that connects to whatever is asked for. */
+function hagFor(t: Test, options: ConstructorParameters<typeof EngineUnderTest>[1], clients: string[]) {
+  const tested = new EngineUnderTest(t, options)
+  tested.always((event) =>
+    wayTo(event.type === 'request' ? { address: event.host, port: event.port } : { address: '127.0.0.1', port: 9 }),
+  )
+  return { tested, engine: tested.engine, entry: tested.listen('socks', { clients: networks(...clients) }) }
+}
+
+t.test('strangers shut nobody out', { skip: needsAddon }, async (t) => {
+  const { tested, engine, entry } = hagFor(t, { maxConnections: 200 }, ['127.0.0.2'])
+  const server = await echo(t)
+  const strangers = Array.from({ length: 260 }, () => callFrom(t, '127.0.0.3', entry, greeting))
+  for (const { over } of strangers) {
+    t.match((await over).ending, /^(ECONNRESET|EPIPE)$/)
+  }
+  t.equal(engine.stats().connections, 0)
+  t.same(tested.events, [{ type: 'refused', connection: 0 }], 'one event for all')
+  t.same(engine.takeRefusals(), [{ cause: 'not-a-client', client: '127.0.0.3', count: 260 }])
+  t.same(engine.takeRefusals(), [])
+  await relays(t, '127.0.0.2', entry, server)
+})
+
+t.test('a gateway hears that it is refused, and this machine reaches itself', { skip: needsAddon }, async (t) => {
+  const { engine, entry } = hagFor(t, {}, ['127.0.0.2', '2001:db8::'])
+  for (const protocol of ['tcp', 'mptcp'] as const) {
+    const stranger = { protocol, remote: entry, bind: '127.0.0.3', connectTimeoutMs: 5000, timeoutMs: 5000 }
+    // Where there is no round trip the RST may come before the connection is found to be established.
+    const isTelling = ({ ok, ...why }: Awaited<ReturnType<typeof engine.probe>>) =>
+      !ok && !('stage' in why && why.stage === 'connect')
+    const result = await remeasure(() => engine.probe(stranger), isTelling, 20)
+    t.match(result, { ok: false, stage: 'greeting', failure: { code: 'EACCES' } }, protocol)
+  }
+  for (const bind of ['127.0.0.2', entry.address]) {
+    const result = await engine.probe({ protocol: 'mptcp', remote: entry, bind, connectTimeoutMs: 5000, timeoutMs: 5000 })
+    t.match(result, { ok: true }, bind)
+  }
+})
+
+t.test('who asks for nothing makes room, the greediest first', { skip: needsAddon }, async (t) => {
+  const max = 40
+  const { tested, engine, entry } = hagFor(t, { maxConnections: max, workers: 1 }, ['127.0.0.2', '127.0.0.3', '127.0.0.4'])
+  const server = await echo(t)
+  const relayed = []
+  for (let i = 0; i < 10; ++i) relayed.push(await relays(t, '127.0.0.2', entry, server))
+  const prepared = [1, 2].map(() => callFrom(t, '127.0.0.4', entry, greeting))
+  for (const { hears } of prepared) t.same([...(await hears(2))], [5, 0])
+  const greedy = Array.from({ length: 60 }, () => callFrom(t, '127.0.0.3', entry, greeting))
+  const ended = []
+  for (const { over } of greedy.slice(0, 32)) ended.push((await over).ending)
+  t.same(new Set(ended), new Set(['ECONNRESET']), 'its oldest ones have ended')
+  t.equal(engine.stats().connections, max)
+  for (let i = 0; i < 6; ++i) relayed.push(await relays(t, '127.0.0.4', entry, server))
+  for (const socket of [...relayed, ...prepared.map(({ socket }) => socket)]) t.equal(socket.destroyed, false)
+  prepared[0]?.socket.write(requestFor(server))
+  t.equal((await prepared[0]?.hears(10))?.[1], 0, 'one that greeted in advance is still good')
+  t.equal(engine.takeRefusals().find(({ cause }) => cause === 'waited')?.client, '127.0.0.3')
+  t.notOk(
+    tested.events.some(({ type }) => type === 'limit'),
+    'accepting never paused',
+  )
+})
+
+t.test('a gateway that opens many at once waits for its own', { skip: needsAddon }, async (t) => {
+  const { tested, engine, entry } = hagFor(t, { maxConnections: 20, workers: 1 }, ['127.0.0.2'])
+  const server = await echo(t)
+  for (let i = 0; i < 10; ++i) await relays(t, '127.0.0.2', entry, server)
+  const callers = Array.from({ length: 18 }, () => callFrom(t, '127.0.0.2', entry, greeting))
+  for (const { socket } of callers) socket.write(Buffer.concat([requestFor(server), Buffer.from('hello')]))
+  // A place becomes free for each of those that wait.
+  for (const { socket, hears } of callers) {
+    t.equal((await hears(2 + 10 + 5)).subarray(-5).toString(), 'hello')
+    socket.end()
+  }
+  t.same(engine.takeRefusals(), [])
+  t.match(
+    tested.events.filter(({ type }) => type === 'limit'),
+    [{ limited: true, cause: 'connections' }, { limited: false }],
+  )
+})
+
+t.test('passwords that are wrong hold no places either', { skip: needsAddon }, async (t) => {
+  const tested = new EngineUnderTest(t, { maxConnections: 10, workers: 1 })
+  const entry = tested.listen('socks', { authentication: true, clients: networks('127.0.0.2', '127.0.0.3') })
+  tested.onEvent = (event) => {
+    if (event.type === 'credentials') tested.engine.authenticate(event.connection, event.username === 'a')
+  }
+  const login = (user: string) => Buffer.from([5, 1, 2, 1, 1, user.charCodeAt(0), 1, 1])
+  // They stay open after the answer, as long as they are let.
+  const wrong = Array.from({ length: 10 }, () => callFrom(t, '127.0.0.3', entry, login('b')))
+  await Promise.all(wrong.map(({ hears }) => hears(4)))
+  const { hears } = callFrom(t, '127.0.0.2', entry, login('a'))
+  t.same([...(await hears(4))], [5, 2, 1, 0])
+})
+
+t.test('one client gets its share', { skip: needsAddon }, async (t) => {
+  const limits = { maxConnections: 20, maxConnectionsPerClient: 4 }
+  const server = await echo(t)
+
+  await t.test('of a HAG', async (t) => {
+    const { engine, entry } = hagFor(t, limits, ['127.0.0.2', '127.0.0.3'])
+    const open = []
+    for (let i = 0; i < 4; ++i) open.push(await relays(t, '127.0.0.2', entry, server))
+    const { over } = callFrom(t, '127.0.0.2', entry, Buffer.concat([greeting, requestFor(server)]))
+    const { bytes } = await over
+    t.same([...bytes.subarray(0, 4)], [5, 0, 5, 2], 'greeted, so that it is not taken for dead, but not served')
+    await relays(t, '127.0.0.3', entry, server)
+    t.same(engine.takeRefusals(), [{ cause: 'share', client: '127.0.0.2', count: 1 }])
+    open[0]?.end()
+    await settle(
+      () => engine.stats().relaying,
+      (count) => count === 4,
+    )
+    await relays(t, '127.0.0.2', entry, server)
+  })
+
+  await t.test('of a gateway', async (t) => {
+    const tested = new EngineUnderTest(t, limits)
+    const entry = tested.listen('redirect')
+    tested.always(() => wayTo(server))
+    const open = Array.from({ length: 4 }, () => callFrom(t, '127.0.0.2', entry, 'hello'))
+    for (const { hears } of open) t.equal((await hears(5)).toString(), 'hello')
+    t.match(await callFrom(t, '127.0.0.2', entry).over, { ending: 'ECONNRESET' })
+    const other = callFrom(t, '127.0.0.3', entry, 'hello')
+    t.equal((await other.hears(5)).toString(), 'hello')
+    t.same(tested.engine.takeRefusals(), [{ cause: 'share', client: '127.0.0.2', count: 1 }])
+    open[0]?.socket.end()
+    await settle(
+      () => tested.engine.stats().connections,
+      (count) => count === 4,
+    )
+    const again = callFrom(t, '127.0.0.2', entry, 'hello')
+    t.equal((await again.hears(5)).toString(), 'hello')
+  })
+})

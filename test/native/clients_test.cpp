@@ -1,0 +1,74 @@
+// Shares, refusals and the lobby, without sockets.
+#include "clients.h"
+
+#include "check.h"
+
+namespace {
+Address at(const char* text) {
+  Address address;
+  CHECK(parseAddress(text, 1, &address));
+  return address;
+}
+
+void shares() {
+  Shares shares;
+  for (int i = 0; i < 3; ++i) CHECK(shares.take(at("192.0.2.1"), 3));
+  CHECK(!shares.take(at("192.0.2.1"), 3));
+  CHECK(shares.take(at("192.0.2.2"), 3));
+  shares.giveBack(at("192.0.2.1"));
+  CHECK(shares.take(at("192.0.2.1"), 3));
+  // Of IPv6 a network of 64 bits is one client.
+  CHECK(shares.take(at("2001:db8::1"), 2) && shares.take(at("2001:db8::ffff:1"), 2));
+  CHECK(!shares.take(at("2001:db8::2"), 2));
+  CHECK(shares.take(at("2001:db8:0:1::1"), 2));
+  // No limit.
+  for (int i = 0; i < 10; ++i) CHECK(shares.take(at("192.0.2.9"), 0));
+  for (int i = 0; i < 10; ++i) shares.giveBack(at("192.0.2.9"));
+}
+
+void refusals() {
+  Refusals refusals;
+  CHECK(refusals.add(RefusalCause::Share, at("192.0.2.1"), noAddress()));
+  CHECK(!refusals.add(RefusalCause::Share, at("192.0.2.1"), noAddress()));
+  CHECK(!refusals.add(RefusalCause::NotAClient, at("192.0.2.1"), noAddress()));
+  CHECK(refusals.take().size() == 2);
+  CHECK(refusals.take().empty());
+  // However many come, what is kept is bounded, and nobody is forgotten.
+  for (unsigned i = 0; i < 100000; ++i) {
+    Address client = at("10.0.0.0");
+    client.in.sin_addr.s_addr += htonl(i);
+    CHECK(refusals.add(RefusalCause::NotAClient, client, noAddress()) == (i == 0));
+  }
+  uint64_t count = 0;
+  const std::vector<Refusal> taken = refusals.take();
+  CHECK(taken.size() < 1000);
+  for (const Refusal& one : taken) count += one.count;
+  CHECK(count == 100000);
+}
+
+void lobby() {
+  Lobby lobby;
+  CHECK(lobby.firstToGo() == 0);
+  lobby.enter(at("192.0.2.1"), 1);
+  lobby.enter(at("192.0.2.2"), 2);
+  CHECK(lobby.firstToGo() == 1);
+  lobby.enter(at("192.0.2.2"), 3);
+  CHECK(lobby.firstToGo() == 2);
+  lobby.leave(at("192.0.2.2"), 2);
+  CHECK(lobby.firstToGo() == 1);
+  lobby.leave(at("192.0.2.1"), 1);
+  lobby.leave(at("192.0.2.1"), 1);
+  lobby.leave(at("192.0.2.7"), 9);
+  CHECK(lobby.firstToGo() == 3);
+  lobby.enter(at("192.0.2.2"), 3);
+  lobby.leave(at("192.0.2.2"), 3);
+  CHECK(lobby.firstToGo() == 0);
+}
+}  // namespace
+
+int main() {
+  shares();
+  refusals();
+  lobby();
+  return passed();
+}

@@ -1,0 +1,66 @@
+import { mock } from 'node:test'
+import t from 'tap'
+import type { Refusal } from '../../src/native/index.js'
+import { Refusals } from '../../src/shared/refusals.js'
+import { memoryLog } from '../support/memory-log.js'
+
+function start(t: { teardown(act: () => void): void }) {
+  mock.timers.enable({ apis: ['setTimeout'] })
+  t.teardown(() => mock.timers.reset())
+  const log = memoryLog()
+  let waiting: Refusal[] = []
+  const refusals = new Refusals({ takeRefusals: () => waiting.splice(0) }, log)
+  /** As the engine does. */
+  const refuse = (...those: Refusal[]) => {
+    const isFirst = waiting.length === 0
+    waiting = [...waiting, ...those]
+    if (isFirst) refusals.refused()
+  }
+  const lines = () => log.lines.splice(0)
+  return { refusals, refuse, lines, waiting: () => waiting }
+}
+
+const stranger: Refusal = { cause: 'not-a-client', client: '203.0.113.9', count: 1 }
+
+t.test('the first at once, then once a minute while it goes on', async (t) => {
+  const { refuse, lines } = start(t)
+  refuse(stranger)
+  t.same(lines(), ['warn refused 203.0.113.9: not in `clients`'])
+  refuse({ ...stranger, count: 37 })
+  mock.timers.tick(59_000)
+  t.same(lines(), [])
+  mock.timers.tick(1000)
+  t.same(lines(), ['warn refused 203.0.113.9: not in `clients` (37 times in the last minute)'])
+  refuse({ ...stranger, cause: 'share' })
+  mock.timers.tick(60_000)
+  t.same(lines(), ['warn refused 203.0.113.9: it has max_connections_per_client connections (once in the last minute)'])
+  mock.timers.tick(600_000)
+  t.same(lines(), [])
+  refuse({ ...stranger, cause: 'waited', count: 2 })
+  t.same(lines(), ['warn refused 203.0.113.9: it had asked for nothing yet, and others needed its place (2 times)'])
+})
+
+t.test('a flood from everywhere is a few lines', async (t) => {
+  const { refuse, lines } = start(t)
+  refuse(stranger)
+  lines()
+  const many = Array.from({ length: 200 }, (_, i): Refusal => ({ cause: 'not-a-client', client: `10.0.0.${i}`, count: i + 1 }))
+  refuse(...many, { cause: 'not-a-client', count: 5000 })
+  mock.timers.tick(60_000)
+  const written = lines()
+  t.equal(written.length, 11)
+  t.equal(written[0], 'warn refused 10.0.0.199: not in `clients` (200 times in the last minute)')
+  t.equal(written[10], `warn refused others ${5000 + (190 * 191) / 2} times in the last minute`)
+})
+
+t.test('the end waits for nothing, and loses nothing', async (t) => {
+  const { refusals, refuse, lines } = start(t)
+  refusals.close()
+  refuse(stranger)
+  lines()
+  refuse({ ...stranger, count: 3 })
+  refusals.close()
+  t.same(lines(), ['warn refused 203.0.113.9: not in `clients` (3 times since then)'])
+  mock.timers.tick(120_000)
+  t.same(lines(), [])
+})
