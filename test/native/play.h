@@ -18,6 +18,8 @@
 #include "socket.h"
 
 constexpr auto kSettling = std::chrono::seconds(15);
+// And looked so often: a machine may stand still for longer.
+constexpr unsigned kLooks = 500;
 constexpr char kUrgentByte = '\x7f';
 
 // The bytes of each end are another sequence, and none of them is the urgent one.
@@ -144,8 +146,9 @@ class Play {
   }
 
   void awaitServer() {
-    const auto patience = peers_[0].aborts == Aborts::No ? kSettling : std::chrono::milliseconds(100);
-    for (const auto until = Clock::now() + patience; peers_[1].fd < 0 && Clock::now() < until;) turn(5);
+    const bool must = peers_[0].aborts == Aborts::No;
+    const auto until = Clock::now() + (must ? kSettling : std::chrono::milliseconds(100));
+    for (unsigned looks = 0; peers_[1].fd < 0 && (Clock::now() < until || (must && looks < kLooks)); ++looks) turn(5);
     if (peers_[1].fd < 0 && peers_[0].aborts == Aborts::No) complain("nobody came to the server");
   }
 
@@ -297,17 +300,21 @@ class Play {
   void settle(const char* when) {
     const char* reason[2] = {};
     size_t moved = 0;
+    unsigned looks = 0;
     for (auto until = Clock::now() + kSettling;;) {
       turn(2);
       const size_t before = std::exchange(moved, peers_[0].received.size() + peers_[1].received.size());
-      if (moved > before) until = Clock::now() + kSettling;
+      if (moved > before) {
+        until = Clock::now() + kSettling;
+        looks = 0;
+      }
       size_t arrived[2] = {};
       for (const Peer& one : peers_) reason[one.who] = unsettled(one, &arrived[one.who]);
       if (reason[0] == nullptr && reason[1] == nullptr) {
         for (Peer& one : peers_) one.arrived = std::max(one.arrived, arrived[one.who]);
         return;
       }
-      if (Clock::now() >= until) break;
+      if (++looks >= kLooks && Clock::now() >= until) break;
     }
     for (unsigned who = 0; who < 2; ++who) {
       if (reason[who] != nullptr) complain(std::string(when) + ": the " + (who == 0 ? "client " : "server ") + reason[who]);
