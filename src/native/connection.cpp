@@ -70,6 +70,7 @@ void Worker::expired(Connection* connection) {
   if (connection->phase == Connection::Phase::Relaying) {
     return connection->held.empty() ? pumpBoth(connection) : sendHeld(connection, false);
   }
+  if (connection->phase == Connection::Phase::Draining) return lookAtDraining(connection, true);
   if (connection->phase == Connection::Phase::AwaitingVerdict || connection->phase == Connection::Phase::AwaitingDecision) {
     return closeConnection(connection, Reason::Reset, {ETIMEDOUT, "decision"});
   }
@@ -82,7 +83,7 @@ Connection* Worker::find(ConnectionId id) {
 }
 
 void Worker::clientEvent(Connection* connection, uint32_t events) {
-  if (connection->phase == Connection::Phase::Closed) return;
+  if (connection->phase == Connection::Phase::Closed || connection->client.fd < 0) return;
   note(&connection->client, events);
   if (connection->phase == Connection::Phase::Refusing) return drainRefused(connection);
   Failure failure;
@@ -91,6 +92,8 @@ void Worker::clientEvent(Connection* connection, uint32_t events) {
   }
   if (connection->phase == Connection::Phase::Relaying) {
     pumpBoth(connection);
+  } else if (connection->phase == Connection::Phase::Draining) {
+    lookAtDraining(connection);
   } else if (connection->committed) {
     sendEarly(connection);
   } else if (connection->kind == ListenerKind::Socks) {
@@ -99,13 +102,14 @@ void Worker::clientEvent(Connection* connection, uint32_t events) {
 }
 
 void Worker::upstreamEvent(Connection* connection, uint32_t events) {
-  if (connection->phase != Connection::Phase::Relaying) return;
+  const bool isDraining = connection->phase == Connection::Phase::Draining;
+  if ((connection->phase != Connection::Phase::Relaying && !isDraining) || connection->upstream.fd < 0) return;
   note(&connection->upstream, events);
   Failure failure;
   if (wasReset(connection->upstream, connection->forward, events, &failure)) {
     return closeConnection(connection, Reason::UpstreamReset, failure);
   }
-  pumpBoth(connection);
+  isDraining ? lookAtDraining(connection) : pumpBoth(connection);
 }
 
 void Worker::relay(Connection* connection) {
@@ -190,7 +194,7 @@ void Worker::pumpBoth(Connection* connection) {
   if (connection->held.empty() && !one(&connection->backward, &connection->upstream, &connection->client, Reason::UpstreamReset, Reason::ClientReset)) return;
   const uint64_t moved = connection->forward.bytes + connection->backward.bytes - before;
   if (moved > 0) connection->activeMs = now_;
-  if (connection->forward.done && connection->backward.done) return closeConnection(connection, Reason::End);
+  if (connection->forward.done && connection->backward.done) return drain(connection);
   if (now_ >= connection->lookMs) {
     connection->lookMs = now_ + kLookMs;
     const bool isRedirect = connection->kind == ListenerKind::Redirect;
@@ -275,7 +279,8 @@ uint64_t Worker::resetUpstreams(const Address& remote) {
   std::vector<Connection*> relayed;
   for (auto& entry : connections_) {
     Connection* const connection = entry.second.get();
-    if (connection->phase == Connection::Phase::Relaying && sameSocket(connection->upstreamAddress, remote)) relayed.push_back(connection);
+    // What is drained to a HAG may also be lost with it.
+    if (connection->upstream.fd >= 0 && sameSocket(connection->upstreamAddress, remote)) relayed.push_back(connection);
     for (auto& attempt : connection->attempts) {
       if (sameSocket(attempt->way.remote, remote)) attempts.push_back(attempt.get());
     }

@@ -58,6 +58,7 @@ struct Connection : Timed {
     AwaitingDecision,  // `open`, `refuse` or `reset`
     Opening,
     Relaying,
+    Draining,          // both ends have ended it, and what was said last is still on its way
     Refusing,          // the reply is sent, the client is about to close
     Closed,            // buried at the end of the turn
   };
@@ -80,6 +81,7 @@ struct Connection : Timed {
   Address clientAddress;
   uint64_t acceptedMs = 0;
   uint64_t activeMs = 0;
+  int unacknowledged = 0;  // of its MPTCP side, while it drains
   std::string held;     // a reply to the client that waits for the first bytes behind it
   uint64_t lookMs = 0;      // when its backlogs are looked at again
   uint64_t meterMs = 0;     // when its MPTCP side is metered again

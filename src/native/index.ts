@@ -213,8 +213,9 @@ export type EngineEvent =
       type: 'closed'
       connection: ConnectionId
       /**
-       * `end`: both directions ended; `client-reset` / `upstream-reset`: that side aborted (or was given up by `resetUpstreams` with
-       * ECONNRESET, by `resetStranded` with ENETDOWN), so the other was too; `idle`;
+       * `end`: both directions ended, and what went over MPTCP has arrived; `client-reset` / `upstream-reset`: that side aborted, or took
+       * nothing more of that (ETIMEDOUT), or was given up by `resetUpstreams` with ECONNRESET or by `resetStranded` with ENETDOWN, so the
+       * other was too; `idle`;
        * `handshake`: a SOCKS client was too slow or spoke no SOCKS5; `refused`: as we were told, or because a SOCKS client asked for what
        * we do not do (BIND, UDP, a method of authentication); `reset`: as we were told, or because we were not told in time (ETIMEDOUT).
        */

@@ -138,6 +138,10 @@ class Worker {
   bool isForgotten(const Attempt& attempt);
   void lose(Attempt* attempt, Failure failure);
 
+  // draining.cpp
+  void drain(Connection* connection);
+  void lookAtDraining(Connection* connection, bool isDue = false);
+
   // connection.cpp
   Connection* find(ConnectionId id);
   void clientEvent(Connection* connection, uint32_t events);
