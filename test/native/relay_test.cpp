@@ -26,14 +26,14 @@ struct Pair {
 };
 
 // Over loopback TCP: only there is a reset what it is in service.
-Pair tcpPair() {
+Pair tcpPair(bool mptcp = false) {
   Address address;
   Protocol protocol;
   Failure failure;
   CHECK(parseAddress("127.0.0.1", 0, &address));
-  const int listener = listenSocket(address, false, false, &protocol, &failure);
+  const int listener = listenSocket(address, mptcp, false, &protocol, &failure);
   CHECK(listener >= 0);
-  const int near = dialSocket(localAddress(listener), nullptr, false, &protocol, &failure);
+  const int near = dialSocket(localAddress(listener), nullptr, mptcp, &protocol, &failure);
   CHECK(near >= 0);
   pollfd waiting = {listener, POLLIN, 0};
   CHECK(poll(&waiting, 1, 5000) == 1);
@@ -52,7 +52,8 @@ std::string pattern(size_t size) {
 
 // A flow from `in.far` to `out.near`; the test writes to in.near and reads from out.far.
 struct World {
-  explicit World(uint64_t descriptorLimit = 100) : pipes(&counters, descriptorLimit) {
+  explicit World(uint64_t descriptorLimit = 100, bool mptcp = false)
+      : pipes(&counters, descriptorLimit), in(tcpPair(mptcp)), out(tcpPair(mptcp)) {
     source.fd = in.far;
     target.fd = out.near;
     source.readable = target.writable = true;
@@ -77,15 +78,15 @@ struct World {
   }
   Counters counters;
   PipePool pipes;
-  Pair in = tcpPair();
-  Pair out = tcpPair();
+  Pair in;
+  Pair out;
   Side source;
   Side target;
   Flow flow;
 };
 
-void bytesAndEnd(bool withPipe) {
-  World world(withPipe ? 100 : 0);
+void bytesAndEnd(bool withPipe, bool mptcp) {
+  World world(withPipe ? 100 : 0, mptcp);
   const std::string sent = pattern(8 << 20);
   fcntl(world.in.near, F_SETFL, 0);
   fcntl(world.out.far, F_SETFL, 0);
@@ -290,7 +291,8 @@ void backlog() {
 int main() {
   signal(SIGPIPE, SIG_IGN);  // as on the engine's threads
   for (const bool withPipe : {true, false}) {
-    bytesAndEnd(withPipe);
+    bytesAndEnd(withPipe, false);
+    bytesAndEnd(withPipe, true);
     room(withPipe);
   }
   budget();
