@@ -3,6 +3,7 @@ import { engineLimits } from './config/defaults.js'
 import type { GatewayConfig } from './config/schema.js'
 import { readPassword } from './config/secrets.js'
 import type { Engine, EngineEvent, Native } from './native/index.js'
+import type { Guardian } from './network/guardian.js'
 import type { WatchEvents } from './network/watch.js'
 import type { HagEntryWithPassword } from './redirect/hags.js'
 import { Bypass } from './redirect/policy.js'
@@ -18,6 +19,8 @@ import { type NetworkControl, Uplinks } from './uplinks.js'
 export interface GatewayParts {
   native: Pick<Native, 'Engine' | 'mptcpUnavailable'>
   network: NetworkControl
+  /** Starts what takes the network set-up away should this process not do it. */
+  guard(): Promise<Guardian>
   /** Calls back when the kernel's links, addresses, routes or rules have changed, until the signal. */
   watch(events: WatchEvents, signal: AbortSignal): Promise<void>
   log: Log
@@ -28,11 +31,13 @@ export interface GatewayParts {
 async function realParts(config: GatewayConfig): Promise<GatewayParts> {
   const { native } = await import('./native/index.js')
   const { Network, systemKernel } = await import('./network/network.js')
+  const { startGuardian } = await import('./network/guardian.js')
   const { watchKernel } = await import('./network/watch.js')
   const log = createLog(config.log_level)
   return {
     native,
     network: new Network(systemKernel({ standby: true })),
+    guard: () => startGuardian({ log }),
     watch: (events, signal) => watchKernel({ ...events, log }, signal),
     log,
     signals: new StopSignals(log),
@@ -68,8 +73,12 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
     try {
       listen(engine, config.listen.port, log)
       if (signals.stop.aborted) return
+      const guardian = await parts.guard()
       // Where this fails it has changed nothing, or rolled back: what was there before us stays.
-      const plan = await network.apply(config)
+      const plan = await network.apply(config).catch(async (error) => {
+        await guardian.dismiss()
+        throw error
+      })
       try {
         for (const note of plan.notes) log.warn(note)
         log.info('network is set up', { wans: plan.wans })
@@ -100,6 +109,8 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
         if (left > 0) log.warn(`${left} connections aborted`)
       } finally {
         await network.remove()
+        // Not where that failed: then the guardian tries once more.
+        await guardian.dismiss()
       }
       log.info('network is as before')
     } finally {

@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 /** argv -> command; errors -> one line and an exit code. Commands are imported when asked for: `check` works without the addon. */
+import './shared/no-debugger.js'
 import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { setFlagsFromString } from 'node:v8'

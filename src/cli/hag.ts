@@ -5,7 +5,7 @@ export const command: Command = {
   help: `Usage: bondsocks hag -c FILE
 
 The Hybrid Access Gateway, in the foreground: a SOCKS5 server over MPTCP. Logs JSON lines to standard output. SIGTERM or SIGINT:
-stops accepting, lets connections end for drain_seconds (default 10), then aborts them; a second signal aborts at once.
+stops accepting, lets connections end for drain_seconds (default 10), then aborts them; a second signal aborts at once. SIGHUP is ignored.
 
   -c, --config FILE   the HAG config
 

@@ -6,7 +6,7 @@ export const command: Command = {
 
 The gateway, in the foreground: sets the network up, redirects the LAN's TCP connections and carries them over all WANs. As root.
 Logs JSON lines to standard output. SIGTERM or SIGINT: stops accepting, lets connections end for drain_seconds (default 10), then
-aborts them and takes the network set-up away; a second signal aborts at once.
+aborts them and takes the network set-up away; a second signal aborts at once. SIGHUP is ignored.
 
   -c, --config FILE   the gateway config
 

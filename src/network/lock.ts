@@ -19,6 +19,7 @@ import {
 } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { BondsocksError } from '../shared/errors.js'
+import { needsRoot } from './state.js'
 
 /** `network`: while the set-up is changed. `gateway`: as long as a gateway runs, and until what a killed one has left is taken away. */
 export type LockName = 'network' | 'gateway'
@@ -79,7 +80,7 @@ function open(path: string, folder: string, owner: number): number | undefined {
     if (cause instanceof BondsocksError) throw cause
     if (code === 'ENOENT') return undefined
     if (code === 'EACCES' || code === 'EPERM') {
-      throw new BondsocksError('NOT_ROOT', `${path} cannot be locked: run it as root`, { cause })
+      throw new BondsocksError('NOT_ROOT', needsRoot, { cause })
     }
     throw new BondsocksError('BAD_FOLDER', `${path} cannot be locked: ${message}`, { cause })
   }

@@ -8,7 +8,7 @@ import { parseEndpoints, parseSubflowLimit } from './kernel/mptcp.js'
 import { parseRoutes } from './kernel/route.js'
 import { parseRules } from './kernel/rule.js'
 import type { Kernel } from './kernel.js'
-import type { Chains, Interface, Observed, Saved } from './state.js'
+import { type Chains, type Interface, needsRoot, type Observed, type Saved } from './state.js'
 
 const sysctls = [
   'net/mptcp/enabled',
@@ -35,7 +35,7 @@ export async function observe(
   { lenient = false, nat }: { lenient?: boolean; nat?: Nat | undefined } = {},
 ): Promise<Observed> {
   if (!(await kernel.mayAdminister())) {
-    throw new BondsocksError('NOT_ROOT', 'reading and changing the network set-up needs root (CAP_NET_ADMIN): run it with sudo')
+    throw new BondsocksError('NOT_ROOT', needsRoot)
   }
   const [values, stateText] = await Promise.all([kernel.readSysctls(sysctls), kernel.readState()])
   const saved = parseSaved(stateText)

@@ -20,6 +20,8 @@ export const owned = {
   protocol: 158,
 } as const
 
+export const needsRoot = 'reading and changing the network set-up needs root (CAP_NET_ADMIN): run it with sudo'
+
 export interface InterfaceAddress {
   family: Family
   address: string

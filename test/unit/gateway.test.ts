@@ -42,6 +42,14 @@ function start(
       deeds.push('remove')
     },
   }
+  const guard = async () => {
+    deeds.push('guard')
+    return {
+      async dismiss() {
+        deeds.push('dismiss')
+      },
+    }
+  }
   const watch = options.watch ?? ((_events: unknown, signal: AbortSignal) => aborted(signal))
   const fail = (error: unknown) => {
     deeds.push(`fail ${(error as Error).message}`)
@@ -49,7 +57,7 @@ function start(
   }
   const signals = { stop: stop.signal, hurry: hurry.signal, fail, dispose: () => deeds.push('dispose') }
   const config = parseGateway(`${text}${options.more ?? ''}`, 'g.yaml')
-  const ended = runGateway(config, { native, network, log, signals, watch, own: new OwnAddresses(() => []) }).then(
+  const ended = runGateway(config, { native, network, guard, log, signals, watch, own: new OwnAddresses(() => []) }).then(
     () => undefined,
     (error: BondsocksError) => error,
   )
@@ -73,7 +81,7 @@ t.test('start, serve, stop', async (t) => {
     { kind: 'redirect', address: '0.0.0.0', port: 12345 },
     { kind: 'redirect', address: '::', port: 12345 },
   ])
-  t.same(deeds, ['apply'])
+  t.same(deeds, ['guard', 'apply'])
   engine?.accept()
   await settle()
   t.equal(engine?.opens.length, 1)
@@ -84,13 +92,13 @@ t.test('start, serve, stop', async (t) => {
   )
   stop.abort()
   await until(() => engine?.stopped === true)
-  t.same(deeds, ['apply', 'apply without redirect'])
+  t.same(deeds, ['guard', 'apply', 'apply without redirect'])
   t.equal(engine?.stopped, true)
   t.equal(engine?.closed, false, 'the connection may end')
   engine?.leave(1)
   t.equal(await ended, undefined)
   t.equal(engine?.closed, true)
-  t.same(deeds, ['apply', 'apply without redirect', 'remove', 'dispose'])
+  t.same(deeds, ['guard', 'apply', 'apply without redirect', 'remove', 'dismiss', 'dispose'])
   // Which WAN answers its first probe first is chance.
   t.same(log.lines.splice(5, 2).sort(), [
     'info WAN dsl is up: a HAG answered in 30 ms',
@@ -152,7 +160,7 @@ const failing: [string, FarSide, Parameters<typeof start>[1], 1 | 2, string, str
     { apply: () => Promise.reject(new BondsocksError('WAN_UNUSABLE', 'WAN dsl has no address')) },
     1,
     'WAN dsl has no address',
-    ['apply', 'dispose'],
+    ['guard', 'apply', 'dismiss', 'dispose'],
   ],
   [
     'no HAG and on_hag_down reject',
@@ -160,7 +168,7 @@ const failing: [string, FarSide, Parameters<typeof start>[1], 1 | 2, string, str
     { more: 'on_hag_down: reject\n' },
     1,
     'no HAG can be reached: HAG 203.0.113.3:1080 over dsl: no answer; HAG 203.0.113.3:1080 over lte: no answer',
-    ['apply', 'remove', 'dispose'],
+    ['guard', 'apply', 'remove', 'dismiss', 'dispose'],
   ],
   [
     'wrong password',
@@ -169,7 +177,7 @@ const failing: [string, FarSide, Parameters<typeof start>[1], 1 | 2, string, str
     2,
     'no HAG takes our credentials: HAG 203.0.113.3:1080 over dsl: it asks for a user name and password; ' +
       'HAG 203.0.113.3:1080 over lte: it asks for a user name and password',
-    ['apply', 'remove', 'dispose'],
+    ['guard', 'apply', 'remove', 'dismiss', 'dispose'],
   ],
   [
     'password file missing',
@@ -311,5 +319,5 @@ t.test('an error in one event ends its connection, and no other', async (t) => {
 t.test('a part of the gateway that fails ends all of it, with the network as before', async (t) => {
   const { deeds, ended } = start({}, { watch: async () => Promise.reject(new Error('a fault of ours')) })
   await ended
-  t.same(deeds, ['apply', 'fail a fault of ours', 'apply without redirect', 'remove', 'dispose'])
+  t.same(deeds, ['guard', 'apply', 'fail a fault of ours', 'apply without redirect', 'remove', 'dismiss', 'dispose'])
 })

@@ -1,0 +1,188 @@
+/** Whatever ends `run`, clients go straight to their servers within a second, and the machine is as it was found. */
+import { execFileSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import t, { type Test } from 'tap'
+import { ports, settle, sleep, World } from '../support/hybrid.js'
+import { needsRoot } from '../support/namespaces.js'
+import { bondsocks, type Program, start } from '../support/process.js'
+import { snapshot, stillness } from '../support/snapshot.js'
+
+const commandOf = (pid: string) => {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').join(' ')
+  } catch {
+    return ''
+  }
+}
+
+/** Programs of ours in the CPE's namespace. */
+function programs(world: World): string[] {
+  const pids = execFileSync('ip', ['netns', 'pids', world.lab.hosts.cpe ?? ''], { encoding: 'utf8' }).split('\n')
+  return pids.filter((pid) => /bondsocks|dist\/main\.js|ip -o monitor|ip -batch/.test(commandOf(pid)))
+}
+
+/** Milliseconds until a new client gets to the server without the gateway. */
+async function untilDirect(world: World, gateway: Program): Promise<number> {
+  const startedAt = performance.now()
+  for (;;) {
+    const hasEnded = !gateway.running
+    const { received } = await world.client.call('talk', { host: world.lab.addresses.server, port: ports.greeter }, '', 1)
+    const ms = performance.now() - startedAt
+    if ((hasEnded && received.startsWith('220')) || ms > 20_000) return ms
+    await sleep(5)
+  }
+}
+
+t.test('ends of every kind', { skip: needsRoot }, async (t) => {
+  const world = await World.create(t, { shaped: false, gateway: { on_hag_down: 'reject' } })
+  await world.startHag()
+  const cpe = world.execute('cpe')
+  const before = await stillness(cpe)
+  const asBefore = async (t: Test, what: string) => {
+    const after = await settle(
+      async () => (programs(world).length === 0 ? await snapshot(cpe) : 'programs are left'),
+      (text) => text === before,
+    )
+    t.equal(after, before, `${what}: the network is as before`)
+    t.same(programs(world).map(commandOf), [], `${what}: nothing is left running`)
+  }
+
+  const signals = ['SIGKILL', 'SIGSEGV', 'SIGABRT', 'SIGQUIT', 'SIGALRM', 'SIGUSR2', 'SIGBUS'] as const
+  for (const signal of signals) {
+    t.test(signal, async (t) => {
+      const gateway = await world.startGateway()
+      t.not(await snapshot(cpe), before)
+      await world.client.call('hold', { host: world.lab.addresses.server, port: ports.echo }, 5)
+      gateway.kill(signal)
+      const ms = await untilDirect(world, gateway)
+      t.comment(`direct after ${ms.toFixed(0)} ms`)
+      t.ok(ms < 1000, `direct after ${ms.toFixed(0)} ms`)
+      await gateway.exited
+      await asBefore(t, signal)
+      t.match(gateway.output, /bondsocks: the gateway ended without an end: clients go straight to their servers/)
+      await world.client.call('release', 'rst')
+    })
+  }
+
+  t.test('an orderly end needs no guardian', async (t) => {
+    const gateway = await world.startGateway()
+    t.same(await gateway.end(), { code: 0, signal: null })
+    t.notMatch(gateway.output, /ended without an end|guardian/)
+    await asBefore(t, 'SIGTERM')
+  })
+
+  t.test('SIGHUP and SIGUSR1 do no harm', async (t) => {
+    const gateway = await world.startGateway()
+    for (const signal of ['SIGHUP', 'SIGUSR1'] as const) gateway.kill(signal)
+    await gateway.waitFor(/SIGHUP is ignored/)
+    await sleep(300)
+    t.ok(gateway.running)
+    t.notMatch(gateway.output, /[Dd]ebugger/)
+    t.notMatch(await cpe('ss', '-ltnH'), /:9229\b/)
+    t.same(await gateway.end(), { code: 0, signal: null })
+    await asBefore(t, 'and then SIGTERM')
+  })
+
+  /** With something at fault in it, which a signal sets off. */
+  const faulty = async (fault: string): Promise<Program> => {
+    const [node = '', ...rest] = bondsocks('run', '-c', world.config('gateway'))
+    const code = `process.on('SIGUSR2', () => { ${fault} })`
+    const gateway = start(
+      t,
+      world.lab.argv('cpe', [node, '--import', `data:text/javascript,${encodeURIComponent(code)}`, ...rest]),
+    )
+    await gateway.waitFor(/gateway runs/)
+    return gateway
+  }
+
+  t.test('a fault in a forgotten promise is logged', async (t) => {
+    const gateway = await faulty("Promise.reject(new Error('forgotten'))")
+    gateway.kill('SIGUSR2')
+    await gateway.waitFor(/"error".*unexpected error in what nobody waits for: forgotten/)
+    t.match(await world.client.call('talk', { host: world.lab.addresses.server, port: ports.greeter }, '', 1), { ending: 'open' })
+    t.same(await gateway.end(), { code: 0, signal: null })
+    await asBefore(t, 'and then SIGTERM')
+  })
+
+  t.test('an uncaught exception ends it in good order', async (t) => {
+    const gateway = await faulty("setImmediate(() => { throw new Error('nobody caught me') })")
+    gateway.kill('SIGUSR2')
+    t.same(await gateway.exited, { code: 1, signal: null })
+    t.match(gateway.output, /"error".*the end follows: nobody caught me.*network is as before/s)
+    t.match(gateway.output, /^bondsocks: unexpected error: nobody caught me/m)
+    t.notMatch(gateway.output, /ended without an end/)
+    await asBefore(t, 'exit')
+  })
+
+  t.test('memory that cannot be had', async (t) => {
+    // What a bad_alloc in the addon becomes, and V8's own end for want of memory.
+    const gateway = await faulty('process.abort()')
+    gateway.kill('SIGUSR2')
+    const ms = await untilDirect(world, gateway)
+    t.ok(ms < 1000, `direct after ${ms.toFixed(0)} ms`)
+    await gateway.exited
+    await asBefore(t, 'abort')
+  })
+
+  t.test('process.exit in the middle of all', async (t) => {
+    const gateway = await faulty('process.exit(3)')
+    gateway.kill('SIGUSR2')
+    const ms = await untilDirect(world, gateway)
+    t.ok(ms < 1000, `direct after ${ms.toFixed(0)} ms`)
+    await gateway.exited
+    await asBefore(t, 'exit')
+  })
+
+  t.test('handed on to the next one, which begins at once', async (t) => {
+    const first = await world.startGateway()
+    first.kill('SIGKILL')
+    const second = await world.startGateway()
+    await first.exited
+    t.match(await world.client.call('talk', { host: world.lab.addresses.server, port: ports.greeter }, '', 1), { ending: 'open' })
+    // The first one's guardian has been done before.
+    await sleep(1000)
+    t.match(await cpe('iptables-save', '-t', 'nat'), /-A BONDSOCKS -p tcp -j REDIRECT/)
+    t.same((await world.endpoints()).length, 2)
+    t.same(await second.end(), { code: 0, signal: null })
+    await asBefore(t, 'and then SIGTERM')
+  })
+
+  t.test('a guardian that is killed is replaced', async (t) => {
+    const gateway = await world.startGateway()
+    const guardian = () => programs(world).find((pid) => /bondsocks-guardian/.test(commandOf(pid)))
+    const first = guardian()
+    process.kill(Number(first), 'SIGTERM')
+    await sleep(200)
+    t.equal(guardian(), first, 'SIGTERM, as a service manager sends it to all, leaves it')
+    process.kill(Number(first), 'SIGKILL')
+    await gateway.waitFor(/the guardian ended and is started again: SIGKILL/)
+    await settle(guardian, (pid) => pid !== undefined && pid !== first)
+    gateway.kill('SIGKILL')
+    const ms = await untilDirect(world, gateway)
+    t.ok(ms < 1000, `direct after ${ms.toFixed(0)} ms`)
+    await gateway.exited
+    await asBefore(t, 'SIGKILL')
+  })
+
+  t.test('killed with its guardian', async (t) => {
+    const gateway = await world.startGateway()
+    for (const pid of programs(world)) if (/bondsocks/.test(commandOf(pid))) process.kill(Number(pid), 'SIGKILL')
+    await gateway.exited
+    t.not(await snapshot(cpe), before, 'all of it stays')
+    await cpe(...bondsocks('remove'))
+    await asBefore(t, 'remove')
+    const again = await world.startGateway()
+    t.same(await again.end(), { code: 0, signal: null })
+    await asBefore(t, 'and a run in peace')
+  })
+
+  t.test('a second gateway is refused, and leaves the first alone', async (t) => {
+    const first = await world.startGateway()
+    const up = await snapshot(cpe)
+    const second = world.start('cpe', 'run', '-c', world.config('gateway', { listen: { port: 12346 } }))
+    t.match(await second.exited, { code: 1 })
+    t.match(second.output, new RegExp(`bondsocks: process ${first.pid} has been the gateway here`))
+    t.equal(await snapshot(cpe), up)
+    await first.end()
+  })
+})
