@@ -268,7 +268,12 @@ class Play {
       return nullptr;
     }
     if (from.isLive() && !from.isKilled && !from.waiting.empty() && to.isReading) return "cannot send";
-    if (from.aborts == Aborts::Surely && !to.isShut && !to.isKilled) return "left by a RST that did not come";
+    if (from.aborts == Aborts::Surely && !to.isShut && !to.isKilled) {
+      if (to.isReading || from.arrived == from.sent.size()) return "left by a RST that did not come";
+      // A RST behind what a full receive buffer has no room for is out of its window (RFC 5961 section 3).
+      isCertain_ = false;
+      return nullptr;
+    }
     const ssize_t count = matched(to.received, from.sent);
     if (count < 0) return nullptr;  // for judge() to say
     *arrived = static_cast<size_t>(count);
