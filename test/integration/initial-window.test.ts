@@ -86,12 +86,10 @@ t.test('no packet goes another way, whatever rules there are', { skip: needsRoot
     const text = await ip(`route get ${to} ${more}`)
     return `${/ dev (\S+)/.exec(text)?.[1]} ${/ table (\S+)/.exec(text)?.[1] ?? 'main'}`
   }
-  /** Until the kernel chooses it, for 5 s at most. */
   const becomes = (wanted: string, ...what: Parameters<typeof way>) =>
     settle(
       () => way(...what),
       (now) => now === wanted,
-      5000,
     )
   await ip('route add default via 10.1.0.2')
   await ip('route add default via 10.2.0.2 dev lte table 100')

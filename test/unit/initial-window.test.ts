@@ -1,0 +1,78 @@
+import t from 'tap'
+import { copyOf, keepInitialWindow, parseRoute } from '../../src/network/initial-window.js'
+import { settle } from '../support/fake-engine.js'
+import { memoryLog } from '../support/memory-log.js'
+
+t.test('lines of `ip route show` as what `ip route append` takes', (t) => {
+  for (const [line, words] of [
+    [
+      'default via 192.0.2.1 dev eth0 proto 16 metric 100 ',
+      'default via 192.0.2.1 dev eth0 metric 100 initcwnd 48 table 5808 proto 158',
+    ],
+    [
+      '192.0.2.0/24 dev eth0 proto 2 scope 253 src 192.0.2.2 linkdown ',
+      '192.0.2.0/24 dev eth0 scope 253 src 192.0.2.2 initcwnd 48 table 5808 proto 158',
+    ],
+    [
+      'default metric 9 \\\tnexthop via 192.0.2.1 dev a weight 2 \\\tnexthop via 192.0.2.3 dev b weight 1 ',
+      'default metric 9 initcwnd 48 table 5808 proto 158 nexthop via 192.0.2.1 dev a weight 2 nexthop via 192.0.2.3 dev b weight 1',
+    ],
+    ['198.51.100.0/24 nhid 7 via 192.0.2.1 dev a ', '198.51.100.0/24 via 192.0.2.1 dev a initcwnd 48 table 5808 proto 158'],
+    [
+      '10.0.0.0/8 via 192.0.2.1 dev a initcwnd 20 rto_min lock 40ms ',
+      '10.0.0.0/8 via 192.0.2.1 dev a initcwnd 20 rto_min 40ms table 5808 proto 158',
+    ],
+    ['7 10.9.0.0/16 ', 'unreachable 10.9.0.0/16 initcwnd 48 table 5808 proto 158'],
+    [
+      'default via fe80::1 dev a proto 9 metric 1024 expires 1790sec hoplimit 64 pref medium',
+      'default via fe80::1 dev a metric 1024 hoplimit 64 pref medium initcwnd 48 table 5808 proto 158',
+    ],
+  ] as const) {
+    const { text, table } = parseRoute(line)
+    t.equal(copyOf(text, 48), words)
+    t.equal(table, undefined)
+  }
+  t.same(parseRoute('2 127.0.0.1 dev lo table 255 proto 2 scope 254 src 127.0.0.1 ').table, 255)
+  t.end()
+})
+
+t.test('where it is not allowed: said once a family, and not tried again and again', async (t) => {
+  const log = memoryLog()
+  const asked: string[] = []
+  let changed: () => void = () => undefined
+  const stop = new AbortController()
+  const kept = keepInitialWindow(
+    {
+      port: 1080,
+      segments: 48,
+      log,
+      lock: async () => () => undefined,
+      watch: async ({ onChange }) => {
+        changed = onChange
+      },
+      run: async (argv, input) => {
+        asked.push(argv.slice(2).join(' '))
+        if (input?.startsWith('rule show')) {
+          const stdout = '0:\tfrom all lookup 255\n32766:\tfrom all lookup 254\ndefault via 192.0.2.1 dev eth0 \n'
+          return { code: 0, stdout, stderr: '' }
+        }
+        return { code: 2, stdout: '', stderr: 'RTNETLINK answers: Operation not permitted\nCommand failed -:1\n' }
+      },
+    },
+    stop.signal,
+  )
+  while (!log.lines.some((line) => line.includes('IPv4'))) await settle()
+  changed()
+  await new Promise((resolve) => setTimeout(resolve, 100))
+  t.same(
+    log.lines.filter((line) => line.includes('IPv4')),
+    [
+      "info answers over IPv4 begin with the kernel's initial window: RTNETLINK answers: Operation not permitted; Command failed -:1",
+    ],
+  )
+  const tries = asked.filter((words) => words === '-batch -').length
+  t.ok(tries <= 2, `one try a family: ${tries}`)
+  t.notOk(asked.some((words) => words.startsWith('rule add')))
+  stop.abort()
+  await kept
+})
