@@ -1,7 +1,7 @@
 /** What a HAG changes on its machine: the window with which its answers begin, by routes of its own that follow the machine's; and MPTCP's limit. */
 import t from 'tap'
 import { startAgent } from '../support/agent.js'
-import { ports, settle, sleep, World } from '../support/hybrid.js'
+import { ports, settle, World } from '../support/hybrid.js'
 import { needsRoot } from '../support/namespaces.js'
 
 t.test('a HAG begins with 48 segments, follows the main table, and leaves all as it was', { skip: needsRoot }, async (t) => {
@@ -177,10 +177,9 @@ t.test('no packet goes another way, whatever rules there are', { skip: needsRoot
     t.equal(await becomes('lte 5808', `from ${address} ipproto tcp sport 1080`, '192.0.2.200'), 'lte 5808')
     t.equal(await becomes('lte 5808', `from ${address} ipproto tcp sport 1081`, '192.0.2.200'), 'lte 5808')
     // What one does must not make the other do something for ever.
-    await settle(both, (count) => count === 2)
-    await sleep(500)
-    const events = await hagHost('sh', '-c', 'timeout 1 ip monitor route rule || true')
-    t.equal(events, '')
+    const events = () => hagHost('sh', '-c', 'timeout 1 ip monitor route rule || true')
+    t.equal(await settle(events, (text) => text === ''), '')
+    t.equal(await both(), 2)
     await second.end()
     t.equal(await becomes('dsl 5808'), 'dsl 5808')
     await ip('route del 192.0.2.128/25')
