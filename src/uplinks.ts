@@ -11,7 +11,7 @@ import type { Plan } from './network/state.js'
 import type { WatchEvents } from './network/watch.js'
 import { HagMonitor, troubleOf } from './redirect/hag-monitor.js'
 import { HagDirectory, type HagEntryWithPassword } from './redirect/hags.js'
-import type { Hag } from './redirect/policy.js'
+import { familyOfAddress, type Hag } from './redirect/policy.js'
 import { Pool } from './redirect/pool.js'
 import { Upstreams } from './redirect/upstreams.js'
 import { type Family, formatSocketAddress } from './shared/address.js'
@@ -174,7 +174,8 @@ export class Uplinks {
     setMaxListeners(0, signal)
     const reconciler = new Reconciler({
       apply: async (quick) => {
-        const options = { quick, tolerant: true, withoutEndpoint: this.#withoutEndpoint, best: this.#best }
+        const withoutEndpoint = { has: (address: string) => this.#withholds(address) }
+        const options = { quick, tolerant: true, withoutEndpoint, best: this.#best }
         const plan = await network.apply(config, options)
         if (plan.steps.some(isEndpointDeletion)) this.#resetStranded(strandedMs, 1)
         return plan
@@ -217,6 +218,16 @@ export class Uplinks {
       this.#reconciler = undefined
       this.#ended.abort()
     }
+  }
+
+  /**
+   * Is this address to have no endpoint? One that has just come gets it once its WAN is found to work: all connections join with it, and would
+   * have to leave it again at once.
+   */
+  #withholds(address: string): boolean {
+    if (this.#withoutEndpoint.has(address)) return true
+    const paths = this.#wans.paths(familyOfAddress(address))
+    return paths.some(({ usable }) => usable) && !paths.some(({ bind }) => bind === address)
   }
 
   /** Ahead of the pass that the same event leads to: running connections leave the WAN now. */

@@ -22,7 +22,7 @@ export interface NetworkOptions {
    * Source addresses of either family that keep their routes and rules, for probes, but have no endpoint, so that connections leave. Where
    * no other endpoint of the family would be left, those that are there stay.
    */
-  withoutEndpoint?: ReadonlySet<string>
+  withoutEndpoint?: Pick<ReadonlySet<string>, 'has'>
   /**
    * Name of the WAN that a family's default route in the main table points to, for what is not redirected. Where left out or not usable:
    * the first usable one, in config order, of those not in `withoutEndpoint`.

@@ -2,7 +2,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { parseGateway } from '../../src/config/load.js'
 import { runGateway } from '../../src/gateway.js'
+import type { NetworkOptions } from '../../src/network/network.js'
 import type { Plan } from '../../src/network/state.js'
+import type { WatchEvents } from '../../src/network/watch.js'
 import { BondsocksError } from '../../src/shared/errors.js'
 import { OwnAddresses } from '../../src/shared/own-addresses.js'
 import { aborted } from '../../src/shared/service.js'
@@ -30,10 +32,14 @@ function start(
   const hurry = new AbortController()
   /** What happened on the machine, in order. */
   const deeds: string[] = []
+  /** The WANs that each pass was to leave without an endpoint. */
+  const withheld: string[] = []
+  const watched: WatchEvents[] = []
   const log = memoryLog()
   const network = {
-    async apply(_config: unknown, { redirect = true } = {}): Promise<Plan> {
+    async apply(_config: unknown, { redirect = true, withoutEndpoint }: NetworkOptions = {}): Promise<Plan> {
       deeds.push(redirect ? 'apply' : 'apply without redirect')
+      withheld.push(wans.flatMap(({ name, address4 }) => (withoutEndpoint?.has(address4) ? [name] : [])).join())
       return options.apply?.() ?? { steps: [], wans, notes: ['a note'] }
     },
     async dropEndpoints() {},
@@ -50,7 +56,10 @@ function start(
       },
     }
   }
-  const watch = options.watch ?? ((_events: unknown, signal: AbortSignal) => aborted(signal))
+  const watch = (events: WatchEvents, signal: AbortSignal) => {
+    watched.push(events)
+    return options.watch?.() ?? aborted(signal)
+  }
   const fail = (error: unknown) => {
     deeds.push(`fail ${(error as Error).message}`)
     stop.abort()
@@ -61,7 +70,7 @@ function start(
     () => undefined,
     (error: BondsocksError) => error,
   )
-  return { engines, stop, hurry, deeds, log, ended }
+  return { engines, stop, hurry, deeds, withheld, watched, log, ended }
 }
 
 /** For what goes through the file system, in its own time. */
@@ -249,6 +258,35 @@ t.test('no HAG answers any more: connections go around it over the first WAN, wh
     stop.abort()
     t.equal(await ended, undefined)
   }
+})
+
+t.test('a WAN whose link is back gets its endpoint once it is found to work, and not before', async (t) => {
+  let isLost = false
+  let isLinkDown = false
+  const { stop, log, withheld, watched, ended } = start(
+    {
+      probe: ({ bind = '' }) =>
+        isLost && bind === '10.2.0.2'
+          ? unreachable
+          : { ok: true, local: { address: bind, port: 1 }, protocol: 'mptcp', connectMs: 9 },
+    },
+    { apply: async () => ({ steps: [], wans: isLinkDown ? wans.slice(0, 1) : wans, notes: [] }) },
+  )
+  await until(() => ['dsl', 'lte'].every((wan) => log.lines.some((line) => line.includes(`WAN ${wan} is up`))))
+  isLinkDown = true
+  isLost = true
+  watched[0]?.onGone('lte', 'has no carrier')
+  await until(() => log.lines.some((line) => /WAN lte is down/.test(line)))
+  isLinkDown = false
+  const before = withheld.length
+  watched[0]?.onChange()
+  await until(() => log.lines.some((line) => /WAN lte is (probing|down: no HAG)/.test(line)) && withheld.length > before)
+  t.same(new Set(withheld.slice(before)), new Set(['lte']))
+  isLost = false
+  await until(() => withheld.at(-1) === '')
+  t.equal(withheld.at(-1), '')
+  stop.abort()
+  t.equal(await ended, undefined)
 })
 
 t.test('one WAN on which the HAG answers is enough', async (t) => {
