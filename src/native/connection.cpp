@@ -304,6 +304,26 @@ void Worker::watchUpstreams(const Address& remote, bool closely) {
   }
 }
 
+// On a HAG. A gateway says once that it has lost an address (RM_ADDR), and where that is lost on a full line the subflows from there live on
+// here, until so many count that the kernel lets nothing join any more: connections with one WAN are left, which die with it. Where two come
+// from one address all are asked: the gateway's machine refuses what it does not know. Two WANs may share an address as well, so that is over
+// after two minutes, until more have joined.
+void Worker::askAboutOldSubflows(Connection* connection) {
+  constexpr int kAskS = 5;
+  constexpr uint8_t kLooks = 8;
+  const int fd = connection->client.fd;
+  const uint8_t joined = joinedSubflows(fd);
+  if (connection->asksLeft > 0 && (--connection->asksLeft == 0 || !sharesRemoteHost(fd))) {
+    connection->asksLeft = 0;
+    keepAlive(fd, Keepalive::Wan);
+  }
+  const bool isMore = joined > connection->joined;
+  connection->joined = joined;
+  if (!isMore || connection->asksLeft > 0 || !sharesRemoteHost(fd)) return;
+  connection->asksLeft = kLooks;
+  askOften(fd, kAskS);
+}
+
 uint64_t Worker::resetStranded() {
   std::vector<Connection*> stranded;
   for (auto& entry : connections_) {

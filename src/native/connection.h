@@ -72,6 +72,8 @@ struct Connection : Timed {
   bool queued = false;  // in the ready list
   bool keptAlive = false;
   bool sharing = false;  // counted among its client's connections
+  uint8_t joined = 0;    // the most subflows beside the first one since they were last asked about
+  uint8_t asksLeft = 0;  // looks for which they are asked often
   uint64_t order = 0;   // the standing order that it follows while the owner does not know of it
   Protocol protocol = Protocol::Unknown;
   Side client;

@@ -146,8 +146,9 @@ bool goesOver(int fd, const Address& local) {
   return false;
 }
 
-// A join that has been asked for so often without an answer (1 s apart, tcp_syn_linear_timeouts) is not on its way: something drops it.
-constexpr uint8_t kVainJoins = 3;
+// A join that was sent again so often, a second apart at first (tcp_syn_linear_timeouts), is not on its way: something drops it. Three in a row are
+// lost on a full line, too.
+constexpr uint8_t kVainJoins = 5;
 
 // On 6.18 a first subflow whose endpoint was deleted, or that was reset, stays in MPTCP_FULL_INFO, with its addresses and its last figures, on
 // its way to state CLOSE; a joined one leaves the list. The connection stays ESTABLISHED for net.mptcp.close_timeout and takes bytes
@@ -161,6 +162,23 @@ bool hasNoSubflow(int fd, uint32_t silentMs) {
     if (isAlive(tcp) && tcp.lastAckMs < silentMs) return false;
   }
   return protocolOf(fd) == Protocol::Mptcp;
+}
+
+uint8_t joinedSubflows(int fd) {
+  uint8_t info[256] = {};
+  socklen_t size = sizeof info;
+  return getsockopt(fd, kSolMptcp, kMptcpInfo, info, &size) == 0 ? info[0] : uint8_t{0};  // mptcpi_subflows
+}
+
+bool sharesRemoteHost(int fd) {
+  Subflows subflows;
+  if (!subflows.read(fd)) return false;
+  for (size_t i = 0; i < subflows.count; ++i) {
+    for (size_t j = 0; j < i; ++j) {
+      if (sameHost(subflows.info[i].remote.address, subflows.info[j].remote.address)) return true;
+    }
+  }
+  return false;
 }
 
 bool hasHeardEnd(int fd) {

@@ -34,5 +34,11 @@ bool goesOver(int fd, const Address& local);
 // cannot be told (before Linux 6.5).
 bool hasNoSubflow(int fd, uint32_t silentMs = UINT32_MAX);
 
+// Beside the first one, those that the kernel's limit counts; 0 also for plain TCP and before Linux 5.16.
+uint8_t joinedSubflows(int fd);
+
+// Do two subflows come from one address of the other end? False for plain TCP and before Linux 6.5.
+bool sharesRemoteHost(int fd);
+
 // The other end's FIN is here, and with it all that it said (perhaps still to be read), or the connection is over.
 bool hasHeardEnd(int fd);

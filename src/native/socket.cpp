@@ -214,6 +214,12 @@ void askWhenIdle(int fd, int seconds) {
   setInt(fd, IPPROTO_TCP, TCP_KEEPIDLE, seconds);
 }
 
+void askOften(int fd, int seconds) {
+  askWhenIdle(fd, seconds);
+  setInt(fd, IPPROTO_TCP, TCP_KEEPINTVL, seconds);
+  setInt(fd, IPPROTO_TCP, TCP_KEEPCNT, 30);
+}
+
 void startAfresh(int fd) {
   if (!usesBbr(fd)) return;
   setCongestion(fd, "reno");

@@ -52,6 +52,7 @@ void sendAtOnce(int fd);  // TCP_NODELAY
 void readUrgentInline(int fd);
 void keepAlive(int fd, Keepalive keepalive);
 void askWhenIdle(int fd, int seconds);  // until `keepAlive` says otherwise
+void askOften(int fd, int seconds);     // so often, too, where no answer comes: the question may be lost
 
 // BBR that has not seen the least round trip for ten seconds looks for it again, with four segments on the way for 200 ms
 // (bbr_update_min_rtt). Set anew it takes what TCP has seen for it, and looks for the path's rate as on a new connection; the window stays.

@@ -145,18 +145,21 @@ void Worker::runTimers() {
 }
 
 void Worker::sweepIdle() {
-  const uint64_t everyMs = std::clamp<uint64_t>(host_->limits.idleTimeoutMs / 16, 50, 60000);
+  const uint64_t youngMs = std::clamp<uint64_t>(host_->limits.idleTimeoutMs / 16, 50, 60000);
+  const uint64_t everyMs = std::min<uint64_t>(youngMs, 15000);
   nextSweep_ = now_ + everyMs;
   std::vector<Connection*> idle;
   for (auto& entry : connections_) {
     Connection* const connection = entry.second.get();
     if (connection->phase != Connection::Phase::Relaying) continue;
     if (now_ - connection->activeMs >= host_->limits.idleTimeoutMs) idle.push_back(connection);
-    if (connection->keptAlive || now_ - connection->acceptedMs < everyMs) continue;
+    const bool isSocks = connection->kind == ListenerKind::Socks;
+    if (isSocks && now_ - connection->acceptedMs >= everyMs) askAboutOldSubflows(connection);
+    if (connection->keptAlive || now_ - connection->acceptedMs < youngMs) continue;
     // Most are over before that, and need no more calls than they must. The client of a redirection has it from its listener.
     connection->keptAlive = true;
     keepAlive(connection->upstream.fd, Keepalive::Wan);
-    if (connection->kind == ListenerKind::Socks) keepAlive(connection->client.fd, Keepalive::Wan);
+    if (isSocks && connection->asksLeft == 0) keepAlive(connection->client.fd, Keepalive::Wan);
   }
   for (Connection* connection : idle) closeConnection(connection, Reason::Idle, {ETIMEDOUT, "idle"});
 }

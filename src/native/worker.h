@@ -149,6 +149,7 @@ class Worker {
   void relay(Connection* connection);
   void pumpBoth(Connection* connection);
   void refillLater(Connection* connection);
+  void askAboutOldSubflows(Connection* connection);
   void sendHeld(Connection* connection, bool withFirstBytes);
   void passOnLastWords(Flow* flow, Side* source, Side* target);
   void closeConnection(Connection* connection, Reason reason, Failure failure = {});

@@ -22,10 +22,10 @@ for (const [what, obstruct] of Object.entries(obstacles))
     t.equal(await client.call('hold', { host, port: ports.echo }, 5), 5)
     // Half-closed ones: an upload whose answer is waited for, a server that has ended while its client has not, and a client that is slow to read.
     const upload = client.call('halfClose', { host, port: ports.sink, bytes: 20_000_000, back: 0 })
-    const word = client.call('lateWord', { host, port: ports.source, bytes: 10_000, wordAfterMs: 9000 })
-    const slow = client.call('lateWord', { host, port: ports.source, bytes: 200_000, readAfterMs: 11_000, wordAfterMs: 100 })
+    const word = client.call('lateWord', { host, port: ports.source, bytes: 10_000, wordAfterMs: 11_500 })
+    const slow = client.call('lateWord', { host, port: ports.source, bytes: 200_000, readAfterMs: 13_000, wordAfterMs: 100 })
     // Longer than a join that is not answered counts as one that is on its way.
-    await sleep(4000)
+    await sleep(6500)
 
     await lab.blackHole('dsl', true)
     await gateway.waitFor(/WAN dsl is down/)
