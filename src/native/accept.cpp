@@ -278,6 +278,7 @@ void Worker::serve(Connection* connection) {
       return closeConnection(connection, Reason::ClientReset, {errno, "send"});
     }
     if (next == Phase::Refusing) return endRefused(connection);
+    if (next == Phase::Credentials) setDeadline(connection, now_ + host_->limits.handshakeTimeoutMs);
     if (next == Phase::Request) awaitRequest(connection);
     if (next == Phase::AwaitingDecision && now_ - connection->acceptedMs >= kWaitedLongMs) startAfresh(connection->client.fd);
     if (next == Phase::AwaitingVerdict || next == Phase::AwaitingDecision) {

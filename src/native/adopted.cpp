@@ -1,4 +1,5 @@
-// An attempt that goes on with a prepared connection, and what follows where that was dead before. Part of Worker.
+// An attempt that awaits its HAG's answer, one that goes on with a prepared connection, and what follows where that was dead before. Part of
+// Worker.
 #include <errno.h>
 #include <linux/sockios.h>
 #include <sys/ioctl.h>
@@ -13,6 +14,8 @@ constexpr uint64_t kAliveMs = 100;
 // Longer than it takes until what was sent has come over another WAN instead, and that was acknowledged.
 constexpr uint64_t kDoubtMs = 500;
 constexpr uint64_t kDoubtRoundTrips = 4;
+// Of the time for an answer, how often it begins anew.
+constexpr uint64_t kMostTimes = 4;
 // A client that speaks first does so at once, and its words leave with the request: behind it, MPTCP's scheduler would give them to the
 // subflow with the least under way, the slow one.
 constexpr uint64_t kFirstWordsMs = 3;
@@ -25,22 +28,49 @@ void Worker::adopt(Attempt* attempt, const Prepared& prepared) {
   attempt->connectMs = prepared.connectMs;
   if (now_ - prepared.sinceMs >= kWaitedLongMs) startAfresh(prepared.fd);
   attempt->step = Attempt::Step::Reply;
-  attempt->answerUntilMs = now_ + attempt->way.handshakeTimeoutMs;
+  grantTime(attempt);
   commit(attempt);
   addRequest(attempt);
   const bool holds = attempt->way.pipelined && attempt->early == 0;
   if (holds) attempt->holdUntilMs = now_ + kFirstWordsMs;
-  setDeadline(attempt, std::min(holds ? attempt->holdUntilMs : now_ + kAliveMs, attempt->answerUntilMs));
+  awaitAnswer(attempt);
   sendOutput(attempt);
   if (!watch(attempt->side.fd, tagOf(attempt, Tag::Attempt), kStreamEvents)) fail(attempt, Stage::Request, {errno, "epoll_ctl"});
 }
 
-void Worker::lookAtAdopted(Attempt* attempt) {
+// A HAG has this time for its answer, from the last sign that what it was sent comes through: on a full uplink that takes long. Not without
+// an end, should the sign be all that ever comes.
+void Worker::grantTime(Attempt* attempt) {
+  const uint64_t timeMs = attempt->way.handshakeTimeoutMs;
+  attempt->answerUntilMs = std::min(now_ + timeMs, attempt->startedMs + attempt->way.connectTimeoutMs + kMostTimes * timeMs);
+}
+
+void Worker::awaitAnswer(Attempt* attempt) {
+  if (attempt->connection == nullptr) return setDeadline(attempt, attempt->answerUntilMs);  // a probe asks for an answer in time
+  const uint64_t lookMs = attempt->adopted ? kAliveMs : std::max<uint64_t>(attempt->way.handshakeTimeoutMs / 16, 1);
+  const uint64_t untilMs = attempt->holdUntilMs > now_ ? attempt->holdUntilMs : now_ + lookMs;
+  setDeadline(attempt, std::min(untilMs, attempt->answerUntilMs));
+}
+
+// False: its time is over.
+bool Worker::lookAtUnanswered(Attempt* attempt) {
+  int unacknowledged = 0;
+  if (attempt->connection != nullptr && ioctl(attempt->side.fd, SIOCOUTQ, &unacknowledged) == 0) {
+    const size_t acknowledged = attempt->sent - std::min(attempt->sent, static_cast<size_t>(unacknowledged));
+    if (acknowledged > attempt->acknowledged) grantTime(attempt);
+    attempt->acknowledged = acknowledged;
+  }
+  if (now_ >= attempt->answerUntilMs) return false;
   // Of a plain RST MPTCP says nothing, so it has to be asked.
-  if (hasNoSubflow(attempt->side.fd)) return lose(attempt, {ENOTCONN, "recv"});
-  if (isForgotten(*attempt)) return lose(attempt, {ETIMEDOUT, "recv"});
-  sendOutput(attempt);
-  setDeadline(attempt, std::min(now_ + kAliveMs, attempt->answerUntilMs));
+  if (hasNoSubflow(attempt->side.fd)) {
+    lose(attempt, {ENOTCONN, "recv"});
+  } else if (isForgotten(*attempt)) {
+    lose(attempt, {ETIMEDOUT, "recv"});
+  } else {
+    sendOutput(attempt);
+    awaitAnswer(attempt);
+  }
+  return true;
 }
 
 // Nothing of what was sent over a prepared connection was acknowledged. Of a lost WAN no acknowledgements come, so there that proves nothing.
@@ -70,7 +100,7 @@ void Worker::lose(Attempt* attempt, Failure failure) {
   attempt->side.fd = -1;
   attempt->adopted = false;
   attempt->holdUntilMs = 0;
-  attempt->early = 0;
+  attempt->early = attempt->sent = attempt->acknowledged = 0;
   attempt->output.clear();
   attempt->input.clear();
   attempt->step = Attempt::Step::Connecting;

@@ -14,6 +14,8 @@ namespace {
 // What a client usually says first (a TLS ClientHello, an HTTP request) fits, and as much of an upload as keeps it going until the reply;
 // the rest follows through the relay. More than this would stop at a HAG's first window.
 constexpr size_t kEarlyBytes = 64 * 1024;
+// The handshake of a new connection leaves with so much in one packet, and with more behind it in one of its own.
+constexpr size_t kFirstWords = 4 * 1024;
 // A reply and what the server says first leave together where that comes so soon.
 constexpr uint64_t kHoldMs = 25;
 
@@ -26,7 +28,7 @@ size_t expectedAnswer(const Attempt& attempt) {
 void Attempt::expired(Worker& worker) { worker.expired(this); }
 
 void Worker::expired(Attempt* attempt) {
-  if (attempt->adopted && now_ < attempt->answerUntilMs) return lookAtAdopted(attempt);
+  if (attempt->step != Attempt::Step::Connecting && lookAtUnanswered(attempt)) return;
   fail(attempt, stageOf(*attempt), {ETIMEDOUT, attempt->step == Attempt::Step::Connecting ? "connect" : "recv"});
 }
 
@@ -118,8 +120,9 @@ void Worker::connected(Attempt* attempt) {
   const Way& way = attempt->way;
   attempt->connectMs = now_ - attempt->startedMs;
   if (!way.socks) return succeed(attempt);
-  setDeadline(attempt, now_ + way.handshakeTimeoutMs);
   attempt->step = Attempt::Step::Method;
+  grantTime(attempt);
+  awaitAnswer(attempt);
   attempt->output = socks5::encodeGreeting(way.withPassword);
   if (way.pipelined) {
     commit(attempt);
@@ -155,7 +158,9 @@ void Worker::sendEarly(Connection* connection) {
 void Worker::sendOutput(Attempt* attempt) {
   if (attempt->early == 0 && now_ < attempt->holdUntilMs) return;
   while (!attempt->output.empty()) {
-    const ssize_t sent = send(attempt->side.fd, attempt->output.data(), attempt->output.size(), MSG_NOSIGNAL);
+    const size_t handshake = attempt->output.size() - std::min(attempt->early, attempt->output.size());
+    const bool isApart = handshake > 0 && !attempt->adopted && attempt->early > kFirstWords;
+    const ssize_t sent = send(attempt->side.fd, attempt->output.data(), isApart ? handshake : attempt->output.size(), MSG_NOSIGNAL);
     if (sent >= 0) {
       attempt->output.erase(0, static_cast<size_t>(sent));
       attempt->sent += static_cast<size_t>(sent);
@@ -214,6 +219,7 @@ void Worker::readAnswers(Attempt* attempt) {
       attempt->step = Step::Reply;
     }
     attempt->input.clear();
+    if (attempt->connection != nullptr) grantTime(attempt);
     if (attempt->step == Step::Reply) {
       if (!way.connectRequest) return succeed(attempt);
       commit(attempt);

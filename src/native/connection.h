@@ -43,7 +43,8 @@ struct Attempt : Timed {
   std::string input;        // an answer's beginning
   size_t early = 0;         // of the client's bytes, sent with the handshake but not consumed yet
   bool adopted = false;     // it goes on with a prepared connection
-  size_t sent = 0;          // over that
+  size_t sent = 0;
+  size_t acknowledged = 0;  // of it, at the last look
   bool abandoned = false;   // a WAN was lost while it waited
   uint64_t answerUntilMs = 0;
   uint64_t holdUntilMs = 0;  // nothing is sent before, unless with the client's first words

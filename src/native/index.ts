@@ -61,7 +61,7 @@ export interface Way {
      * attempt, where the client has said nothing over it.
      */
     prepared?: boolean
-    /** Milliseconds from the established connection until the HAG's reply to CONNECT. */
+    /** Milliseconds for each of the HAG's answers; counted anew, four times at most, while what was sent is being acknowledged. */
     timeoutMs: number
   }
 }
@@ -97,7 +97,7 @@ export interface EngineOptions {
   maxConnectionsPerClient?: number
   /** Milliseconds without a byte in either direction after which a relayed connection is aborted. */
   idleTimeoutMs: number
-  /** `socks` listeners: milliseconds from accept until the client has greeted; until its request is complete, twelve times as long. */
+  /** `socks` listeners: milliseconds for the client's greeting, and for its credentials after that; for its request twelve times as long. */
   handshakeTimeoutMs: number
   /**
    * Milliseconds that the owner has for its answer to `accepted`, `credentials`, `request` and the last `failed`; then the client gets a RST,

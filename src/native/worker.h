@@ -133,7 +133,9 @@ class Worker {
 
   // adopted.cpp
   void adopt(Attempt* attempt, const Prepared& prepared);
-  void lookAtAdopted(Attempt* attempt);
+  void grantTime(Attempt* attempt);
+  void awaitAnswer(Attempt* attempt);
+  bool lookAtUnanswered(Attempt* attempt);
   bool isUnheard(const Attempt& attempt) const;
   bool isForgotten(const Attempt& attempt);
   void lose(Attempt* attempt, Failure failure);

@@ -254,6 +254,47 @@ t.test('SOCKS5 client: what a HAG may answer', { skip: needsAddon }, async (t) =
     await tested.next('closed')
   })
 
+  t.test("a HAG's time counts from what last came through", async (t) => {
+    const timeoutMs = 500
+    /** Says these answers, each so much after the one before. */
+    const slow = (pauseMs: number, ...lines: (number[] | Buffer)[]) =>
+      serve(t, async (socket) => {
+        socket.resume()
+        for (const line of lines) {
+          await sleep(pauseMs)
+          socket.write(Buffer.from(line))
+        }
+      })
+    /** How an attempt ended, and after how long; the client says a word every 100 ms, so many. */
+    const outcome = async (hag: SocketAddress, handshake: Handshake, words: number) => {
+      const client = call(t, front)
+      const { connection } = await tested.next('accepted')
+      const startedAt = performance.now()
+      tested.engine.open(connection, through(hag, somewhere, handshake, { ...credentials, timeoutMs }))
+      for (let word = 0; word < words && !client.socket.destroyed; word++) {
+        client.socket.write('word')
+        await sleep(100)
+      }
+      const over = () => tested.events.find(({ type }) => type === 'opened' || type === 'failed')
+      const type = (await settle(over, (event) => event !== undefined))?.type
+      const ms = performance.now() - startedAt
+      tested.engine.reset(connection)
+      await tested.next('closed')
+      tested.events.length = 0
+      return { type, ms }
+    }
+    const answers = [[5, 2], [1, 0], yes]
+    t.match(await outcome(await slow(350, ...answers), 'sequential', 0), { type: 'opened' }, 'each of its answers in time')
+    t.match(await outcome(await slow(1200, Buffer.concat(answers.map((one) => Buffer.from(one)))), 'pipelined', 12), {
+      type: 'opened',
+    })
+    const silent = await outcome(await slow(0), 'pipelined', 1)
+    t.equal(silent.type, 'failed')
+    t.ok(silent.ms >= 500 && silent.ms < 1000, `nothing comes through: ${silent.ms.toFixed(0)} ms`)
+    const never = await outcome(await slow(0), 'pipelined', 200)
+    t.equal(never.type, 'failed', 'whatever is acknowledged, not for ever')
+  })
+
   t.test('a client that is gone before it was accepted has an address all the same', async (t) => {
     const tested = new EngineUnderTest(t)
     const front = tested.listen('redirect')
@@ -442,6 +483,14 @@ t.test('SOCKS5 server', { skip: needsAddon }, async (t) => {
     tested.events.length = 0
     await call(t, impatient, Buffer.from([5])).heard
     t.match(await tested.next('closed'), { reason: 'handshake', failure: { code: 'ETIMEDOUT' } })
+    // Its name and password may take as long again.
+    const slow = call(t, impatient)
+    await sleep(150)
+    slow.socket.write(Buffer.from([5, 1, 2]))
+    await sleep(150)
+    slow.socket.write(Buffer.from([1, 1, 97, 1, 98]))
+    t.same([...(await slow.heard).bytes], [5, 2, 1, 1])
+    t.match(await tested.next('closed'), { reason: 'refused' })
     const unguarded = tested.listen('socks')
     tested.onEvent = (event) => event.type === 'request' && tested.engine.refuse(event.connection, 2)
     const { bytes, ending } = await call(t, unguarded, Buffer.concat([Buffer.from([5, 1, 0]), request, Buffer.alloc(100_000)]))
