@@ -15,8 +15,9 @@ Exit codes: 0 stopped by a signal, 1 failed, 2 wrong config or wrong credentials
   options: configOption,
   async run(values) {
     const config = loadGateway(configFile(values))
+    const { endsSoon } = await import('../shared/service.js')
     const { runGateway } = await import('../gateway.js')
-    await runGateway(config)
+    await runGateway(config).finally(endsSoon)
     return 0
   },
 }

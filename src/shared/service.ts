@@ -113,6 +113,13 @@ export function aborted(signal: AbortSignal): Promise<void> {
   })
 }
 
+const longestFarewellMs = 2000
+
+/** To be called at the end of all: a log that nobody reads any more must not keep the program. */
+export function endsSoon(): void {
+  setTimeout(() => process.exit(), longestFarewellMs).unref()
+}
+
 /** Waits until the engine has no connection left, at most so many seconds, or until told to hurry. Returns how many are left. */
 export async function drain(engine: Engine, seconds: number, hurry: AbortSignal): Promise<number> {
   const deadline = performance.now() + seconds * 1000
