@@ -31,13 +31,13 @@ export interface GatewayParts {
 async function realParts(config: GatewayConfig): Promise<GatewayParts> {
   const { native } = await import('./native/index.js')
   const { Network, systemKernel } = await import('./network/network.js')
-  const { startGuardian } = await import('./network/guardian.js')
+  const { guardGateway } = await import('./network/guardian.js')
   const { watchKernel } = await import('./network/watch.js')
   const log = createLog(config.log_level)
   return {
     native,
     network: new Network(systemKernel({ standby: true })),
-    guard: () => startGuardian({ log }),
+    guard: () => guardGateway(log),
     watch: (events, signal) => watchKernel({ ...events, log }, signal),
     log,
     signals: new StopSignals(log),

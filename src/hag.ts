@@ -26,15 +26,18 @@ export interface HagParts {
 async function realParts(config: HagConfig): Promise<HagParts> {
   const { native } = await import('./native/index.js')
   const { keepInitialWindow } = await import('./network/initial-window.js')
+  const { guardHag } = await import('./network/guardian.js')
   const { keepSubflowLimit } = await import('./network/subflow-limit.js')
   const { systemKernel } = await import('./network/command.js')
   const log = createLog(config.log_level)
   const { listen, initial_window: segments } = config
+  const keepWindow = async (signal: AbortSignal) => {
+    const guardian = guardHag(log)
+    await keepInitialWindow({ port: listen.port, segments, log }, signal)
+    await guardian.dismiss()
+  }
   const keepNetwork = (signal: AbortSignal) =>
-    Promise.all([
-      keepSubflowLimit({ kernel: systemKernel(), log }, signal),
-      segments > 0 && keepInitialWindow({ port: listen.port, segments, log }, signal),
-    ])
+    Promise.all([keepSubflowLimit({ kernel: systemKernel(), log }, signal), segments > 0 && keepWindow(signal)])
   return { native, log, signals: new StopSignals(log), keepNetwork }
 }
 

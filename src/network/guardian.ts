@@ -1,12 +1,12 @@
 /**
  * Whatever ends a gateway, nobody may be redirected to a port on which nobody listens. The guardian is a shell that waits at the end of a pipe
  * whose other end only the gateway has. When that closes without a word it empties our chains at once, without a start of Node, and then
- * has all of ours removed. It has the lock of the gateway, too: the next one begins when it is done.
+ * has all of ours removed. It has the lock of the gateway, too: the next one begins when it is done. A HAG has one for its rule.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Log } from '../telemetry/log.js'
-import { type Lock, takeLock } from './lock.js'
+import { takeLock } from './lock.js'
 import { owned } from './state.js'
 
 export interface Guardian {
@@ -14,14 +14,8 @@ export interface Guardian {
   dismiss(): Promise<void>
 }
 
-export interface GuardianOptions {
-  log: Pick<Log, 'warn'>
-  /** Tests pass their own. */
-  lock?: () => Promise<Lock>
-  /** What takes away all of ours. */
-  remove?: readonly string[]
-}
-
+/** initial-window.ts */
+const hagTable = owned.base + owned.count
 /** A predecessor's guardian may have to wait for iptables, and for a start of Node on a slow processor. */
 const patienceMs = 10_000
 /** Of a guardian that ends: the wait until the next one doubles from here to the longest. */
@@ -29,26 +23,49 @@ const firstRestartMs = 100
 const longestRestartMs = 10_000
 const dismissMs = 2000
 
-// $1: the chain, $2: the lock's file, then the command. Its standard input is the pipe, 3 the lock.
-const script = `
+const waits = `
 trap '' HUP INT QUIT TERM USR1 USR2 ALRM PIPE TSTP TTIN TTOU
 read -r word && exit 0
-chain=$1 lock=$2
-shift 2
-for program in iptables ip6tables; do $program -w 5 -t nat -F "$chain" >/dev/null 2>&1 & done
+`
+
+// $1: the lock's file, and then a command. Descriptor 3 is the lock.
+const forGateway = `${waits}
+lock=$1
+shift
+for program in iptables ip6tables; do $program -w 5 -t nat -F ${owned.chain} >/dev/null 2>&1 & done
 wait
 echo 'bondsocks: the gateway ended without an end: clients go straight to their servers, and the rest is removed' >&2
 "$@" </dev/null >/dev/null
 rm -f "$lock"
 `
 
+// The copy of the main table is not followed any more. Another HAG on this machine makes its own anew. The limit of subflows does no harm.
+const forHag = `${waits}
+for family in -4 -6; do
+  for rule in 1 2 3 4; do ip $family rule del lookup ${hagTable} || break; done
+  ip $family route flush table ${hagTable}
+done >/dev/null 2>&1
+echo 'bondsocks: the HAG ended without an end: its rule is removed' >&2
+`
+
 /** Rejects with `LOCKED` where another gateway runs in this network namespace. */
-export async function startGuardian({
-  log,
-  lock: take = () => takeLock('gateway', patienceMs),
-  remove = [process.execPath, ...process.execArgv, process.argv[1] ?? '', 'remove'],
-}: GuardianOptions): Promise<Guardian> {
-  const lock = await take()
+export async function guardGateway(log: Pick<Log, 'warn'>): Promise<Guardian> {
+  const lock = await takeLock('gateway', patienceMs)
+  const remove = [process.execPath, ...process.execArgv, process.argv[1] ?? '', 'remove']
+  const guardian = startGuardian(log, forGateway, [lock.path, ...remove], lock.fd)
+  return {
+    async dismiss() {
+      await guardian.dismiss()
+      lock.release()
+    },
+  }
+}
+
+export function guardHag(log: Pick<Log, 'warn'>): Guardian {
+  return startGuardian(log, forHag, [], 'ignore')
+}
+
+function startGuardian(log: Pick<Log, 'warn'>, script: string, args: readonly string[], lock: number | 'ignore'): Guardian {
   let child: ChildProcess | undefined
   let ended: Promise<unknown> = Promise.resolve()
   let timer: NodeJS.Timeout | undefined
@@ -64,11 +81,11 @@ export async function startGuardian({
       restartMs = Math.min(restartMs * 2, longestRestartMs)
     }
     try {
-      const one = spawn('sh', ['-c', script, 'bondsocks-guardian', owned.chain, lock.path, ...remove], {
+      const one = spawn('sh', ['-c', script, 'bondsocks-guardian', ...args], {
         // A session of its own: what ends a terminal, a group or a session leaves it.
         detached: true,
         cwd: '/',
-        stdio: ['pipe', 'ignore', 'inherit', lock.fd],
+        stdio: ['pipe', 'ignore', 'inherit', lock],
       })
       child = one
       ended = new Promise<void>((resolve) => {
@@ -99,7 +116,6 @@ export async function startGuardian({
       await Promise.race([ended, sleep(dismissMs, undefined, { signal: late.signal }).catch(() => undefined)])
       late.abort()
       child?.kill('SIGKILL')
-      lock.release()
     },
   }
 }

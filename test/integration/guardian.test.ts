@@ -186,3 +186,22 @@ t.test('ends of every kind', { skip: needsRoot }, async (t) => {
     await first.end()
   })
 })
+
+t.test('a HAG that is killed leaves no rule', { skip: needsRoot }, async (t) => {
+  const world = await World.create(t, { shaped: false })
+  const shown = async (...argv: string[]) => (await world.lab.exec('hag', argv)).stdout
+  const rules = async () =>
+    (await shown('ip', 'rule')) + (await shown('ip', '-6', 'rule')) + (await shown('ip', 'route', 'show', 'table', '5808'))
+  const before = await rules()
+  for (const end of ['SIGKILL', 'SIGTERM'] as const) {
+    const program = await world.startHag()
+    const there = await settle(rules, (text) => text.split('lookup 5808').length === 3 && text.includes('initcwnd'))
+    t.match(there, /lookup 5808/)
+    await program.end(end)
+    const after = await settle(rules, (text) => text === before, 5000)
+    t.equal(after, before, end)
+    const said = /the HAG ended without an end/
+    if (end === 'SIGKILL') t.match(program.output, said)
+    else t.notMatch(program.output, said)
+  }
+})
