@@ -9,7 +9,6 @@ import type { HagEntryWithPassword } from './redirect/hags.js'
 import { Bypass } from './redirect/policy.js'
 import { Sessions } from './redirect/session.js'
 import { BondsocksError } from './shared/errors.js'
-import { OwnAddresses } from './shared/own-addresses.js'
 import { Refusals } from './shared/refusals.js'
 import { drain, eachEvent, hasStarted, listenError, logLimit, StopSignals } from './shared/service.js'
 import { createLog, type Log } from './telemetry/log.js'
@@ -25,7 +24,6 @@ export interface GatewayParts {
   watch(events: WatchEvents, signal: AbortSignal): Promise<void>
   log: Log
   signals: Pick<StopSignals, 'stop' | 'hurry' | 'fail' | 'dispose'>
-  own: Pick<OwnAddresses, 'has' | 'all'>
 }
 
 async function realParts(config: GatewayConfig): Promise<GatewayParts> {
@@ -41,7 +39,6 @@ async function realParts(config: GatewayConfig): Promise<GatewayParts> {
     watch: (events, signal) => watchKernel({ ...events, log }, signal),
     log,
     signals: new StopSignals(log),
-    own: new OwnAddresses(),
   }
 }
 
@@ -88,7 +85,6 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
           upstreams: uplinks.upstreams,
           pool: uplinks.pool,
           bypass: new Bypass(config),
-          own: parts.own,
           connectTimeoutMs: config.connect_timeout_seconds * 1000,
           onSuspicion: (hag, about) => uplinks.suspect(hag, about),
           onDoubt: ({ bind }) => uplinks.doubtMptcp(bind),
@@ -140,12 +136,12 @@ function readPasswords(config: GatewayConfig, log: Log): HagEntryWithPassword[] 
 
 function listen(engine: Engine, port: number, log: Log): void {
   try {
-    engine.listen({ kind: 'redirect', address: '0.0.0.0', port })
+    engine.listen({ kind: 'redirect', address: '0.0.0.0', port, refuseLoops: true })
   } catch (cause) {
     throw listenError('0.0.0.0', port, cause)
   }
   try {
-    engine.listen({ kind: 'redirect', address: '::', port })
+    engine.listen({ kind: 'redirect', address: '::', port, refuseLoops: true })
     log.info('listening', { port })
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException

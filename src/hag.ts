@@ -16,7 +16,7 @@ import { createLog, type Log } from './telemetry/log.js'
 const decisionMarginSeconds = 30
 
 export interface HagParts {
-  native: Pick<Native, 'Engine' | 'mptcpUnavailable'>
+  native: Pick<Native, 'Engine' | 'mptcpUnavailable' | 'routeTo'>
   log: Log
   signals: Pick<StopSignals, 'stop' | 'hurry' | 'dispose'>
   /** Sees to what a HAG needs of its machine's network, until the signal. */
@@ -46,7 +46,7 @@ export async function runHag(config: HagConfig, given?: HagParts): Promise<void>
   const { native, log, signals, keepNetwork } = given ?? (await realParts(config))
   try {
     const users = config.users_file === undefined ? undefined : new Users(config.users_file, log)
-    const own = new OwnAddresses()
+    const own = new OwnAddresses(native.routeTo, log)
     const limits = engineLimits(config)
     const engine: Engine = new native.Engine({
       ...limits,
@@ -66,7 +66,7 @@ export async function runHag(config: HagConfig, given?: HagParts): Promise<void>
     const refusals = new Refusals(engine, log)
     const options: DialOptions = {
       engine,
-      access: new Access(config, (address) => own.has(address)),
+      access: new Access(config, (address, port) => own.has(address, port)),
       connectTimeoutMs: config.connect_timeout_seconds * 1000,
       log,
       // A name takes two descriptors as a connection does, and of those there are as many again beside the connections' at least.

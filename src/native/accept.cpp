@@ -29,8 +29,6 @@ void Worker::acceptClients(const Listener& listener) {
     if (fd >= 0) {
       if (!isClient(fd, client, listener)) {
         turnAway(fd, RefusalCause::NotAClient, client, listener);
-      } else if (listener.kind == ListenerKind::Redirect && !takeShare(client)) {
-        turnAway(fd, RefusalCause::Share, client, listener);
       } else {
         const bool fits = mayAccept(&cause) || makeRoom(client);
         welcome(fd, client, listener);
@@ -97,15 +95,15 @@ bool Worker::isClient(int fd, const Address& client, const Listener& listener) c
 
 // A SOCKS client hears why before the RST ("no acceptable methods", RFC 1928 section 3), so that it knows us from a HAG that is dead. An
 // orderly end would leave a socket behind for each, of MPTCP for a minute (net.mptcp.close_timeout).
-void Worker::turnAway(int fd, RefusalCause cause, const Address& client, const Listener& listener) {
+void Worker::turnAway(int fd, RefusalCause cause, const Address& client, const Listener& listener, const Address& destination) {
   constexpr char kNobody[] = {5, static_cast<char>(socks5::kNoneAcceptable)};
   if (listener.kind == ListenerKind::Socks) send(fd, kNobody, sizeof kNobody, MSG_NOSIGNAL);
   abortFd(fd);
-  countRefusal(cause, client);
+  countRefusal(cause, client, destination);
 }
 
-void Worker::countRefusal(RefusalCause cause, const Address& client) {
-  if (!host_->refusals.add(cause, client, noAddress())) return;
+void Worker::countRefusal(RefusalCause cause, const Address& client, const Address& destination) {
+  if (!host_->refusals.add(cause, client, destination)) return;
   Event event;
   event.type = Event::Type::Refused;
   events_.push_back(std::move(event));
@@ -141,7 +139,27 @@ void Worker::resumeAccepting() {
   host_->resumedAccepting();
 }
 
+// Every connection that this process opens has one of the machine's addresses as its source: redirected to us, it would be opened and redirected
+// without end. So would one to our own listener.
+bool Worker::comesBack(const Event& accepted, RefusalCause* cause) {
+  const bool isSamePort = portOf(accepted.destination) == portOf(accepted.local);
+  *cause = RefusalCause::NotRedirected;
+  if (isSamePort && (sameHost(accepted.destination, accepted.local) || routes_.to(accepted.destination) == Route::Local)) return true;
+  *cause = RefusalCause::Loop;
+  return ownClients_.has(accepted.client, &routes_, now_);
+}
+
 void Worker::welcome(int fd, const Address& client, const Listener& listener) {
+  Event accepted;
+  if (listener.kind == ListenerKind::Redirect) {
+    accepted.type = Event::Type::Accepted;
+    accepted.client = client;
+    accepted.local = localAddress(fd);
+    if (!originalDestination(fd, accepted.local.sa.sa_family, &accepted.destination)) accepted.destination = accepted.local;
+    RefusalCause cause;
+    if (listener.refusesLoops && comesBack(accepted, &cause)) return turnAway(fd, cause, client, listener, accepted.destination);
+    if (!takeShare(client)) return turnAway(fd, RefusalCause::Share, client, listener);
+  }
   auto owned = std::make_unique<Connection>();
   Connection* const connection = owned.get();
   connection->id = ++sequence_ * kMaxWorkers + index_;
@@ -154,21 +172,15 @@ void Worker::welcome(int fd, const Address& client, const Listener& listener) {
   connections_[connection->id] = std::move(owned);
   ++host_->counters.connections;
   ++host_->counters.descriptors;
-  Address destination = noAddress();
+  const Address destination = accepted.destination;
   if (listener.kind == ListenerKind::Redirect) {
-    Event event;
-    event.type = Event::Type::Accepted;
-    event.id = connection->id;
-    event.client = connection->clientAddress;
-    event.local = localAddress(fd);
-    if (!originalDestination(fd, event.local.sa.sa_family, &event.destination)) event.destination = event.local;
-    destination = event.destination;
     connection->sharing = true;
-    if (isOrdered(event)) {
+    if (isOrdered(accepted)) {
       connection->order = order_->id;
     } else {
       awaitOwner(connection);
-      events_.push_back(std::move(event));
+      accepted.id = connection->id;
+      events_.push_back(std::move(accepted));
     }
   } else {
     sendAtOnce(fd);
@@ -183,12 +195,9 @@ void Worker::welcome(int fd, const Address& client, const Listener& listener) {
 void Worker::setStandingOrder(std::shared_ptr<const StandingOrder> order) { order_ = std::move(order); }
 
 bool Worker::isOrdered(const Event& accepted) const {
-  // One that is meant for the listener itself may come back to it without end.
-  if (!order_ || portOf(accepted.destination) == portOf(accepted.local)) return false;
-  const auto isIn = [](const Address& address, const std::vector<Network>& networks) {
-    return std::any_of(networks.begin(), networks.end(), [&address](const Network& one) { return sharesBits(address, one.base, one.bits); });
-  };
-  return !isIn(accepted.destination, order_->destinations) && !isIn(accepted.client, order_->clients);
+  if (!order_ || sameSocket(accepted.destination, accepted.local)) return false;
+  return std::none_of(order_->destinations.begin(), order_->destinations.end(),
+                      [&accepted](const Network& one) { return sharesBits(accepted.destination, one.base, one.bits); });
 }
 
 void Worker::follow(Connection* connection, const Address& destination) {

@@ -5,6 +5,8 @@
 namespace {
 // An address costs 100 bytes here; a flood from more addresses than this is told in one line.
 constexpr size_t kRememberedSources = 256;
+constexpr size_t kRememberedClients = 1024;
+constexpr uint64_t kRememberedMs = 1000;
 }  // namespace
 
 Source sourceOf(const Address& client) {
@@ -51,6 +53,23 @@ std::vector<Refusal> Refusals::take() {
   others_.clear();
   count_ = 0;
   return taken;
+}
+
+bool OwnClients::has(const Address& client, Routes* routes, uint64_t nowMs) {
+  std::pair<uint64_t, uint64_t> name = {UINT64_MAX, client.in.sin_addr.s_addr};
+  if (client.sa.sa_family == AF_INET6) {
+    memcpy(&name.first, client.in6.sin6_addr.s6_addr, sizeof name.first);
+    memcpy(&name.second, client.in6.sin6_addr.s6_addr + sizeof name.first, sizeof name.second);
+  }
+  const auto found = known_.find(name);
+  if (found != known_.end() && nowMs < found->second.untilMs) return found->second.isOwn;
+  if (known_.size() >= kRememberedClients) known_.clear();
+  // Its answers go to its address, whatever port.
+  Address host = client;
+  (host.sa.sa_family == AF_INET6 ? host.in6.sin6_port : host.in.sin_port) = 0;
+  const bool isOwn = routes->to(host) == Route::Local;
+  known_[name] = {isOwn, nowMs + kRememberedMs};
+  return isOwn;
 }
 
 Lobby::Rank Lobby::rankOf(const Source& source, const std::set<ConnectionId>& connections) {

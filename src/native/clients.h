@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "events.h"
+#include "route.h"
 
 // Who a client is to limits: an IPv4 address, or the first 64 bits of an IPv6 one, because a machine may take any address of its network
 // (RFC 4291 section 2.5.1), and one household has that network for itself.
@@ -39,6 +40,19 @@ class Refusals {
   uint64_t count_ = 0;
   std::map<std::pair<RefusalCause, Source>, Refusal> all_;
   std::map<RefusalCause, Refusal> others_;  // of sources beyond those that are remembered
+};
+
+// Which clients are this machine itself, asked of the kernel once a second.
+class OwnClients {
+ public:
+  bool has(const Address& client, Routes* routes, uint64_t nowMs);
+
+ private:
+  struct Known {
+    bool isOwn;
+    uint64_t untilMs;
+  };
+  std::map<std::pair<uint64_t, uint64_t>, Known> known_;
 };
 
 // A worker's SOCKS clients that have asked for nothing yet, or were refused and have not left. They hold only places that nobody else needs.

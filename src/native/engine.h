@@ -22,6 +22,7 @@ struct ListenOptions {
   Address address;
   bool authentication = false;
   std::shared_ptr<const std::vector<Network>> clients;  // null: everyone is
+  bool refusesLoops = false;
 };
 
 class Engine : private WorkerHost {

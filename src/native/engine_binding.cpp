@@ -112,6 +112,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
     listen.kind = text(options, "kind") == "socks" ? ListenerKind::Socks : ListenerKind::Redirect;
     listen.address = addressOf(options);
     listen.authentication = options.Get("authentication").ToBoolean();
+    listen.refusesLoops = options.Get("refuseLoops").ToBoolean();
     if (options.Get("clients").IsArray()) listen.clients = std::make_shared<std::vector<Network>>(networksOf(options.Get("clients")));
     Address bound = noAddress();
     Protocol protocol = Protocol::Unknown;
@@ -150,7 +151,6 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
     order->way.prepared = socks.Get("prepared").ToBoolean();
     order->patienceMs = number(object, "patienceMs");
     order->destinations = networksOf(object.Get("askAboutDestinations"));
-    order->clients = networksOf(object.Get("askAboutClients"));
     engine_->setStandingOrder(order);
   }
 

@@ -14,7 +14,7 @@ enum class ListenerKind : uint8_t { Redirect, Socks };
 enum class Stage : uint8_t { Connect, Greeting, Authentication, Request };
 enum class Reason : uint8_t { End, ClientReset, UpstreamReset, Idle, Handshake, Refused, Reset };
 enum class LimitCause : uint8_t { Connections, Descriptors, Memory, Pipes };
-enum class RefusalCause : uint8_t { NotAClient, Share, Waited };
+enum class RefusalCause : uint8_t { NotAClient, Share, Waited, NotRedirected, Loop };
 
 // How to reach a destination.
 struct Way {
@@ -47,7 +47,6 @@ struct StandingOrder {
   Way way;                            // its host and port are each client's destination
   uint32_t patienceMs = 0;
   std::vector<Network> destinations;  // the owner is asked about these
-  std::vector<Network> clients;       // and about these
 };
 
 struct Inspection {

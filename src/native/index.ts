@@ -25,6 +25,11 @@ export interface ListenOptions {
    * "no acceptable methods" (RFC 1928 section 3) and a RST at once, without an event or a place.
    */
   clients?: readonly Network[]
+  /**
+   * `redirect` only: what would come back to us gets a RST at once, without an event or a place: this machine's own connections, and those
+   * to the listener itself by whichever address. Default false.
+   */
+  refuseLoops?: boolean
 }
 
 export interface Listening extends SocketAddress {
@@ -144,7 +149,6 @@ export interface StandingOrder extends Omit<Way, 'socks'> {
   patienceMs: number
   /** The caller decides about these, as without an order; and about a client that was not redirected at all. */
   askAboutDestinations: readonly Network[]
-  askAboutClients: readonly Network[]
 }
 
 export type EngineEvent =
@@ -241,12 +245,14 @@ export type EngineEvent =
 export interface Refusal {
   /**
    * `not-a-client`: not in `clients`; `share`: above `maxConnectionsPerClient`; `waited`: had asked for nothing yet when others needed its
-   * place.
+   * place; by `refuseLoops`, `not-redirected`: to our own listener, `loop`: our own connection.
    */
-  cause: 'not-a-client' | 'share' | 'waited'
+  cause: 'not-a-client' | 'share' | 'waited' | 'not-redirected' | 'loop'
   count: number
   /** Left out: all addresses beyond the first 256. */
   client?: string
+  /** Where the first of them wanted to go; of `not-redirected` and `loop`. */
+  destination?: SocketAddress
 }
 
 export interface Subflow {
@@ -405,6 +411,11 @@ export interface Native {
   netnsCookie(): string
   /** Takes the lock of an open file (flock(2)), or says at once that somebody else has it. It lasts until nobody has this descriptor open. */
   tryLock(fd: number): boolean
+  /**
+   * What kind of route the kernel has for a TCP connection to this IP address and port at this moment; `none`: unreachable. Some microseconds.
+   * Throws a system error where the kernel cannot be asked.
+   */
+  routeTo(address: string, port?: number): 'unicast' | 'local' | 'broadcast' | 'anycast' | 'multicast' | 'none'
   /** undefined where an MPTCP socket can be made; else why not (`EINVAL`: kernel before 5.6, `EPROTONOSUPPORT`: not compiled in, `ENOPROTOOPT`: net.mptcp.enabled=0). */
   mptcpUnavailable(): string | undefined
 }

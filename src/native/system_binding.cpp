@@ -8,6 +8,7 @@
 #include <string>
 
 #include "bindings.h"
+#include "route.h"
 #include "socket.h"
 
 #ifndef SO_NETNS_COOKIE
@@ -42,10 +43,28 @@ Napi::Value TryLock(const Napi::CallbackInfo& info) {
   } while (result != 0 && errno == EINTR);
   return Napi::Boolean::New(info.Env(), result == 0);
 }
+
+Napi::Value RouteTo(const Napi::CallbackInfo& info) {
+  static Routes routes;  // only ever asked by Node's thread
+  Address address = noAddress();
+  const uint16_t port = info[1].IsNumber() ? static_cast<uint16_t>(info[1].As<Napi::Number>().Uint32Value()) : 0;
+  Route route = Route::Unknown;
+  errno = EINVAL;
+  if (parseAddress(info[0].As<Napi::String>().Utf8Value(), port, &address)) route = routes.to(address);
+  if (route == Route::Unknown) {
+    Napi::Error error = Napi::Error::New(info.Env(), std::string(errnoName(errno)) + ": the kernel does not tell its routes");
+    error.Set("code", errnoName(errno));
+    error.ThrowAsJavaScriptException();
+    return info.Env().Undefined();
+  }
+  static constexpr const char* kNames[] = {"", "unicast", "local", "broadcast", "anycast", "multicast", "none"};
+  return Napi::String::New(info.Env(), kNames[static_cast<size_t>(route)]);
+}
 }  // namespace
 
 void InitSystem(Napi::Env env, Napi::Object exports) {
   exports.Set("netnsCookie", Napi::Function::New(env, NetnsCookie, "netnsCookie"));
   exports.Set("tryLock", Napi::Function::New(env, TryLock, "tryLock"));
+  exports.Set("routeTo", Napi::Function::New(env, RouteTo, "routeTo"));
   exports.Set("mptcpUnavailable", Napi::Function::New(env, MptcpUnavailable, "mptcpUnavailable"));
 }

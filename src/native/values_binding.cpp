@@ -25,7 +25,7 @@ const char* name(LimitCause cause) {
   return kNames[static_cast<size_t>(cause)];
 }
 const char* name(RefusalCause cause) {
-  static constexpr const char* kNames[] = {"not-a-client", "share", "waited"};
+  static constexpr const char* kNames[] = {"not-a-client", "share", "waited", "not-redirected", "loop"};
   return kNames[static_cast<size_t>(cause)];
 }
 }  // namespace
@@ -150,6 +150,7 @@ Napi::Value toArray(Napi::Env env, const std::vector<Refusal>& refusals) {
     object.Set("cause", name(one.cause));
     object.Set("count", toNumber(env, one.count));
     if (one.client.sa.sa_family != AF_UNSPEC) object.Set("client", formatAddress(one.client));
+    if (one.destination.sa.sa_family != AF_UNSPEC) object.Set("destination", toObject(env, one.destination));
     array.Set(at++, object);
   }
   return array;

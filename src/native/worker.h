@@ -13,6 +13,7 @@
 #include "clients.h"
 #include "connection.h"
 #include "prepared.h"
+#include "route.h"
 
 struct EngineLimits {
   uint64_t maxConnections = 0;
@@ -43,6 +44,7 @@ struct Listener {
   ListenerKind kind;
   bool authentication;
   std::shared_ptr<const std::vector<Network>> clients;  // null: everyone is
+  bool refusesLoops;
 };
 
 uint64_t monotonicMs();
@@ -98,8 +100,9 @@ class Worker {
   uint64_t descriptorsAhead() const;
   bool makeRoom(const Address& newcomer);
   bool isClient(int fd, const Address& client, const Listener& listener) const;
-  void turnAway(int fd, RefusalCause cause, const Address& client, const Listener& listener);
-  void countRefusal(RefusalCause cause, const Address& client);
+  void turnAway(int fd, RefusalCause cause, const Address& client, const Listener& listener, const Address& destination = noAddress());
+  void countRefusal(RefusalCause cause, const Address& client, const Address& destination = noAddress());
+  bool comesBack(const Event& accepted, RefusalCause* cause);
   void welcome(int fd, const Address& client, const Listener& listener);
   bool takeShare(const Address& client);
   bool isOrdered(const Event& accepted) const;
@@ -184,6 +187,8 @@ class Worker {
   std::vector<std::unique_ptr<Attempt>> released_;
   PipePool pipes_;
   Lobby lobby_;
+  Routes routes_;
+  OwnClients ownClients_;
 };
 
 constexpr uint32_t kStreamEvents = EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET;

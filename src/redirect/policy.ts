@@ -1,7 +1,7 @@
 /** What may be done with a redirected connection. No I/O: the same input gives the same answer. */
 import type { GatewayConfig } from '../config/schema.js'
 import type { Protocol } from '../native/index.js'
-import { type Cidr, type Family, formatSocketAddress, isInside, type SocketAddress } from '../shared/address.js'
+import { type Cidr, type Family, isInside, type SocketAddress } from '../shared/address.js'
 
 export interface Hag extends SocketAddress {
   username?: string
@@ -25,43 +25,7 @@ export interface Path {
   leastRttMs: number | undefined
 }
 
-export interface Refusal {
-  /** The same for every connection that is refused for this reason. */
-  cause: 'loop-listener' | 'loop-own'
-  message: string
-}
-
 export const familyOfAddress = (address: string): Family => (address.includes(':') ? 6 : 4)
-
-/**
- * Why a connection must not be opened: it would come back to us. Every connection that the gateway opens has one of its own
- * addresses as source, so one that is redirected with such a source would be opened and redirected without end.
- */
-export function refusal(
-  connection: { client: SocketAddress; destination: SocketAddress; local: SocketAddress },
-  isOwn: (address: string) => boolean,
-): Refusal | undefined {
-  const { client, destination, local } = connection
-  if (destination.port === local.port && (destination.address === local.address || isOwn(destination.address))) {
-    return {
-      cause: 'loop-listener',
-      message:
-        `refused a connection from ${client.address} to our own listener ${formatSocketAddress(destination)}: ` +
-        'nothing redirected it, or a REDIRECT rule that takes local destinations too: ' +
-        'let that rule in `iptables -t nat -S` skip them with `-m addrtype ! --dst-type LOCAL`',
-    }
-  }
-  if (isOwn(client.address)) {
-    return {
-      cause: 'loop-own',
-      message:
-        `refused a redirect loop: the gateway's own connection from ${client.address} to ${formatSocketAddress(destination)} ` +
-        'was redirected to us: take away the REDIRECT rule in the OUTPUT chain (`iptables -t nat -S OUTPUT`), ' +
-        'or limit it to LAN interfaces with `-i`',
-    }
-  }
-  return undefined
-}
 
 const rememberedAddresses = 4096
 

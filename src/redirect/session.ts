@@ -1,11 +1,10 @@
 /** One redirected connection, from accepted to closed, in the order in which it meets the steps. */
-import type { ConnectionId, Engine, EngineEvent, Network, StandingOrder, Way } from '../native/index.js'
+import type { ConnectionId, Engine, EngineEvent, StandingOrder, Way } from '../native/index.js'
 import { formatSocketAddress, isSpecialPurpose, type SocketAddress, toNetwork } from '../shared/address.js'
 import { Attempts, type Course } from '../shared/attempts.js'
-import type { OwnAddresses } from '../shared/own-addresses.js'
 import { reportFault } from '../shared/service.js'
 import type { Log } from '../telemetry/log.js'
-import { type Bypass, type Hag, type Path, type Refusal, refusal } from './policy.js'
+import type { Bypass, Hag, Path } from './policy.js'
 import type { Pool } from './pool.js'
 import type { Upstreams } from './upstreams.js'
 
@@ -26,7 +25,6 @@ export interface SessionOptions {
   engine: Engine
   upstreams: Upstreams
   bypass: Bypass
-  own: Pick<OwnAddresses, 'has' | 'all'>
   connectTimeoutMs: number
   pool?: Pick<Pool, 'serves' | 'demanded'>
   /** A connection had trouble with a HAG. */
@@ -41,7 +39,6 @@ export interface SessionOptions {
 export class Sessions {
   readonly #options: SessionOptions
   readonly #attempts: Attempts
-  readonly #refusalsLogged = new Set<Refusal['cause']>()
   /** What the debug line of a closed connection says beyond the event; stays empty unless debugging. */
   readonly #relaying = new Map<ConnectionId, { destination: string; via: string }>()
   /** The ways of standing orders by their number, and the one that stands. */
@@ -88,29 +85,17 @@ export class Sessions {
   }
 
   #orderFor(path: Path): Omit<StandingOrder, 'order'> | undefined {
-    const { upstreams, bypass, own } = this.#options
+    const { bypass } = this.#options
     const { socks, ...way } = this.#way(path, { address: '', port: 0 })
     if (socks === undefined) return undefined
     const { host, port, ...handshake } = socks
-    const loopback: Network = { address: '127.0.0.0', bits: 8 }
-    // What would come back to us: see `refusal`.
-    const ours = [loopback, ...[...own.all, ...upstreams.sources].map((address) => ({ address, bits: 128 }))]
-    const bypassed = bypass.networks.map(toNetwork)
-    return {
-      ...{ ...way, socks: handshake, patienceMs: path.patienceMs },
-      ...{ askAboutDestinations: [...ours, ...bypassed], askAboutClients: ours },
-    }
+    const askAboutDestinations = bypass.networks.map(toNetwork)
+    return { ...way, socks: handshake, patienceMs: path.patienceMs, askAboutDestinations }
   }
 
   async #serve(accepted: Accepted): Promise<void> {
-    const { engine, upstreams, bypass, own, pool } = this.#options
+    const { engine, upstreams, bypass, pool } = this.#options
     const { connection, destination, followed } = accepted
-
-    const refused = refusal(accepted, (address) => own.has(address))
-    if (refused !== undefined) {
-      this.#complain(refused)
-      return engine.reset(connection)
-    }
 
     const isBypassed = bypass.has(destination.address)
     const ways = isBypassed ? upstreams.direct(destination.address) : upstreams.ways(destination.address)
@@ -175,12 +160,6 @@ export class Sessions {
     if (!this.#options.log.debugging) return
     const via = hag === undefined ? `direct over ${wan}` : `HAG ${formatSocketAddress(hag)} over ${wan}`
     this.#relaying.set(connection, { destination: formatSocketAddress(destination), via })
-  }
-
-  #complain({ cause, message }: Refusal): void {
-    if (this.#refusalsLogged.has(cause)) return
-    this.#refusalsLogged.add(cause)
-    this.#options.log.warn(message, { cause })
   }
 
   #logClosed({ connection, client, reason, failure, sent, received, durationMs }: Closed): void {

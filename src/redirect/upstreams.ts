@@ -43,10 +43,8 @@ interface ByFamily<Value> {
 }
 
 export class Upstreams {
-  /** Called when `standing` or `sources` may be others. */
+  /** Called when `standing` may be another. */
   onChange: () => void = () => {}
-  /** The addresses of ours that connections are opened from. */
-  sources: readonly string[] = []
   readonly #onHagDown: 'direct' | 'reject'
   readonly #now: () => number
   #known = new Map<string, RestingPath>()
@@ -84,7 +82,6 @@ export class Upstreams {
     const fallback = this.#onHagDown === 'direct' ? this.#direct : { 4: [], 6: [] }
     if (last !== undefined && this.#onHagDown === 'direct') last.patienceMs = Math.max(last.patienceMs, directPatienceMs)
     this.#ways = { 4: [...hagWays, ...fallback[4]], 6: [...hagWays, ...fallback[6]] }
-    this.sources = [...new Set([paths, direct].flatMap((one) => [...one[4], ...one[6]]).map(({ bind }) => bind))]
     this.onChange()
   }
 

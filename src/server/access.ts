@@ -20,9 +20,9 @@ export interface AccessRules {
 
 export class Access {
   readonly #rules: AccessRules
-  readonly #isOwn: (address: string) => boolean
+  readonly #isOwn: (address: string, port: number) => boolean
 
-  constructor(rules: AccessRules, isOwn: (address: string) => boolean) {
+  constructor(rules: AccessRules, isOwn: (address: string, port: number) => boolean) {
     this.#rules = rules
     this.#isOwn = isOwn
   }
@@ -31,15 +31,15 @@ export class Access {
     return isInside(address, this.#rules.clients)
   }
 
-  /** Whether the HAG may connect to an IP address; false for text that is none (an address with a zone, say). */
-  destination(address: string): boolean {
+  /** Whether the HAG may connect to an IP address and port; false for text that is no address (or one with a zone, say). */
+  destination(address: string, port: number): boolean {
     const parsed = parseAddress(address)
     if (parsed === undefined) return false
     const canonical = parsed.toString()
     if (isInside(canonical, this.#rules.allow)) return true
-    if (isSpecialPurpose(canonical) || this.#isOwn(canonical)) return false
+    if (isSpecialPurpose(canonical) || this.#isOwn(canonical, port)) return false
     const inner = embedded(parsed)
-    return inner === undefined || this.destination(inner)
+    return inner === undefined || this.destination(inner, port)
   }
 }
 

@@ -85,7 +85,7 @@ export class Dialer {
     if (addresses === undefined) return engine.refuse(connection, reply.hostUnreachable)
     // Every address is checked, not the name: a name may lead anywhere (DNS rebinding).
     const allowed = addresses
-      .filter((address) => access.destination(address) || this.#isOurselves(address, port, local))
+      .filter((address) => access.destination(address, port) || this.#isOurselves(address, port, local))
       .slice(0, mostAddresses)
     if (allowed.length === 0) {
       log.debug('destination is not allowed', { client: client.address, host })

@@ -1,35 +1,32 @@
-import { networkInterfaces } from 'node:os'
+import type { Native } from '../native/index.js'
+import type { Log } from '../telemetry/log.js'
 
-const refreshMs = 3000
-
-/** The machine's own addresses, read again at most every three seconds: DHCP and PPPoE change them. */
+/**
+ * What leads to this machine itself, or to no single one. The kernel is asked each time: it alone knows of local routes (`ip route add local`),
+ * of addresses whose interface has no carrier, and of what was added a moment ago.
+ */
 export class OwnAddresses {
-  readonly #read: () => Iterable<string>
-  readonly #now: () => number
-  #addresses = new Set<string>()
-  #readAt = Number.NEGATIVE_INFINITY
+  readonly #routeTo: Native['routeTo']
+  readonly #log: Pick<Log, 'error'>
+  #hasComplained = false
 
-  constructor(read = interfaceAddresses, now: () => number = () => performance.now()) {
-    this.#read = read
-    this.#now = now
+  constructor(routeTo: Native['routeTo'], log: Pick<Log, 'error'>) {
+    this.#routeTo = routeTo
+    this.#log = log
   }
 
-  /** True for an address of any interface, and for all of 127.0.0.0/8. */
-  has(address: string): boolean {
-    return this.all.has(address) || address.startsWith('127.')
-  }
-
-  /** Of every interface. */
-  get all(): ReadonlySet<string> {
-    const now = this.#now()
-    if (now - this.#readAt > refreshMs) {
-      this.#addresses = new Set(this.#read())
-      this.#readAt = now
+  /** Of a TCP connection to this IP address and port. True also where the kernel does not say: nobody is let in by mistake. */
+  has(address: string, port: number): boolean {
+    try {
+      const route = this.#routeTo(address, port)
+      // Without a route it fails by itself, and the reply says how.
+      return route !== 'unicast' && route !== 'none'
+    } catch (error) {
+      if (!this.#hasComplained) {
+        this.#hasComplained = true
+        this.#log.error(`destinations are refused: ${(error as Error).message}`)
+      }
+      return true
     }
-    return this.#addresses
   }
-}
-
-function interfaceAddresses(): string[] {
-  return Object.values(networkInterfaces()).flatMap((addresses = []) => addresses.map(({ address }) => address))
 }

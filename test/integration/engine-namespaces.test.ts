@@ -69,6 +69,39 @@ t.test('REDIRECT: the original destination, IPv4 and IPv6', { skip: needsRoot ||
   }
 })
 
+t.test('what would come back to us gets a RST, without an event of its own', { skip: needsRoot || needsAddon }, async (t) => {
+  const { cpe, hag, client } = await twoPaths(t)
+  const lan = await startAgent(t, hag)
+  await hag.exec('ip', 'route', 'add', '198.51.100.0/24', 'via', '10.0.1.1')
+  // Whole networks of ours, which no interface has (AnyIP), and an address without carrier.
+  await cpe.exec('ip', 'route', 'add', 'local', '198.51.100.0/25', 'dev', 'lo')
+  await cpe.exec('ip', 'link', 'set', 'wan2', 'up')
+  await hag.exec('ip', 'link', 'set', 'wan2', 'down')
+  const way = wayTo({ address: '10.0.1.2', port: echoPort })
+  const child = startChild(t, cpe, { listen: { kind: 'redirect', address: '0.0.0.0', port: 0, refuseLoops: true }, way })
+  const port = await portOf(child)
+  const toUs = ['-p', 'tcp', '-j', 'REDIRECT', '--to-ports', String(port)]
+  await cpe.exec('iptables', '-w', '-t', 'nat', '-A', 'PREROUTING', '-i', 'wan1', ...toUs)
+  await cpe.exec('iptables', '-w', '-t', 'nat', '-A', 'OUTPUT', '-d', '192.0.2.9', ...toUs)
+  await cpe.exec('ip', 'route', 'add', '192.0.2.9', 'via', '10.0.1.2')
+
+  t.match(await lan.call('talk', { host: '198.51.100.200', port: 443 }, 'hello', 5), { received: 'hello' }, 'a client')
+  t.match(await lan.call('talk', { host: '198.51.100.200', port }, 'hello', 5), { received: 'hello' }, 'to such a port elsewhere')
+  const served = () => events(child).filter(({ type }) => type === 'accepted').length
+  t.equal(await settle(served, (count) => count === 2), 2)
+  const isReset = async (agent: Agent, host: string, port: number, what: string) => {
+    const { received } = (await agent.call('talk', { host, port }, 'hello', 5)) as { received: string }
+    t.equal(received, '', what)
+  }
+  await isReset(lan, '10.0.1.1', port, 'to the listener')
+  await isReset(lan, '198.51.100.7', port, 'to the listener by a local route')
+  await isReset(lan, '10.0.2.1', port, 'to the listener by an address without carrier')
+  await isReset(client, '192.0.2.9', 443, 'our own connection')
+  t.equal(served(), 2)
+  for (const cause of ['not-redirected', 'loop']) t.match(child.output, new RegExp(`"cause":"${cause}"`))
+  await child.end('SIGKILL')
+})
+
 t.test('a standing order: clients who need no decision, and those who do', { skip: needsRoot || needsAddon }, async (t) => {
   const { cpe, hag, client } = await twoPaths(t)
   await (await startAgent(t, hag)).call('echo', 443)
@@ -100,7 +133,7 @@ t.test('a standing order: clients who need no decision, and those who do', { ski
           patienceMs: 3000,
           socks,
         },
-        ...{ askAboutDestinations: [excepted.network], askAboutClients: [] },
+        askAboutDestinations: [excepted.network],
       } as const
       const way = { ...order, remote, socks: { ...socks, host: '10.0.1.2', port: 443 } }
       const child = startChild(t, cpe, { listen: { kind: 'redirect', address, port: 0 }, way, order })

@@ -66,23 +66,23 @@ function disguises(four: number[]): string[] {
 t.test('an address inside a refused network is refused in every spelling and disguise', async (t) => {
   fc.assert(
     fc.property(fc.oneof(...bad4.map(inside)), (four) => {
-      for (const text of disguises(four)) t.equal(access.destination(text), false, text)
+      for (const text of disguises(four)) t.equal(access.destination(text, 443), false, text)
     }),
     { numRuns: 300 },
   )
   fc.assert(
     fc.property(fc.oneof(...bad6.map(inside)), (six) => {
-      for (const text of spellings6(six)) t.equal(access.destination(text), false, text)
+      for (const text of spellings6(six)) t.equal(access.destination(text, 443), false, text)
     }),
     { numRuns: 300 },
   )
-  for (const text of disguises([203, 0, 113, 3])) t.equal(access.destination(text), false, text)
+  for (const text of disguises([203, 0, 113, 3])) t.equal(access.destination(text, 443), false, text)
 })
 
 t.test('a public IPv4 address is allowed in every spelling', async (t) => {
   fc.assert(
     fc.property(inside('8.0.0.0/8'), (four) => {
-      for (const text of disguises(four)) t.equal(access.destination(text), true, text)
+      for (const text of disguises(four)) t.equal(access.destination(text, 443), true, text)
     }),
     { numRuns: 100 },
   )
@@ -91,7 +91,7 @@ t.test('a public IPv4 address is allowed in every spelling', async (t) => {
 t.test('no text at all makes it throw, and what is no address is refused', async (t) => {
   fc.assert(
     fc.property(fc.string(), (text) => {
-      const verdict = access.destination(text)
+      const verdict = access.destination(text, 443)
       if (!ipaddr.isValid(text)) t.equal(verdict, false, text)
     }),
     { numRuns: 500 },

@@ -9,7 +9,6 @@ import { Bypass } from '../../src/redirect/policy.js'
 import { Sessions } from '../../src/redirect/session.js'
 import { Upstreams } from '../../src/redirect/upstreams.js'
 import type { SocketAddress } from '../../src/shared/address.js'
-import { OwnAddresses } from '../../src/shared/own-addresses.js'
 import { call, EngineUnderTest, needsAddon, serve } from '../support/engine.js'
 import { sleep } from '../support/hybrid.js'
 import { memoryLog } from '../support/memory-log.js'
@@ -128,10 +127,7 @@ async function play(t: Test, scenario: Scenario): Promise<string[]> {
   upstreams.use({ hags, pipelines: () => scenario.pipelined, hagsDown: [], paths: { 4: wans, 6: [] } })
   const isFirst = (remote: SocketAddress | undefined) => remote?.port === hags[0]?.port
   const pool = { serves: ({ hag }: { hag?: SocketAddress }) => scenario.prepared && isFirst(hag), demanded: () => {} }
-  const [bypass, own] = [new Bypass({ bypass: [] }), new OwnAddresses(() => [])]
-  const options = { engine, upstreams, bypass, own, pool, connectTimeoutMs: 1000, log }
-  // What is not redirected would be refused, and so would be what comes from loopback.
-  const sessions = new Sessions({ ...options, own: { has: () => false, all: own.all } })
+  const sessions = new Sessions({ engine, upstreams, bypass: new Bypass({ bypass: [] }), pool, connectTimeoutMs: 1000, log })
   tested.onEvent = (event) => sessions.handle(event.type === 'accepted' ? { ...event, destination: server } : event)
   const count = 3
   if (scenario.prepared) {

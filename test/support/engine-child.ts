@@ -27,7 +27,7 @@ if (process.argv[2] !== undefined) {
     ...setup.options,
     onEvents: (events) => {
       for (const event of events) {
-        say(event)
+        say(event.type === 'refused' ? { ...event, refusals: engine.takeRefusals() } : event)
         if (event.type === 'accepted' && setup.way) engine.open(event.connection, setup.way)
         if (event.type === 'request') {
           engine.open(event.connection, {

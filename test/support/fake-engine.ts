@@ -22,6 +22,8 @@ type Failed = Extract<EngineEvent, { type: 'failed' }>
 export type Answer = 'opened' | 'silence' | Omit<Failed, 'type' | 'connection' | 'attempt' | 'left'>
 
 export interface FarSide {
+  /** Addresses of this machine, for `refuseLoops`. */
+  own?: readonly string[]
   /** What an attempt meets; 'opened' where left out. */
   answer?(way: Way): Answer
   probe?(probe: Probe): ProbeResult
@@ -92,14 +94,22 @@ export class FakeEngine implements Engine {
     local = '192.168.1.1',
     localPort = 12345,
   } = {}): ConnectionId {
+    const own = this.#far.own ?? []
+    const isToUs = port === localPort && (destination === local || own.includes(destination))
+    if (isToUs || own.includes(client)) {
+      this.refused.push({
+        cause: isToUs ? 'not-redirected' : 'loop',
+        client,
+        destination: { address: destination, port },
+        count: 1,
+      })
+      if (this.refused.length === 1) this.#emit({ type: 'refused' })
+      return ++this.#last
+    }
     const connection = this.#add(client)
     const at = { client: { address: client, port: 40_000 }, local: { address: local, port: localPort } }
     const accepted: Accepted = { type: 'accepted', connection, destination: { address: destination, port }, ...at }
-    const isMeant =
-      port !== localPort &&
-      !isIn(destination, this.order?.askAboutDestinations ?? []) &&
-      !isIn(client, this.order?.askAboutClients ?? [])
-    if (this.order !== undefined && isMeant) this.#follow(this.order, accepted)
+    if (this.order !== undefined && !isIn(destination, this.order.askAboutDestinations)) this.#follow(this.order, accepted)
     else this.#emit(accepted)
     return connection
   }
@@ -290,7 +300,7 @@ export class FakeEngine implements Engine {
     this.#queue = []
   }
 
-  #follow({ order, askAboutDestinations: _, askAboutClients: __, patienceMs, ...way }: StandingOrder, accepted: Accepted): void {
+  #follow({ order, askAboutDestinations: _, patienceMs, ...way }: StandingOrder, accepted: Accepted): void {
     const entry = this.#connections.get(accepted.connection)
     if (entry === undefined) return
     const timer = setTimeout(() => entry.committed || this.#announce(entry, true), patienceMs).unref()
@@ -342,7 +352,7 @@ export class FakeEngine implements Engine {
   }
 }
 
-const isIn = (address: string, networks: StandingOrder['askAboutClients']) =>
+const isIn = (address: string, networks: StandingOrder['askAboutDestinations']) =>
   isInside(
     address,
     networks.flatMap(({ address, bits }) => parseCidr(`${address}/${Math.min(bits, address.includes(':') ? 128 : 32)}`) ?? []),
@@ -351,7 +361,7 @@ const isIn = (address: string, networks: StandingOrder['askAboutClients']) =>
 /** Stands in for the addon; `engines` are those that were made. */
 export function fakeNative(far: FarSide = {}, unavailable?: string) {
   const engines: FakeEngine[] = []
-  const native: Pick<Native, 'Engine' | 'mptcpUnavailable'> = {
+  const native: Pick<Native, 'Engine' | 'mptcpUnavailable' | 'routeTo'> = {
     Engine: class extends FakeEngine {
       constructor(options: EngineOptions) {
         super(options, far)
@@ -359,6 +369,7 @@ export function fakeNative(far: FarSide = {}, unavailable?: string) {
       }
     },
     mptcpUnavailable: () => unavailable,
+    routeTo: () => 'unicast',
   }
   return { native, engines }
 }

@@ -1,6 +1,9 @@
 import t from 'tap'
+import type { Native } from '../../src/native/index.js'
 import { Access } from '../../src/server/access.js'
 import { type Cidr, parseCidr } from '../../src/shared/address.js'
+import { OwnAddresses } from '../../src/shared/own-addresses.js'
+import { memoryLog } from '../support/memory-log.js'
 
 const networks = (...texts: string[]) => texts.map((text) => parseCidr(text) as Cidr)
 const own = new Set(['203.0.113.3', '2001:db8::3'])
@@ -40,7 +43,7 @@ const refused = [
 
 for (const [kind, ...addresses] of refused) {
   t.test(`refused: ${kind}`, async (t) => {
-    for (const address of addresses) t.equal(strict.destination(address), false, address)
+    for (const address of addresses) t.equal(strict.destination(address, 443), false, address)
   })
 }
 
@@ -56,14 +59,35 @@ t.test('the Internet, and the documentation networks that labs use, are allowed'
     '223.255.255.255',
   ]
   const six = ['2606:4700::1111', '2001:db8::7', '::ffff:8.8.8.8', '64:ff9b::808:808', '2002:808:808::1']
-  for (const address of [...allowed, ...six]) t.equal(strict.destination(address), true, address)
+  for (const address of [...allowed, ...six]) t.equal(strict.destination(address, 443), true, address)
 })
 
 t.test('what the config allows is allowed, and nothing beside it', async (t) => {
   const access = new Access({ clients: [], allow: networks('10.20.0.0/16', '203.0.113.3', '::1') }, isOwn)
   for (const address of ['10.20.1.1', '203.0.113.3', '::1', '::ffff:10.20.1.1', '64:ff9b::10.20.1.1']) {
-    t.equal(access.destination(address), true, address)
+    t.equal(access.destination(address, 443), true, address)
   }
   for (const address of ['10.21.1.1', '127.0.0.1', '::ffff:10.21.1.1', '2001:db8::3'])
-    t.equal(access.destination(address), false, address)
+    t.equal(access.destination(address, 443), false, address)
+})
+
+t.test('the kernel is asked about every destination, and its silence lets nobody in', async (t) => {
+  const asked: string[] = []
+  const log = memoryLog()
+  const kinds: Record<string, ReturnType<Native['routeTo']>> = {
+    ...{ '198.51.100.1': 'local', '198.51.100.255': 'broadcast', '2001:db8::': 'anycast', '198.51.100.9': 'none' },
+  }
+  const owner = new OwnAddresses((address, port) => {
+    asked.push(`${address} ${port}`)
+    if (address === '198.51.100.66') throw new Error('EMFILE: the kernel does not tell its routes')
+    return kinds[address] ?? 'unicast'
+  }, log)
+  const access = new Access({ clients: [], allow: networks('198.51.100.255') }, (address, port) => owner.has(address, port))
+  for (const address of ['198.51.100.1', '2001:db8::', '198.51.100.66', '64:ff9b::198.51.100.1', '2002:c633:6401::1'])
+    t.equal(access.destination(address, 22), false, address)
+  for (const address of ['198.51.100.9', '198.51.100.2', '2001:db8::1', '198.51.100.255'])
+    t.equal(access.destination(address, 22), true, address)
+  t.ok(asked.includes('198.51.100.1 22'), 'with its port')
+  access.destination('198.51.100.66', 22)
+  t.same(log.lines, ['error destinations are refused: EMFILE: the kernel does not tell its routes'], 'said once')
 })

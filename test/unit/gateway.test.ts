@@ -6,7 +6,6 @@ import type { NetworkOptions } from '../../src/network/network.js'
 import type { Plan } from '../../src/network/state.js'
 import type { WatchEvents } from '../../src/network/watch.js'
 import { BondsocksError } from '../../src/shared/errors.js'
-import { OwnAddresses } from '../../src/shared/own-addresses.js'
 import { aborted } from '../../src/shared/service.js'
 import { type FarSide, failure, fakeNative, settle } from '../support/fake-engine.js'
 import { memoryLog } from '../support/memory-log.js'
@@ -66,7 +65,7 @@ function start(
   }
   const signals = { stop: stop.signal, hurry: hurry.signal, fail, dispose: () => deeds.push('dispose') }
   const config = parseGateway(`${text}${options.more ?? ''}`, 'g.yaml')
-  const ended = runGateway(config, { native, network, guard, log, signals, watch, own: new OwnAddresses(() => []) }).then(
+  const ended = runGateway(config, { native, network, guard, log, signals, watch }).then(
     () => undefined,
     (error: BondsocksError) => error,
   )
@@ -87,8 +86,8 @@ t.test('start, serve, stop', async (t) => {
   await settle()
   const engine = engines[0]
   t.same(engine?.listening, [
-    { kind: 'redirect', address: '0.0.0.0', port: 12345 },
-    { kind: 'redirect', address: '::', port: 12345 },
+    { kind: 'redirect', address: '0.0.0.0', port: 12345, refuseLoops: true },
+    { kind: 'redirect', address: '::', port: 12345, refuseLoops: true },
   ])
   t.same(deeds, ['guard', 'apply'])
   engine?.accept()

@@ -1,0 +1,26 @@
+// Asks the kernel where it would send a packet (rtnetlink(7), RTM_GETROUTE): no list of interface addresses is as complete, because local
+// routes make whole networks this machine's own, addresses without carrier stay reachable, and rules may lead elsewhere.
+#pragma once
+
+#include "socket.h"
+
+enum class Route : uint8_t { Unknown, Unicast, Local, Broadcast, Anycast, Multicast, None };
+
+// For one thread. Its socket is opened at the first question, and kept, so that a lack of descriptors later does not make it blind.
+class Routes {
+ public:
+  Routes() = default;
+  ~Routes() { closeFd(fd_); }
+  Routes(const Routes&) = delete;
+  Routes& operator=(const Routes&) = delete;
+
+  // Of a TCP connection to this address and port. None: there is no route. Unknown: the kernel could not be asked; errno says why.
+  Route to(const Address& address);
+
+ private:
+  bool ask(const Address& address);
+  Route answer();
+
+  int fd_ = -1;
+  uint32_t sequence_ = 0;
+};
