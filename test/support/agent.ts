@@ -5,13 +5,16 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
+import { soakHostile } from '../soak/hostile.js'
+import { soakLoad } from '../soak/load.js'
+import { soakServer } from '../soak/server.js'
 import { clients } from './clients.js'
 import { dns } from './dns.js'
 import type { Scope } from './namespaces.js'
 import { cleanEnvironment } from './process.js'
 import { servers } from './servers.js'
 
-const functions = { ...servers, ...clients, ...dns }
+const functions = { ...servers, ...clients, ...dns, ...soakServer, ...soakLoad, ...soakHostile }
 type Functions = typeof functions
 interface Call {
   id: number

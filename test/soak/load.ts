@@ -1,0 +1,274 @@
+/** The soak's ordinary clients: each request checks every byte and is asked once. Runs in an agent in the LAN. */
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { createConnection, type Socket } from 'node:net'
+import { writeStream } from '../support/servers.js'
+import { Check, streamSlice } from '../support/stream.js'
+import { sleep } from '../support/wait.js'
+import { Chance } from './random.js'
+
+export interface Outcome {
+  kind: string
+  id: number
+  /** Of Date.now(). */
+  begun: number
+  ended: number
+  /** Where it failed: an errno, STALLED, or what was wrong with the bytes. */
+  error?: string
+}
+
+export interface Load {
+  host: string
+  port: number
+  seed: number
+}
+
+/** Nothing came for so long although something had to. */
+const stallMs = 20_000
+
+const outcomes: Outcome[] = []
+let running = 0
+let goesOn = false
+let lastId = 0
+let chance = new Chance(0)
+
+class Broken extends Error {}
+
+/** One connection: errors and silence become a rejection of what is waited for. */
+class Exchange {
+  readonly socket: Socket
+  private failure: Error | undefined
+  private waiting: ((error?: Error) => void) | undefined
+  private timer: NodeJS.Timeout | undefined
+
+  constructor({ host, port }: Load, line: string) {
+    this.socket = createConnection({ host, port, allowHalfOpen: true })
+    this.socket.setNoDelay(true)
+    this.socket.on('error', (error: NodeJS.ErrnoException) => this.fail(new Broken(error.code ?? error.message)))
+    // Who does not read hears of no RST.
+    this.socket.on('data', () => {})
+    this.socket.write(line)
+  }
+
+  private fail(error: Error): void {
+    this.failure ??= error
+    this.waiting?.(this.failure)
+  }
+
+  /** Waits, but not once the load is to pause, and not for what was reset. */
+  async idle(ms: number): Promise<void> {
+    for (const until = Date.now() + ms; goesOn && this.failure === undefined && Date.now() < until; ) await sleep(50)
+    if (this.failure !== undefined) throw this.failure
+  }
+
+  /** Resolves when `onData` says true, or at the end. The silence is counted from the last byte in either direction. */
+  receive(onData: (data: Buffer) => boolean | undefined): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const { socket } = this
+      let moved = 0
+      const finish = (error?: Error) => {
+        clearInterval(this.timer)
+        socket.off('data', take).off('end', over)
+        this.waiting = undefined
+        if (error === undefined) resolve()
+        else reject(error)
+      }
+      const over = () => finish()
+      const take = (data: Buffer) => {
+        if (onData(data)) finish()
+      }
+      let still = 0
+      this.timer = setInterval(() => {
+        const now = socket.bytesRead + socket.bytesWritten - socket.writableLength
+        still = now === moved ? still + 1000 : 0
+        moved = now
+        if (still >= stallMs) this.fail(new Broken('STALLED'))
+      }, 1000)
+      this.waiting = finish
+      if (this.failure !== undefined) return finish(this.failure)
+      socket.on('data', take).on('end', over)
+    })
+  }
+
+  /** All until the end. */
+  async expect(seed: number, bytes: number): Promise<void> {
+    const check = new Check(seed)
+    await this.receive((data) => {
+      check.add(data)
+      return false
+    })
+    if (!check.isIntact(bytes)) throw new Broken(`${check.bytes} of ${bytes} bytes, differs at ${check.differsAt}`)
+  }
+
+  /** Says something and hears it again. */
+  async echo(seed: number, at: number, bytes: number): Promise<void> {
+    const sent = streamSlice(seed, at, bytes)
+    this.socket.write(sent)
+    const parts: Buffer[] = []
+    let length = 0
+    let isOver = true
+    await this.receive((data) => {
+      parts.push(data)
+      length += data.length
+      isOver = length < bytes
+      return !isOver
+    })
+    if (isOver) throw new Broken(`the end after ${length} of ${bytes} bytes`)
+    if (!Buffer.concat(parts).equals(sent)) throw new Broken('other bytes came back')
+  }
+}
+
+type Request = (load: Load, id: number, chance: Chance, open: (line: string) => Exchange) => Promise<void>
+
+async function get(id: number, bytes: number, open: (line: string) => Exchange) {
+  const exchange = open(`${id} get ${bytes} 0\n`)
+  await exchange.expect(id, bytes)
+  exchange.socket.end()
+}
+
+/** Waits, but not once the load is to pause. */
+async function idle(ms: number): Promise<void> {
+  for (const until = Date.now() + ms; goesOn && Date.now() < until; ) await sleep(100)
+}
+
+const requests: Record<string, Request> = {
+  short: (_, id, chance, open) => get(id, chance.size(100, 20_000), open),
+  download: (_, id, chance, open) => get(id, chance.size(300_000, 4_000_000), open),
+
+  upload: async (_, id, chance, open) => {
+    const bytes = chance.size(100_000, 1_000_000)
+    const exchange = open(`${id} put ${bytes} 0\n`)
+    void writeStream(exchange.socket, id, bytes).then((isWhole) => isWhole && exchange.socket.end())
+    let answer = ''
+    await exchange.receive((data) => {
+      answer += data.toString()
+      return false
+    })
+    if (answer !== `${bytes} true\n`) throw new Broken(`the server had ${answer.trim() || 'nothing'} of ${bytes} bytes`)
+  },
+
+  'half-closed': async (_, id, chance, open) => {
+    const bytes = chance.size(1000, 100_000)
+    const exchange = open(`${id} late ${bytes} ${chance.between(500, 8000)}\n`)
+    exchange.socket.end()
+    await exchange.expect(id, bytes)
+  },
+
+  echo: async (_, id, chance, open) => {
+    const exchange = open(`${id} echo 0 0\n`)
+    const until = Date.now() + chance.between(5000, 25_000)
+    for (let at = 0; goesOn && Date.now() < until; ) {
+      const bytes = chance.size(1, 5000)
+      await exchange.echo(id, at, bytes)
+      at += bytes
+      await exchange.idle(chance.between(20, 400))
+    }
+    exchange.socket.end()
+    await exchange.expect(id, 0)
+  },
+
+  idle: async (_, id, chance, open) => {
+    const exchange = open(`${id} echo 0 0\n`)
+    await exchange.echo(id, 0, 10)
+    await exchange.idle(chance.between(5000, 45_000))
+    await exchange.echo(id, 10, 10)
+    exchange.socket.end()
+    await exchange.expect(id, 0)
+  },
+
+  urgent: async ({ host, port }, id) => {
+    const child = spawn('perl', ['-e', urgentScript, host, String(port), String(id)], { stdio: ['ignore', 'pipe', 'inherit'] })
+    let said = ''
+    child.stdout.on('data', (data: Buffer) => (said += data.toString()))
+    await once(child, 'close')
+    if (said !== 'ok') throw new Broken(said || 'nothing')
+  },
+}
+
+/** Node cannot send urgent data. The server's end may read the byte inline or not at all. */
+const urgentScript = `
+use IO::Socket::INET; use Socket;
+my ($host, $port, $id) = @ARGV;
+$SIG{ALRM} = sub { print "STALLED"; exit };
+$SIG{PIPE} = "IGNORE";
+alarm 20;
+my $socket = IO::Socket::INET->new(PeerAddr => $host, PeerPort => $port) or do { print "ECONN: $!"; exit };
+# What a RST says is said once, and a send may be the one that hears it.
+sub say_or_end { defined send($socket, $_[0], $_[1] // 0) or do { print "ECONN: $!"; exit } }
+say_or_end("$id echo 0 0\\none ");
+say_or_end("!", MSG_OOB);
+say_or_end("two ");
+select(undef, undef, undef, 0.3);
+say_or_end("three ");
+say_or_end("!", MSG_OOB);
+say_or_end("four");
+shutdown($socket, 1);
+my $all = "";
+while (1) {
+  my $read = sysread($socket, my $part, 4096);
+  if (!defined $read) { print $!{ECONNRESET} ? "ECONNRESET" : "$!"; exit }
+  last if $read == 0;
+  $all .= $part;
+}
+$all =~ s/!//g;
+print $all eq "one two three four" ? "ok" : "'$all' came back";
+`
+
+async function ask(kind: string, load: Load): Promise<void> {
+  const request = requests[kind] as Request
+  const outcome: Outcome = { kind, id: ++lastId, begun: Date.now(), ended: 0 }
+  let exchange: Exchange | undefined
+  running += 1
+  try {
+    await request(load, outcome.id, chance, (line) => (exchange = new Exchange(load, line)))
+  } catch (error) {
+    outcome.error = (error as Error).message
+    if (!(error instanceof Broken)) throw error
+    exchange?.socket.destroy()
+  } finally {
+    running -= 1
+    outcome.ended = Date.now()
+    outcomes.push(outcome)
+  }
+}
+
+/** So many of a kind at once. */
+const steady: Record<string, number> = { download: 2, upload: 1, echo: 12, idle: 40, 'half-closed': 8, urgent: 1 }
+const shortsPerSecond = 12
+const burst = 80
+
+async function keep(kind: string, load: Load): Promise<void> {
+  await idle(chance.between(0, 3000))
+  while (goesOn) {
+    await ask(kind, load)
+    await idle(chance.between(50, 1500))
+  }
+}
+
+async function arrive(load: Load): Promise<void> {
+  for (let turn = 1; goesOn; turn++) {
+    const count = turn % 100 === 0 ? burst : Math.round(chance.next() * 2 * (shortsPerSecond / 10))
+    for (let i = 0; i < count; i++) void ask('short', load)
+    await sleep(100)
+  }
+}
+
+export const soakLoad = {
+  /** Until soakPause; `seed` begins the ids and chance. */
+  soakLoad: async (load: Load): Promise<void> => {
+    goesOn = true
+    if (lastId === 0) chance = new Chance(load.seed)
+    void arrive(load)
+    for (const [kind, count] of Object.entries(steady)) for (let i = 0; i < count; i++) void keep(kind, load)
+  },
+
+  /** Begins nothing any more, and resolves when what runs is over: how many are still there after a minute. */
+  soakPause: async (): Promise<number> => {
+    goesOn = false
+    for (const until = Date.now() + 60_000; running > 0 && Date.now() < until; ) await sleep(50)
+    return running
+  },
+
+  /** What has ended since the last call. */
+  soakOutcomes: async (): Promise<Outcome[]> => outcomes.splice(0),
+}

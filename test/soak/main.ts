@@ -1,0 +1,77 @@
+/** `npm run soak`: see `usage`. */
+import { parseArgs } from 'node:util'
+import { soak } from './soak.js'
+
+const usage = `Usage: npm run soak -- [OPTIONS]        as root, after npm run build
+
+The gateway and the HAG in network namespaces of their own, under everything at once: short requests, downloads, uploads, echo streams,
+idle and half-closed connections whose every byte is checked; cuts of one WAN at a time, HAGs ended and killed; and clients who read
+slowly or not at all, reset, send garbage and urgent bytes, scan the redirector and besiege the HAG. Fails where a request fails that no
+cut or restart excuses, where one hangs or is executed twice, and where memory, descriptors or the log grow.
+
+  --minutes N     default: 10
+  --seed N        of chance; default: another one each time, which is printed
+
+Exit codes: 0 all was well, 1 something was not, 2 wrong use.
+`
+
+const undo: (() => unknown)[] = []
+let cleaning = Promise.resolve()
+
+/** All of it, whatever fails on the way; a second call waits for the first. */
+function cleanUp(): Promise<void> {
+  cleaning = cleaning.then(async () => {
+    for (let handler = undo.pop(); handler !== undefined; handler = undo.pop()) {
+      try {
+        await handler()
+      } catch (error) {
+        console.error(`soak: cleaning up: ${(error as Error).message}`)
+      }
+    }
+  })
+  return cleaning
+}
+
+function options(): { minutes: number; seed: number } {
+  try {
+    const { values } = parseArgs({
+      options: { minutes: { type: 'string' }, seed: { type: 'string' }, help: { type: 'boolean', short: 'h' } },
+    })
+    if (values.help) {
+      console.log(usage)
+      process.exit(0)
+    }
+    const minutes = Number(values.minutes ?? 10)
+    const seed = Number(values.seed ?? Math.floor(Math.random() * 1e6))
+    if (!(minutes > 0) || !Number.isInteger(seed)) throw new Error('--minutes and --seed take numbers')
+    return { minutes, seed }
+  } catch (error) {
+    console.error(`soak: ${(error as Error).message}\n\n${usage}`)
+    process.exit(2)
+  }
+}
+
+const { minutes, seed } = options()
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  // npm passes on what its whole process group has got: it comes twice.
+  process.on(signal, async () => {
+    await cleanUp()
+    process.exit(130)
+  })
+}
+let failed = true
+try {
+  console.log(`soak: ${minutes} minutes, --seed ${seed}`)
+  const scope = { teardown: (handler: () => unknown) => undo.push(handler) }
+  const { summary, violations } = await soak(scope, { minutes, seed, say: console.log })
+  console.log(`\n${summary.join('\n')}\n`)
+  for (const violation of violations.slice(0, 40)) console.log(`VIOLATION: ${violation}`)
+  if (violations.length > 40) console.log(`and ${violations.length - 40} more`)
+  console.log(violations.length === 0 ? 'all was well' : `${violations.length} violations`)
+  failed = violations.length > 0
+} catch (error) {
+  console.error(error)
+} finally {
+  await cleanUp()
+}
+process.exit(failed ? 1 : 0)

@@ -1,0 +1,34 @@
+/** Chance that can be repeated: the same seed gives the same numbers (xorshift, period 2^32 - 1). */
+export class Chance {
+  private state: number
+
+  constructor(seed: number) {
+    this.state = Math.imul(seed + 1, 2_654_435_761) >>> 0 || 1
+  }
+
+  /** From 0 up to, and without, 1. */
+  next(): number {
+    this.state ^= this.state << 13
+    this.state ^= this.state >>> 17
+    this.state ^= this.state << 5
+    this.state >>>= 0
+    return this.state / 2 ** 32
+  }
+
+  /** An integer, both ends included. */
+  between(least: number, most: number): number {
+    return least + Math.floor(this.next() * (most - least + 1))
+  }
+
+  /** Small ones as often as large ones: each doubling is as likely as the next. */
+  size(least: number, most: number): number {
+    return Math.round(least * (most / least) ** this.next())
+  }
+
+  shuffled<Item>(items: readonly Item[]): Item[] {
+    return items
+      .map((item) => ({ item, at: this.next() }))
+      .sort((one, other) => one.at - other.at)
+      .map(({ item }) => item)
+  }
+}
