@@ -1,12 +1,11 @@
 /** Which HAGs there are, and which comes first: addresses from the config, names looked up again and again. */
 import { createHash } from 'node:crypto'
-import { Resolver } from 'node:dns/promises'
 import { readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
 import type { HagEntry } from '../config/schema.js'
 import { formatSocketAddress, parseAddress } from '../shared/address.js'
 import { pause } from '../shared/pause.js'
-import { NameResolver } from '../shared/resolve.js'
+import { askServers, NameResolver } from '../shared/resolve.js'
 import type { Log } from '../telemetry/log.js'
 import type { Hag } from './policy.js'
 
@@ -22,7 +21,7 @@ const defaultPort = 1080
 export interface Names {
   addresses(name: string, signal: AbortSignal): Promise<readonly string[]>
   /** RFC 2782. */
-  services(name: string): Promise<{ name: string; port: number; priority: number; weight: number }[]>
+  services(name: string, signal: AbortSignal): Promise<{ name: string; port: number; priority: number; weight: number }[]>
 }
 
 export interface HagEntryWithPassword extends HagEntry {
@@ -99,7 +98,9 @@ export class HagDirectory {
     if (name === undefined) return []
     const names = this.options.names ?? systemNames
     const isService = name.startsWith('_')
-    const services = isService ? await this.#lookUp(name, () => names.services(name)) : [{ name, port, priority: 0, weight }]
+    const services = isService
+      ? await this.#lookUp(name, (signal) => names.services(name, signal))
+      : [{ name, port, priority: 0, weight }]
     const found = await Promise.all(
       services
         // RFC 2782: a target of "." says that there is no such service.
@@ -165,7 +166,7 @@ function machineIdentity(): string {
 const resolver = new NameResolver()
 const systemNames: Names = {
   addresses: (name, signal) => resolver.addresses(name, signal),
-  services: (name) => new Resolver({ timeout: 1000, tries: 3 }).resolveSrv(name),
+  services: (name, signal) => askServers(undefined, signal, (resolver) => resolver.resolveSrv(name)),
 }
 
 async function inTime<Value>(begin: (signal: AbortSignal) => Promise<Value>): Promise<Value> {

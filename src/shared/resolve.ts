@@ -90,30 +90,17 @@ export class NameResolver {
     return [...searchDomains(readOr(this.#options.resolvConf)).map((domain) => `${name}.${domain}`), name]
   }
 
-  async #askFor(name: string, signal: AbortSignal): Promise<Found> {
-    if (signal.aborted) throw failure('ECANCELLED')
-    // One for each name: it reads resolv.conf anew, can be cancelled alone, and has a source port that nobody can guess.
-    const resolver = new Resolver({ timeout: firstTryMs, tries })
-    if (this.#options.servers !== undefined) resolver.setServers(this.#options.servers)
-    const ended = new AbortController()
-    const end = () => {
-      ended.abort()
-      resolver.cancel()
-    }
-    signal.addEventListener('abort', end, { once: true })
-    try {
+  #askFor(name: string, signal: AbortSignal): Promise<Found> {
+    return askServers(this.#options.servers, signal, async (resolver, ended) => {
       const ipv6 = recordsOf(resolver.resolve6(name, { ttl: true }))
       const ipv4 = recordsOf(resolver.resolve4(name, { ttl: true }))
       const four = await ipv4
-      const six = await (four.code === undefined ? Promise.race([ipv6, nothingWithin(resolutionDelayMs, ended.signal)]) : ipv6)
+      const six = await (four.code === undefined ? Promise.race([ipv6, nothingWithin(resolutionDelayMs, ended)]) : ipv6)
       const addresses = await this.#ordered(four.addresses, six.addresses)
       if (addresses.length === 0) throw failure(isAbsent(four.code) ? (six.code ?? '') : (four.code ?? ''))
       const found = [four, six].filter(({ code }) => code === undefined || !isAbsent(code))
       return { addresses, lifetimeMs: Math.min(...found.map(({ lifetimeMs }) => lifetimeMs)) }
-    } finally {
-      signal.removeEventListener('abort', end)
-      end()
-    }
+    })
   }
 
   /** IPv6 first where the kernel would use it as RFC 6724 does: not without a route, and not from a private address to a public one. */
@@ -136,6 +123,41 @@ export class NameResolver {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') return
       this.#hosts = new Map()
       this.#version = ''
+    }
+  }
+}
+
+/** What a name server says that cannot tell. */
+const isRefusal = (code: string | undefined) => ['ESERVFAIL', 'EREFUSED', 'ENOTIMP', 'EFORMERR'].includes(code ?? '')
+
+/**
+ * Asks by a c-ares channel of its own: it reads resolv.conf anew, can be cancelled alone, and has a source port that nobody can guess.
+ * Where a name server says that it cannot tell, those behind it are asked, as by getaddrinfo: Node's c-ares goes on only after silence.
+ */
+export async function askServers<Answer>(
+  given: readonly string[] | undefined,
+  signal: AbortSignal,
+  ask: (resolver: Resolver, ended: AbortSignal) => Promise<Answer>,
+): Promise<Answer> {
+  for (let refused = 0; ; refused += 1) {
+    if (signal.aborted) throw failure('ECANCELLED')
+    const resolver = new Resolver({ timeout: firstTryMs, tries })
+    if (given !== undefined) resolver.setServers(given)
+    const servers = resolver.getServers().slice(refused)
+    if (refused > 0) resolver.setServers(servers)
+    const ended = new AbortController()
+    const end = () => {
+      ended.abort()
+      resolver.cancel()
+    }
+    signal.addEventListener('abort', end, { once: true })
+    try {
+      return await ask(resolver, ended.signal)
+    } catch (error) {
+      if (servers.length <= 1 || !isRefusal((error as NodeJS.ErrnoException).code)) throw error
+    } finally {
+      signal.removeEventListener('abort', end)
+      end()
     }
   }
 }
@@ -203,7 +225,7 @@ async function nothingWithin(milliseconds: number, signal: AbortSignal): Promise
   return { addresses: [], lifetimeMs: partialLifetimeMs, code: 'ETIMEOUT' }
 }
 
-/** Connecting a UDP socket sends nothing, and has the kernel choose route and source. */
+/** Connecting a UDP socket sends nothing, and has the kernel choose route and source; undefined also without IPv6 or a descriptor. */
 function kernelSourceFor(address: string): Promise<string | undefined> {
   return new Promise((resolve) => {
     const socket = createSocket(familyOf(address) === 6 ? 'udp6' : 'udp4')
@@ -211,8 +233,8 @@ function kernelSourceFor(address: string): Promise<string | undefined> {
       resolve(error === undefined ? socket.address().address : undefined)
       socket.close()
     }
-    // Where it fails Node calls back with the error, whatever its types say.
-    socket.connect(9, address, end as () => void)
+    // A socket that cannot be made is an event; where it cannot be connected Node calls back with the error, whatever its types say.
+    socket.on('error', end).connect(9, address, end as () => void)
   })
 }
 

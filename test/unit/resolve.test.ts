@@ -1,7 +1,9 @@
+import { createSocket } from 'node:dgram'
+import { once } from 'node:events'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { canonicalName, NameResolver, type ResolverOptions, searchDomains } from '../../src/shared/resolve.js'
 import { dns, type Zone } from '../support/dns.js'
 
@@ -22,6 +24,15 @@ async function resolver(zone: Zone, options: ResolverOptions = {}) {
     hostsFile: join(folder, 'none'),
     ...options,
   })
+}
+
+/** A name server that makes its answer of the question. */
+async function answering(t: Test, answer: (query: Buffer) => Buffer): Promise<string> {
+  const socket = createSocket('udp4').bind(0, '127.0.0.1')
+  socket.on('message', (query, { port, address }) => socket.send(answer(query), port, address))
+  await once(socket, 'listening')
+  t.teardown(() => socket.close())
+  return `127.0.0.1:${socket.address().port}`
 }
 
 const codeOf = (promise: Promise<unknown>) =>
@@ -82,6 +93,45 @@ t.test('what fails', async (t) => {
   t.equal(await codeOf(names.ask('empty.example', never)), 'ENODATA')
   await dns.dnsZone('fail')
   t.equal(await codeOf(names.ask('a.example', never)), 'ESERVFAIL')
+})
+
+t.test('where a name server cannot tell, the next one is asked', async (t) => {
+  await dns.dnsZone({ 'a.example': { A: ['192.0.2.1'] } })
+  for (const [code, what] of [
+    [1, 'EFORMERR'],
+    [2, 'ESERVFAIL'],
+    [4, 'ENOTIMP'],
+    [5, 'EREFUSED'],
+  ] as const) {
+    const refusing = await answering(t, (query) =>
+      Buffer.concat([query.subarray(0, 2), Buffer.from([0x81, 0x80 | code]), query.subarray(4)]),
+    )
+    const all = (...servers: string[]) => new NameResolver({ servers, hostsFile: join(folder, 'none') }).ask('a.example', never)
+    t.same((await all(refusing, refusing, server)).addresses, ['192.0.2.1'], what)
+    t.equal(await codeOf(all(refusing, refusing)), what, 'all of them')
+  }
+})
+
+t.test('a server that says there is no such name is believed', async (t) => {
+  await dns.dnsZone({ 'a.example': { A: ['192.0.2.1'] } })
+  const absent = await answering(t, (query) =>
+    Buffer.concat([query.subarray(0, 2), Buffer.from([0x81, 0x83]), query.subarray(4)]),
+  )
+  const names = new NameResolver({ servers: [absent, server], hostsFile: join(folder, 'none') })
+  t.equal(await codeOf(names.ask('a.example', never)), 'ENOTFOUND')
+})
+
+t.test('without a descriptor left, or IPv6 in the kernel, IPv4 comes first', async (t) => {
+  // The error of a socket that cannot be made comes from its bind.
+  const noSocket = (type: 'udp6') =>
+    createSocket({ type, lookup: (_host, _options, done) => done(Object.assign(new Error('none'), { code: 'EMFILE' }), '', 6) })
+  const { NameResolver: WithoutSockets } = await t.mockImport<typeof import('../../src/shared/resolve.js')>(
+    '../../src/shared/resolve.js',
+    { 'node:dgram': { createSocket: noSocket } },
+  )
+  await dns.dnsZone({ 'a.example': { A: ['192.0.2.1'], AAAA: ['2001:db8::7'] } })
+  const names = new WithoutSockets({ servers: [server], hostsFile: join(folder, 'none') })
+  t.same((await names.ask('a.example', never)).addresses, ['192.0.2.1', '2001:db8::7'])
 })
 
 t.test('a question that nobody answers can be cancelled', async (t) => {
