@@ -21,6 +21,7 @@ import type { Log } from './telemetry/log.js'
 import { watchBlackHole } from './wan/black-hole.js'
 import { WanDuty } from './wan/duty.js'
 import { WanMonitor, type WanPath } from './wan/monitor.js'
+import { Rejoin, rejoinLookMs } from './wan/rejoin.js'
 
 /** What is done about the network; the `Network` is one. */
 export interface NetworkControl {
@@ -60,6 +61,7 @@ export interface UplinksOptions {
     | 'abandon'
     | 'resetUpstreams'
     | 'resetStranded'
+    | 'countOnly'
     | 'watchUpstreams'
     | 'stats'
   >
@@ -75,6 +77,9 @@ export class Uplinks {
   readonly #hags: HagMonitor
   readonly #wans: WanMonitor
   readonly #duty: WanDuty
+  readonly #rejoins: readonly Rejoin[]
+  /** The address whose endpoint is to be made anew: away with the next pass, back with the one after. */
+  #remaking: string | undefined
   #plan: Pick<Plan, 'wans' | 'notes'> = { wans: [], notes: [] }
   #reconciler: Reconciler | undefined
   /** Addresses that have no endpoint now, because their WANs are lost. */
@@ -122,6 +127,21 @@ export class Uplinks {
       log,
       onChange: () => this.#update(),
     })
+    this.#rejoins = families.map(
+      (family) =>
+        new Rejoin({
+          ...{ engine, log },
+          paths: () =>
+            this.#wans
+              .paths(family)
+              .filter(({ usable, bind, protocol }) => usable && protocol === 'mptcp' && !this.#withoutEndpoint.has(bind))
+              .map(({ wan, bind }) => ({ wan, bind, rate: this.#duty.rate(wan) })),
+          remake: (bind) => {
+            this.#remaking = bind
+            this.#reconciler?.poke()
+          },
+        }),
+    )
   }
 
   /** Looks HAGs up and asks each over every WAN. `refused`: all that answered want other credentials. The reasons are one line of text. */
@@ -176,7 +196,12 @@ export class Uplinks {
       apply: async (quick) => {
         const withoutEndpoint = { has: (address: string) => this.#withholds(address) }
         const options = { quick, tolerant: true, withoutEndpoint, best: this.#best }
+        const remaking = this.#remaking
         const plan = await network.apply(config, options)
+        if (remaking !== undefined && this.#remaking === remaking) {
+          this.#remaking = undefined
+          reconciler.poke()
+        }
         if (plan.steps.some(isEndpointDeletion)) this.#resetStranded(strandedMs, 1)
         return plan
       },
@@ -207,6 +232,7 @@ export class Uplinks {
         reconciler.run(signal),
         this.#wans.run(signal),
         this.#duty.run(signal),
+        this.#rejoin(signal),
         this.#hags.run(signal),
         this.pool.run(signal),
         this.#directory.run(names, signal),
@@ -225,7 +251,7 @@ export class Uplinks {
    * have to leave it again at once.
    */
   #withholds(address: string): boolean {
-    if (this.#withoutEndpoint.has(address)) return true
+    if (this.#withoutEndpoint.has(address) || address === this.#remaking) return true
     const paths = this.#wans.paths(familyOfAddress(address))
     return paths.some(({ usable }) => usable) && !paths.some(({ bind }) => bind === address)
   }
@@ -307,6 +333,14 @@ export class Uplinks {
     await network.dropEndpoints(addresses).catch((error: Error) => log.warn(`an endpoint could not be deleted: ${error.message}`))
     // A pass that has looked before may have found it in place, and the link back.
     if (afterMs > 0) this.#reconciler?.poke()
+  }
+
+  async #rejoin(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      await pause(rejoinLookMs, signal)
+      if (signal.aborted || this.#options.engine.stats().relaying === 0) continue
+      for (const rejoin of this.#rejoins) await rejoin.look()
+    }
   }
 
   /** After a HAG's death. */

@@ -15,6 +15,8 @@ const kinds = {
   'block-mptcp': { in: 'iifname {} tcp flags syn tcp option mptcp subtype 0 drop', out: '' },
   /** Loses SYNs that ask to join an MPTCP connection (subtype 1, RFC 8684 section 3.2). */
   'block-join': { in: 'iifname {} tcp flags syn tcp option mptcp subtype 1 drop', out: '' },
+  /** Refuses them, as a HAG does that has no room for more. */
+  'refuse-join': { in: 'iifname {} tcp flags syn tcp option mptcp subtype 1 reject with tcp reset', out: '' },
   /** Loses all TCP, and carries the rest. */
   'block-tcp': { in: 'iifname {} meta l4proto tcp drop', out: 'oifname {} meta l4proto tcp drop' },
   /** Refuses every TCP connection, as an operator does whose bill was not paid. */
@@ -31,7 +33,7 @@ export async function putMiddlebox(lab: Lab, kind: Middlebox, where: string): Pr
   const chain = (name: string, hook: string, text: string) =>
     `  chain ${name} {\n    type filter hook ${hook} priority -300\n    ${rule(text)}\n  }\n`
   // Only there is something that can refuse.
-  const arriving = kind === 'refuse' ? 'input' : 'prerouting'
+  const arriving = kind.startsWith('refuse') ? 'input' : 'prerouting'
   const text = `table ${table} {\n${chain('arriving', arriving, kinds[kind].in)}${chain('leaving', 'postrouting', kinds[kind].out)}}\n`
   await must(lab.argv('hag', ['nft', '-f', '-']), text)
 }

@@ -324,6 +324,16 @@ void Worker::askAboutOldSubflows(Connection* connection) {
   askOften(fd, kAskS);
 }
 
+uint64_t Worker::countOnly(const Address& source, uint64_t olderThanMs) {
+  uint64_t count = 0;
+  for (auto& entry : connections_) {
+    const Connection& connection = *entry.second;
+    if (connection.phase != Connection::Phase::Relaying || connection.protocol != Protocol::Mptcp) continue;
+    if (now_ - connection.acceptedMs >= olderThanMs && hasOnly(connection.upstream.fd, source)) ++count;
+  }
+  return count;
+}
+
 uint64_t Worker::resetStranded() {
   std::vector<Connection*> stranded;
   for (auto& entry : connections_) {

@@ -128,6 +128,10 @@ void Engine::resetStranded(uint64_t id) {
   countAll(id, [](Worker& one) { return one.resetStranded(); });
 }
 
+void Engine::countOnly(uint64_t id, const Address& source, uint64_t olderThanMs) {
+  countAll(id, [source, olderThanMs](Worker& one) { return one.countOnly(source, olderThanMs); });
+}
+
 void Engine::watchUpstreams(const Address& remote, bool closely) {
   for (auto& worker : workers_) worker->command([remote, closely](Worker& one) { one.watchUpstreams(remote, closely); });
 }

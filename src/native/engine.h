@@ -47,6 +47,7 @@ class Engine : private WorkerHost {
   // Answered by an event with the count.
   void resetUpstreams(uint64_t id, const Address& remote);
   void resetStranded(uint64_t id);
+  void countOnly(uint64_t id, const Address& source, uint64_t olderThanMs);
   void watchUpstreams(const Address& remote, bool closely);
   void inspect(uint64_t id, std::vector<ConnectionId> connections);
   const Counters& counters() const { return WorkerHost::counters; }

@@ -22,6 +22,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
                         InstanceMethod<&EngineObject::Prepare>("prepare"), InstanceMethod<&EngineObject::KeepPrepared>("keepPrepared"),
                         InstanceMethod<&EngineObject::Abandon>("abandon"), InstanceMethod<&EngineObject::ResetUpstreams>("resetUpstreams"),
                         InstanceMethod<&EngineObject::ResetStranded>("resetStranded"),
+                        InstanceMethod<&EngineObject::CountOnly>("countOnly"),
                         InstanceMethod<&EngineObject::WatchUpstreams>("watchUpstreams"), InstanceMethod<&EngineObject::Inspect>("inspect"),
                         InstanceMethod<&EngineObject::TakeRefusals>("takeRefusals"),
                         InstanceMethod<&EngineObject::Stats>("stats"), InstanceMethod<&EngineObject::Close>("close")});
@@ -233,6 +234,13 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
 
   Napi::Value ResetStranded(const Napi::CallbackInfo&) {
     return Ask([this](uint64_t id) { engine_->resetStranded(id); });
+  }
+
+  Napi::Value CountOnly(const Napi::CallbackInfo& info) {
+    Address source = noAddress();
+    parseAddress(info[0].As<Napi::String>().Utf8Value(), 0, &source);
+    const auto olderThanMs = static_cast<uint64_t>(info[1].As<Napi::Number>().Int64Value());
+    return Ask([this, &source, olderThanMs](uint64_t id) { engine_->countOnly(id, source, olderThanMs); });
   }
 
   void WatchUpstreams(const Napi::CallbackInfo& info) {

@@ -351,6 +351,11 @@ export interface Engine {
    */
   resetStranded(): Promise<number>
   /**
+   * Resolves with the number of relayed MPTCP connections of this age in milliseconds, or older, that have one subflow only, and that from
+   * this address of ours. 0 where the kernel cannot tell (before 6.5).
+   */
+  countOnly(source: string, olderThanMs: number): Promise<number>
+  /**
    * `closely`: over every subflow of the relayed connections to this upstream on which nothing moves, the kernel asks every second
    * whether the other end still knows it (TCP keepalive), so that a machine that was started anew can say no; otherwise every five minutes.
    */

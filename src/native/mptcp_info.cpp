@@ -170,6 +170,16 @@ uint8_t joinedSubflows(int fd) {
   return getsockopt(fd, kSolMptcp, kMptcpInfo, info, &size) == 0 ? info[0] : uint8_t{0};  // mptcpi_subflows
 }
 
+bool hasOnly(int fd, const Address& local) {
+  // Most have more, and from Linux 6.8 on that is told without a look at each.
+  constexpr socklen_t kTotal = 80;  // mptcpi_subflows_total
+  uint8_t info[256] = {};
+  socklen_t size = sizeof info;
+  if (getsockopt(fd, kSolMptcp, kMptcpInfo, info, &size) != 0 || (size > kTotal && info[kTotal] != 1)) return false;
+  const std::vector<Subflow> subflows = subflowsOf(fd);
+  return subflows.size() == 1 && sameHost(subflows.front().local, local);
+}
+
 bool sharesRemoteHost(int fd) {
   Subflows subflows;
   if (!subflows.read(fd)) return false;

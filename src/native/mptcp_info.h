@@ -37,6 +37,9 @@ bool hasNoSubflow(int fd, uint32_t silentMs = UINT32_MAX);
 // Beside the first one, those that the kernel's limit counts; 0 also for plain TCP and before Linux 5.16.
 uint8_t joinedSubflows(int fd);
 
+// Has it one subflow only, and that from this address? False for plain TCP and before Linux 6.5.
+bool hasOnly(int fd, const Address& local);
+
 // Do two subflows come from one address of the other end? False for plain TCP and before Linux 6.5.
 bool sharesRemoteHost(int fd);
 

@@ -72,6 +72,7 @@ class Worker {
   void abandon(const Address& source);
   uint64_t resetUpstreams(const Address& remote);
   uint64_t resetStranded();
+  uint64_t countOnly(const Address& source, uint64_t olderThanMs);
   void watchUpstreams(const Address& remote, bool closely);
   std::vector<Inspection> inspect(const std::vector<ConnectionId>& ids);
 

@@ -39,6 +39,12 @@ export class WanDuty {
     return this.#selection.used
   }
 
+  /** Bytes a second that a WAN has carried lately. */
+  rate(wan: string): number {
+    const { receivedPerSecond = 0, sentPerSecond = 0 } = this.#rates.get(wan) ?? {}
+    return receivedPerSecond + sentPerSecond
+  }
+
   /** To be called when a WAN's health changes. What is used is up to date when it returns. */
   update(): void {
     const { wans, health, log } = this.#options

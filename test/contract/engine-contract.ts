@@ -253,6 +253,7 @@ export function engineContract(t: Test, name: string, make: MakeHarness): void {
     const failed = await events.next('failed')
     t.match(failed, { connection: second.connection, attempt: 0, left: 0, failure: { code: 'ECONNRESET' } })
     t.equal(await engine.resetStranded(), 0)
+    t.equal(await engine.countOnly('127.0.0.1', 0), 0)
   })
 
   behaviour('connect tells why it could not', async (t, { engine, refusing }) => {

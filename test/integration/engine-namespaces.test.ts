@@ -279,3 +279,35 @@ t.test('a connection without subflows', { skip: needsRoot || needsAddon || noMpt
   )
   t.match(closed, { reason: 'upstream-reset', failure: { code: 'ENETDOWN' } })
 })
+
+t.test(
+  'a HAG finds out subflows that are gone without a word',
+  { skip: needsRoot || needsAddon || noMptcp || noFullInfo },
+  async (t) => {
+    const { cpe, hag, client } = await twoPaths(t)
+    await withMptcp(cpe, hag)
+    const endpoint = (...what: string[]) => cpe.exec('ip', 'mptcp', 'endpoint', ...what)
+    await endpoint('add', '10.0.2.1', 'dev', 'wan2', 'id', '2', 'subflow')
+    const hagChild = startChild(t, hag, { listen: { kind: 'socks', address: '10.0.1.2', port: 0 } })
+    const port = await portOf(hagChild)
+    const socks = { host: '10.0.1.2', port: echoPort, handshake: 'sequential', timeoutMs: 10_000 } as const
+    const way = wayTo({ address: '10.0.1.2', port }, { protocol: 'mptcp', bind: '10.0.1.1', socks })
+    const child = startChild(t, cpe, { listen: { kind: 'redirect', address: '127.0.0.1', port: 0 }, way })
+    await client.call('hold', { host: '127.0.0.1', port: await portOf(child) }, 1)
+    t.equal(await client.call('ping'), 1)
+    const subflows = (count: number) =>
+      settle(
+        async () => (await hag.exec('ss', '-tnH', 'state', 'established', 'sport', '=', `:${port}`)).split('\n').length - 1,
+        (found) => found === count,
+      )
+    t.equal(await subflows(2), 2)
+    for (const rule of ['-A', '-D']) {
+      await cpe.exec('iptables', '-w', rule, 'OUTPUT', '-d', '10.0.1.2', '-j', 'DROP')
+      if (rule === '-A') await endpoint('delete', 'id', '2')
+    }
+    await endpoint('add', '10.0.2.1', 'dev', 'wan2', 'id', '2', 'subflow')
+    t.equal(await subflows(3), 3, 'the old one and the new one')
+    t.equal(await subflows(2), 2, 'the old one is refused when it is asked')
+    t.equal(await client.call('ping'), 1)
+  },
+)

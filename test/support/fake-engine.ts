@@ -279,6 +279,10 @@ export class FakeEngine implements Engine {
     return 0
   }
 
+  async countOnly(): Promise<number> {
+    return 0
+  }
+
   watchUpstreams(): void {}
 
   async inspect(): Promise<Inspection[]> {
