@@ -93,11 +93,11 @@ bool Worker::isClient(int fd, const Address& client, const Listener& listener) c
   return sameHost(client, localAddress(fd));
 }
 
-// A SOCKS client hears why before the RST ("no acceptable methods", RFC 1928 section 3), so that it knows us from a HAG that is dead. An
-// orderly end would leave a socket behind for each, of MPTCP for a minute (net.mptcp.close_timeout).
+// A gateway hears why before the RST, so that it can tell us from a HAG that is dead, or that wants credentials; to other SOCKS clients it is
+// a method that they did not offer. An orderly end would leave a socket behind for each, of MPTCP for a minute (net.mptcp.close_timeout).
 void Worker::turnAway(int fd, RefusalCause cause, const Address& client, const Listener& listener, const Address& destination) {
-  constexpr char kNobody[] = {5, static_cast<char>(socks5::kNoneAcceptable)};
-  if (listener.kind == ListenerKind::Socks) send(fd, kNobody, sizeof kNobody, MSG_NOSIGNAL);
+  constexpr char kAnswer[] = {5, static_cast<char>(socks5::kNotAClient)};
+  if (listener.kind == ListenerKind::Socks) send(fd, kAnswer, sizeof kAnswer, MSG_NOSIGNAL);
   abortFd(fd);
   countRefusal(cause, client, destination);
 }

@@ -209,6 +209,7 @@ void Worker::readAnswers(Attempt* attempt) {
     if (attempt->step == Step::Method) {
       const uint8_t offered = way.withPassword ? socks5::kUserPassword : socks5::kNoAuthentication;
       if (byte(0) != 5) return fail(attempt, Stage::Greeting, {EPROTO, "socks"});
+      if (byte(1) == socks5::kNotAClient) return fail(attempt, Stage::Greeting, {EACCES, "socks", "NOT_A_CLIENT"});
       if (byte(1) == socks5::kNoneAcceptable) return fail(attempt, Stage::Greeting, {EACCES, "socks"});
       if (byte(1) != offered) return fail(attempt, Stage::Greeting, {EPROTO, "socks"});
       attempt->step = way.withPassword ? Step::Status : Step::Reply;

@@ -22,7 +22,7 @@ export interface ListenOptions {
   authentication?: boolean
   /**
    * `socks` only: who may connect; default everyone. All others, but for this machine itself by the address that it connects to, get
-   * "no acceptable methods" (RFC 1928 section 3) and a RST at once, without an event or a place.
+   * a method of their own (0xFE, for a gateway `NOT_A_CLIENT`) and a RST at once, without an event or a place.
    */
   clients?: readonly Network[]
   /**
@@ -126,7 +126,8 @@ export type ConnectionId = number
 export interface Failure {
   /**
    * For instance `ECONNREFUSED`; `EPROTO` for an answer that is not SOCKS5; `EACCES` where the HAG refuses our credentials, or in
-   * `greeting` asks for some that we were not given (no acceptable method); `SOCKS_REPLY` where `reply` says why.
+   * `greeting` asks for some that we were not given (no acceptable method); `NOT_A_CLIENT` where a
+   * `bondsocks hag` does not list our address; `SOCKS_REPLY` where `reply` says why.
    */
   code: string
   errno: number

@@ -9,7 +9,8 @@
 
 namespace socks5 {
 
-enum Method : uint8_t { kNoAuthentication = 0x00, kUserPassword = 0x02, kNoneAcceptable = 0xff };
+// kNotAClient is one of those that RFC 1928 section 3 leaves to private use: what `bondsocks hag` says to whoever is not in its `clients`.
+enum Method : uint8_t { kNoAuthentication = 0x00, kUserPassword = 0x02, kNotAClient = 0xfe, kNoneAcceptable = 0xff };
 enum Reply : uint8_t { kSucceeded = 0, kGeneralFailure = 1, kNotAllowed = 2, kCommandNotSupported = 7, kAddressTypeNotSupported = 8 };
 
 // What a parser made of the bytes so far. `Complete`: *used bytes belong to this message, what follows to the next.

@@ -366,10 +366,9 @@ const checkMs = ({ metered }: WanPath) => (metered ? meteredCheckMs : connectChe
 
 /** One line for people. */
 export function troubleOf(hag: Hag, { stage, failure }: Extract<ProbeResult, { ok: false }>): string {
-  const credentials = hag.username === undefined ? 'it asks for a user name and password' : 'it refuses the user name or password'
   const known: Record<string, string> = {
-    // `bondsocks hag` says that it accepts no method, too, to whoever is not in its list (RFC 1928 section 3).
-    EACCES: stage === 'greeting' ? `${credentials}, or our address is not in its list of clients` : credentials,
+    EACCES: hag.username === undefined ? 'it asks for a user name and password' : 'it refuses the user name or password',
+    NOT_A_CLIENT: 'our address is not in its `clients`',
     ETIMEDOUT: stage === 'connect' ? 'no answer' : 'connected, but it does not answer',
     ECONNREFUSED: 'connection refused, nothing listens there',
     ENETUNREACH: 'no route to it',
@@ -381,8 +380,7 @@ export function troubleOf(hag: Hag, { stage, failure }: Extract<ProbeResult, { o
   return known[failure.code] ?? `${failure.code} in ${failure.syscall}`
 }
 
-const isSilence = (result: ProbeResult) =>
-  !result.ok && result.failure.code !== 'ECONNREFUSED' && result.failure.code !== 'EACCES'
+const isSilence = (result: ProbeResult) => !result.ok && !['ECONNREFUSED', 'EACCES', 'NOT_A_CLIENT'].includes(result.failure.code)
 
 function signOf(hag: Hag, result: ProbeResult, askedAt: number): HagSign | undefined {
   if (result.ok) return { type: 'answer' }
