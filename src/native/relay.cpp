@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace {
 constexpr size_t kChunk = 1 << 20;  // the pipe's size is the real limit
@@ -71,11 +72,21 @@ void resizeReceiveBuffer(const Side& source, int size) {
   setsockopt(source.fd, IPPROTO_TCP, TCP_WINDOW_CLAMP, &size, sizeof size);
 }
 
-// SO_RCVBUF would end the growth of an MPTCP connection's buffer; a low-water mark only makes it larger, twice the mark, also on the subflows
-// that are there (mptcp_set_rcvlowat). Before Linux 6.9 it does nothing.
+int receiveBuffer(const Side& source) {
+  int size = 0;
+  socklen_t length = sizeof size;
+  return getsockopt(source.fd, SOL_SOCKET, SO_RCVBUF, &size, &length) == 0 ? size : -1;
+}
+
+// SO_RCVBUF would end the growth of an MPTCP connection's buffer; a low-water mark only makes it larger, also on the subflows that are there
+// (mptcp_set_rcvlowat): to twice the mark or, where packets are small for the memory that they take, to four times. Before Linux 6.9 it does
+// nothing.
 void doubleReceiveBuffer(const Side& source, int size) {
   constexpr int kUsual = 1;
-  if (setsockopt(source.fd, SOL_SOCKET, SO_RCVLOWAT, &size, sizeof size) != 0) return;
+  for (const int mark : {size / 2, size}) {
+    if (setsockopt(source.fd, SOL_SOCKET, SO_RCVLOWAT, &mark, sizeof mark) != 0) return;
+    if (receiveBuffer(source) > size) break;
+  }
   setsockopt(source.fd, SOL_SOCKET, SO_RCVLOWAT, &kUsual, sizeof kUsual);
 }
 }  // namespace
@@ -154,13 +165,17 @@ void widenBacklog(Flow* flow, const Side& source, Protocol protocol) {
   constexpr uint64_t kLeast = 32 * 1024;  // a quarter of what a buffer begins with
   const uint64_t moved = flow->bytes - flow->looked;
   flow->looked = flow->bytes;
-  if (flow->ended || moved < kLeast || protocol == Protocol::Unknown) return;
-  int size = 0;
-  socklen_t length = sizeof size;
-  if (getsockopt(source.fd, SOL_SOCKET, SO_RCVBUF, &size, &length) != 0 || size >= kMost || moved < static_cast<uint64_t>(size) / 4) return;
-  const bool passing = moved > static_cast<uint64_t>(size) * 8;
+  const uint64_t waited = std::exchange(flow->waited, 0);
+  if (flow->ended || flow->bytes < kLeast || protocol == Protocol::Unknown) return;
   int queued = 0;
-  if (!passing && (ioctl(source.fd, SIOCINQ, &queued) != 0 || queued >= kLittle)) return;
+  if (ioctl(source.fd, SIOCINQ, &queued) != 0) return;
+  flow->waited = static_cast<uint64_t>(queued);
+  // What had waited for a slow target says nothing of the source.
+  const uint64_t came = moved - std::min(moved, waited);
+  const int size = came < kLeast ? -1 : receiveBuffer(source);
+  if (size < 0 || size >= kMost || came < static_cast<uint64_t>(size) / 4) return;
+  const bool passing = came > static_cast<uint64_t>(size) * 8;
+  if (!passing && queued >= kLittle) return;
   if (protocol == Protocol::Mptcp) {
     doubleReceiveBuffer(source, size);
   } else {

@@ -31,6 +31,7 @@ struct Flow {
   Pipe pipe;
   uint32_t parked = 0;   // bytes in the pipe
   uint64_t looked = 0;   // `bytes` at the last look
+  uint64_t waited = 0;   // and what the source held then
   int64_t room = -1;     // bytes that the target may still be given (meter.h); -1: what it takes
   std::unique_ptr<Metered> metered;
   bool ended = false;   // the source's FIN was read

@@ -286,6 +286,29 @@ void backlog() {
   CHECK(receiveBuffer(pair.near) == 16 * kReceiveBuffer);
   for (const int fd : {pair.near, pair.far}) closeFd(fd);
 }
+// A target that goes on reading takes at once what has waited for it: no sign of a fast source.
+void whatHasWaited() {
+  const Pair pair = tcpPair();
+  Flow flow;
+  const Side source = {pair.near, true, true};
+  boundBacklog(source);
+  if (receiveBuffer(pair.near) != kReceiveBuffer) return;  // not without CAP_NET_ADMIN
+  flow.bytes = flow.looked = 1 << 20;
+  const std::string text(kReceiveBuffer, 'x');
+  int queued = 0;
+  for (int tries = 0; tries < 100 && queued < kReceiveBuffer / 4 + 32 * 1024; ++tries) {
+    send(pair.far, text.data(), text.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+    poll(nullptr, 0, 5);
+    CHECK(ioctl(pair.near, SIOCINQ, &queued) == 0);
+  }
+  CHECK(queued >= kReceiveBuffer / 4 + 32 * 1024);
+  widenBacklog(&flow, source, Protocol::Tcp);
+  std::string heard(kReceiveBuffer, '\0');
+  for (ssize_t size; (size = recv(pair.near, &heard[0], heard.size(), MSG_DONTWAIT)) > 0;) flow.bytes += static_cast<uint64_t>(size);
+  widenBacklog(&flow, source, Protocol::Tcp);
+  CHECK(receiveBuffer(pair.near) == kReceiveBuffer);
+  for (const int fd : {pair.near, pair.far}) closeFd(fd);
+}
 }  // namespace
 
 int main() {
@@ -301,5 +324,6 @@ int main() {
   pipesShare();
   resets();
   backlog();
+  whatHasWaited();
   return passed();
 }
