@@ -6,7 +6,7 @@ import type { EngineEvent, Inspection, Way } from '../../src/native/index.js'
 import { type Agent, startAgent } from '../support/agent.js'
 import { native, needsAddon, wayTo } from '../support/engine.js'
 import type { Setup } from '../support/engine-child.js'
-import { settle } from '../support/hybrid.js'
+import { settle, sleep } from '../support/hybrid.js'
 import { connect, createNamespace, type Namespace, needsRoot, type Scope } from '../support/namespaces.js'
 import { type Program, start } from '../support/process.js'
 
@@ -301,12 +301,18 @@ t.test(
         (found) => found === count,
       )
     t.equal(await subflows(2), 2)
-    for (const rule of ['-A', '-D']) {
-      await cpe.exec('iptables', '-w', rule, 'OUTPUT', '-d', '10.0.1.2', '-j', 'DROP')
-      if (rule === '-A') await endpoint('delete', 'id', '2')
-    }
+    const drop = (rule: '-A' | '-D', ...which: string[]) =>
+      cpe.exec('iptables', '-w', rule, 'OUTPUT', '-p', 'tcp', '-d', '10.0.1.2', ...which, '-j', 'DROP')
+    const resets = ['--tcp-flags', 'RST', 'RST']
+    await drop('-A')
+    await endpoint('delete', 'id', '2')
+    // What the HAG says when another one joins is refused at once, but on a full line that may be lost as well.
+    await drop('-A', ...resets)
+    await drop('-D')
     await endpoint('add', '10.0.2.1', 'dev', 'wan2', 'id', '2', 'subflow')
     t.equal(await subflows(3), 3, 'the old one and the new one')
+    await sleep(1000)
+    await drop('-D', ...resets)
     t.equal(await subflows(2), 2, 'the old one is refused when it is asked')
     t.equal(await client.call('ping'), 1)
   },
