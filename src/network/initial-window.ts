@@ -88,7 +88,7 @@ interface Seen {
 
 class FamilyWindow {
   #trouble = ''
-  /** The rules and routes with which it did not work: what we try wakes us again, so the next try has to wait. */
+  /** The rules and routes with which it did not work, or why they could not be seen: what we try wakes us again, so the next try has to wait. */
   #hopeless = ''
   #retryMs = firstRetryMs
   #retryAt = 0
@@ -130,11 +130,14 @@ class FamilyWindow {
   /** Does what is to be done about what was seen; why it cannot be done. */
   async #act(seen: Seen, signal: AbortSignal): Promise<string | undefined> {
     if (seen.failure !== undefined) {
-      this.#retryAt = performance.now() + longestRetryMs
+      this.#retryLater(seen.failure)
       return seen.failure
     }
     const isTrue = this.#difference(seen) === undefined
-    if (isTrue && this.#isPlaced(seen)) return undefined
+    if (isTrue && this.#isPlaced(seen)) {
+      this.#hopeless = ''
+      return undefined
+    }
     // Another HAG's rule may use the table too.
     const isWrong = isTrue ? seen.rules.some((rule) => this.#isOwn(rule)) : seen.copy.length > 0 || seen.rules.some(isOurs)
     const state = [...seen.rules.filter((rule) => !isOurs(rule)), ...seen.main].join('\n')
@@ -150,10 +153,15 @@ class FamilyWindow {
     } catch (error) {
       trouble = (error as Error).message
     }
+    if (trouble === undefined) this.#hopeless = ''
+    else this.#retryLater(state)
+    return trouble
+  }
+
+  #retryLater(state: string): void {
     this.#retryMs = state === this.#hopeless ? Math.min(2 * this.#retryMs, longestRetryMs) : firstRetryMs
     this.#retryAt = performance.now() + this.#retryMs
-    this.#hopeless = trouble === undefined ? '' : state
-    return trouble
+    this.#hopeless = state
   }
 
   /** Not while another HAG, or `remove`, is about it. */

@@ -27,13 +27,18 @@ export interface WatchOptions extends WatchEvents {
 /** Runs until the signal. Never rejects. */
 export async function watchKernel({ log, stream = streamCommand, ...events }: WatchOptions, signal: AbortSignal): Promise<void> {
   let restartMs = firstRestartMs
+  let said = ''
   while (!signal.aborted) {
     const startedAt = performance.now()
     const lines = new MonitorLines(events)
     const why = await stream(['ip', '-o', 'monitor', 'link', 'address', 'route', 'rule'], (text) => lines.add(text), signal)
     if (signal.aborted) return
-    restartMs = performance.now() - startedAt >= soundMs ? firstRestartMs : Math.min(restartMs * 2, longestRestartMs)
-    log.warn(`the watch on the network ended and is started again: ${why}`, { milliseconds: restartMs })
+    const wasSound = performance.now() - startedAt >= soundMs
+    restartMs = wasSound ? firstRestartMs : Math.min(restartMs * 2, longestRestartMs)
+    // Where `ip` is not installed it is tried for ever.
+    if (wasSound || why !== said)
+      log.warn(`the watch on the network ended and is started again: ${why}`, { milliseconds: restartMs })
+    said = why
     await pause(restartMs, signal)
     events.onChange()
   }

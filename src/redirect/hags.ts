@@ -16,6 +16,8 @@ const retryMs = 5000
 /** A resolver that is unreachable must not hold up the start. */
 const lookupTimeoutMs = 5000
 const defaultPort = 1080
+/** Of an SRV answer, which may name a thousand: each is a question, and a HAG that is probed. */
+const maxServices = 16
 
 /** What a name stands for; tests pass their own. Rejects with a system error. */
 export interface Names {
@@ -40,6 +42,8 @@ export class HagDirectory {
   readonly #troubles = new Map<string, string>()
   /** The last answer for each name. */
   readonly #answers = new Map<string, readonly unknown[]>()
+  /** The names of the last refresh: a fleet's may be others every time. */
+  readonly #asked = new Set<string>()
   #hags: readonly Hag[] = []
 
   constructor(
@@ -57,10 +61,18 @@ export class HagDirectory {
     return this.#hags
   }
 
+  /** Whether a name could not be looked up. */
+  get isTroubled(): boolean {
+    return this.#troubles.size > 0
+  }
+
   /** Looks all names up; true where the HAGs, or their order, are others than before. Never rejects. */
   async refresh(): Promise<boolean> {
     const { entries, identity = machineIdentity() } = this.options
+    this.#asked.clear()
     const found = await Promise.all(entries.map((entry, index) => this.#rank(entry, entry.priority ?? index)))
+    for (const kept of [this.#troubles, this.#answers])
+      for (const name of kept.keys()) if (!this.#asked.has(name)) kept.delete(name)
     const before = new Map(this.#hags.map((hag) => [formatSocketAddress(hag), hag]))
     const ordered = inOrder(found.flat(), identity)
     const next = new Map<string, Hag>()
@@ -82,7 +94,7 @@ export class HagDirectory {
     let lookedAt = performance.now()
     while (!signal.aborted) {
       await pause(retryMs, signal)
-      const isDue = this.#troubles.size > 0 || options.isUrgent() || performance.now() - lookedAt >= refreshMs
+      const isDue = this.isTroubled || options.isUrgent() || performance.now() - lookedAt >= refreshMs
       if (signal.aborted || !isDue) continue
       lookedAt = performance.now()
       if (!(await this.refresh())) continue
@@ -105,6 +117,8 @@ export class HagDirectory {
       services
         // RFC 2782: a target of "." says that there is no such service.
         .filter((service) => service.name !== '' && service.name !== '.')
+        .sort((one, other) => one.priority - other.priority)
+        .slice(0, maxServices)
         .map(async (service) => {
           const addresses = await this.#lookUp(service.name, (signal) => names.addresses(service.name, signal))
           return addresses.map((one) => ({
@@ -119,6 +133,7 @@ export class HagDirectory {
 
   /** What was found or, where that fails, what was found the last time. Says once what the trouble is. */
   async #lookUp<Answer>(name: string, ask: (signal: AbortSignal) => Promise<readonly Answer[]>): Promise<readonly Answer[]> {
+    this.#asked.add(name)
     try {
       const answer = await inTime(ask)
       if (this.#troubles.delete(name)) this.options.log.info(`the HAG ${name} can be looked up again`)

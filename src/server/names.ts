@@ -196,7 +196,13 @@ export class Names {
 
   #tidy(key: string): void {
     const client = this.#clients.get(key)
-    if (client?.jobs.size === 0 && client.waiting.size === 0) this.#clients.delete(key)
+    if (client?.jobs.size !== 0) return
+    this.#clients.delete(key)
+    // It has made room by its last one, whose end they waited for.
+    for (const asker of client.waiting) {
+      client.waiting.delete(asker)
+      asker.settle({ addresses: [], code: 'EBUSY' })
+    }
   }
 
   #client(key: string): Client {

@@ -107,6 +107,29 @@ t.test('of a fleet one machine whose name leads nowhere does not take the others
   t.same(addresses(), [])
 })
 
+t.test('what a fleet does not name any more is forgotten, and does not grow', async (t) => {
+  const { made, names, log, addresses } = directory(entry({ name: '_socks._tcp.example' }))
+  const machine = (name: string, priority = 1) => ({ name, port: 1080, priority, weight: 1 })
+  const fleet = async (...machines: ReturnType<typeof machine>[]) => {
+    names.records['_socks._tcp.example'] = machines
+    await made.refresh()
+  }
+  const trouble = 'warn the HAG gone.example cannot be looked up: ENOTFOUND'
+  names.known['b.example'] = ['203.0.113.4']
+  await fleet(machine('gone.example'), machine('b.example'))
+  t.equal(made.isTroubled, true)
+  await fleet(machine('b.example'))
+  t.equal(made.isTroubled, false, 'all is well, so it need not be looked up every 5 s')
+  await fleet(machine('gone.example'), machine('b.example'))
+  t.same(log.lines, [trouble, trouble])
+
+  for (let index = 0; index < 1000; index++) names.known[`${index}.example`] = [`192.0.2.${index % 256}`]
+  const asked = t.capture(names, 'addresses', names.addresses)
+  await fleet(...Array.from({ length: 1000 }, (_, index) => machine(`${index}.example`, 1000 - index)))
+  t.equal(asked().length, 16, 'a hostile answer does not use up all descriptors')
+  t.equal(addresses()[0], `192.0.2.${999 % 256} 1080`, 'those that come first')
+})
+
 t.test('gateways are shared out by weight, and one that loses its HAG only moves then', async (t) => {
   const ranked = (weights: number[]) =>
     weights.map((weight, index) => ({ hag: { address: `203.0.113.${index}`, port: 1080 }, priority: [0, 0] as const, weight }))

@@ -76,3 +76,57 @@ t.test('where it is not allowed: said once a family, and not tried again and aga
   stop.abort()
   await kept
 })
+
+t.test('a look that fails once, at a change, leaves no untrue copy for long', async (t) => {
+  const main = ['default via 192.0.2.1 dev eth0']
+  const rules = ['0:\tfrom all lookup 255', '32766:\tfrom all lookup 254']
+  let copy: string[] = []
+  let own: string[] = []
+  let fails = 0
+  let changed: () => void = () => undefined
+  const stop = new AbortController()
+  const kept = keepInitialWindow(
+    {
+      port: 1080,
+      segments: 48,
+      log: memoryLog(),
+      lock: async () => () => undefined,
+      watch: async ({ onChange }) => {
+        changed = onChange
+      },
+      run: async (argv, input) => {
+        const words = argv.join(' ')
+        let code = 0
+        if (input?.startsWith('rule show')) {
+          if (argv[1] === '-4' && fails-- > 0) return { code: 124, stdout: '', stderr: 'no end after 10 s' }
+          const copies = copy.map((route) => `${route} table 5808`)
+          return { code: 0, stdout: [...rules, ...own, ...main, ...copies, ''].join('\n'), stderr: '' }
+        }
+        if (argv[1] === '-6') code = 2
+        else if (input !== undefined) copy = main.map((route) => `${route} initcwnd 48`)
+        else if (words.includes('route flush')) copy = []
+        else if (words.includes('rule add')) own = ['32765:\tfrom all iif lo ipproto tcp sport 1080 lookup 5808']
+        else if (words.includes('rule del')) {
+          code = own.length > 0 ? 0 : 2
+          own = []
+        }
+        return { code, stdout: '', stderr: '' }
+      },
+    },
+    stop.signal,
+  )
+  const isTrue = () => own.length === 1 && copy.length === 1 && copy[0]?.startsWith(main[0] ?? '') === true
+  t.ok(await until(isTrue))
+  fails = 1
+  main[0] = 'default via 192.0.2.9 dev eth0'
+  changed()
+  t.ok(await until(isTrue), 'it looks again soon')
+  stop.abort()
+  await kept
+})
+
+/** Within 5 s. */
+async function until(holds: () => boolean): Promise<boolean> {
+  for (let left = 500; left > 0 && !holds(); left--) await new Promise((resolve) => setTimeout(resolve, 10))
+  return holds()
+}

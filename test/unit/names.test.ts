@@ -182,6 +182,16 @@ t.test('where all places are taken the greediest makes room, by what is silent f
   t.equal(last.result, '192.0.2.1')
 })
 
+t.test('nobody is left waiting for a turn of a client that has made room', async (t) => {
+  // One of four each.
+  const { ask, question } = world({ atOnce: 4 })
+  const [first, second] = [ask('a.one'), ask('b.one')]
+  for (let more = 2; more <= 5; more++) ask(`${more}.example`, `10.0.0.${more}`)
+  for (let more = 2; more <= 5; more++) question(`${more}.example`)?.answer('192.0.2.1')
+  await settle()
+  t.same([first.result, second.result], ['EBUSY', 'EBUSY'])
+})
+
 t.test('what is kept is bounded', async (t) => {
   const { ask, asked, question } = world()
   for (let index = 0; index <= 1000; index++) {

@@ -171,6 +171,18 @@ t.test('a monitor that dies is started again, and what went by unseen is looked 
   t.same(log.lines, ['warn the watch on the network ended and is started again: exit code 2'])
 })
 
+t.test('a monitor that cannot be started is said once', async (t) => {
+  const log = memoryLog()
+  const stop = new AbortController()
+  let starts = 0
+  const stream = async () => {
+    if (++starts === 3) stop.abort()
+    return 'ip ENOENT'
+  }
+  await watchKernel({ log, onChange: () => {}, onGone: () => {}, onAddressGone: () => {}, stream }, stop.signal)
+  t.same(log.lines, ['warn the watch on the network ended and is started again: ip ENOENT'])
+})
+
 t.test('what has gone is told at once, whatever the pieces in which the monitor prints it', async (t) => {
   const up = '<BROADCAST,MULTICAST,UP,LOWER_UP> mtu 1500 qdisc noqueue state UP group default \\    link/ether 5a:f4:00:17:50:6a'
   const link = (name: string, flags: string) =>
