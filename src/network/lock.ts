@@ -54,8 +54,7 @@ export async function takeLock(name: LockName, patienceMs: number, options: Lock
       const isOurs = native.tryLock(fd)
       // The last holder removes the file.
       if (isOurs && isAt(fd, path)) {
-        ftruncateSync(fd)
-        writeSync(fd, `${process.pid}\n`, 0)
+        signFile(fd)
         return { fd, path, release: () => release(fd, path, folder) }
       }
       if (!isOurs) holder = readFileSync(fd, 'latin1').trim()
@@ -97,6 +96,16 @@ function makeFolder(folder: string, owner: number): void {
     throw new BondsocksError('BAD_FOLDER', `${folder} is not a folder of root's: delete it`)
   }
   if ((stat.mode & 0o777) !== 0o700) chmodSync(folder, 0o700)
+}
+
+/** For who waits to be told. On a full disk it stays empty. */
+function signFile(fd: number): void {
+  try {
+    ftruncateSync(fd)
+    writeSync(fd, `${process.pid}\n`, 0)
+  } catch {
+    // The lock holds without.
+  }
 }
 
 function isAt(fd: number, path: string): boolean {

@@ -1,9 +1,11 @@
 /** Locks on real files, in a folder of the test's. */
+import { execFileSync } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { takeLock } from '../../src/network/lock.js'
 import { needsAddon } from '../support/engine.js'
+import { needsRoot } from '../support/namespaces.js'
 
 const owner = process.getuid?.() ?? 0
 const place = (t: Test) => ({ folder: join(t.testdir({}), 'run'), owner })
@@ -75,4 +77,20 @@ t.test('what is in the place of the file is refused', { skip: needsAddon }, asyn
 t.test("another user's folder is refused", { skip: needsAddon }, async (t) => {
   const options = { ...place(t), owner: owner + 1 }
   await t.rejects(takeLock('network', 100, options), { code: 'BAD_FOLDER', message: /is not a folder of root's: delete it/ })
+})
+
+t.test('a full disk keeps nobody from a lock', { skip: needsAddon || needsRoot }, async (t) => {
+  const options = place(t)
+  mkdirSync(options.folder)
+  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=4k', 'tmpfs', options.folder])
+  try {
+    writeFileSync(join(options.folder, 'full'), 'x')
+    for (const turn of [1, 2]) {
+      const lock = await takeLock('network', 100, options)
+      await t.rejects(takeLock('network', 100, options), { code: 'LOCKED', message: /^another process/ }, `turn ${turn}`)
+      lock.release()
+    }
+  } finally {
+    execFileSync('umount', [options.folder])
+  }
 })
