@@ -13,12 +13,16 @@ const capNetAdmin = 12n
 
 const common = { env: { LC_ALL: 'C' }, reject: false, stripFinalNewline: false } as const
 
-/** Runs a command to its end, at most 10 s. Never rejects. */
-export async function runCommand(argv: readonly string[], input?: string): Promise<CommandResult> {
+/** Runs a command to its end, at most 10 s. It inherits `lock`, a descriptor. Never rejects. */
+export async function runCommand(argv: readonly string[], input?: string, lock?: number): Promise<CommandResult> {
   const [file = '', ...args] = argv
+  // execa's types know descriptors below 10 only.
+  const inherited = (lock ?? 'ignore') as 3 | 'ignore'
   const options = { ...common, timeout: timeoutMs }
-  if (input === undefined) return resultOf(file, await execa(file, args, { ...options, stdin: 'ignore' }))
-  return resultOf(file, await execa(file, args, { ...options, input }))
+  if (input === undefined) {
+    return resultOf(file, await execa(file, args, { ...options, stdio: ['ignore', 'pipe', 'pipe', inherited] }))
+  }
+  return resultOf(file, await execa(file, args, { ...options, stdio: ['pipe', 'pipe', 'pipe', inherited], input }))
 }
 
 type Ended = Pick<Result<{ reject: false }>, 'code' | 'timedOut' | 'exitCode' | 'shortMessage'> & {
@@ -109,13 +113,22 @@ async function stateFile(): Promise<string> {
 /** `standby`: for a program that runs for long, so that a batch of `ip` commands begins at once. */
 export function systemKernel({ standby = false } = {}): Kernel {
   const batch = standby ? startedInAdvance('ip', ['-batch', '-']) : undefined
+  /** What runs under the lock has it too: should we be killed, whoever is next waits for its end. */
+  let held: number | undefined
   return {
     async run(argv, input) {
       return batch !== undefined && input !== undefined && argv.join(' ') === 'ip -batch -'
         ? batch(input)
-        : runCommand(argv, input)
+        : runCommand(argv, input, held)
     },
-    lock: async () => (await takeLock('network', timeoutMs)).release,
+    async lock() {
+      const lock = await takeLock('network', timeoutMs)
+      held = lock.fd
+      return () => {
+        held = undefined
+        lock.release()
+      }
+    },
 
     async readSysctls(patterns) {
       // Some 50 files of a few bytes, made by the kernel while they are read: a tenth of the CPU time that asynchronous reading takes.

@@ -24,19 +24,30 @@ const longestRestartMs = 10_000
 const dismissMs = 2000
 
 const waits = `
+PATH=$PATH:/usr/sbin:/usr/bin:/sbin:/bin
 trap '' HUP INT QUIT TERM USR1 USR2 ALRM PIPE TSTP TTIN TTOU
 read -r word && exit 0
 `
 
-// $1: the lock's file, and then a command. Descriptor 3 is the lock.
+/*
+ * $1: the lock's file, and then a command, which is tried again: a service manager's SIGTERM to all of a failed unit ends it (Node does not
+ * inherit that signals are ignored), and others may hold the lock of iptables. Descriptor 3 is the lock. What is said comes last: whoever
+ * should read it may be stuck.
+ */
 const forGateway = `${waits}
 lock=$1
 shift
 for program in iptables ip6tables; do $program -w 5 -t nat -F ${owned.chain} >/dev/null 2>&1 & done
 wait
-echo 'bondsocks: the gateway ended without an end: clients go straight to their servers, and the rest is removed' >&2
-"$@" </dev/null >/dev/null
+for try in 1 2 3 4 5; do
+  end='the rest is removed'
+  why=$("$@" 2>&1 </dev/null >/dev/null) && break
+  end="the rest is not removed: $why"
+  sleep 1
+done
 rm -f "$lock"
+exec 3>&-
+echo "bondsocks: the gateway ended without an end: clients go straight to their servers, and $end" >&2
 `
 
 // The copy of the main table is not followed any more. Another HAG on this machine makes its own anew. The limit of subflows does no harm.
@@ -81,7 +92,7 @@ function startGuardian(log: Pick<Log, 'warn'>, script: string, args: readonly st
       restartMs = Math.min(restartMs * 2, longestRestartMs)
     }
     try {
-      const one = spawn('sh', ['-c', script, 'bondsocks-guardian', ...args], {
+      const one = spawn('/bin/sh', ['-c', script, 'bondsocks-guardian', ...args], {
         // A session of its own: what ends a terminal, a group or a session leaves it.
         detached: true,
         cwd: '/',
