@@ -309,15 +309,15 @@ export class Uplinks {
   }
 
   /**
-   * Where connections go that no HAG serves: not bonded, so the config's order counts, not the milliseconds. That nobody answers over a WAN
-   * says nothing against it while no HAG answers over any.
+   * Where connections go that no HAG serves: not bonded, so the roles and the config's order count, not the milliseconds. That nobody
+   * answers over a WAN says nothing against it while no HAG answers over any.
    */
   #around(paths: readonly WanPath[]): WanPath[] {
     const { wans } = this.#options.config
     const isHagThere = this.#hags.usable.length > 0
     const isStandby = ({ wan, usable }: WanPath) => usable && !this.#duty.used.has(wan)
-    const isBackup = ({ wan }: WanPath) => wans.some(({ name, role }) => name === wan && role === 'backup')
-    const rank = (path: WanPath) => (path.usable || !isHagThere ? 0 : 2) + (isBackup(path) ? 1 : 0)
+    const places = { normal: 0, overflow: 1, backup: 2 }
+    const rank = (path: WanPath) => (path.usable || !isHagThere ? 0 : 3) + places[this.#duty.roleOf(path.wan)]
     const place = ({ wan }: WanPath) => wans.findIndex(({ name }) => name === wan)
     const inUse = paths.filter((path) => !isStandby(path))
     return (inUse.length > 0 ? inUse : [...paths]).sort((one, other) => rank(one) - rank(other) || place(one) - place(other))

@@ -39,6 +39,12 @@ export class WanDuty {
     return this.#selection.used
   }
 
+  /** What it is for now: one whose monthly volume is used up is a backup. */
+  roleOf(wan: string): Role {
+    const { role = 'normal', monthly_gb = Number.POSITIVE_INFINITY } = this.#options.wans.find(({ name }) => name === wan) ?? {}
+    return (this.#volume?.used(wan) ?? 0) >= monthly_gb * 1e9 ? 'backup' : role
+  }
+
   /** Bytes a second that a WAN has carried lately. */
   rate(wan: string): number {
     const { receivedPerSecond = 0, sentPerSecond = 0 } = this.#rates.get(wan) ?? {}
@@ -51,11 +57,11 @@ export class WanDuty {
     const isEarly = performance.now() - this.#startedAt < firstProbesMs
     const healths = wans.map(({ name }) => health(name))
     const isKnown = healths.some(({ usable }) => usable)
-    const reports = wans.map(({ name, role, monthly_gb = Number.POSITIVE_INFINITY }, index) => ({
+    const reports = wans.map(({ name, role }, index) => ({
       ...{ name, role, rttMs: healths[index]?.rttMs },
       usable: healths[index]?.usable === true || (isEarly && isKnown && healths[index]?.lost === false),
       ...(this.#rates.get(name) ?? { receivedPerSecond: 0, sentPerSecond: 0 }),
-      volumeExhausted: (this.#volume?.used(name) ?? 0) >= monthly_gb * 1e9,
+      volumeExhausted: role !== 'backup' && this.roleOf(name) === 'backup',
     }))
     this.#selection = select(this.#selection, reports, this.#lookedAt)
     for (const text of this.#selection.reasons.values()) log.info(text)

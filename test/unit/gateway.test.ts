@@ -1,3 +1,5 @@
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { parseGateway } from '../../src/config/load.js'
@@ -10,10 +12,11 @@ import { aborted } from '../../src/shared/service.js'
 import { type FarSide, failure, fakeNative, settle } from '../support/fake-engine.js'
 import { memoryLog } from '../support/memory-log.js'
 
-const text = `lan: {interfaces: [br0]}
+const twoWans = `  - {name: dsl, interface: dsl}
+  - {name: lte, interface: lte}`
+const text = (wans = twoWans) => `lan: {interfaces: [br0]}
 wans:
-  - {name: dsl, interface: dsl}
-  - {name: lte, interface: lte}
+${wans}
 hags:
   - {address: 203.0.113.3}
 `
@@ -24,7 +27,7 @@ const wans = [
 
 function start(
   far: FarSide = {},
-  options: { more?: string; apply?: () => Promise<Plan>; mptcp?: string; watch?: () => Promise<void> } = {},
+  options: { more?: string; wans?: string; apply?: () => Promise<Plan>; mptcp?: string; watch?: () => Promise<void> } = {},
 ) {
   const { native, engines } = fakeNative(far, options.mptcp)
   const stop = new AbortController()
@@ -64,7 +67,7 @@ function start(
     stop.abort()
   }
   const signals = { stop: stop.signal, hurry: hurry.signal, fail, dispose: () => deeds.push('dispose') }
-  const config = parseGateway(`${text}${options.more ?? ''}`, 'g.yaml')
+  const config = parseGateway(`${text(options.wans)}${options.more ?? ''}`, 'g.yaml')
   const ended = runGateway(config, { native, network, guard, log, signals, watch }).then(
     () => undefined,
     (error: BondsocksError) => error,
@@ -286,6 +289,42 @@ t.test('a WAN whose link is back gets its endpoint once it is found to work, and
   t.equal(withheld.at(-1), '')
   stop.abort()
   t.equal(await ended, undefined)
+})
+
+t.test('no HAG answers any more: what costs the most is the last way around it, wherever it stands', async (t) => {
+  const dear = [
+    '{name: lte, interface: lte, role: overflow}',
+    '{name: lte, interface: lte, role: backup}',
+    '{name: lte, interface: lte, monthly_gb: 0.001}',
+  ]
+  const folder = t.testdir()
+  for (const [index, lte] of dear.entries()) {
+    const file = join(folder, `volume${index}.json`)
+    const now = new Date()
+    const month = `${now.getFullYear()}-${String(now.getMonth() + 1).padStart(2, '0')}`
+    writeFileSync(file, JSON.stringify({ [month]: { lte: 2e6 } }))
+    let isDead = false
+    const { engines, stop, log, ended } = start(
+      {
+        probe: ({ bind = '' }) =>
+          isDead ? unreachable : { ok: true, local: { address: bind, port: 1 }, protocol: 'mptcp', connectMs: 20 },
+      },
+      { wans: `  - ${lte}\n  - {name: dsl, interface: dsl}`, more: `volume_file: ${file}\n` },
+    )
+    await until(() => ['dsl', 'lte'].every((wan) => log.lines.some((line) => line.includes(`WAN ${wan} is up`))))
+    isDead = true
+    await until(
+      () => log.lines.some((line) => /WAN dsl is down/.test(line)) && log.lines.some((line) => /HAG \S+ is down/.test(line)),
+    )
+    // The one that is not in use is asked seldom; its silence is the same.
+    const [engine] = engines
+    engine?.accept()
+    await settle()
+    t.match(engine?.opens.at(-1)?.way, { remote: { address: '198.51.100.7' }, bind: '10.1.0.2' }, lte)
+    engine?.leave(1)
+    stop.abort()
+    t.equal(await ended, undefined)
+  }
 })
 
 t.test('one WAN on which the HAG answers is enough', async (t) => {
