@@ -222,6 +222,7 @@ void Worker::passOnLastWords(Flow* flow, Side* source, Side* target) {
 
 void Worker::closeConnection(Connection* connection, Reason reason, Failure failure) {
   if (connection->phase == Connection::Phase::Closed) return;
+  const bool isDrained = connection->phase == Connection::Phase::Draining;
   if (connection->phase == Connection::Phase::Relaying) {
     --host_->counters.relaying;
     if (!connection->held.empty()) sendHeld(connection, false);
@@ -234,7 +235,7 @@ void Worker::closeConnection(Connection* connection, Reason reason, Failure fail
   const bool orderly = reason == Reason::End || reason == Reason::Refused || reason == Reason::Handshake;
   for (const int fd : {connection->client.fd, connection->upstream.fd}) {
     if (fd < 0) continue;
-    if (reason == Reason::End) resetOnClose(fd, false);
+    if (reason == Reason::End && !isDrained) resetOnClose(fd, false);
     end(fd, orderly ? closeFd : abortFd);
   }
   setDeadline(connection, 0);

@@ -30,7 +30,8 @@ void Worker::drain(Connection* connection) {
   const bool isTcp = isRedirect && connection->protocol == Protocol::Tcp;
   connection->unacknowledged = isTcp ? 0 : unacknowledged(side.fd);
   if (connection->unacknowledged == 0) return closeConnection(connection, Reason::End);
-  resetOnClose(other->fd, false);
+  // Nothing is left to say: should this process end meanwhile, the kernel sees to the rest for as long as it does.
+  for (const int fd : {side.fd, other->fd}) resetOnClose(fd, false);
   end(other->fd, closeFd);
   other->fd = -1;
   --host_->counters.relaying;

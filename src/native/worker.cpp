@@ -35,8 +35,8 @@ Worker::~Worker() {
   command([](Worker& worker) { worker.stopping_ = true; });
   if (thread_.joinable()) thread_.join();
   stopListening();
-  const auto abort = [this](int fd) {
-    if (fd >= 0) end(fd, abortFd);
+  const auto endOne = [this](int fd, void (*how)(int)) {
+    if (fd >= 0) end(fd, how);
   };
   for (auto& entry : connections_) {
     Connection& connection = *entry.second;
@@ -44,11 +44,11 @@ Worker::~Worker() {
     discardFlow(&connection.backward, &pipes_, &host_->counters);
     if (connection.phase == Connection::Phase::Relaying) --host_->counters.relaying;
     --host_->counters.connections;
-    for (auto& attempt : connection.attempts) abort(attempt->side.fd);
-    abort(connection.client.fd);
-    abort(connection.upstream.fd);
+    for (auto& attempt : connection.attempts) endOne(attempt->side.fd, abortFd);
+    const bool isDrained = connection.phase == Connection::Phase::Draining;
+    for (const int fd : {connection.client.fd, connection.upstream.fd}) endOne(fd, isDrained ? closeFd : abortFd);
   }
-  for (auto& entry : probes_) abort(entry.second->side.fd);
+  for (auto& entry : probes_) endOne(entry.second->side.fd, abortFd);
   closeFd(wake_);
   closeFd(epoll_);
 }

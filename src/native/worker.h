@@ -52,7 +52,7 @@ uint64_t monotonicMs();
 class Worker {
  public:
   Worker(WorkerHost* host, unsigned index);
-  ~Worker();  // aborts every connection
+  ~Worker();  // aborts every connection, but for those that drain
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
 
