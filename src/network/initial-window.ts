@@ -253,9 +253,11 @@ export function parseRoute(line: string): { text: string; table: number | undefi
     .replaceAll('\\', ' ')
     .replace(/^\d /, (type) => `${types[Number(type)] ?? ''} `)
     // States, which the kernel adds by itself; how long it lives, which the monitor tells; who made it; and the nexthop object, whose next
-    // hops are there as well (a route by an object cannot be flushed: RTM_DELROUTE takes one of the two).
+    // hop is there as well (a route by an object cannot be flushed: RTM_DELROUTE takes one of the two). A group of them stays, and then
+    // there is no copy: from Linux 6.16 on next hops in a route are chosen by the source address too, those of a group are not.
     .replace(/ (linkdown|dead|offload|trap|rt_offload|rt_trap|offload_failed)\b/g, '')
-    .replace(/ (expires|error|proto|table|nhid) \S+/g, '')
+    .replace(/ (expires|error|proto|table) \S+/g, '')
+    .replace(/ nhid \d+(?!.*\bnexthop )/, '')
     .replace(/\s+/g, ' ')
     .trim()
   return { text, table: found === undefined ? undefined : Number(found) }

@@ -1,4 +1,7 @@
-/** Tells when the kernel's links, addresses, routes or rules change: a long-lived `ip monitor`, started again when it dies. */
+/**
+ * Tells when the kernel's links, addresses, routes, next hops or rules change: a long-lived `ip monitor`, started again when it dies. A next
+ * hop's end is that of its routes, of which the kernel says nothing.
+ */
 import { pause } from '../shared/pause.js'
 import type { Log } from '../telemetry/log.js'
 import { streamCommand } from './command.js'
@@ -31,7 +34,11 @@ export async function watchKernel({ log, stream = streamCommand, ...events }: Wa
   while (!signal.aborted) {
     const startedAt = performance.now()
     const lines = new MonitorLines(events)
-    const why = await stream(['ip', '-o', 'monitor', 'link', 'address', 'route', 'rule'], (text) => lines.add(text), signal)
+    const why = await stream(
+      ['ip', '-o', 'monitor', 'link', 'address', 'route', 'nexthop', 'rule'],
+      (text) => lines.add(text),
+      signal,
+    )
     if (signal.aborted) return
     const wasSound = performance.now() - startedAt >= soundMs
     restartMs = wasSound ? firstRestartMs : Math.min(restartMs * 2, longestRestartMs)

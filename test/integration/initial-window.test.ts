@@ -1,4 +1,5 @@
 /** What a HAG changes on its machine: the window with which its answers begin, by routes of its own that follow the machine's; and MPTCP's limit. */
+import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { startAgent } from '../support/agent.js'
 import { ports, settle, World } from '../support/hybrid.js'
@@ -193,14 +194,12 @@ t.test('the copy is true, whatever the main table has, or there is none', { skip
   const ip = (words: string) => hagHost('ip', ...words.split(' '))
   await ip('nexthop add id 7 via 10.1.0.2 dev dsl')
   await ip('nexthop add id 8 via 10.2.0.2 dev lte')
-  await ip('nexthop add id 9 group 7/8')
   for (const route of [
     'default via 10.1.0.2 metric 100 mtu 1400 advmss 1000',
     'default via 10.2.0.2 metric 200 src 10.2.0.1 rto_min 40ms',
     'append default via 10.1.0.2 dev lte onlink metric 200',
     '192.0.2.0/25 nexthop via 10.1.0.2 weight 2 nexthop via 10.2.0.2',
     '192.0.2.128/25 nhid 7 metric 9',
-    '192.0.2.192/26 nhid 9',
     '10.8.0.0/16 via 10.1.0.2 initcwnd 20 initrwnd 30 congctl cubic',
     'unreachable 10.9.0.0/16',
     'blackhole 10.10.0.0/16',
@@ -239,6 +238,19 @@ t.test('the copy is true, whatever the main table has, or there is none', { skip
   t.ok(isCopied(await settle(tables, isCopied)))
   await ip('nexthop replace id 7 via 10.2.0.2 dev lte')
   t.ok(isCopied(await settle(tables, isCopied)), 'another next hop of an object')
+  // What it changes wakes it once more.
+  await sleep(1000)
+  await ip('nexthop del id 7')
+  const without = await settle(tables, isCopied)
+  t.equal(plain(without.copy), plain(without.main), 'with an object its routes go, of which the kernel tells nobody')
+  t.notMatch(without.copy, '192.0.2.128/25')
+
+  await ip('nexthop add id 6 via 10.1.0.2 dev dsl')
+  await ip('nexthop add id 9 group 6/8')
+  await ip('route add 192.0.2.192/26 nhid 9')
+  // A group of objects chooses by other rules than next hops in a route.
+  await hag.waitFor(/answers over IPv4 begin with the kernel's initial window: .*nexthop/)
+  t.notMatch(await ip('rule show'), window)
   t.same(await hag.end(), { code: 0, signal: null })
   t.equal((await tables()).copy, '')
 })

@@ -22,6 +22,11 @@ t.test('lines of `ip route show` as what `ip route append` takes', (t) => {
       '10.0.0.0/8 via 192.0.2.1 dev a initcwnd 20 rto_min lock 40ms ',
       '10.0.0.0/8 via 192.0.2.1 dev a initcwnd 20 rto_min 40ms table 5808 proto 158',
     ],
+    // Of a group there is no copy: `ip` does not take both.
+    [
+      '198.51.100.0/24 nhid 3 \\\tnexthop via 192.0.2.1 dev a weight 1 \\\tnexthop via 192.0.2.3 dev b weight 1 ',
+      '198.51.100.0/24 nhid 3 initcwnd 48 table 5808 proto 158 nexthop via 192.0.2.1 dev a weight 1 nexthop via 192.0.2.3 dev b weight 1',
+    ],
     ['7 10.9.0.0/16 ', 'unreachable 10.9.0.0/16 initcwnd 48 table 5808 proto 158'],
     [
       'default via fe80::1 dev a proto 9 metric 1024 expires 1790sec hoplimit 64 pref medium',

@@ -151,7 +151,7 @@ t.test('a monitor that dies is started again, and what went by unseen is looked 
       log,
       ...{ onChange: () => changes++, onGone: () => {}, onAddressGone: () => {} },
       stream: async (argv, onOutput, signal) => {
-        t.same(argv, ['ip', '-o', 'monitor', 'link', 'address', 'route', 'rule'])
+        t.same(argv, ['ip', '-o', 'monitor', 'link', 'address', 'route', 'nexthop', 'rule'])
         if (++starts === 1) return 'exit code 2'
         onOutput('5800:\tfrom 10.1.0.2 lookup 5800\n')
         await new Promise((resolve) => signal.addEventListener('abort', resolve))
