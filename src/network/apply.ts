@@ -119,9 +119,11 @@ function failed(cause: BondsocksError, failures: readonly Error[]): BondsocksErr
 
 const messages = (errors: readonly Error[]) => errors.map(({ message }) => message).join('; ')
 
-/** Goes on after a failed step, so that as much as possible is gone; rejects at the end. Former values stay saved until all is done. */
-export async function carryOutAsFarAsPossible(kernel: Kernel, change: Change, before: Saved): Promise<void> {
-  if (!isDeepStrictEqual(before, change.savedMeanwhile)) await save(kernel, change.savedMeanwhile)
+/**
+ * For a removal. Goes on after a failed step, so that as much as possible is gone; rejects at the end. Former values stay saved until all is
+ * done. Nothing is written before, so that a full disk is no hindrance: whenever we are killed, a value is as it was saved, or put back.
+ */
+export async function carryOutAsFarAsPossible(kernel: Kernel, change: Change): Promise<void> {
   const failures = await performAll(
     kernel,
     change.steps.map(({ action }) => action),

@@ -11,7 +11,8 @@ import { takeLock } from './lock.js'
 const timeoutMs = 10_000
 const capNetAdmin = 12n
 
-const common = { env: { LC_ALL: 'C' }, reject: false, stripFinalNewline: false } as const
+// In a group of its own: a Ctrl-C is for us, and must not end halfway what we have begun.
+const common = { env: { LC_ALL: 'C' }, reject: false, stripFinalNewline: false, detached: true } as const
 
 /** Runs a command to its end, at most 10 s. It inherits `lock`, a descriptor. Never rejects. */
 export async function runCommand(argv: readonly string[], input?: string, lock?: number): Promise<CommandResult> {

@@ -1,5 +1,6 @@
 /** Whatever ends `run`, clients go straight to their servers within a second, and the machine is as it was found. */
 import { execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { closeSync, constants, existsSync, openSync, readFileSync, writeFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
@@ -224,22 +225,47 @@ t.test('ends of every kind', { skip: needsRoot }, async (t) => {
     await asBefore(t, 'the next one')
   })
 
+  /** In the place of iptables-restore: waits for a second, and leaves a file that says so. */
+  const slowRestore = (folder: string): string => {
+    const text = `#!/bin/sh\ntouch ${folder}/begun\nsleep 1\nPATH=\${PATH#*:} exec iptables-restore "$@"\n`
+    writeFileSync(join(folder, 'iptables-restore'), text, { mode: 0o755 })
+    return `PATH=${folder}:${process.env.PATH}`
+  }
+
   t.test('killed while iptables-restore waits', async (t) => {
     const folder = t.testdir({})
-    const slow = join(folder, 'iptables-restore')
-    writeFileSync(slow, `#!/bin/sh\ntouch ${folder}/begun\nsleep 1\nPATH=\${PATH#*:} exec iptables-restore "$@"\n`, {
-      mode: 0o755,
-    })
     const argv = bondsocks('run', '-c', world.config('gateway'))
-    const gateway = start(t, world.lab.argv('cpe', ['env', `PATH=${folder}:${process.env.PATH}`, ...argv]))
-    await settle(
-      async () => existsSync(join(folder, 'begun')),
-      (has) => has,
+    const gateway = start(t, world.lab.argv('cpe', ['env', slowRestore(folder), ...argv]))
+    t.ok(
+      await settle(
+        () => existsSync(join(folder, 'begun')),
+        (has) => has,
+      ),
     )
     gateway.kill('SIGKILL')
     await sleep(1500)
     await gateway.exited
     await asBefore(t, 'what it was about to do')
+  })
+
+  t.test('Ctrl-C twice, which a terminal sends to all of its group', async (t) => {
+    const path = slowRestore(t.testdir({}))
+    const argv = ['env', path, ...bondsocks('run', '-c', world.config('gateway'))]
+    const [file = '', ...rest] = world.lab.argv('cpe', argv)
+    const gateway = spawn(file, rest, { stdio: ['ignore', 'pipe', 'pipe'], env: cleanEnvironment(), detached: true })
+    t.teardown(() => gateway.kill())
+    const exit = once(gateway, 'close')
+    let output = ''
+    for (const stream of [gateway.stdout, gateway.stderr]) stream.on('data', (data: Buffer) => (output += data.toString()))
+    const isUp = (text: string) => /gateway runs/.test(text)
+    t.ok(isUp(await settle(() => output, isUp)))
+    for (const ms of [500, 0]) {
+      process.kill(-Number(gateway.pid), 'SIGINT')
+      await sleep(ms)
+    }
+    t.same(await exit, [0, null], output)
+    t.notMatch(output, /SIGINT|stays|could not|ended/)
+    await asBefore(t, 'Ctrl-C')
   })
 
   t.test('a PATH with no sh in it', async (t) => {

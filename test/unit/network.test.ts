@@ -233,6 +233,21 @@ t.test('remove takes away what it can where tools or MPTCP have gone, and says w
   t.equal(kernel.state, undefined)
 })
 
+t.test('a full disk keeps nothing from being removed', async (t) => {
+  const { network, kernel } = await prepare()
+  await network.apply(gateway())
+  // What is saved of it is written anew at the next occasion.
+  kernel.removeDevice('lte')
+  const write = kernel.writeState.bind(kernel)
+  kernel.writeState = async (text) => {
+    if (text !== undefined) throw new Error('ENOSPC: no space left on device, write')
+    await write(text)
+  }
+  await network.remove()
+  t.same(await network.remove(), [])
+  t.equal(kernel.state, undefined)
+})
+
 t.test('buffers and limits of others are never lowered', async (t) => {
   const { network, kernel } = await prepare((kernel) => kernel.setSysctl('net/ipv4/tcp_rmem', '4096 1048576 67108864'))
   await kernel.run('ip mptcp limits set subflows 8'.split(' '))
