@@ -13,6 +13,7 @@ constexpr int kAcceptsATurn = 64;
 constexpr uint64_t kRetryMs = 100;
 constexpr uint64_t kRefusedLingerMs = 2000;
 constexpr uint64_t kAboutToAskMs = 1000;
+constexpr uint64_t kBetweenWaitsMs = 10000;
 constexpr size_t kFewWaiting = 16;
 // The longest message: a user and a password of 255 bytes each. A greeting before it and a request behind it fit in as well.
 constexpr size_t kPeekBytes = 1024;
@@ -21,7 +22,7 @@ constexpr size_t kPeekBytes = 1024;
 void Worker::acceptClients(const Listener& listener) {
   for (int i = 0; i < kAcceptsATurn && listener.fd >= 0; ++i) {
     LimitCause cause;
-    if (!mayAccept(&cause) && lobby_.firstToGo() == 0) return pauseAccepting(cause);
+    if (!mayAccept(&cause) && !somebodyWaits(cause)) return pauseAccepting(cause);
     // getpeername() would not tell who it was once the client is gone again.
     Address client = noAddress();
     socklen_t size = sizeof client;
@@ -30,9 +31,10 @@ void Worker::acceptClients(const Listener& listener) {
       if (!isClient(fd, client, listener)) {
         turnAway(fd, RefusalCause::NotAClient, client, listener);
       } else {
-        const bool fits = mayAccept(&cause) || makeRoom(client);
+        const bool fits = makeRoom(client, &cause);
         welcome(fd, client, listener);
         if (!fits) return pauseAccepting(cause);
+        if (host_->counters.connections > host_->limits.maxConnections) host_->tooMany(index_);
       }
       continue;
     }
@@ -64,23 +66,71 @@ bool Worker::mayAccept(LimitCause* cause) const {
   return descriptorsAhead() <= limits.acceptLimit;
 }
 
+// Of any worker, where places are what lacks: those of ours would not last while its clients come to us.
+bool Worker::somebodyWaits(LimitCause cause) const {
+  const Counters& counters = host_->counters;
+  if (cause == LimitCause::Connections) return counters.connections < host_->limits.maxConnections + counters.waiting;
+  return lobby_.firstToGo() != 0 || guests_.firstToGo() != 0;
+}
+
 // Whoever asks for nothing leaves before others have to wait; but not for one's own next connection, unless there are too many: a gateway
-// that opens some at once is about to ask.
-bool Worker::makeRoom(const Address& newcomer) {
-  for (;;) {
-    Connection* const waiting = find(lobby_.firstToGo());
-    if (waiting == nullptr) return false;
-    const Address client = waiting->clientAddress;
-    const bool isOwn = sourceOf(client) == sourceOf(newcomer);
-    if (isOwn && now_ - waiting->acceptedMs < kAboutToAskMs && lobby_.count(client) < kFewWaiting) return false;
-    // It may have asked in this turn.
-    serve(waiting);
-    if (waiting->phase == Connection::Phase::Closed) return true;
-    if (lobby_.firstToGo() != waiting->id) continue;
-    countRefusal(RefusalCause::Waited, client);
-    closeConnection(waiting, Reason::Reset);
-    return true;
+// that opens some at once is about to ask. Others wait behind that, so it is not for ever again.
+bool Worker::makeRoom(const Address& newcomer, LimitCause* cause) {
+  while (!mayAccept(cause)) {
+    Connection* const waiting = firstToGo();
+    if (waiting == nullptr) return somebodyWaits(*cause);
+    if (sourceOf(waiting->clientAddress) == sourceOf(newcomer) && isAboutToAsk(*waiting) && now_ >= mayWaitMs_) {
+      waitUntilMs_ = waiting->acceptedMs + kAboutToAskMs;
+      mayWaitMs_ = now_ + kBetweenWaitsMs;
+      return false;
+    }
+    sendAway(waiting);
   }
+  return true;
+}
+
+bool Worker::isAboutToAsk(const Connection& waiting) const {
+  const size_t count = lobby_.count(waiting.clientAddress) + guests_.count(waiting.clientAddress);
+  return now_ - waiting.acceptedMs < kAboutToAskMs && count < kFewWaiting;
+}
+
+// Null: nobody is here that has asked for nothing, all being read that has come by now. Credentials that were right count for something.
+Connection* Worker::firstToGo() {
+  const auto id = [this] { return lobby_.firstToGo() != 0 ? lobby_.firstToGo() : guests_.firstToGo(); };
+  for (;;) {
+    Connection* const first = find(id());
+    if (first == nullptr) return nullptr;
+    serve(first);
+    if (first->phase != Connection::Phase::Closed && id() == first->id) return first;
+  }
+}
+
+void Worker::sendAway(Connection* waiting) {
+  countRefusal(RefusalCause::Waited, waiting->clientAddress);
+  closeConnection(waiting, Reason::Reset);
+}
+
+// Another worker has accepted a client beyond the limit, because somebody here holds a place for nothing.
+void Worker::giveWay() {
+  while (host_->counters.connections > host_->limits.maxConnections) {
+    Connection* const waiting = firstToGo();
+    if (waiting == nullptr || isAboutToAsk(*waiting)) return;
+    sendAway(waiting);
+  }
+}
+
+void Worker::enter(Lobby* lobby, Connection* connection) {
+  leaveLobby(connection);
+  lobby->enter(connection->clientAddress, connection->id);
+  connection->lobby = lobby;
+  ++host_->counters.waiting;
+}
+
+void Worker::leaveLobby(Connection* connection) {
+  if (connection->lobby == nullptr) return;
+  connection->lobby->leave(connection->clientAddress, connection->id);
+  connection->lobby = nullptr;
+  --host_->counters.waiting;
 }
 
 // A HAG's connection to itself is none of a stranger's: by that a gateway finds out how it reads (`takesPipelined`). It gets no further than
@@ -111,7 +161,13 @@ void Worker::countRefusal(RefusalCause cause, const Address& client, const Addre
 
 // Of a SOCKS client what has asked for something counts. What has not holds no place that others need, and a HAG that did not even greet
 // would be taken for dead.
-bool Worker::takeShare(const Address& client) { return host_->shares.take(client, host_->limits.maxConnectionsPerClient); }
+bool Worker::takeShare(const Address& client, ListenerKind kind) {
+  return host_->shares.take(sharerOf(client, kind), host_->limits.maxConnectionsPerClient);
+}
+
+Source Worker::sharerOf(const Address& client, ListenerKind kind) {
+  return kind == ListenerKind::Redirect ? deviceOf(client) : sourceOf(client);
+}
 
 void Worker::pauseAccepting(LimitCause cause) {
   for (auto& listener : listeners_) {
@@ -123,12 +179,12 @@ void Worker::pauseAccepting(LimitCause cause) {
 
 void Worker::resumeAccepting() {
   const EngineLimits& limits = host_->limits;
-  const Connection* const waiting = find(lobby_.firstToGo());
-  const bool canMakeRoom = waiting != nullptr && now_ - waiting->acceptedMs >= kAboutToAskMs;
   // Some room first, or it would pause again at the next client.
   const bool isFull =
       host_->counters.connections > limits.maxConnections * 95 / 100 || descriptorsAhead() > limits.acceptLimit * 95 / 100;
-  if (isFull && !canMakeRoom) {
+  LimitCause cause;
+  mayAccept(&cause);
+  if (isFull && (now_ < waitUntilMs_ || !somebodyWaits(cause))) {
     retryAccepting_ = now_ + kRetryMs;
     return;
   }
@@ -158,7 +214,7 @@ void Worker::welcome(int fd, const Address& client, const Listener& listener) {
     if (!originalDestination(fd, accepted.local.sa.sa_family, &accepted.destination)) accepted.destination = accepted.local;
     RefusalCause cause;
     if (listener.refusesLoops && comesBack(accepted, &cause)) return turnAway(fd, cause, client, listener, accepted.destination);
-    if (!takeShare(client)) return turnAway(fd, RefusalCause::Share, client, listener);
+    if (!takeShare(client, listener.kind)) return turnAway(fd, RefusalCause::Share, client, listener);
   }
   auto owned = std::make_unique<Connection>();
   Connection* const connection = owned.get();
@@ -186,7 +242,7 @@ void Worker::welcome(int fd, const Address& client, const Listener& listener) {
     sendAtOnce(fd);
     connection->phase = Connection::Phase::Greeting;
     setDeadline(connection, now_ + host_->limits.handshakeTimeoutMs);
-    lobby_.enter(client, connection->id);
+    enter(&lobby_, connection);
   }
   if (!watch(fd, tagOf(connection, Tag::Client), kStreamEvents)) return closeConnection(connection, Reason::Reset, {errno, "epoll_ctl"});
   if (connection->order != 0) follow(connection, destination);
@@ -264,13 +320,13 @@ void Worker::serve(Connection* connection) {
         return refuseNow(connection, request.reply);
       }
       if (parsed == socks5::Parsed::Complete) {
-        connection->sharing = takeShare(connection->clientAddress);
+        connection->sharing = takeShare(connection->clientAddress, connection->kind);
         if (!connection->sharing) {
           recv(connection->client.fd, data, used, 0);
           countRefusal(RefusalCause::Share, connection->clientAddress);
           return refuseNow(connection, socks5::kNotAllowed);
         }
-        lobby_.leave(connection->clientAddress, connection->id);
+        leaveLobby(connection);
       }
       event.type = Event::Type::Request;
       event.host = request.host;
@@ -315,6 +371,7 @@ void Worker::authenticate(ConnectionId id, bool accepted) {
   }
   if (accepted) {
     connection->phase = Connection::Phase::Request;
+    enter(&guests_, connection);
     awaitRequest(connection);
     return serve(connection);
   }
@@ -339,7 +396,7 @@ void Worker::refuseNow(Connection* connection, uint8_t reply) {
 // After the last answer to a client that gets nothing more.
 void Worker::endRefused(Connection* connection) {
   connection->phase = Connection::Phase::Refusing;
-  lobby_.enter(connection->clientAddress, connection->id);
+  enter(&lobby_, connection);
   shutdown(connection->client.fd, SHUT_WR);
   setDeadline(connection, now_ + kRefusedLingerMs);
   drainRefused(connection);

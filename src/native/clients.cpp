@@ -10,23 +10,30 @@ constexpr uint64_t kRememberedMs = 1000;
 }  // namespace
 
 Source sourceOf(const Address& client) {
-  if (client.sa.sa_family != AF_INET6) return {false, client.in.sin_addr.s_addr};
-  uint64_t network;
-  memcpy(&network, client.in6.sin6_addr.s6_addr, sizeof network);
-  return {true, network};
+  const Source device = deviceOf(client);
+  return {device.first, client.sa.sa_family == AF_INET6 ? 0 : device.second};
 }
 
-bool Shares::take(const Address& client, uint64_t limit) {
+Source deviceOf(const Address& client) {
+  Source device = {UINT64_MAX, client.in.sin_addr.s_addr};
+  if (client.sa.sa_family == AF_INET6) {
+    memcpy(&device.first, client.in6.sin6_addr.s6_addr, sizeof device.first);
+    memcpy(&device.second, client.in6.sin6_addr.s6_addr + sizeof device.first, sizeof device.second);
+  }
+  return device;
+}
+
+bool Shares::take(const Source& client, uint64_t limit) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  uint64_t& taken = taken_[sourceOf(client)];
+  uint64_t& taken = taken_[client];
   if (limit != 0 && taken >= limit) return false;  // so it is above 0, and stays in the map
   ++taken;
   return true;
 }
 
-void Shares::giveBack(const Address& client) {
+void Shares::giveBack(const Source& client) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  const auto found = taken_.find(sourceOf(client));
+  const auto found = taken_.find(client);
   if (--found->second == 0) taken_.erase(found);
 }
 
@@ -56,19 +63,15 @@ std::vector<Refusal> Refusals::take() {
 }
 
 bool OwnClients::has(const Address& client, Routes* routes, uint64_t nowMs) {
-  std::pair<uint64_t, uint64_t> name = {UINT64_MAX, client.in.sin_addr.s_addr};
-  if (client.sa.sa_family == AF_INET6) {
-    memcpy(&name.first, client.in6.sin6_addr.s6_addr, sizeof name.first);
-    memcpy(&name.second, client.in6.sin6_addr.s6_addr + sizeof name.first, sizeof name.second);
-  }
-  const auto found = known_.find(name);
+  const Source device = deviceOf(client);
+  const auto found = known_.find(device);
   if (found != known_.end() && nowMs < found->second.untilMs) return found->second.isOwn;
   if (known_.size() >= kRememberedClients) known_.clear();
   // Its answers go to its address, whatever port.
   Address host = client;
   (host.sa.sa_family == AF_INET6 ? host.in6.sin6_port : host.in.sin_port) = 0;
   const bool isOwn = routes->to(host) == Route::Local;
-  known_[name] = {isOwn, nowMs + kRememberedMs};
+  known_[device] = {isOwn, nowMs + kRememberedMs};
   return isOwn;
 }
 

@@ -12,16 +12,17 @@
 #include "events.h"
 #include "route.h"
 
-// Who a client is to limits: an IPv4 address, or the first 64 bits of an IPv6 one, because a machine may take any address of its network
-// (RFC 4291 section 2.5.1), and one household has that network for itself.
-using Source = std::pair<bool, uint64_t>;  // of IPv6?
+// Who a client is to limits. On the Internet an IPv4 address, or the first 64 bits of an IPv6 one, because a machine may take any address of
+// its network (RFC 4291 section 2.5.1), and one household has that network for itself. In a LAN all devices share those bits.
+using Source = std::pair<uint64_t, uint64_t>;
 Source sourceOf(const Address& client);
+Source deviceOf(const Address& client);
 
 // Connections of each client, of all workers. A limit of 0 is none.
 class Shares {
  public:
-  bool take(const Address& client, uint64_t limit);
-  void giveBack(const Address& client);
+  bool take(const Source& client, uint64_t limit);
+  void giveBack(const Source& client);
 
  private:
   std::mutex mutex_;
@@ -52,7 +53,7 @@ class OwnClients {
     bool isOwn;
     uint64_t untilMs;
   };
-  std::map<std::pair<uint64_t, uint64_t>, Known> known_;
+  std::map<Source, Known> known_;
 };
 
 // A worker's SOCKS clients that have asked for nothing yet, or were refused and have not left. They hold only places that nobody else needs.

@@ -239,8 +239,8 @@ void Worker::closeConnection(Connection* connection, Reason reason, Failure fail
     end(fd, orderly ? closeFd : abortFd);
   }
   setDeadline(connection, 0);
-  if (connection->kind == ListenerKind::Socks) lobby_.leave(connection->clientAddress, connection->id);
-  if (connection->sharing) host_->shares.giveBack(connection->clientAddress);
+  leaveLobby(connection);
+  if (connection->sharing) host_->shares.giveBack(sharerOf(connection->clientAddress, connection->kind));
   connection->phase = Connection::Phase::Closed;
   --host_->counters.connections;
   const auto found = connections_.find(connection->id);

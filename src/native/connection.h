@@ -11,6 +11,7 @@
 #include "events.h"
 #include "relay.h"
 
+class Lobby;
 class Worker;
 struct Connection;
 
@@ -82,6 +83,7 @@ struct Connection : Timed {
   Flow forward;   // client to upstream
   Flow backward;
   Address clientAddress;
+  Lobby* lobby = nullptr;  // where it waits; null: it has asked for something
   uint64_t acceptedMs = 0;
   uint64_t activeMs = 0;
   int unacknowledged = 0;  // of its MPTCP side, while it drains

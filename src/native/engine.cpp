@@ -44,6 +44,8 @@ Engine::Engine(const EngineOptions& options, std::function<void()> notify) : not
 Engine::~Engine() { close(); }
 
 void Engine::close() {
+  // None may turn to another one that is gone.
+  for (auto& worker : workers_) worker->stop();
   workers_.clear();
   prepared.clear();
   for (const Event& event : takeEvents()) closeFd(event.fd);
@@ -214,6 +216,12 @@ void Engine::pausedAccepting(LimitCause cause) {
 void Engine::resumedAccepting() {
   std::unique_lock<std::mutex> lock(mutex_);
   if (--paused_ == 0) announceLimit(false, std::move(lock));
+}
+
+void Engine::tooMany(unsigned worker) {
+  for (unsigned i = 0; i < workers_.size(); ++i) {
+    if (i != worker) workers_[i]->command([](Worker& one) { one.giveWay(); });
+  }
 }
 
 // Queued under the lock that counted: another worker's next change must not get ahead.

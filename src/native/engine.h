@@ -57,6 +57,7 @@ class Engine : private WorkerHost {
   void post(std::vector<Event>* events) override;
   void pausedAccepting(LimitCause cause) override;
   void resumedAccepting() override;
+  void tooMany(unsigned worker) override;
   void postOne(Event event);
   void announceLimit(bool limited, std::unique_lock<std::mutex> lock);
   Worker* workerOf(ConnectionId id);

@@ -17,6 +17,7 @@ struct Pipe {
 // What all workers share; read by stats() and by the descriptor limit.
 struct Counters {
   std::atomic<uint64_t> connections{0};
+  std::atomic<uint64_t> waiting{0};  // of them those that make room when others need it
   std::atomic<uint64_t> relaying{0};
   std::atomic<uint64_t> descriptors{0};
   std::atomic<uint64_t> pipesInUse{0};

@@ -32,8 +32,7 @@ Worker::Worker(WorkerHost* host, unsigned index)
 }
 
 Worker::~Worker() {
-  command([](Worker& worker) { worker.stopping_ = true; });
-  if (thread_.joinable()) thread_.join();
+  stop();
   stopListening();
   const auto endOne = [this](int fd, void (*how)(int)) {
     if (fd >= 0) end(fd, how);
@@ -55,6 +54,11 @@ Worker::~Worker() {
 
 void Worker::start() {
   thread_ = std::thread([this] { run(); });
+}
+
+void Worker::stop() {
+  command([](Worker& worker) { worker.stopping_ = true; });
+  if (thread_.joinable()) thread_.join();
 }
 
 void Worker::command(std::function<void(Worker&)> order) {

@@ -32,6 +32,7 @@ class WorkerHost {
   virtual void post(std::vector<Event>* events) = 0;  // takes them
   virtual void pausedAccepting(LimitCause cause) = 0;
   virtual void resumedAccepting() = 0;
+  virtual void tooMany(unsigned worker) = 0;  // the others are to give way
   Counters counters;
   PreparedPool prepared{&counters};
   Shares shares;
@@ -57,6 +58,7 @@ class Worker {
   Worker& operator=(const Worker&) = delete;
 
   void start();
+  void stop();
   // Runs on the worker's thread, in order.
   void command(std::function<void(Worker&)> command);
 
@@ -74,6 +76,7 @@ class Worker {
   uint64_t resetStranded();
   uint64_t countOnly(const Address& source, uint64_t olderThanMs);
   void watchUpstreams(const Address& remote, bool closely);
+  void giveWay();
   std::vector<Inspection> inspect(const std::vector<ConnectionId>& ids);
 
   void expired(Connection* connection);
@@ -99,13 +102,20 @@ class Worker {
   void resumeAccepting();
   bool mayAccept(LimitCause* cause) const;
   uint64_t descriptorsAhead() const;
-  bool makeRoom(const Address& newcomer);
+  bool somebodyWaits(LimitCause cause) const;
+  bool makeRoom(const Address& newcomer, LimitCause* cause);
+  bool isAboutToAsk(const Connection& waiting) const;
+  Connection* firstToGo();
+  void sendAway(Connection* waiting);
+  void enter(Lobby* lobby, Connection* connection);
+  void leaveLobby(Connection* connection);
   bool isClient(int fd, const Address& client, const Listener& listener) const;
   void turnAway(int fd, RefusalCause cause, const Address& client, const Listener& listener, const Address& destination = noAddress());
   void countRefusal(RefusalCause cause, const Address& client, const Address& destination = noAddress());
   bool comesBack(const Event& accepted, RefusalCause* cause);
   void welcome(int fd, const Address& client, const Listener& listener);
-  bool takeShare(const Address& client);
+  bool takeShare(const Address& client, ListenerKind kind);
+  static Source sharerOf(const Address& client, ListenerKind kind);
   bool isOrdered(const Event& accepted) const;
   void follow(Connection* connection, const Address& destination);
   void announce(Connection* connection, const Way& way, bool late);
@@ -172,6 +182,8 @@ class Worker {
   uint64_t now_ = 0;
   uint64_t nextSweep_ = 0;
   uint64_t retryAccepting_ = 0;  // 0: not paused
+  uint64_t waitUntilMs_ = 0;     // for what is about to ask
+  uint64_t mayWaitMs_ = 0;
   uint64_t sequence_ = 0;
   std::mutex mutex_;
   std::vector<std::function<void(Worker&)>> commands_;
@@ -188,6 +200,7 @@ class Worker {
   std::vector<std::unique_ptr<Attempt>> released_;
   PipePool pipes_;
   Lobby lobby_;
+  Lobby guests_;  // those that have proven who they are
   Routes routes_;
   OwnClients ownClients_;
 };

@@ -143,6 +143,61 @@ t.test('passwords that are wrong hold no places either', { skip: needsAddon }, a
   t.same([...(await hears(4))], [5, 2, 1, 0])
 })
 
+t.test('one that opens without end holds up nobody', { skip: needsAddon }, async (t) => {
+  const { engine, entry } = hagFor(t, { maxConnections: 16, workers: 1 }, ['127.0.0.2', '127.0.0.3'])
+  const server = await echo(t)
+  for (let i = 0; i < 8; ++i) await relays(t, '127.0.0.2', entry, server)
+  let goesOn = true
+  t.teardown(() => (goesOn = false))
+  const openAgain = () => {
+    if (!goesOn) return
+    const { socket, over } = callFrom(t, '127.0.0.3', entry, greeting)
+    socket.on('error', () => undefined)
+    over.then(() => setTimeout(openAgain, 1))
+  }
+  for (let i = 0; i < 100; ++i) openAgain()
+  // A gateway about to ask is waited for once, not for each that comes behind.
+  await settle(
+    () => engine.stats().connections,
+    (count) => count >= 16,
+  )
+  const started = performance.now()
+  for (let i = 0; i < 6; ++i) (await relays(t, '127.0.0.2', entry, server)).destroy()
+  const ms = performance.now() - started
+  goesOn = false
+  t.ok(ms < 3000, `six requests take ${ms.toFixed(0)} ms`)
+})
+
+t.test('who waits at another worker makes room, too', { skip: needsAddon }, async (t) => {
+  const max = 16
+  const { tested, engine, entry } = hagFor(t, { maxConnections: max, workers: 4 }, ['127.0.0.2', '127.0.0.3'])
+  const server = await echo(t)
+  for (let i = 0; i < 12; ++i) t.same([...(await callFrom(t, '127.0.0.3', entry, greeting).hears(2))], [5, 0])
+  // Each worker gets some of these by chance, some more than waited there.
+  for (let i = 0; i < max; ++i) await relays(t, '127.0.0.2', entry, server)
+  t.equal(engine.stats().relaying, max)
+  t.notOk(
+    tested.events.some(({ type }) => type === 'limit'),
+    'accepting never paused',
+  )
+})
+
+t.test('whose credentials were right stays before those that have proven nothing', { skip: needsAddon }, async (t) => {
+  const tested = new EngineUnderTest(t, { maxConnections: 20, workers: 1 })
+  const all = { authentication: true, clients: [{ address: '127.0.0.0', bits: 8 }] }
+  const entry = tested.listen('socks', all)
+  tested.onEvent = (event) => {
+    if (event.type === 'credentials') tested.engine.authenticate(event.connection, true)
+  }
+  const login = Buffer.from([5, 1, 2, 1, 1, 97, 1, 1])
+  const prepared = Array.from({ length: 16 }, () => callFrom(t, '127.0.0.2', entry, login))
+  for (const { hears } of prepared) t.same([...(await hears(4))], [5, 2, 1, 0])
+  // Each from an address of its own, so that nobody has as many as the gateway.
+  const ended = Array.from({ length: 60 }, (_, i) => callFrom(t, `127.0.1.${i + 1}`, entry, login.subarray(0, 3)).over)
+  for (const over of ended.slice(0, 50)) t.match((await over).ending, /^(ECONNRESET|EPIPE)$/)
+  for (const { socket } of prepared) t.equal(socket.destroyed, false)
+})
+
 t.test('one client gets its share', { skip: needsAddon }, async (t) => {
   const limits = { maxConnections: 20, maxConnectionsPerClient: 4 }
   const server = await echo(t)

@@ -102,6 +102,21 @@ t.test('what would come back to us gets a RST, without an event of its own', { s
   await child.end('SIGKILL')
 })
 
+t.test('devices of one IPv6 LAN have a share each', { skip: needsRoot || needsAddon }, async (t) => {
+  const { cpe, hag } = await twoPaths(t)
+  const lan = await startAgent(t, hag)
+  await hag.exec('ip', 'address', 'add', '2001:db8:1::3/64', 'dev', 'wan1', 'nodad')
+  const way = wayTo({ address: '10.0.1.2', port: echoPort })
+  const listen = { kind: 'redirect', address: '2001:db8:1::1', port: 0 } as const
+  const child = startChild(t, cpe, { options: { maxConnectionsPerClient: 4 }, listen, way })
+  const target = { host: '2001:db8:1::1', port: await portOf(child) }
+  const greedy = { ...target, localAddress: '2001:db8:1::2' }
+  t.equal(await lan.call('hold', greedy, 4), 4)
+  t.match(await lan.call('talk', greedy, 'hello', 5), { received: '' }, 'one above its share')
+  t.match(await lan.call('talk', { ...target, localAddress: '2001:db8:1::3' }, 'hello', 5), { received: 'hello' }, 'another')
+  await child.end('SIGKILL')
+})
+
 t.test('a standing order: clients who need no decision, and those who do', { skip: needsRoot || needsAddon }, async (t) => {
   const { cpe, hag, client } = await twoPaths(t)
   await (await startAgent(t, hag)).call('echo', 443)

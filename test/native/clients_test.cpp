@@ -12,18 +12,23 @@ Address at(const char* text) {
 
 void shares() {
   Shares shares;
-  for (int i = 0; i < 3; ++i) CHECK(shares.take(at("192.0.2.1"), 3));
-  CHECK(!shares.take(at("192.0.2.1"), 3));
-  CHECK(shares.take(at("192.0.2.2"), 3));
-  shares.giveBack(at("192.0.2.1"));
-  CHECK(shares.take(at("192.0.2.1"), 3));
+  const auto take = [&shares](const char* client, uint64_t limit) { return shares.take(sourceOf(at(client)), limit); };
+  for (int i = 0; i < 3; ++i) CHECK(take("192.0.2.1", 3));
+  CHECK(!take("192.0.2.1", 3));
+  CHECK(take("192.0.2.2", 3));
+  shares.giveBack(sourceOf(at("192.0.2.1")));
+  CHECK(take("192.0.2.1", 3));
   // Of IPv6 a network of 64 bits is one client.
-  CHECK(shares.take(at("2001:db8::1"), 2) && shares.take(at("2001:db8::ffff:1"), 2));
-  CHECK(!shares.take(at("2001:db8::2"), 2));
-  CHECK(shares.take(at("2001:db8:0:1::1"), 2));
+  CHECK(take("2001:db8::1", 2) && take("2001:db8::ffff:1", 2));
+  CHECK(!take("2001:db8::2", 2));
+  CHECK(take("2001:db8:0:1::1", 2));
+  // In a LAN every device has its own.
+  for (const char* const device : {"2001:db8:0:2::1", "2001:db8:0:2::2", "192.0.2.3"}) CHECK(shares.take(deviceOf(at(device)), 1));
+  CHECK(!shares.take(deviceOf(at("2001:db8:0:2::1")), 1));
+  CHECK(sourceOf(at("2001:db8::1")) == sourceOf(at("2001:db8::2")) && sourceOf(at("192.0.2.1")) != sourceOf(at("192.0.2.2")));
   // No limit.
-  for (int i = 0; i < 10; ++i) CHECK(shares.take(at("192.0.2.9"), 0));
-  for (int i = 0; i < 10; ++i) shares.giveBack(at("192.0.2.9"));
+  for (int i = 0; i < 10; ++i) CHECK(take("192.0.2.9", 0));
+  for (int i = 0; i < 10; ++i) shares.giveBack(sourceOf(at("192.0.2.9")));
 }
 
 void refusals() {
