@@ -7,6 +7,7 @@ import { setFlagsFromString } from 'node:v8'
 import { type Command, usageError } from './cli/command.js'
 import { BondsocksError } from './shared/errors.js'
 import { nearest } from './shared/nearest.js'
+import { closeDebugger } from './shared/no-debugger.js'
 
 // What starting leaves behind is most of what a small program keeps, so before anything else is loaded:
 for (const flag of [
@@ -60,6 +61,7 @@ async function main(argv: readonly string[]): Promise<0 | 1 | 2> {
     throw usageError(`there is no ${name.startsWith('-') ? 'option' : 'command'} \`${name}\`${hint(name, Object.keys(commands))}`)
   }
   const { command } = await entry.load()
+  closeDebugger()
   const options = { help: { type: 'boolean', short: 'h' }, ...command.options } as const
   const { values, positionals } = parse(name, rest, options)
   if (values.help === true) {

@@ -52,11 +52,12 @@ echo "bondsocks: the gateway ended without an end: clients go straight to their 
 
 // The copy of the main table is not followed any more. Another HAG on this machine makes its own anew. The limit of subflows does no harm.
 const forHag = `${waits}
+had=
 for family in -4 -6; do
-  for rule in 1 2 3 4; do ip $family rule del lookup ${hagTable} || break; done
+  for rule in 1 2 3 4; do ip $family rule del lookup ${hagTable} && had=rule || break; done
   ip $family route flush table ${hagTable}
 done >/dev/null 2>&1
-echo 'bondsocks: the HAG ended without an end: its rule is removed' >&2
+[ -z "$had" ] || echo 'bondsocks: the HAG ended without an end: its rule is removed' >&2
 `
 
 /** Rejects with `LOCKED` where another gateway runs in this network namespace. */

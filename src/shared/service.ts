@@ -1,5 +1,4 @@
 /** What the two long-running roles have in common. */
-import { close as closeDebugger } from 'node:inspector'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
@@ -97,8 +96,6 @@ export function eachEvent(
  * code (see main.ts).
  */
 export function hasStarted(): void {
-  // A SIGUSR1 may have come before main.ts saw to it.
-  if (![...process.execArgv, process.env.NODE_OPTIONS].some((option) => option?.includes('--inspect'))) closeDebugger()
   // Contexts that are made from now on have a `gc`.
   setFlagsFromString('--expose-gc')
   runInNewContext('gc')()

@@ -296,6 +296,15 @@ t.test('ends of every kind', { skip: needsRoot }, async (t) => {
     const first = await world.startGateway()
     const up = await snapshot(cpe)
     const second = world.start('cpe', 'run', '-c', world.config('gateway', { listen: { port: 12346 } }))
+    // As soon as Node has its own handler of SIGUSR1, and before ours is there.
+    const hasHandler = () => {
+      const caught = BigInt(`0x${/^SigCgt:\s*(\w+)/m.exec(readFileSync(`/proc/${second.pid}/status`, 'utf8'))?.[1]}`)
+      return ((caught >> 9n) & 1n) === 1n
+    }
+    for (let tries = 0; tries < 1000 && !hasHandler(); tries++) await sleep(1)
+    second.kill('SIGUSR1')
+    await second.waitFor(/"listening"/)
+    t.notMatch(await cpe('ss', '-ltnH'), /:9229\b/, 'no debugger while it waits')
     t.match(await second.exited, { code: 1 })
     t.match(second.output, new RegExp(`bondsocks: process ${first.pid} has been the gateway here`))
     t.equal(await snapshot(cpe), up)
