@@ -84,6 +84,7 @@ void Worker::probe(uint64_t id, Way way, Purpose purpose) {
 void Worker::dial(Attempt* attempt, Way way) {
   attempt->way = std::move(way);
   attempt->startedMs = now_;
+  attempt->side.error = 0;  // of the socket before
   const Way& to = attempt->way;
   Prepared prepared;
   if (to.prepared && host_->prepared.take(to, now_, &prepared)) return adopt(attempt, prepared);
@@ -167,7 +168,8 @@ void Worker::sendOutput(Attempt* attempt) {
     } else if (errno == EAGAIN) {
       return;
     } else if (errno != EINTR) {
-      // What the other end said before it reset us is still there to be read, and so is the reset behind it.
+      // What the other end said before it reset us is still there to be read, but not the reset behind it.
+      attempt->side.error = errno;
       return;
     }
   }
@@ -284,6 +286,7 @@ void Worker::succeed(Attempt* attempt) {
   }
   connection->forward.bytes = said;
   connection->upstream.fd = fd;
+  connection->upstream.error = attempt->side.error;
   connection->upstreamAddress = attempt->way.remote;
   connection->protocol = protocol;
   attempt->side.fd = -1;

@@ -37,6 +37,13 @@ bool consume(int fd, char* data, size_t size) {
   return true;
 }
 
+// Of a source that reads 0. False: errno says how it ended.
+bool endedWell(const Side& source) {
+  if (source.error == 0) return true;
+  errno = source.error;
+  return false;
+}
+
 // Moves a buffer full, or says why not. What is sent was only looked at, and is taken afterwards: so nothing has to be kept when the target
 // takes less, and a flow that waits holds nothing.
 Pumped copy(Flow* flow, Side* source, Side* target, int64_t* budget, PipePool* pipes) {
@@ -44,6 +51,7 @@ Pumped copy(Flow* flow, Side* source, Side* target, int64_t* budget, PipePool* p
   char* const data = pipes->buffer();
   const size_t most = flow->room < 0 ? PipePool::kBufferBytes : std::min(PipePool::kBufferBytes, static_cast<size_t>(flow->room));
   const ssize_t seen = recv(source->fd, data, most, MSG_PEEK);
+  if (seen == 0 && !endedWell(*source)) return Pumped::SourceFailed;
   if (seen == 0) flow->ended = true;
   if (seen < 0 && errno == EINTR) return Pumped::More;
   if (seen < 0 && !wouldBlock()) return Pumped::SourceFailed;
@@ -138,6 +146,7 @@ Pumped pump(Flow* flow, Side* source, Side* target, int64_t budget, PipePool* pi
       // the FIN would have told of urgent data in front of it.
       source->urgent = true;
     } else if (moved == 0) {
+      if (!endedWell(*source)) return Pumped::SourceFailed;
       flow->ended = true;
       source->readable = false;
     } else if (!wouldBlock()) {

@@ -15,6 +15,8 @@ struct Side {
   bool writable = false;
   bool urgent = false;   // urgent data may be unread
   bool finSeen = false;  // an event told of the FIN
+  // What send(2) or recv(2) said of it. The kernel says an error once: the next call reads an end where none was.
+  int error = 0;
 };
 
 // Of a flow that was given a bound once (meter.h).

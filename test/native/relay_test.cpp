@@ -192,6 +192,21 @@ void room(bool withPipe) {
   CHECK(world.pump() == Pumped::Waiting && world.flow.bytes == sent.size() && world.flow.room == -1);
 }
 
+// A send(2) to the source heard of its reset, and recv(2) does not say it again.
+void resetThatWasTold(bool withPipe) {
+  World world(withPipe ? 100 : 0);
+  const std::string sent = pattern(3000);
+  CHECK(send(world.in.near, sent.data(), sent.size(), 0) == static_cast<ssize_t>(sent.size()));
+  abortFd(world.in.near);
+  world.in.near = -1;
+  pollfd waiting = {world.in.far, POLLERR, 0};
+  CHECK(poll(&waiting, 1, 5000) == 1);
+  CHECK(send(world.in.far, "x", 1, MSG_NOSIGNAL) == -1);
+  world.source.error = errno;
+  CHECK(world.pump() == Pumped::SourceFailed && errno == world.source.error);
+  CHECK(!world.flow.ended && world.flow.bytes == sent.size());
+}
+
 void resets() {
   {
     World world;
@@ -323,6 +338,7 @@ int main() {
   slowTargetWithoutPipe();
   pipesShare();
   resets();
+  for (const bool withPipe : {true, false}) resetThatWasTold(withPipe);
   backlog();
   whatHasWaited();
   return passed();
