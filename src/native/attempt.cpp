@@ -1,6 +1,7 @@
 // An attempt to reach a destination: connect, then the client side of SOCKS5. Part of Worker.
 #include <errno.h>
 #include <linux/sockios.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -315,7 +316,8 @@ size_t Worker::saidOf(const Attempt& attempt) const { return attempt.early - std
 void Worker::fail(Attempt* attempt, Stage stage, Failure failure, int reply) {
   // A HAG that refuses us has opened nothing. One that ends otherwise may have passed on what it was sent, whether it has acknowledged that
   // or not: the kernel delays the ACK of what was read by 40 ms, and a RST overtakes it. Only the client knows whether that may be said twice.
-  const bool hasRefused = reply >= 0 || failure.error == EACCES;
+  // A router's "prohibited" (ICMPv6) is EACCES, too, once TCP gives up.
+  const bool hasRefused = reply >= 0 || (failure.error == EACCES && strcmp(failure.syscall, "socks") == 0);
   Event event;
   event.type = attempt->connection == nullptr ? Event::Type::Probed : Event::Type::Failed;
   event.id = attempt->connection == nullptr ? attempt->probe : attempt->connection->id;

@@ -69,6 +69,35 @@ t.test('REDIRECT: the original destination, IPv4 and IPv6', { skip: needsRoot ||
   }
 })
 
+t.test(
+  'a router prohibits what a HAG has begun to read: that is no refusal of the HAG',
+  { skip: needsRoot || needsAddon },
+  async (t) => {
+    const { cpe, hag, client } = await twoPaths(t)
+    const host = '2001:db8:1::2'
+    const port = 9001
+    await (await startAgent(t, hag)).call('sink', port)
+    await cpe.exec('sysctl', '-qw', 'net.ipv4.tcp_retries2=2')
+    // Its acknowledgements are lost.
+    const acknowledges = ['-p', 'tcp', '--sport', String(port), '--tcp-flags', 'SYN,ACK', 'ACK']
+    await hag.exec('ip6tables', '-w', '-A', 'OUTPUT', ...acknowledges, '-j', 'DROP')
+    const socks = { host: '192.0.2.9', port: 80, handshake: 'pipelined', timeoutMs: 15_000 } as const
+    const way = { ...wayTo({ address: host, port }), socks }
+    const child = startChild(t, cpe, { listen: { kind: 'redirect', address: '127.0.0.1', port: 0 }, way })
+    const talk = client.call('talk', { host: '127.0.0.1', port: await portOf(child) }, 'pay ten')
+    await settle(
+      async () => (await hag.exec('ss', '-Htn', 'state', 'established', 'sport', '=', `:${port}`)).trim(),
+      (text) => text !== '',
+    )
+    await sleep(100)
+    const words = ['-p', 'tcp', '--dport', String(port)]
+    await cpe.exec('ip6tables', '-w', '-A', 'OUTPUT', ...words, '-j', 'REJECT', '--reject-with', 'icmp6-adm-prohibited')
+    t.match(await talk, { ending: 'ECONNRESET' }, 'only the client knows whether that may be said again')
+    const failed = events(child).find(({ type }) => type === 'failed')
+    t.match(failed, { stage: 'greeting', failure: { code: 'EACCES', syscall: 'recv' }, early: 7 })
+  },
+)
+
 t.test('what would come back to us gets a RST, without an event of its own', { skip: needsRoot || needsAddon }, async (t) => {
   const { cpe, hag, client } = await twoPaths(t)
   const lan = await startAgent(t, hag)
