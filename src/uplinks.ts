@@ -153,7 +153,8 @@ export class Uplinks {
     this.#update()
     const answers = await Promise.race([this.#hags.askAll(firstAnswerMs), aborted(signal).then(() => [])])
     if (signal.aborted || answers.some(({ result }) => result.ok)) return { state: 'some', reasons: '' }
-    const isRefusal = ({ result }: (typeof answers)[number]) => !result.ok && result.failure.code === 'EACCES'
+    const isRefusal = ({ result }: (typeof answers)[number]) =>
+      !result.ok && result.stage !== 'connect' && result.failure.code === 'EACCES'
     const refusing = new Set(answers.filter(isRefusal).map(({ hag }) => hag))
     const reasons = answers.map(({ hag, path, result }) =>
       result.ok ? '' : `HAG ${formatSocketAddress(hag)} over ${path.wan}: ${troubleOf(hag, result)}`,

@@ -366,6 +366,8 @@ const checkMs = ({ metered }: WanPath) => (metered ? meteredCheckMs : connectChe
 
 /** One line for people. */
 export function troubleOf(hag: Hag, { stage, failure }: Extract<ProbeResult, { ok: false }>): string {
+  // ICMPv6 "administratively prohibited"; behind the handshake it is the HAG that refuses.
+  if (stage === 'connect' && failure.code === 'EACCES') return 'a firewall prohibits it'
   const known: Record<string, string> = {
     EACCES: hag.username === undefined ? 'it asks for a user name and password' : 'it refuses the user name or password',
     NOT_A_CLIENT: 'our address is not in its `clients`',

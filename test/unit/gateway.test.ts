@@ -291,6 +291,18 @@ t.test('a WAN whose link is back gets its endpoint once it is found to work, and
   t.equal(await ended, undefined)
 })
 
+t.test('a firewall prohibits the way to the HAG (ICMPv6): that says nothing of our credentials', async (t) => {
+  const failure = { code: 'EACCES', errno: 13, syscall: 'connect' }
+  const { stop, log, ended } = start({ probe: () => ({ ok: false, stage: 'connect', failure }) })
+  await until(() => log.lines.includes('info gateway runs'))
+  t.match(
+    log.lines.find((line) => line.includes('no HAG can be reached')),
+    /^warn .*connections go direct, without bonding: HAG 203\.0\.113\.3:1080 over dsl: a firewall prohibits it; /,
+  )
+  stop.abort()
+  t.equal(await ended, undefined)
+})
+
 t.test('no HAG answers any more: what costs the most is the last way around it, wherever it stands', async (t) => {
   const dear = [
     '{name: lte, interface: lte, role: overflow}',
