@@ -127,7 +127,8 @@ void Worker::relay(Connection* connection) {
   if (connection->kind == ListenerKind::Socks) resetOnClose(connection->client.fd, true);
   resetOnClose(connection->upstream.fd, true);
   connection->client.readable = connection->client.writable = true;
-  if (connection->protocol == Protocol::Tcp) boundBacklog(connection->upstream);
+  weighFirst(connection);
+  if (connection->protocol == Protocol::Tcp) boundBacklog(connection->upstream, connection->backward.allowance);
   connection->upstream.writable = true;  // the edge for reading comes with the changed registration
   pumpBoth(connection);
 }
@@ -155,11 +156,12 @@ void Worker::sendHeld(Connection* connection, bool withFirstBytes) {
 
 void Worker::refillLater(Connection* connection) {
   if (!lacksRoom(connection->forward, connection->client) && !lacksRoom(connection->backward, connection->upstream)) return;
-  if (!connection->held.empty() || connection->deadline != 0) return;
+  if (!connection->held.empty() || (connection->deadline != 0 && !connection->onlyWeighs)) return;
   const uint64_t bytes = connection->forward.bytes + connection->backward.bytes;
   const uint64_t pauseMs = bytes - connection->refillFrom < kRefillBytes ? 2 * connection->refillMs : connection->refillMs / 2;
   connection->refillFrom = bytes;
   connection->refillMs = std::clamp(pauseMs, kLeastRefillMs, kMostRefillMs);
+  connection->onlyWeighs = false;
   setDeadline(connection, now_ + connection->refillMs);
 }
 
@@ -208,6 +210,7 @@ void Worker::pumpBoth(Connection* connection) {
     widenBacklog(&connection->backward, connection->upstream, connection->protocol);
   }
   refillLater(connection);
+  weighLater(connection);
   if (connection->queued || !more) return;
   connection->queued = true;
   ready_.push_back(connection);
@@ -237,6 +240,7 @@ void Worker::closeConnection(Connection* connection, Reason reason, Failure fail
   }
   discardFlow(&connection->forward, &pipes_, &host_->counters);
   discardFlow(&connection->backward, &pipes_, &host_->counters);
+  forgetWeight(connection);
   releaseAll(connection);
   const bool orderly = reason == Reason::End || reason == Reason::Refused || reason == Reason::Handshake;
   for (const int fd : {connection->client.fd, connection->upstream.fd}) {
