@@ -4,6 +4,7 @@ import { type Family, formatSocketAddress } from '../shared/address.js'
 import { hagProbe } from '../shared/hag-probe.js'
 import { pause } from '../shared/pause.js'
 import type { Log } from '../telemetry/log.js'
+import { isBehindFullWan } from '../wan/acknowledged.js'
 import type { WanPath } from '../wan/monitor.js'
 import { asksForConnect, takesPipelined } from '../wan/probe.js'
 import { type HagHealth, type HagSign, nextHag, unknownHag } from './hag-health.js'
@@ -20,6 +21,9 @@ const meteredCheckMs = 60 * 60_000
 /** What one HAG says within so long of another's fall speaks for the WANs. */
 const sameTimeMs = 2000
 const patience = { roundTrips: 3, leastMs: 200, unknownMs: 1000, connectMs: 5000 }
+/** A full up-link drops most of what is new: long enough for a second and a third SYN (after 1 s and 3 s, RFC 6298 section 2). */
+const busyPatienceMs = 3500
+const acknowledgedMs = 1000
 
 interface Entry {
   readonly hag: Hag
@@ -37,6 +41,8 @@ interface Entry {
   /** Greets, but does not do what it is asked: greetings count no more. */
   broken: boolean
   asking: boolean
+  /** Silent, but over full up-links: only a question with more patience counts against it. */
+  busy: boolean
   /** It fell silent then, and it is not known yet whether that is its death or our WANs. */
   undecidedAt: number | undefined
   /** Since then the Internet was found to answer without it. */
@@ -44,7 +50,7 @@ interface Entry {
 }
 
 export interface HagMonitorOptions {
-  engine: Pick<Engine, 'probe' | 'connect' | 'stats'>
+  engine: Pick<Engine, 'probe' | 'inspect' | 'connect' | 'stats'>
   /** Best first. */
   paths(family: Family): readonly WanPath[]
   log: Log
@@ -79,7 +85,7 @@ export class HagMonitor {
         known.get(hag) ?? {
           ...{ hag, health: unknownHag, heardAt: Number.NEGATIVE_INFINITY, askedAt: Number.NEGATIVE_INFINITY },
           ...{ answeredAt: Number.NEGATIVE_INFINITY, checkedAt: Number.NEGATIVE_INFINITY, missedSince: 0 },
-          ...{ checking: false, pipelines: false, broken: false, asking: false },
+          ...{ checking: false, pipelines: false, broken: false, asking: false, busy: false },
           ...{ undecidedAt: undefined, wentAroundAt: undefined },
         },
     )
@@ -109,15 +115,22 @@ export class HagMonitor {
     return [...usable, ...down].filter((hag) => familyOfAddress(hag.address) === family)
   }
 
-  /** Takes what a probe that asked then (`performance.now`) heard of a HAG. */
-  heard(hag: Hag, result: ProbeResult, askedAt: number): void {
+  /** Takes what a probe that asked then (`performance.now`) heard of a HAG. `isPatient`: it has waited for longer than a full up-link takes. */
+  heard(hag: Hag, result: ProbeResult, askedAt: number, isPatient = false): void {
     const entry = this.#entries.find((one) => one.hag === hag)
     if (entry === undefined) return
     entry.heardAt = performance.now()
     const sign = signOf(hag, result, askedAt)
     if (sign?.type === 'answer') {
       entry.answeredAt = entry.heardAt
+      entry.busy = false
       this.#decide(entry)
+    }
+    // What answers with anything else is not kept from it by a queue.
+    const hasTimedOut = !result.ok && result.failure.code === 'ETIMEDOUT'
+    if (sign?.type === 'silence' && hasTimedOut && !isPatient && entry.health.state !== 'down') {
+      this.#weigh(entry, sign)
+      return
     }
     if (sign?.type === 'silence' && askedAt > (entry.wentAroundAt ?? Number.POSITIVE_INFINITY)) this.#bury(entry)
     if (sign !== undefined && !(entry.broken && sign.type === 'answer')) this.#take(entry, sign)
@@ -195,10 +208,10 @@ export class HagMonitor {
     return health.state !== 'down' && now - checkedAt >= checkMs(path)
   }
 
-  #isDue({ hag, health, heardAt, askedAt }: Entry, inUse: boolean, now: number): boolean {
+  #isDue({ hag, health, heardAt, askedAt, busy }: Entry, inUse: boolean, now: number): boolean {
     const path = this.#cheapestPath(hag)
     if (path === undefined) return false
-    if (health.misses > 0 && health.state !== 'down') return true
+    if ((health.misses > 0 || busy) && health.state !== 'down') return true
     const silentMs = now - Math.max(heardAt, askedAt)
     if (path.metered) return silentMs >= (health.state === 'down' ? meteredDownMs : askMs.metered)
     if (health.state === 'down' || health.state === 'returning') return silentMs >= askMs.inUse
@@ -207,16 +220,17 @@ export class HagMonitor {
   }
 
   async #look(entry: Entry): Promise<void> {
-    const { hag, health } = entry
+    const { hag, health, busy } = entry
     const first = this.#cheapestPath(hag)
     if (first === undefined) return
     entry.askedAt = performance.now()
-    if (health.misses === 0 && (await this.#ask(hag, first, patienceOf(first))).ok) return
+    if (health.misses === 0 && !busy && (await this.#ask(hag, first, patienceOf(first))).ok) return
     // It may be the WAN: over all of them at once. Those that are lost would be silent whatever the HAG does.
     const usable = this.#pathsByCost(hag)
     const all = usable.length > 0 ? usable : this.#options.paths(familyOfAddress(hag.address))
     const askedAt = performance.now()
-    const answers = await Promise.all(all.map((path) => this.#ask(hag, path, patienceOf(path))))
+    const patienceMs = (path: WanPath) => Math.max(patienceOf(path), busy ? busyPatienceMs : 0)
+    const answers = await Promise.all(all.map((path) => this.#ask(hag, path, patienceMs(path))))
     // Where it answers over one WAN, it is somebody on the way of another who refuses us.
     const refusal = answers.some(({ ok }) => ok) ? undefined : answers.find((answer) => !isSilence(answer))
     if (refusal !== undefined) this.heard(hag, refusal, askedAt)
@@ -290,7 +304,7 @@ export class HagMonitor {
     const askedAt = performance.now()
     const result = await this.#options.engine.probe(hagProbe({ hag, bind: path.bind }, how))
     if (result.ok) this.#options.onPassed(path)
-    if (result.ok || isSilence(result)) this.heard(hag, result, askedAt)
+    if (result.ok || isSilence(result)) this.heard(hag, result, askedAt, timeoutMs >= busyPatienceMs)
     return result
   }
 
@@ -303,6 +317,15 @@ export class HagMonitor {
   #pathsByCost(hag: Hag): WanPath[] {
     const paths = this.#options.paths(familyOfAddress(hag.address)).filter(({ usable }) => usable)
     return [...paths.filter(({ metered }) => !metered), ...paths.filter(({ metered }) => metered)]
+  }
+
+  /** Full up-links are no death: what its connections send is acknowledged, only new packets have it hard. */
+  async #weigh(entry: Entry, sign: HagSign): Promise<void> {
+    const { engine, paths } = this.#options
+    const { answeredAt } = entry
+    entry.busy = await isBehindFullWan(engine, entry.hag, paths(familyOfAddress(entry.hag.address)), acknowledgedMs)
+    if (entry.answeredAt !== answeredAt) entry.busy = false
+    else if (!entry.busy) this.#take(entry, sign)
   }
 
   #take(entry: Entry, sign: HagSign): void {

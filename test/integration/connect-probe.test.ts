@@ -116,6 +116,7 @@ t.test('a WAN that dies while a HAG is asked does not speak for it', { skip: nee
     engine: {
       probe: (probe) => engine.probe(probe),
       stats: () => engine.stats(),
+      inspect: () => engine.inspect(),
       connect: (way) => {
         asked++
         return engine.connect(way)
@@ -144,6 +145,7 @@ t.test(
       engine: {
         probe: (probe) => engine.probe(probe),
         stats: () => engine.stats(),
+        inspect: () => engine.inspect(),
         connect: (way) => engine.connect(way.bind === '127.0.0.2' ? { ...way, remote: { ...way.remote, port: babbling } } : way),
       },
       log,
@@ -168,6 +170,7 @@ t.test('a HAG that was broken and cannot be reached any more is not asked withou
     engine: {
       probe: (probe) => engine.probe(probe),
       stats: () => engine.stats(),
+      inspect: () => engine.inspect(),
       connect: async (way) => {
         asked++
         return isGone ? gone : engine.connect(way)

@@ -148,6 +148,29 @@ export const clients = {
   },
 
   /**
+   * `count` connections at once that send and receive without an end, for `ms`: what each one has received from `fromMs` on, and when and
+   * how each one ended that did.
+   */
+  crowd: async (target: Target, count: number, fromMs: number, ms: number) => {
+    const started = performance.now()
+    const ended: { code: string; ms: number }[] = []
+    const received = Array<number>(count).fill(0)
+    const sockets = received.map((_, index) => {
+      const socket = open(target)
+      const end = (code: string) => ended.push({ code, ms: Math.round(performance.now() - started) })
+      socket.on('error', (error) => end(codeOf(error))).on('end', () => end('end'))
+      socket.on('data', ({ length }) => (received[index] = (received[index] ?? 0) + length))
+      socket.on('connect', () => writeStream(socket, index, Number.POSITIVE_INFINITY))
+      return socket
+    })
+    await new Promise((resolve) => setTimeout(resolve, fromMs))
+    const before = [...received]
+    await new Promise((resolve) => setTimeout(resolve, ms - fromMs))
+    for (const socket of sockets) socket.resetAndDestroy()
+    return { ended, received: received.map((bytes, index) => bytes - (before[index] ?? 0)), total: received }
+  },
+
+  /**
    * Connects, sends `text`, and waits for the end, for `characters` to come, or for 20 s: the text that came, and how it ended (`end`, an
    * errno, `open`).
    */

@@ -28,6 +28,7 @@ export interface FarSide {
   answer?(way: Way): Answer
   probe?(probe: Probe): ProbeResult
   connect?(way: Omit<Way, 'socks'>): ConnectResult
+  inspect?(): Inspection[]
   /** Thrown by `listen`. */
   listen?(options: ListenOptions): Error | undefined
 }
@@ -286,7 +287,7 @@ export class FakeEngine implements Engine {
   watchUpstreams(): void {}
 
   async inspect(): Promise<Inspection[]> {
-    return []
+    return this.#far.inspect?.() ?? []
   }
 
   takeRefusals() {

@@ -14,7 +14,16 @@ export { remeasure, settle, sleep } from './wait.js'
 /** Runs a command in one host of the lab and returns what it printed. */
 export type Execute = (...argv: string[]) => Promise<string>
 
-export const ports = { echo: 7, source: 9000, sink: 9001, greeter: 9002, aborter: 9003, witness: 9004, http: 8080 } as const
+export const ports = {
+  echo: 7,
+  source: 9000,
+  sink: 9001,
+  greeter: 9002,
+  aborter: 9003,
+  witness: 9004,
+  torrent: 9005,
+  http: 8080,
+} as const
 
 export interface WorldOptions {
   topology?: Topology

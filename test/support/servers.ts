@@ -86,6 +86,13 @@ export const servers = {
       })
     }),
 
+  /** Sends without an end, and drops what it gets. */
+  torrent: (port: number) =>
+    listen(port, (socket) => {
+      socket.on('end', () => socket.destroy()).resume()
+      writeStream(socket, 0, Number.POSITIVE_INFINITY)
+    }),
+
   /** Aborts as soon as the client has said something. */
   aborter: (port: number) =>
     listen(port, (socket) => {

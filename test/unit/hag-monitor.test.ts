@@ -1,5 +1,5 @@
 import t, { type Test } from 'tap'
-import type { Probe, ProbeResult } from '../../src/native/index.js'
+import type { Inspection, Probe, ProbeResult } from '../../src/native/index.js'
 import { HagMonitor } from '../../src/redirect/hag-monitor.js'
 import { FakeEngine } from '../support/fake-engine.js'
 import { memoryLog } from '../support/memory-log.js'
@@ -17,7 +17,13 @@ const silence = failed('connect', 'ETIMEDOUT')
 const refused = failed('connect', 'ECONNREFUSED')
 const fine: ProbeResult = { ok: true, local: { address: '10.1.0.2', port: 1 }, protocol: 'mptcp', connectMs: 10 }
 
-function start(t: Test, hags: (typeof first)[], says: (probe: Probe) => ProbeResult, paths = () => [dsl, lte]) {
+function start(
+  t: Test,
+  hags: (typeof first)[],
+  says: (probe: Probe) => ProbeResult,
+  paths = () => [dsl, lte],
+  inspect: () => Inspection[] = () => [],
+) {
   const log = memoryLog()
   const passed: string[] = []
   const deaths: string[] = []
@@ -29,6 +35,7 @@ function start(t: Test, hags: (typeof first)[], says: (probe: Probe) => ProbeRes
         asked.push(`${probe.remote.address} via ${probe.bind}`)
         return says(probe)
       },
+      inspect,
     },
   )
   const monitor = new HagMonitor({
@@ -236,4 +243,51 @@ t.test('what is known of a HAG stays when the list changes', async (t) => {
   await monitor.askAll(1000)
   monitor.useHags([second, first, { address: '203.0.113.5', port: 1080 }])
   t.same(usable(), [second.address, '203.0.113.5'])
+})
+
+t.test('a HAG behind full up-links is busy, not dead: only questions that outlast a lost SYN count against it', async (t) => {
+  const subflow = {
+    ...{ local: { address: dsl.bind, port: 40_000 }, remote: first, bytesSent: 1e6, bytesReceived: 1e6 },
+    ...{ rttUs: 300_000, unackedPackets: 4, lastAckMs: 100, timeouts: 0 },
+  }
+  const isPatient = ({ timeoutMs }: Probe) => timeoutMs > 2500
+  const cases = [
+    { name: 'full', answers: isPatient, dies: false },
+    { name: 'full, and heard of by a WAN with its own short patience', answers: isPatient, dies: false, heardByWan: true },
+    { name: 'full of losses, without a queue', change: { rttUs: 11_000, timeouts: 2 }, answers: isPatient, dies: false },
+    { name: 'full, but nobody is there for the patient either', answers: () => false, dies: true },
+    {
+      name: 'acknowledged by its kernel over a line that is not full',
+      change: { rttUs: 11_000 },
+      answers: isPatient,
+      dies: true,
+    },
+    { name: 'nothing is acknowledged', change: { lastAckMs: 5000, timeouts: 3 }, answers: isPatient, dies: true },
+    { name: 'nothing is on its way', change: { unackedPackets: 0 }, answers: isPatient, dies: true },
+    { name: 'full, but what answers there is no HAG', says: failed('greeting', 'EPROTO'), answers: isPatient, dies: true },
+    { name: "another HAG's connections", change: { remote: second }, answers: isPatient, dies: true },
+  ]
+  for (const { name, change = {}, says: bad = silence, answers, dies, heardByWan = false } of cases) {
+    await t.test(name, async (t) => {
+      let isFull = false
+      const says = (probe: Probe) => (isFull && probe.remote.address === first.address && !answers(probe) ? bad : fine)
+      const relayed = { connection: 1, client: { address: '192.168.1.20', port: 1 }, remote: first, protocol: 'mptcp' as const }
+      const inspect = () => [{ ...relayed, sent: 0, received: 0, subflows: [{ ...subflow, ...change }] }]
+      const { monitor, log, run, until, usable } = start(t, [first, second], says, () => [dsl, lte], inspect)
+      await monitor.askAll(1000)
+      run()
+      isFull = true
+      monitor.suspect(first, 'connection')
+      for (let round = 0; heardByWan && round < 5; round++) {
+        monitor.heard(first, silence, performance.now())
+        await new Promise((resolve) => setTimeout(resolve, 5))
+      }
+      const fell = () => !usable().includes(first.address)
+      if (dies) t.ok(await until(fell))
+      else {
+        await new Promise((resolve) => setTimeout(resolve, 800))
+        t.notOk(log.lines.some((line) => / is down/.test(line)))
+      }
+    })
+  }
 })
