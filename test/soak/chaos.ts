@@ -9,6 +9,8 @@ export interface Window {
   what: string
   from: number
   until: number
+  /** Meanwhile a connection may go to its server without a HAG, over one WAN. */
+  isDirect: boolean
 }
 
 const wans = ['dsl', 'lte'] as const
@@ -76,7 +78,7 @@ export class Chaos {
   private async cut({ what, wan, how }: Cut): Promise<void> {
     const { lab } = this.world
     const from = Date.now()
-    this.windows.push({ what, from, until: from + cutMs })
+    this.windows.push({ what, from, until: from + cutMs, isDirect: false })
     await (how === 'carrier' ? lab.carrier(wan, false) : lab.blackHole(wan, true))
     await sleep(this.chance.between(2500, 8000))
     await (how === 'carrier' ? lab.carrier(wan, true) : lab.blackHole(wan, false))
@@ -85,7 +87,7 @@ export class Chaos {
   }
 
   private async restartHag({ what, signal }: Restart): Promise<void> {
-    const window = { what, from: Date.now(), until: Number.POSITIVE_INFINITY }
+    const window = { what, from: Date.now(), until: Number.POSITIVE_INFINITY, isDirect: true }
     this.windows.push(window)
     await this.hag.end(signal)
     await sleep(this.chance.between(0, 3000))

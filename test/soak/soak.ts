@@ -166,7 +166,9 @@ function judge(outcomes: readonly Outcome[], windows: readonly Window[], begun: 
     rows.set(kind, row)
     row.begun += 1
     if (error === undefined) continue
-    const window = windows.find(({ from, until }) => ended >= from && ended <= until)
+    // One that began while no HAG answered has one WAN only, and ends with it, whenever it finds out.
+    const mayBeDirect = windows.some(({ isDirect, from, until }) => isDirect && since >= from && since <= until)
+    const window = windows.find(({ from, until }) => ended >= from && (ended <= until || (mayBeDirect && since < from)))
     // A connection may be reset; its bytes may not be others, and nobody may be left waiting.
     const isReset = /^(ECONN|EPIPE|ETIMEDOUT)/.test(error)
     if (window !== undefined && isReset) {
