@@ -121,9 +121,11 @@ const messages = (errors: readonly Error[]) => errors.map(({ message }) => messa
 
 /**
  * For a removal. Goes on after a failed step, so that as much as possible is gone; rejects at the end. Former values stay saved until all is
- * done. Nothing is written before, so that a full disk is no hindrance: whenever we are killed, a value is as it was saved, or put back.
+ * done. What a full disk does not let us save before is of use only if we are killed meanwhile: while forwarding is put back for all
+ * interfaces, the kernel sets that of each.
  */
-export async function carryOutAsFarAsPossible(kernel: Kernel, change: Change): Promise<void> {
+export async function carryOutAsFarAsPossible(kernel: Kernel, change: Change, before: Saved): Promise<void> {
+  if (!isDeepStrictEqual(before, change.savedMeanwhile)) await save(kernel, change.savedMeanwhile).catch(() => undefined)
   const failures = await performAll(
     kernel,
     change.steps.map(({ action }) => action),

@@ -106,7 +106,7 @@ export class Network {
       this.endpoints = []
       const observed = await observe(this.kernel, { lenient: true })
       const change = diff(observed, nothing)
-      await carryOutAsFarAsPossible(this.kernel, change)
+      await carryOutAsFarAsPossible(this.kernel, change, observed.saved)
       return change.steps
     })
   }

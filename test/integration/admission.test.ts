@@ -98,7 +98,11 @@ t.test('who asks for nothing makes room, the greediest first', { skip: needsAddo
   const greedy = Array.from({ length: 60 }, () => callFrom(t, '127.0.0.3', entry, greeting))
   const ended = []
   for (const { over } of greedy.slice(0, 32)) ended.push((await over).ending)
-  t.same(new Set(ended), new Set(['ECONNRESET']), 'its oldest ones have ended')
+  // To libuv a RST right behind unread bytes is an end.
+  t.ok(
+    ended.every((ending) => ending === 'ECONNRESET' || ending === 'end'),
+    'its oldest ones have ended',
+  )
   t.equal(engine.stats().connections, max)
   for (let i = 0; i < 6; ++i) relayed.push(await relays(t, '127.0.0.4', entry, server))
   for (const socket of [...relayed, ...prepared.map(({ socket }) => socket)]) t.equal(socket.destroyed, false)

@@ -154,6 +154,11 @@ t.test('SOCKS5 client: what a HAG may answer', { skip: needsAddon }, async (t) =
               const said = streamSlice(1, 0, 5000)
               const client = call(t, front, said)
               const { connection } = await tested.next('accepted')
+              // What it says must be there when the HAG is asked, or it is one that has said nothing.
+              await settle(
+                () => client.socket.connecting || client.socket.writableLength > 0,
+                (isSaying) => !isSaying,
+              )
               tested.engine.open(
                 connection,
                 through(hag, somewhere, handshake, { ...credentials, timeoutMs: only ? 600 : 10_000 }),
