@@ -1,13 +1,11 @@
 /** Defaults that depend on the machine, unlike those in the schema. */
 import { readFileSync } from 'node:fs'
-import { availableParallelism, totalmem } from 'node:os'
+import { availableParallelism } from 'node:os'
 import type { GatewayConfig, HagConfig } from './schema.js'
 
-/** Worker threads, connections at once and bytes in the kernel's buffers, where the config leaves them out. */
+/** Worker threads and connections at once, where the config leaves them out. */
 export function engineLimits(
-  config: Partial<
-    Pick<GatewayConfig | HagConfig, 'workers' | 'max_connections' | 'max_connections_per_client' | 'buffer_memory_mb'>
-  >,
+  config: Partial<Pick<GatewayConfig | HagConfig, 'workers' | 'max_connections' | 'max_connections_per_client'>>,
 ) {
   const maxConnections = config.max_connections ?? connectionsFor(descriptorLimit(readFileSync('/proc/self/limits', 'utf8')))
   return {
@@ -15,16 +13,7 @@ export function engineLimits(
     maxConnections,
     // Often there is but one client, a HAG's only gateway or a second router behind the gateway, and it may need most of them.
     maxConnectionsPerClient: config.max_connections_per_client ?? Math.ceil((maxConnections * 3) / 4),
-    bufferMemory: config.buffer_memory_mb === undefined ? bufferMemory() : config.buffer_memory_mb * 2 ** 20,
   }
-}
-
-/**
- * Half of what TCP may take before the kernel saves memory (net.ipv4.tcp_mem, by default a 16th of all): above it every connection of the
- * machine suffers, and above the limit behind it they break off. The sysctl cannot be read in a container; memory can, and a control group's bound.
- */
-export function bufferMemory(total = totalmem(), bound = process.constrainedMemory()): number {
-  return Math.max(2 ** 20, Math.floor((bound > 0 ? Math.min(total, bound) : total) / 32))
 }
 
 /** The soft limit of open files in the text of /proc/PID/limits. Node 20 has raised it to the hard limit at its start. */

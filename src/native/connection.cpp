@@ -127,8 +127,7 @@ void Worker::relay(Connection* connection) {
   if (connection->kind == ListenerKind::Socks) resetOnClose(connection->client.fd, true);
   resetOnClose(connection->upstream.fd, true);
   connection->client.readable = connection->client.writable = true;
-  weighFirst(connection);
-  if (connection->protocol == Protocol::Tcp) boundBacklog(connection->upstream, connection->backward.allowance);
+  if (connection->protocol == Protocol::Tcp) boundBacklog(connection->upstream);
   connection->upstream.writable = true;  // the edge for reading comes with the changed registration
   pumpBoth(connection);
 }
@@ -156,12 +155,11 @@ void Worker::sendHeld(Connection* connection, bool withFirstBytes) {
 
 void Worker::refillLater(Connection* connection) {
   if (!lacksRoom(connection->forward, connection->client) && !lacksRoom(connection->backward, connection->upstream)) return;
-  if (!connection->held.empty() || (connection->deadline != 0 && !connection->onlyWeighs)) return;
+  if (!connection->held.empty() || connection->deadline != 0) return;
   const uint64_t bytes = connection->forward.bytes + connection->backward.bytes;
   const uint64_t pauseMs = bytes - connection->refillFrom < kRefillBytes ? 2 * connection->refillMs : connection->refillMs / 2;
   connection->refillFrom = bytes;
   connection->refillMs = std::clamp(pauseMs, kLeastRefillMs, kMostRefillMs);
-  connection->onlyWeighs = false;
   setDeadline(connection, now_ + connection->refillMs);
 }
 
@@ -206,11 +204,13 @@ void Worker::pumpBoth(Connection* connection) {
   if (now_ >= connection->lookMs) {
     connection->lookMs = now_ + kLookMs;
     const bool isRedirect = connection->kind == ListenerKind::Redirect;
-    widenBacklog(&connection->forward, connection->client, isRedirect ? Protocol::Tcp : Protocol::Mptcp);
-    widenBacklog(&connection->backward, connection->upstream, connection->protocol);
+    const auto widen = [&more](Flow* flow, Side* source, Protocol protocol) {
+      if (widenBacklog(flow, *source, protocol)) source->readable = more = true;
+    };
+    widen(&connection->forward, &connection->client, isRedirect ? Protocol::Tcp : Protocol::Mptcp);
+    widen(&connection->backward, &connection->upstream, connection->protocol);
   }
   refillLater(connection);
-  weighLater(connection);
   if (connection->queued || !more) return;
   connection->queued = true;
   ready_.push_back(connection);
@@ -240,7 +240,6 @@ void Worker::closeConnection(Connection* connection, Reason reason, Failure fail
   }
   discardFlow(&connection->forward, &pipes_, &host_->counters);
   discardFlow(&connection->backward, &pipes_, &host_->counters);
-  forgetWeight(connection);
   releaseAll(connection);
   const bool orderly = reason == Reason::End || reason == Reason::Refused || reason == Reason::Handshake;
   for (const int fd : {connection->client.fd, connection->upstream.fd}) {

@@ -91,12 +91,6 @@ struct Connection : Timed {
   uint64_t lookMs = 0;      // when its backlogs are looked at again
   uint64_t meterMs = 0;     // when its MPTCP side is metered again
   uint64_t refillMs = 0;    // how long one without room is left alone
-  uint64_t weighMs = 0;      // when its buffers are weighed again
-  uint64_t weighedBytes = 0; // of both flows, then
-  int64_t charged = 0;       // bytes, to its client (budget.h)
-  bool weighsAgain = false;
-  bool countsAsIdle = false; // some of its buffers
-  bool onlyWeighs = false;   // at its deadline
   uint64_t refillFrom = 0;  // bytes that had moved when that began
   Address upstreamAddress;
   std::vector<std::unique_ptr<Attempt>> attempts;  // they race until one commits

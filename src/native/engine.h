@@ -15,7 +15,6 @@ struct EngineOptions {
   uint64_t handshakeTimeoutMs = 0;
   uint64_t decisionTimeoutMs = 60000;
   uint64_t maxConnectionsPerClient = 0;  // 0: no limit
-  int64_t bufferMemory = 0;              // bytes; 0: no limit
 };
 
 struct ListenOptions {

@@ -100,11 +100,6 @@ export interface EngineOptions {
    * one; above, they get a RST, or the reply 2 (not allowed). Default: no limit.
    */
   maxConnectionsPerClient?: number
-  /**
-   * Bytes that all connections together may hold in the kernel's buffers, and those of one client half of it; near that, each one's buffers
-   * stay small. Default: no limit.
-   */
-  bufferMemory?: number
   /** Milliseconds without a byte in either direction after which a relayed connection is aborted. */
   idleTimeoutMs: number
   /** `socks` listeners: milliseconds for the client's greeting, and for its credentials after that; for its request twelve times as long. */

@@ -68,7 +68,7 @@ void putOffPause(int fd, const std::vector<Subflow>& subflows, uint64_t nowMs, M
 // wait, and when a WAN is lost what it held is sent again behind all that.
 // MPTCP's scheduler puts as many milliseconds on each subflow, those on the wire included (mptcp_subflow_get_send), so each has what it
 // sends in the longest round trip and a little more. Their own acknowledgements count: MPTCP's stand still while a byte is missing.
-int64_t roomOf(const std::vector<Subflow>& subflows, uint64_t waiting, uint64_t allowance) {
+int64_t roomOf(const std::vector<Subflow>& subflows, uint64_t waiting) {
   constexpr uint64_t kLeastSpareUs = 15000;
   constexpr uint64_t kQueueSpareUs = 8000;
   constexpr uint64_t kMostSpareUs = 500000;
@@ -86,7 +86,6 @@ int64_t roomOf(const std::vector<Subflow>& subflows, uint64_t waiting, uint64_t 
   }
   uint64_t all = 0;
   uint64_t room = 0;
-  uint64_t unacked = 0;
   for (const Subflow& subflow : subflows) {
     if (subflow.leastRttUs == kNoRoundTrip) continue;
     // MPTCP does not tell congestion control that a subflow had nothing to send, and that takes what came through for the path's rate: what
@@ -99,10 +98,8 @@ int64_t roomOf(const std::vector<Subflow>& subflows, uint64_t waiting, uint64_t 
     const uint64_t most = std::max(std::min(paced, grown), kBurst);
     all += most;
     room += most - std::min(most, subflow.unackedBytes);
-    unacked += subflow.unackedBytes;
   }
-  if (all == 0 || (all >= kMost && allowance >= kMost)) return -1;
-  room = std::min(room, allowance - std::min(allowance, unacked));
+  if (all == 0 || all >= kMost) return -1;
   return static_cast<int64_t>(room - std::min(room, waiting));
 }
 
@@ -117,7 +114,7 @@ void meter(Flow* flow, const Side& target, uint64_t nowMs) {
   int waiting = 0;
   if (flow->done || flow->bytes < kFreely || ioctl(target.fd, SIOCOUTQNSD, &waiting) != 0) return;
   const std::vector<Subflow> subflows = subflowsOf(target.fd);
-  flow->room = roomOf(subflows, static_cast<uint64_t>(waiting), static_cast<uint64_t>(flow->allowance));
+  flow->room = roomOf(subflows, static_cast<uint64_t>(waiting));
   if (flow->room < 0) return;
   if (flow->metered == nullptr) flow->metered = std::make_unique<Metered>(Metered{nowMs + kAfreshMs, {}});
   Metered* const metered = flow->metered.get();

@@ -13,8 +13,6 @@
 
 namespace {
 constexpr size_t kChunk = 1 << 20;  // the pipe's size is the real limit
-constexpr int kMostReceive = 8 * 1024 * 1024;  // for which anything is done
-constexpr int64_t kLeastAhead = 64 * 1024;
 constexpr unsigned kFlags = SPLICE_F_MOVE | SPLICE_F_NONBLOCK;
 
 bool wouldBlock() { return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR; }
@@ -89,13 +87,13 @@ int receiveBuffer(const Side& source) {
 }
 
 // SO_RCVBUF would end the growth of an MPTCP connection's buffer; a low-water mark only makes it larger, also on the subflows that are there
-// (mptcp_set_rcvlowat): to twice the mark or, where packets are small for the memory that they take, to four times; so to more than half of
-// `most`. Before Linux 6.9 it does nothing.
-void enlargeReceiveBuffer(const Side& source, int most) {
+// (mptcp_set_rcvlowat): to twice the mark or, where packets are small for the memory that they take, to four times. Before Linux 6.9 it does
+// nothing.
+void doubleReceiveBuffer(const Side& source, int size) {
   constexpr int kUsual = 1;
-  for (const int mark : {most / 4, most / 2}) {
+  for (const int mark : {size / 2, size}) {
     if (setsockopt(source.fd, SOL_SOCKET, SO_RCVLOWAT, &mark, sizeof mark) != 0) return;
-    if (receiveBuffer(source) > most / 2) break;
+    if (receiveBuffer(source) > size) break;
   }
   setsockopt(source.fd, SOL_SOCKET, SO_RCVLOWAT, &kUsual, sizeof kUsual);
 }
@@ -139,8 +137,7 @@ Pumped pump(Flow* flow, Side* source, Side* target, int64_t budget, PipePool* pi
       return copied;
     }
     // The pipe is empty here, so EAGAIN can only mean that the socket is.
-    const size_t chunk = std::min(kChunk, static_cast<size_t>(flow->writtenAhead));
-    const ssize_t moved = splice(source->fd, nullptr, flow->pipe.writeEnd, nullptr, chunk, kFlags);
+    const ssize_t moved = splice(source->fd, nullptr, flow->pipe.writeEnd, nullptr, kChunk, kFlags);
     if (moved > 0) {
       flow->parked = static_cast<uint32_t>(moved);
       counters->bytesParked += moved;
@@ -166,66 +163,34 @@ Pumped pump(Flow* flow, Side* source, Side* target, int64_t budget, PipePool* pi
 // gather that help nobody. To make it smaller then is no cure: what the other end sends into room that it was told of is dropped, and sent
 // again after longer and longer pauses. So it begins small, and grows while it is empty although much comes through it, or while so much
 // comes through that a full one is a matter of milliseconds: on a fast path each byte then costs less.
-void boundBacklog(const Side& source, int64_t allowance) {
-  resizeReceiveBuffer(source, static_cast<int>(std::min<int64_t>(kReceiveBuffer, allowance)));
-}
+void boundBacklog(const Side& source) { resizeReceiveBuffer(source, kReceiveBuffer); }
 
 // That of an MPTCP connection the kernel does not let grow before an eighth of what it once took for the round trip is over
 // (mptcp_rcv_space_adjust), and of a connection that has waited that can be far too much: HAGs received 64 kB a round trip of an upload for its
 // first twenty seconds.
-void widenBacklog(Flow* flow, const Side& source, Protocol protocol) {
+bool widenBacklog(Flow* flow, const Side& source, Protocol protocol) {
+  constexpr int kMost = 8 * 1024 * 1024;
   constexpr int kLittle = 64 * 1024;
   constexpr uint64_t kLeast = 32 * 1024;  // a quarter of what a buffer begins with
   const uint64_t moved = flow->bytes - flow->looked;
   flow->looked = flow->bytes;
   const uint64_t waited = std::exchange(flow->waited, 0);
-  if (flow->ended || flow->frozen || flow->bytes < kLeast || protocol == Protocol::Unknown) return;
+  if (flow->ended || flow->bytes < kLeast || protocol == Protocol::Unknown) return false;
   int queued = 0;
-  if (ioctl(source.fd, SIOCINQ, &queued) != 0) return;
+  if (ioctl(source.fd, SIOCINQ, &queued) != 0) return false;
   flow->waited = static_cast<uint64_t>(queued);
   // What had waited for a slow target says nothing of the source.
   const uint64_t came = moved - std::min(moved, waited);
   const int size = came < kLeast ? -1 : receiveBuffer(source);
-  if (size < 0 || size >= kMostReceive || int64_t{2} * size > flow->allowance || came < static_cast<uint64_t>(size) / 4) return;
+  if (size < 0 || size >= kMost || came < static_cast<uint64_t>(size) / 4) return false;
   const bool passing = came > static_cast<uint64_t>(size) * 8;
-  if (!passing && queued >= kLittle) return;
+  if (!passing && queued >= kLittle) return false;
   if (protocol == Protocol::Mptcp) {
-    enlargeReceiveBuffer(source, 2 * size);
-  } else {
-    resizeReceiveBuffer(source, 2 * size);
+    doubleReceiveBuffer(source, size);
+    return true;
   }
-}
-
-// An MPTCP source's buffer the kernel makes as large as net.ipv4.tcp_rmem allows, by default 32 MB, within one round trip that brings much
-// more than the ones before (mptcp_rcvbuf_grow). Only a size of ours ends that, and for good: the bound of a subflow's window follows a
-// low-water mark, but no later size (window_clamp). So it is given what it may have, and keeps that.
-int keepWithin(Flow* flow, const Side& source, Protocol protocol, int size, int64_t allowance) {
-  constexpr int64_t kMostByKernel = 32 * 1024 * 1024;
-  constexpr uint64_t kBeginning = 512 * 1024;
-  flow->allowance = allowance;
-  if (flow->frozen || size <= 0 || flow->ended) return size;
-  if (protocol == Protocol::Tcp) {
-    if (size <= allowance || flow->bytes == 0 || flow->bytes >= kBeginning) return size;
-    resizeReceiveBuffer(source, static_cast<int>(allowance));  // the other end was not told of more yet
-    return static_cast<int>(allowance);
-  }
-  // Not all of it, so that many that begin together get something alike.
-  const int64_t share = allowance / 4;
-  if (share >= kMostByKernel) return size;
-  const int most = static_cast<int>(std::clamp<int64_t>(share, kLeastAllowance, kMostReceive));
-  if (size <= most / 2) enlargeReceiveBuffer(source, most);
-  size = std::max(size, receiveBuffer(source));
-  if (flow->bytes == 0) size = std::min(size, most);  // some begin with 512 kB, and have told of 64
-  const int half = size / 2;  // the kernel doubles what it is given
-  flow->frozen = setsockopt(source.fd, SOL_SOCKET, SO_RCVBUFFORCE, &half, sizeof half) == 0;
-  return size;
-}
-
-void writeAhead(Flow* flow, const Side& target) {
-  const int most = static_cast<int>(std::clamp<int64_t>(flow->allowance / 4, kLeastAhead, kUnsent));
-  if (most > flow->writtenAhead / 2 && most < 2 * flow->writtenAhead) return;
-  if (flow->bytes == 0) return;
-  boundUnsent(target.fd, flow->writtenAhead = most);
+  resizeReceiveBuffer(source, 2 * size);
+  return false;
 }
 
 void discardFlow(Flow* flow, PipePool* pipes, Counters* counters) {

@@ -5,7 +5,6 @@
 #include <memory>
 #include <vector>
 
-#include "budget.h"
 #include "pipe_pool.h"
 #include "socket.h"
 
@@ -36,10 +35,7 @@ struct Flow {
   uint64_t looked = 0;   // `bytes` at the last look
   uint64_t waited = 0;   // and what the source held then
   int64_t room = -1;     // bytes that the target may still be given (meter.h); -1: what it takes
-  int64_t allowance = INT64_MAX;  // bytes that it may hold in buffers (budget.h)
-  int writtenAhead = kUnsent;     // bytes that a plain TCP target takes and does not send yet
   std::unique_ptr<Metered> metered;
-  bool frozen = false;  // its source's buffer grows no more
   bool ended = false;   // the source's FIN was read
   bool done = false;    // and passed on, behind the last byte
 };
@@ -56,13 +52,9 @@ Pumped pump(Flow* flow, Side* source, Side* target, int64_t budget, PipePool* pi
 
 // Keep what waits for a target slower than its source near what keeps the target busy: the first at the beginning, of plain TCP, the second
 // every 100 ms or so while bytes flow.
-void boundBacklog(const Side& source, int64_t allowance = kReceiveBuffer);
-void widenBacklog(Flow* flow, const Side& source, Protocol protocol);
-
-// Keep a flow within its allowance, as far as this can be done without losing bytes: the receive buffer of its source, of `size` bytes now;
-// and what a plain TCP target is given beyond what it can send. Returns the buffer's size afterwards.
-int keepWithin(Flow* flow, const Side& source, Protocol protocol, int size, int64_t allowance);
-void writeAhead(Flow* flow, const Side& target);
+void boundBacklog(const Side& source);
+// True where the source is to be read again: what came while the low-water mark was high may have made no edge.
+bool widenBacklog(Flow* flow, const Side& source, Protocol protocol);
 
 // Drops what is under way.
 void discardFlow(Flow* flow, PipePool* pipes, Counters* counters);

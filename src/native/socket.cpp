@@ -3,7 +3,6 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/sock_diag.h>
 #include <netinet/tcp.h>
 #include <string.h>
 #include <unistd.h>
@@ -45,6 +44,10 @@ void keepQueuesShort(int fd) {
   }();
   if (needed) setCongestion(fd, "bbr");
 }
+
+// Of plain TCP, for which the meter does nothing: what is not sent yet waits where it still holds up the other end. On the fastest links
+// less costs processor time.
+void boundUnsent(int fd) { setInt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, 1024 * 1024); }
 
 int streamSocket(int family, bool mptcp, Protocol* protocol) {
   const int type = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
@@ -222,15 +225,6 @@ void startAfresh(int fd) {
   setCongestion(fd, "reno");
   setCongestion(fd, "bbr");
 }
-
-Buffers buffersOf(int fd) {
-  uint32_t memory[SK_MEMINFO_VARS] = {};
-  socklen_t size = sizeof memory;
-  if (getsockopt(fd, SOL_SOCKET, SO_MEMINFO, memory, &size) != 0) return {};
-  return {static_cast<int>(memory[SK_MEMINFO_RCVBUF]), static_cast<int>(memory[SK_MEMINFO_WMEM_QUEUED])};
-}
-
-void boundUnsent(int fd, int bytes) { setInt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, bytes); }
 
 int socketError(int fd) {
   int error = 0;

@@ -40,9 +40,6 @@ bool originalDestination(int fd, int family, Address* destination);
 // Of plain TCP; it is what keeps 1 Gbit/s busy over 2 ms or so, as in a LAN.
 constexpr int kReceiveBuffer = 512 * 1024;
 
-// And what it takes without being able to send it: on the fastest links less costs processor time.
-constexpr int kUnsent = 1024 * 1024;
-
 // A listening socket; port 0 lets the kernel choose. `shared`: SO_REUSEPORT, one socket a worker. Returns -1 and the failure.
 int listenSocket(const Address& address, bool mptcp, bool shared, Protocol* protocol, Failure* failure);
 
@@ -62,15 +59,6 @@ void askOften(int fd, int seconds);     // so often, too, where no answer comes:
 void startAfresh(int fd);
 // A connection that has waited for so long would soon begin to look, in the middle of what it was waiting for: 1 MB took 0.45 instead of 0.30 s.
 constexpr uint64_t kWaitedLongMs = 5000;
-
-// In bytes of memory; 0 where the kernel does not tell (before Linux 4.12).
-struct Buffers {
-  int receive = 0;  // what may come
-  int unsent = 0;   // or is not acknowledged
-};
-Buffers buffersOf(int fd);
-// Of plain TCP, for which the meter does nothing: what is not sent yet waits where it still holds up the other end.
-void boundUnsent(int fd, int bytes = kUnsent);
 
 int socketError(int fd);
 void closeFd(int fd);

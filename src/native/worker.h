@@ -10,7 +10,6 @@
 #include <unordered_map>
 #include <vector>
 
-#include "budget.h"
 #include "clients.h"
 #include "connection.h"
 #include "prepared.h"
@@ -37,7 +36,6 @@ class WorkerHost {
   Counters counters;
   PreparedPool prepared{&counters};
   Shares shares;
-  BufferBudget budget;
   Refusals refusals;
   EngineLimits limits;
 };
@@ -159,12 +157,6 @@ class Worker {
   // draining.cpp
   void drain(Connection* connection);
   void lookAtDraining(Connection* connection, bool isDue = false);
-
-  // buffers.cpp
-  void weighFirst(Connection* connection);
-  void weighLater(Connection* connection);
-  void weigh(Connection* connection);
-  void forgetWeight(Connection* connection);
 
   // connection.cpp
   Connection* find(ConnectionId id);

@@ -1,7 +1,7 @@
 import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { bufferMemory, connectionsFor, descriptorLimit, engineLimits } from '../../src/config/defaults.js'
+import { connectionsFor, descriptorLimit, engineLimits } from '../../src/config/defaults.js'
 import { schemaFile } from '../../src/config/json-schema.js'
 import { checkConfig, loadGateway, loadHag, parseGateway, parseHag } from '../../src/config/load.js'
 import { readPassword, readUsers } from '../../src/config/secrets.js'
@@ -311,16 +311,7 @@ t.test('defaults of the machine', async (t) => {
   t.equal(connectionsFor(1024), 336)
   t.equal(connectionsFor(64), 16)
   t.equal(connectionsFor(Number.POSITIVE_INFINITY), 65_536)
-  t.same(engineLimits({ workers: 3, max_connections: 7, buffer_memory_mb: 16 }), {
-    workers: 3,
-    maxConnections: 7,
-    maxConnectionsPerClient: 6,
-    bufferMemory: 16 * 1024 * 1024,
-  })
-  t.equal(bufferMemory(2 ** 33, 0), 2 ** 28)
-  t.equal(bufferMemory(2 ** 33, 2 ** 64), 2 ** 28, 'where no control group bounds it')
-  t.equal(bufferMemory(2 ** 33, 2 ** 29), 2 ** 24, 'where one does')
-  t.equal(bufferMemory(2 ** 20, 0), 2 ** 20)
+  t.same(engineLimits({ workers: 3, max_connections: 7 }), { workers: 3, maxConnections: 7, maxConnectionsPerClient: 6 })
   const { workers } = engineLimits({})
   t.ok(workers >= 1 && workers <= 4)
 })
