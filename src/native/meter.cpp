@@ -1,45 +1,25 @@
 #include "meter.h"
 
-#include <linux/sock_diag.h>
 #include <linux/sockios.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include <algorithm>
 #include <memory>
-#include <utility>
 
 namespace {
 constexpr uint64_t kMost = 4 * 1024 * 1024;
 // With what a connection has waited, less than ten seconds.
 constexpr uint64_t kAfreshMs = 4500;
-// Longer than most WANs' outages that an acknowledgement ends.
-constexpr uint64_t kStalledMs = 1000;
-
-bool setSendBuffer(int fd, int half) {  // the kernel doubles what it is given
-  return setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &half, sizeof half) == 0;
-}
 
 // To be called when a subflow has joined. The kernel enlarges its send buffer only when a writer was refused (tcp_check_space), and metered
 // ones are not: it would keep what its first ten segments need, and while the subflow that it prefers is full, MPTCP's scheduler gives nothing
 // to any other (mptcp_subflow_get_send). Subflows have the size of their connection (mptcp_sol_socket_sync_intval). Not from the beginning:
 // where 10 and 100 Mbit/s start together without a delay, what the slow one can hold then makes the other wait for seconds.
 // Without CAP_NET_ADMIN it stays as it was.
-void widenSendBuffer(int fd) { setSendBuffer(fd, kMost); }
-
-// No edge tells that a subflow has room again, so one without room is asked again and again: where the other end has stopped reading, for
-// ever. A full socket gets an edge when a third of what it holds is acknowledged (sk_stream_write_space): so its buffer becomes what it
-// holds, until then. True where that was done; without CAP_NET_ADMIN it is not.
-// On the way to its stop less and less came through, and congestion control would believe for seconds that this is the path's rate.
-bool awaitEdge(int fd, Metered* metered) {
-  uint32_t memory[SK_MEMINFO_VARS] = {};
-  socklen_t size = sizeof memory;
-  socklen_t length = sizeof metered->sendBuffer;
-  if (getsockopt(fd, SOL_SOCKET, SO_MEMINFO, memory, &size) != 0) return false;
-  if (getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &metered->sendBuffer, &length) != 0) return false;
-  if (!setSendBuffer(fd, static_cast<int>(memory[SK_MEMINFO_WMEM_QUEUED] / 2))) metered->sendBuffer = 0;
-  startAfresh(fd);
-  return metered->sendBuffer != 0;
+void widenSendBuffer(int fd) {
+  const int half = kMost;  // the kernel doubles what it is given
+  setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &half, sizeof half);
 }
 
 // When BBR looks for the least round trip (socket.h) a WAN stands still for 200 ms and more, every ten seconds: 3 % of a download. It is kept
@@ -106,28 +86,16 @@ int64_t roomOf(const std::vector<Subflow>& subflows, uint64_t waiting) {
 void meter(Flow* flow, const Side& target, uint64_t nowMs) {
   constexpr uint64_t kFreely = 256 * 1024;
   flow->room = -1;
-  if (flow->metered != nullptr && flow->metered->sendBuffer != 0) {
-    if (!target.writable) return;
-    setSendBuffer(target.fd, std::exchange(flow->metered->sendBuffer, 0) / 2);
-    flow->metered->movedMs = nowMs;
-  }
   int waiting = 0;
   if (flow->done || flow->bytes < kFreely || ioctl(target.fd, SIOCOUTQNSD, &waiting) != 0) return;
   const std::vector<Subflow> subflows = subflowsOf(target.fd);
   flow->room = roomOf(subflows, static_cast<uint64_t>(waiting));
   if (flow->room < 0) return;
   if (flow->metered == nullptr) flow->metered = std::make_unique<Metered>(Metered{nowMs + kAfreshMs, {}});
-  Metered* const metered = flow->metered.get();
-  if (metered->bytes != flow->bytes || flow->room > 0) metered->movedMs = nowMs;
-  metered->bytes = flow->bytes;
-  if (flow->room == 0 && nowMs - metered->movedMs >= kStalledMs) {
-    if (awaitEdge(target.fd, metered)) flow->room = -1;
-    return;
-  }
-  std::vector<uint32_t>& lowest = metered->lowestRttUs;
+  std::vector<uint32_t>& lowest = flow->metered->lowestRttUs;
   if (lowest.size() != subflows.size()) {
     if (!lowest.empty() && lowest.size() < subflows.size()) widenSendBuffer(target.fd);
     lowest.assign(subflows.size(), UINT32_MAX);
   }
-  putOffPause(target.fd, subflows, nowMs, metered);
+  putOffPause(target.fd, subflows, nowMs, flow->metered.get());
 }

@@ -23,9 +23,6 @@ struct Side {
 struct Metered {
   uint64_t afreshMs;                   // when congestion control may start afresh
   std::vector<uint32_t> lowestRttUs;  // of each subflow since it last could, or since one came or went
-  uint64_t bytes = 0;                  // of the flow at the last look,
-  uint64_t movedMs = 0;                // and since when they are so many
-  int sendBuffer = 0;                  // the target's before it stalled; 0: it has not
 };
 
 struct Flow {

@@ -23,7 +23,6 @@ export interface Transfer {
 }
 
 const held: Socket[] = []
-const stalled: { socket: Socket; check: Check; bytes: number }[] = []
 
 function open(target: Target): Socket {
   const socket = createConnection({ ...target, allowHalfOpen: true })
@@ -112,39 +111,6 @@ export const clients = {
     const within = got.map((bytes, index) => bytes - (before[index] ?? 0))
     for (const socket of sockets) socket.resetAndDestroy()
     return within
-  },
-
-  /** Begins `count` downloads and reads no more once each has `stopAt` bytes; resolves then. `readOn` goes on with them. */
-  stall: async (target: Target, count: number, bytes: number, stopAt: number): Promise<void> => {
-    const one = (seed: number) =>
-      new Promise<void>((resolve, reject) => {
-        const socket = open(target)
-        const check = new Check(seed)
-        stalled.push({ socket, check, bytes })
-        socket.on('error', reject)
-        socket.on('connect', () => socket.write(`GET ${bytes} ${seed}\n`))
-        socket.on('data', (data) => {
-          const before = check.bytes
-          check.add(data)
-          if (before >= stopAt || check.bytes < stopAt) return
-          socket.pause()
-          resolve()
-        })
-      })
-    await Promise.all(Array.from({ length: count }, (_, seed) => one(seed)))
-  },
-
-  /** Reads the stalled downloads to their end; how many are intact, and the seconds until the last one was. */
-  readOn: async (): Promise<{ intact: number; seconds: number }> => {
-    const started = performance.now()
-    const all = stalled.splice(0).map(async ({ socket, check, bytes }) => {
-      socket.resume()
-      await once(socket, 'end')
-      socket.end()
-      return check.isIntact(bytes)
-    })
-    const intact = (await Promise.all(all)).filter(Boolean).length
-    return { intact, seconds: (performance.now() - started) / 1000 }
   },
 
   /**

@@ -42,10 +42,3 @@ export function controlSeconds(pid: number): number {
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
   return fields.slice(11, 15).reduce((sum, ticks) => sum + Number(ticks), 0) / ticksPerSecond
 }
-
-/** How often all its threads have gone to sleep so far: each time something has woken one before. */
-export function sleeps(pid: number): number {
-  const count = (thread: string) =>
-    Number(readFileSync(`/proc/${pid}/task/${thread}/status`, 'utf8').match(/^voluntary_ctxt_switches:\s+(\d+)/m)?.[1])
-  return readdirSync(`/proc/${pid}/task`).reduce((sum, thread) => sum + count(thread), 0)
-}
