@@ -26,9 +26,11 @@ parser.on('child', (file) => {
   }
   figures(file)
 })
-parser.on('assert', ({ ok, name, time }) =>
-  console.log(`${ok ? 'ok    ' : 'NOT OK'} ${name} (${Math.round((time ?? 0) / 1000)} s)`),
-)
+const failedSuites = []
+parser.on('assert', ({ ok, name, time }) => {
+  console.log(`${ok ? 'ok    ' : 'NOT OK'} ${name} (${Math.round((time ?? 0) / 1000)} s)`)
+  if (!ok) failedSuites.push(name)
+})
 
 process.stdin.pipe(parser).on('complete', (results) => {
   // A runner that broke off, or ran nothing, has not passed.
@@ -36,6 +38,8 @@ process.stdin.pipe(parser).on('complete', (results) => {
     totals.fail++
     console.log(`FAILED: the test runner: ${results.bailout || 'it ended early, or ran no test'}`)
   }
+  // Again at the end, where somebody with only the last lines of a log looks.
+  for (const name of failedSuites) console.log(`NOT OK ${name}`)
   const skipped = totals.skip + totals.todo
   console.log(`\n${totals.pass} passed, ${totals.fail} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`)
   process.exitCode = totals.fail > 0 ? 1 : 0
