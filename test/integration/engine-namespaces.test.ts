@@ -93,7 +93,11 @@ t.test(
     const words = ['-p', 'tcp', '--dport', String(port)]
     await cpe.exec('ip6tables', '-w', '-A', 'OUTPUT', ...words, '-j', 'REJECT', '--reject-with', 'icmp6-adm-prohibited')
     t.match(await talk, { ending: 'ECONNRESET' }, 'only the client knows whether that may be said again')
-    const failed = events(child).find(({ type }) => type === 'failed')
+    // The child says so a moment after it has reset the client.
+    const failed = await settle(
+      () => events(child).find(({ type }) => type === 'failed'),
+      (event) => event !== undefined,
+    )
     t.match(failed, { stage: 'greeting', failure: { code: 'EACCES', syscall: 'recv' }, early: 7 })
   },
 )
