@@ -4,13 +4,14 @@ import type { GatewayConfig } from './config/schema.js'
 import { readPassword } from './config/secrets.js'
 import type { Engine, EngineEvent, Native } from './native/index.js'
 import type { Guardian } from './network/guardian.js'
+import type { Plan } from './network/state.js'
 import type { WatchEvents } from './network/watch.js'
 import type { HagEntryWithPassword } from './redirect/hags.js'
 import { Bypass } from './redirect/policy.js'
 import { Sessions } from './redirect/session.js'
 import { BondsocksError } from './shared/errors.js'
 import { Refusals } from './shared/refusals.js'
-import { drain, eachEvent, hasStarted, listenError, logLimit, StopSignals } from './shared/service.js'
+import { aborted, drain, eachEvent, hasStarted, listenError, logLimit, StopSignals } from './shared/service.js'
 import { createLog, type Log } from './telemetry/log.js'
 import { type NetworkControl, Uplinks } from './uplinks.js'
 
@@ -72,13 +73,12 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
       if (signals.stop.aborted) return
       const guardian = await parts.guard()
       // Where this fails it has changed nothing, or rolled back: what was there before us stays.
-      const plan = await network.apply(config).catch(async (error) => {
+      const plan = await setUp(network, config, log).catch(async (error) => {
         await guardian.dismiss()
         throw error
       })
+      const over = new AbortController()
       try {
-        for (const note of plan.notes) log.warn(note)
-        log.info('network is set up', { wans: plan.wans })
         const uplinks = new Uplinks({ config, entries, engine, network, log })
         sessions = new Sessions({
           engine,
@@ -91,14 +91,18 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
           onWentAround: () => uplinks.wentAround(),
           log,
         })
-        requireHag(await uplinks.start(plan, signals.stop), config, log)
-        log.info('gateway runs')
-        hasStarted()
-        await uplinks.run(parts.watch, signals.stop, signals.fail)
+        const stop = AbortSignal.any([signals.stop, over.signal])
+        const running = uplinks.run(plan, parts.watch, stop, signals.fail)
+        try {
+          await begin(uplinks, config, log, stop)
+        } catch (error) {
+          over.abort()
+          await running
+          throw error
+        }
+        await running
         // New connections go around us first, so that none meets a closed port.
-        await network
-          .apply(config, { redirect: false, tolerant: true })
-          .catch((error: Error) => log.warn(`the redirection stays until the end: ${error.message}`))
+        await uplinks.stopRedirecting().catch((error: Error) => log.warn(`the redirection stays until the end: ${error.message}`))
         engine.stopListening()
         log.info('stopping: connections may end', { seconds: config.drain_seconds, connections: engine.stats().connections })
         const left = await drain(engine, config.drain_seconds, signals.hurry)
@@ -155,11 +159,34 @@ function turnAway(engine: Engine, event: EngineEvent): void {
   if (event.type === 'accepted') engine.reset(event.connection)
 }
 
-function requireHag({ state, reasons }: Awaited<ReturnType<Uplinks['start']>>, config: GatewayConfig, log: Log): void {
-  if (state === 'some') return
+/** What a change in the middle may cause. All else that keeps the network from being set up is for a person to mend. */
+const passing = new Set(['COMMAND_FAILED', 'SYSCTL_FAILED', 'LOCKED'])
+
+/** With the WANs that there are. Nobody is redirected before it is known where to. */
+async function setUp(network: NetworkControl, config: GatewayConfig, log: Log): Promise<Pick<Plan, 'wans' | 'notes'>> {
+  try {
+    const plan = await network.apply(config, { redirect: false, tolerant: true })
+    for (const note of plan.notes) log.warn(note)
+    log.info('network is set up', { wans: plan.wans })
+    return plan
+  } catch (error) {
+    if (!(error instanceof BondsocksError && passing.has(error.code))) throw error
+    log.warn(`the network could not be set up, another try follows: ${error.message}`)
+    return { wans: [], notes: [] }
+  }
+}
+
+async function begin(uplinks: Uplinks, config: GatewayConfig, log: Log, signal: AbortSignal): Promise<void> {
+  const found = await Promise.race([uplinks.firstAnswer(), aborted(signal)])
+  if (found === undefined) return
+  const { state, reasons } = found
   if (state === 'refused')
     throw new BondsocksError('HAG_CREDENTIALS', `no HAG takes our credentials: ${reasons}`, { exitCode: 2 })
-  if (config.on_hag_down === 'reject')
-    throw new BondsocksError('HAG_UNREACHABLE', `no HAG can be reached: ${reasons}`, { retryable: true })
-  log.warn(`no HAG can be reached: connections go direct, without bonding: ${reasons}`)
+  const without =
+    config.on_hag_down === 'reject' ? 'connections are refused (on_hag_down)' : 'connections go direct, without bonding'
+  if (state === 'none') log.warn(`no HAG can be reached: ${without}: ${reasons}`)
+  await uplinks.redirect()
+  if (signal.aborted) return
+  log.info('gateway runs')
+  hasStarted()
 }

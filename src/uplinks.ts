@@ -9,7 +9,8 @@ import type { NetworkOptions } from './network/network.js'
 import { Reconciler } from './network/reconcile.js'
 import type { Plan } from './network/state.js'
 import type { WatchEvents } from './network/watch.js'
-import { HagMonitor, troubleOf } from './redirect/hag-monitor.js'
+import { type FirstAnswer, firstAnswer } from './redirect/first-answer.js'
+import { HagMonitor } from './redirect/hag-monitor.js'
 import { HagDirectory, type HagEntryWithPassword } from './redirect/hags.js'
 import { familyOfAddress, type Hag } from './redirect/policy.js'
 import { Pool } from './redirect/pool.js'
@@ -46,7 +47,6 @@ const strandedMs = 1500
 const strandedLooks = 10
 const lookMs = 500
 const families: readonly Family[] = [4, 6]
-const firstAnswerMs = 3000
 
 export interface UplinksOptions {
   config: GatewayConfig
@@ -85,6 +85,8 @@ export class Uplinks {
   /** Addresses that have no endpoint now, because their WANs are lost. */
   #withoutEndpoint: ReadonlySet<string> = new Set()
   #best: { 4?: string; 6?: string } = {}
+  #redirects = false
+  readonly #redirected = new AbortController()
   readonly #ended = new AbortController()
 
   constructor(options: UplinksOptions) {
@@ -144,26 +146,22 @@ export class Uplinks {
     )
   }
 
-  /** Looks HAGs up and asks each over every WAN. `refused`: all that answered want other credentials. The reasons are one line of text. */
-  async start(plan: Plan, signal: AbortSignal): Promise<{ state: 'some' | 'none' | 'refused'; reasons: string }> {
-    this.#plan = plan
-    await this.#directory.refresh()
-    this.#hags.useHags(this.#directory.hags)
-    this.#wans.useWans(plan.wans)
-    this.#update()
-    const answers = await Promise.race([this.#hags.askAll(firstAnswerMs), aborted(signal).then(() => [])])
-    if (signal.aborted || answers.some(({ result }) => result.ok)) return { state: 'some', reasons: '' }
-    const isRefusal = ({ result }: (typeof answers)[number]) =>
-      !result.ok && result.stage !== 'connect' && result.failure.code === 'EACCES'
-    const refusing = new Set(answers.filter(isRefusal).map(({ hag }) => hag))
-    const reasons = answers.map(({ hag, path, result }) =>
-      result.ok ? '' : `HAG ${formatSocketAddress(hag)} over ${path.wan}: ${troubleOf(hag, result)}`,
-    )
-    const none = this.#hags.all.length === 0 ? 'no name of a HAG can be looked up' : 'no WAN has an address of their family'
-    return {
-      state: refusing.size > 0 && refusing.size === this.#hags.all.length ? 'refused' : 'none',
-      reasons: reasons.join('; ') || none,
-    }
+  /** What the HAGs say at the start. Until the LAN is redirected it goes as it did before. */
+  firstAnswer(): Promise<FirstAnswer> {
+    return firstAnswer(this.#hags, this.#directory)
+  }
+
+  /** Settles when the LAN is redirected, or at the end. */
+  async redirect(): Promise<void> {
+    this.#redirects = true
+    this.#reconciler?.poke()
+    await Promise.race([aborted(this.#redirected.signal), aborted(this.#ended.signal)])
+  }
+
+  /** To be called after the end of `run`: new connections go around us, and everything else stays as it is. */
+  async stopRedirecting(): Promise<void> {
+    this.#redirects = false
+    await this.#pass(false)
   }
 
   /** A connection had trouble with a HAG. */
@@ -186,31 +184,26 @@ export class Uplinks {
    * be, and aborts the signal: no part goes on without the others, and none after the network was put back.
    */
   async run(
+    plan: Pick<Plan, 'wans' | 'notes'>,
     watch: (events: WatchEvents, signal: AbortSignal) => Promise<void>,
     signal: AbortSignal,
     fail: (error: unknown) => void,
   ): Promise<void> {
-    const { config, network, log } = this.#options
+    const { log, network } = this.#options
     // All that runs below listens to it, each loop of each WAN.
     setMaxListeners(0, signal)
+    this.#plan = plan
+    this.#hags.useHags(this.#directory.hags)
+    this.#wans.useWans(plan.wans)
+    this.#update()
     const reconciler = new Reconciler({
-      apply: async (quick) => {
-        const withoutEndpoint = { has: (address: string) => this.#withholds(address) }
-        const options = { quick, tolerant: true, withoutEndpoint, best: this.#best }
-        const remaking = this.#remaking
-        const plan = await network.apply(config, options)
-        if (remaking !== undefined && this.#remaking === remaking) {
-          this.#remaking = undefined
-          reconciler.poke()
-        }
-        if (plan.steps.some(isEndpointDeletion)) this.#resetStranded(strandedMs, 1)
-        return plan
-      },
+      apply: (quick) => this.#pass(quick),
       onWans: (wans) => {
         log.info('WANs changed', { wans })
         this.#plan = { ...this.#plan, wans: [...wans] }
         this.#wans.useWans(wans)
         this.#update()
+        this.#directory.rouse()
       },
       ...{ log, initial: this.#plan },
     })
@@ -245,6 +238,24 @@ export class Uplinks {
       this.#reconciler = undefined
       this.#ended.abort()
     }
+  }
+
+  async #pass(quick: boolean): Promise<Plan> {
+    const { config, network, log } = this.#options
+    const withoutEndpoint = { has: (address: string) => this.#withholds(address) }
+    const redirect = this.#redirects
+    const options = { quick, tolerant: true, redirect, withoutEndpoint, best: this.#best }
+    const remaking = this.#remaking
+    const plan = await network.apply(config, options)
+    if (remaking !== undefined && this.#remaking === remaking) {
+      this.#remaking = undefined
+      this.#reconciler?.poke()
+    }
+    if (plan.steps.some(isEndpointDeletion)) this.#resetStranded(strandedMs, 1)
+    if (!redirect || this.#redirected.signal.aborted) return plan
+    this.#redirected.abort()
+    log.info('the LAN is redirected', { steps: plan.steps.map(({ text }) => text) })
+    return { ...plan, steps: [] }
   }
 
   /**

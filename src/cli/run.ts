@@ -5,6 +5,7 @@ export const command: Command = {
   help: `Usage: bondsocks run -c FILE
 
 The gateway, in the foreground: sets the network up, redirects the LAN's TCP connections and carries them over all WANs. As root.
+Begins with what there is: WANs, the LAN and HAGs that are missing are named in the log, and taken in when they come.
 Logs JSON lines to standard output. SIGTERM or SIGINT: stops accepting, lets connections end for drain_seconds (default 10), then
 aborts them and takes the network set-up away; a second signal aborts at once. SIGHUP is ignored.
 

@@ -209,8 +209,10 @@ function chainsOf(config: GatewayConfig, observed: Observed): Chains {
 
 /** Throws `WAN_UNUSABLE`, unless it is to be tolerant. Without `redirect` everything is there but the redirect rules. */
 export function desired(config: GatewayConfig, observed: Observed, options: NetworkOptions = {}): Desired {
-  const { redirect = true, tolerant = false } = options
+  const { tolerant = false } = options
   const { wans, notes: troubles } = usableWans(config, observed, tolerant)
+  // Without a WAN we are no help: what goes by other ways may go on.
+  const redirect = options.redirect !== false && (wans.length > 0 || config.on_hag_down === 'reject')
   const { endpoints, notes } = endpointsOf(wans, config, observed, options)
   const { defaults, notes: defaultNotes } = defaultsOf(wans, observed, options)
   const { subflows = 0, saved } = observed

@@ -7,6 +7,7 @@ import type { Log } from '../telemetry/log.js'
 import { isBehindFullWan } from '../wan/acknowledged.js'
 import type { WanPath } from '../wan/monitor.js'
 import { asksForConnect, takesPipelined } from '../wan/probe.js'
+import type { HagAnswer } from './first-answer.js'
 import { type HagHealth, type HagSign, nextHag, unknownHag } from './hag-health.js'
 import { familyOfAddress, type Hag } from './policy.js'
 
@@ -160,11 +161,15 @@ export class HagMonitor {
     }
   }
 
-  /** Asks every HAG over every WAN, all at once; resolves with what each said. One that nobody hears from counts as down. */
-  async askAll(timeoutMs: number): Promise<{ hag: Hag; path: WanPath; result: ProbeResult }[]> {
-    const pairs = this.all.flatMap((hag) => this.#options.paths(familyOfAddress(hag.address)).map((path) => ({ hag, path })))
+  /** Asks these over every WAN, all at once; resolves with what each said. One that nobody hears from counts as down. */
+  async askAll(timeoutMs: number, hags = this.all, hear: (answer: HagAnswer) => void = () => {}): Promise<HagAnswer[]> {
+    const pairs = hags.flatMap((hag) => this.#options.paths(familyOfAddress(hag.address)).map((path) => ({ hag, path })))
     const answers = await Promise.all(
-      pairs.map(async ({ hag, path }) => ({ hag, path, result: await this.#ask(hag, path, timeoutMs, 'mptcp') })),
+      pairs.map(async ({ hag, path }) => {
+        const answer = { hag, path, result: await this.#ask(hag, path, timeoutMs, 'mptcp') }
+        hear(answer)
+        return answer
+      }),
     )
     for (const entry of this.#entries) {
       const own = answers.filter(({ hag }) => hag === entry.hag)

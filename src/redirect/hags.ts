@@ -37,7 +37,7 @@ interface Ranked {
   weight: number
 }
 
-/** The HAGs of a config. After the first `refresh`, a lookup that fails leaves what was known. */
+/** The HAGs of a config: those with an address from the beginning, those with a name once it was looked up. A lookup that fails leaves what was known. */
 export class HagDirectory {
   readonly #troubles = new Map<string, string>()
   /** The last answer for each name. */
@@ -45,6 +45,7 @@ export class HagDirectory {
   /** The names of the last refresh: a fleet's may be others every time. */
   readonly #asked = new Set<string>()
   #hags: readonly Hag[] = []
+  #wake = new AbortController()
 
   constructor(
     private readonly options: {
@@ -54,7 +55,9 @@ export class HagDirectory {
       /** Which of several HAGs of one priority a gateway chooses depends on this alone. */
       identity?: string
     },
-  ) {}
+  ) {
+    this.#use(options.entries.flatMap((entry, index) => rankAddress(entry, entry.priority ?? index)))
+  }
 
   /** Best first. Objects of HAGs that stay are the same ones as before. */
   get hags(): readonly Hag[] {
@@ -68,13 +71,18 @@ export class HagDirectory {
 
   /** Looks all names up; true where the HAGs, or their order, are others than before. Never rejects. */
   async refresh(): Promise<boolean> {
-    const { entries, identity = machineIdentity() } = this.options
+    const { entries } = this.options
     this.#asked.clear()
     const found = await Promise.all(entries.map((entry, index) => this.#rank(entry, entry.priority ?? index)))
     for (const kept of [this.#troubles, this.#answers])
       for (const name of kept.keys()) if (!this.#asked.has(name)) kept.delete(name)
+    return this.#use(found.flat())
+  }
+
+  #use(found: readonly Ranked[]): boolean {
+    const { identity = machineIdentity() } = this.options
     const before = new Map(this.#hags.map((hag) => [formatSocketAddress(hag), hag]))
-    const ordered = inOrder(found.flat(), identity)
+    const ordered = inOrder(found, identity)
     const next = new Map<string, Hag>()
     for (const hag of ordered) {
       const key = formatSocketAddress(hag)
@@ -85,15 +93,21 @@ export class HagDirectory {
     return changed
   }
 
+  /** What kept names from being looked up may have gone. */
+  rouse(): void {
+    if (this.isTroubled) this.#wake.abort()
+  }
+
   /**
-   * Looks names up until the signal, sooner where no HAG can be used, and calls back after a change. Returns at once where there are no
-   * names.
+   * Looks names up again until the signal, sooner where no HAG can be used, and calls back after a change. Returns at once where there are
+   * no names.
    */
   async run(options: { onChange(): void; isUrgent(): boolean }, signal: AbortSignal): Promise<void> {
     if (this.options.entries.every(({ name }) => name === undefined)) return
     let lookedAt = performance.now()
     while (!signal.aborted) {
-      await pause(retryMs, signal)
+      await pause(retryMs, signal, this.#wake.signal)
+      if (this.#wake.signal.aborted) this.#wake = new AbortController()
       const isDue = this.isTroubled || options.isUrgent() || performance.now() - lookedAt >= refreshMs
       if (signal.aborted || !isDue) continue
       lookedAt = performance.now()
@@ -104,10 +118,9 @@ export class HagDirectory {
   }
 
   async #rank(entry: HagEntryWithPassword, priority: number): Promise<readonly Ranked[]> {
-    const { address, name, port = defaultPort, weight, username, password } = entry
-    const credentials = { ...(username !== undefined && { username }), ...(password !== undefined && { password }) }
-    if (address !== undefined) return [{ hag: { address, port, ...credentials }, priority: [priority, 0], weight }]
-    if (name === undefined) return []
+    const { name, port = defaultPort, weight } = entry
+    if (name === undefined) return rankAddress(entry, priority)
+    const credentials = credentialsOf(entry)
     const names = this.options.names ?? systemNames
     const isService = name.startsWith('_')
     const services = isService
@@ -147,6 +160,17 @@ export class HagDirectory {
       return (this.#answers.get(name) ?? []) as readonly Answer[]
     }
   }
+}
+
+const credentialsOf = ({ username, password }: HagEntryWithPassword) => ({
+  ...(username !== undefined && { username }),
+  ...(password !== undefined && { password }),
+})
+
+function rankAddress(entry: HagEntryWithPassword, priority: number): readonly Ranked[] {
+  const { address, port = defaultPort, weight } = entry
+  if (address === undefined) return []
+  return [{ hag: { address, port, ...credentialsOf(entry) }, priority: [priority, 0], weight }]
 }
 
 /**

@@ -36,11 +36,14 @@ function start(
   const deeds: string[] = []
   /** The WANs that each pass was to leave without an endpoint. */
   const withheld: string[] = []
+  /** The WAN that each pass was to lead what is not redirected over. */
+  const best: string[] = []
   const watched: WatchEvents[] = []
   const log = memoryLog()
   const network = {
-    async apply(_config: unknown, { redirect = true, withoutEndpoint }: NetworkOptions = {}): Promise<Plan> {
+    async apply(_config: unknown, { redirect = true, withoutEndpoint, best: chosen }: NetworkOptions = {}): Promise<Plan> {
       deeds.push(redirect ? 'apply' : 'apply without redirect')
+      best.push(chosen?.[4] ?? '')
       withheld.push(wans.flatMap(({ name, address4 }) => (withoutEndpoint?.has(address4) ? [name] : [])).join())
       return options.apply?.() ?? { steps: [], wans, notes: ['a note'] }
     },
@@ -72,7 +75,7 @@ function start(
     () => undefined,
     (error: BondsocksError) => error,
   )
-  return { engines, stop, hurry, deeds, withheld, watched, log, ended }
+  return { engines, stop, hurry, deeds, withheld, best, watched, log, ended }
 }
 
 /** For what goes through the file system, in its own time. */
@@ -92,7 +95,8 @@ t.test('start, serve, stop', async (t) => {
     { kind: 'redirect', address: '0.0.0.0', port: 12345, refuseLoops: true },
     { kind: 'redirect', address: '::', port: 12345, refuseLoops: true },
   ])
-  t.same(deeds, ['guard', 'apply'])
+  await until(() => log.lines.includes('info gateway runs'))
+  t.same(deeds, ['guard', 'apply without redirect', 'apply'])
   engine?.accept()
   await settle()
   t.equal(engine?.opens.length, 1)
@@ -103,27 +107,31 @@ t.test('start, serve, stop', async (t) => {
   )
   stop.abort()
   await until(() => engine?.stopped === true)
-  t.same(deeds, ['guard', 'apply', 'apply without redirect'])
+  t.same(deeds, ['guard', 'apply without redirect', 'apply', 'apply without redirect'])
   t.equal(engine?.stopped, true)
   t.equal(engine?.closed, false, 'the connection may end')
   engine?.leave(1)
   t.equal(await ended, undefined)
   t.equal(engine?.closed, true)
-  t.same(deeds, ['guard', 'apply', 'apply without redirect', 'remove', 'dismiss', 'dispose'])
-  // Which WAN answers its first probe first is chance.
-  t.same(log.lines.splice(5, 2).sort(), [
+  t.same(deeds, ['guard', 'apply without redirect', 'apply', 'apply without redirect', 'remove', 'dismiss', 'dispose'])
+  // When which WAN answers its first probe is chance.
+  t.same(log.lines.filter((line) => line.startsWith('info WAN')).sort(), [
     'info WAN dsl is up: a HAG answered in 30 ms',
     'info WAN lte is up: a HAG answered in 30 ms',
   ])
-  t.same(log.lines, [
-    'info listening',
-    'warn a note',
-    'info network is set up',
-    'info HAG 203.0.113.3:1080 is up',
-    'info gateway runs',
-    'info stopping: connections may end',
-    'info network is as before',
-  ])
+  t.same(
+    log.lines.filter((line) => !line.startsWith('info WAN')),
+    [
+      'info listening',
+      'warn a note',
+      'info network is set up',
+      'info HAG 203.0.113.3:1080 is up',
+      'info the LAN is redirected',
+      'info gateway runs',
+      'info stopping: connections may end',
+      'info network is as before',
+    ],
+  )
 })
 
 t.test('a second signal aborts what is left', async (t) => {
@@ -171,15 +179,7 @@ const failing: [string, FarSide, Parameters<typeof start>[1], 1 | 2, string, str
     { apply: () => Promise.reject(new BondsocksError('WAN_UNUSABLE', 'WAN dsl has no address')) },
     1,
     'WAN dsl has no address',
-    ['guard', 'apply', 'dismiss', 'dispose'],
-  ],
-  [
-    'no HAG and on_hag_down reject',
-    { probe: () => unreachable },
-    { more: 'on_hag_down: reject\n' },
-    1,
-    'no HAG can be reached: HAG 203.0.113.3:1080 over dsl: no answer; HAG 203.0.113.3:1080 over lte: no answer',
-    ['guard', 'apply', 'remove', 'dismiss', 'dispose'],
+    ['guard', 'apply without redirect', 'dismiss', 'dispose'],
   ],
   [
     'wrong password',
@@ -188,7 +188,7 @@ const failing: [string, FarSide, Parameters<typeof start>[1], 1 | 2, string, str
     2,
     'no HAG takes our credentials: HAG 203.0.113.3:1080 over dsl: it asks for a user name and password; ' +
       'HAG 203.0.113.3:1080 over lte: it asks for a user name and password',
-    ['guard', 'apply', 'remove', 'dismiss', 'dispose'],
+    ['guard', 'apply without redirect', 'remove', 'dismiss', 'dispose'],
   ],
   [
     'password file missing',
@@ -216,11 +216,64 @@ for (const [name, far, options, exitCode, message, deedsExpected] of failing) {
   })
 }
 
+t.test('no HAG and on_hag_down reject: says so and runs', async (t) => {
+  const { engines, stop, deeds, log, ended } = start({ probe: () => unreachable }, { more: 'on_hag_down: reject\n' })
+  await until(() => log.lines.includes('info gateway runs'))
+  t.ok(
+    log.lines.includes(
+      'warn no HAG can be reached: connections are refused (on_hag_down): ' +
+        'HAG 203.0.113.3:1080 over dsl: no answer; HAG 203.0.113.3:1080 over lte: no answer',
+    ),
+  )
+  t.equal(deeds.at(-1), 'apply')
+  engines[0]?.accept()
+  await settle()
+  t.notOk(
+    engines[0]?.opens.some(({ way }) => way.remote.address === '198.51.100.7'),
+    'nothing goes direct',
+  )
+  stop.abort()
+  engines[0]?.leave(1)
+  t.equal(await ended, undefined)
+})
+
+t.test('a change in the middle of the first set-up: another try follows', async (t) => {
+  let tries = 0
+  const busy = new BondsocksError('COMMAND_FAILED', '"ip route add" failed: Network is unreachable')
+  const apply = async () => {
+    if (++tries === 1) throw busy
+    return { steps: [], wans, notes: [] }
+  }
+  const { stop, log, ended } = start({}, { apply })
+  await until(() => log.lines.some((line) => line.includes('WAN dsl is up')))
+  t.ok(log.lines.includes(`warn the network could not be set up, another try follows: ${busy.message}`))
+  t.ok(log.lines.includes('info gateway runs'))
+  stop.abort()
+  t.equal(await ended, undefined)
+})
+
+t.test('while connections drain, what works stays where it is', async (t) => {
+  const { engines, stop, log, withheld, best, watched, ended } = start({
+    probe: ({ bind = '' }) =>
+      bind === '10.1.0.2' ? unreachable : { ok: true, local: { address: bind, port: 1 }, protocol: 'mptcp', connectMs: 9 },
+  })
+  await until(() => log.lines.includes('info gateway runs') && best.at(-1) === 'lte' && withheld.at(-1) === 'dsl')
+  engines[0]?.accept()
+  await settle()
+  const before = best.length
+  stop.abort()
+  await until(() => best.length > before)
+  t.same([best.at(-1), withheld.at(-1)], ['lte', 'dsl'])
+  t.equal(watched.length, 1)
+  engines[0]?.leave(1)
+  t.equal(await ended, undefined)
+})
+
 t.test('no HAG and on_hag_down direct: says so once and runs', async (t) => {
   const { engines, stop, log, ended } = start({
     probe: () => unreachable,
   })
-  await settle()
+  await until(() => log.lines.includes('info gateway runs'))
   t.equal(log.lines.filter((line) => line.startsWith('warn no HAG can be reached: connections go direct')).length, 1)
   engines[0]?.accept()
   await settle()
@@ -370,7 +423,7 @@ t.test('a signal during the set-up undoes it', async (t) => {
   stop.abort()
   t.equal(await ended, undefined)
   t.equal(deeds.at(-1), 'dispose')
-  t.equal(deeds.filter((deed) => deed === 'apply').length, deeds.filter((deed) => deed === 'remove').length)
+  t.equal(deeds.includes('apply without redirect'), deeds.includes('remove'))
 })
 
 t.test('an error in one event ends its connection, and no other', async (t) => {
@@ -407,5 +460,8 @@ t.test('an error in one event ends its connection, and no other', async (t) => {
 t.test('a part of the gateway that fails ends all of it, with the network as before', async (t) => {
   const { deeds, ended } = start({}, { watch: async () => Promise.reject(new Error('a fault of ours')) })
   await ended
-  t.same(deeds, ['guard', 'apply', 'fail a fault of ours', 'apply without redirect', 'remove', 'dismiss', 'dispose'])
+  t.same(
+    deeds.filter((deed) => deed !== 'apply'),
+    ['guard', 'apply without redirect', 'fail a fault of ours', 'apply without redirect', 'remove', 'dismiss', 'dispose'],
+  )
 })

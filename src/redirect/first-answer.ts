@@ -1,0 +1,59 @@
+/** What the HAGs say at the start: whether there is one that serves us, as soon as that is known. */
+import type { ProbeResult } from '../native/index.js'
+import { formatSocketAddress } from '../shared/address.js'
+import type { WanPath } from '../wan/monitor.js'
+import { type HagMonitor, troubleOf } from './hag-monitor.js'
+import type { HagDirectory } from './hags.js'
+import type { Hag } from './policy.js'
+
+/** `refused`: all that answered want other credentials. The reasons are one line of text. */
+export interface FirstAnswer {
+  state: 'some' | 'none' | 'refused'
+  reasons: string
+}
+
+export interface HagAnswer {
+  hag: Hag
+  path: WanPath
+  result: ProbeResult
+}
+
+const firstAnswerMs = 3000
+const some: FirstAnswer = { state: 'some', reasons: '' }
+
+/** Asks those that are known while names are looked up, and then the others. The first that serves us is enough. */
+export async function firstAnswer(
+  hags: Pick<HagMonitor, 'askAll' | 'useHags' | 'all'>,
+  directory: Pick<HagDirectory, 'hags' | 'refresh'>,
+): Promise<FirstAnswer> {
+  return new Promise((resolve, reject) => {
+    const hear = ({ result }: HagAnswer) => {
+      if (result.ok) resolve(some)
+    }
+    const ask = async () => {
+      const known = directory.hags
+      const asked = hags.askAll(firstAnswerMs, known, hear)
+      if (await directory.refresh()) hags.useHags(directory.hags)
+      const others = directory.hags.filter((hag) => !known.includes(hag))
+      const answers = [...(await asked), ...(await hags.askAll(firstAnswerMs, others, hear))]
+      return judge(hags.all, answers)
+    }
+    ask().then(resolve, reject)
+  })
+}
+
+function judge(all: readonly Hag[], answers: readonly HagAnswer[]): FirstAnswer {
+  const refusing = new Set(
+    answers.flatMap(({ hag, result }) =>
+      !result.ok && result.stage !== 'connect' && result.failure.code === 'EACCES' ? [hag] : [],
+    ),
+  )
+  const reasons = answers.flatMap(({ hag, path, result }) =>
+    result.ok ? [] : [`HAG ${formatSocketAddress(hag)} over ${path.wan}: ${troubleOf(hag, result)}`],
+  )
+  const none = all.length === 0 ? 'no name of a HAG can be looked up' : 'no WAN has an address of their family'
+  return {
+    state: refusing.size > 0 && refusing.size === all.length ? 'refused' : 'none',
+    reasons: reasons.join('; ') || none,
+  }
+}
