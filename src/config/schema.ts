@@ -1,6 +1,6 @@
 /** THE schema of both config files: what may be written, its defaults, and (by inference) the types the program works with. */
 import * as z from 'zod'
-import { familyOf, parseAddress, parseCidr } from '../shared/address.js'
+import { coversInternet, familyOf, isInside, parseAddress, parseCidr } from '../shared/address.js'
 
 const address = z
   .string()
@@ -13,6 +13,7 @@ const cidr = z.string().transform((text, context) => {
   context.addIssue({ code: 'custom', message: 'is no network: write address/prefix, for instance 10.0.0.0/8' })
   return z.NEVER
 })
+const loopback = ['127.0.0.0/8', '::1/128'].flatMap((text) => parseCidr(text) ?? [])
 const port = z.int().min(1).max(65535)
 const seconds = z.number().positive().max(1_000_000)
 // IFNAMSIZ leaves 15 bytes; the kernel refuses "/" and white space, iptables takes a trailing "+" as a wildcard.
@@ -129,20 +130,28 @@ export const gatewaySchema = z
       context.addIssue({ code: 'custom', path: ['wans'], message: 'one WAN at least must have the role normal' })
   })
 
-export const hagSchema = z.strictObject({
-  listen: z.strictObject({ address, port: port.default(1080) }),
-  /** Who may use this HAG: required, so that nobody runs an open proxy unknowingly. */
-  clients: z.array(cidr).min(1),
-  /** Lines of `name:password`; clients must then log in (RFC 1929). */
-  users_file: z.string().min(1).optional(),
-  /** Loopback, link-local, private, multicast and own addresses are refused unless they lie in one of these. */
-  allow: z.array(cidr).default([]),
-  connect_timeout_seconds: seconds.default(10),
-  handshake_timeout_seconds: seconds.default(10),
-  /** Segments with which an answer begins; 0: as the kernel does (ten, RFC 6928). */
-  initial_window: z.int().min(0).max(64).default(48),
-  ...common,
-})
+export const hagSchema = z
+  .strictObject({
+    listen: z.strictObject({ address, port: port.default(1080) }),
+    /** Who may use this HAG: required, so that nobody runs an open proxy unknowingly. */
+    clients: z.array(cidr).min(1),
+    /** Lines of `name:password`; clients must then log in (RFC 1929). */
+    users_file: z.string().min(1).optional(),
+    /** Loopback, link-local, private, multicast and own addresses are refused unless they lie in one of these. */
+    allow: z.array(cidr).default([]),
+    connect_timeout_seconds: seconds.default(10),
+    handshake_timeout_seconds: seconds.default(10),
+    /** Segments with which an answer begins; 0: as the kernel does (ten, RFC 6928). */
+    initial_window: z.int().min(0).max(64).default(48),
+    ...common,
+  })
+  .superRefine(({ clients, users_file, listen }, context) => {
+    if (users_file !== undefined || !coversInternet(clients) || isInside(listen.address, loopback)) return
+    const message =
+      'they let everybody in, and nobody has to log in: this would be an open proxy for strangers. Set users_file, or list only the ' +
+      'networks that your gateways come from'
+    context.addIssue({ code: 'custom', path: ['clients'], message })
+  })
 
 export type GatewayConfig = z.output<typeof gatewaySchema>
 export type HagConfig = z.output<typeof hagSchema>

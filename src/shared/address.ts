@@ -80,6 +80,25 @@ export function isSpecialPurpose(address: string): boolean {
   return isInside(address, specialPurpose)
 }
 
+const internets = [parseCidr('0.0.0.0/0'), parseCidr('2000::/3')] as [Cidr, Cidr]
+
+/** True where no unicast address of one family's Internet is outside of the networks, in however many pieces they come. */
+export function coversInternet(networks: readonly Cidr[]): boolean {
+  return internets.some((all) => isCovered(all, [...networks, ...specialPurpose]))
+}
+
+function isCovered(whole: Cidr, networks: readonly Cidr[]): boolean {
+  const kind = whole.address.kind()
+  const bytes = whole.address.toByteArray()
+  const shares = (one: Cidr, bits: number) => one.address.kind() === kind && whole.address.match(one.address, bits)
+  if (networks.some((one) => one.prefix <= whole.prefix && shares(one, one.prefix))) return true
+  const inside = networks.filter((one) => one.prefix > whole.prefix && shares(one, whole.prefix))
+  if (inside.length === 0) return false
+  const upper = [...bytes]
+  upper[whole.prefix >> 3] = (bytes[whole.prefix >> 3] ?? 0) | (128 >> (whole.prefix & 7))
+  return [bytes, upper].every((half) => isCovered({ address: ipaddr.fromByteArray(half), prefix: whole.prefix + 1 }, inside))
+}
+
 /** `192.0.2.1:443` or `[2001:db8::1]:443`. */
 export function formatSocketAddress({ address, port }: SocketAddress): string {
   return address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`

@@ -315,3 +315,26 @@ t.test('defaults of the machine', async (t) => {
   const { workers } = engineLimits({})
   t.ok(workers >= 1 && workers <= 4)
 })
+
+t.test('a HAG that lets everybody in without a login', async (t) => {
+  const clients = (...networks: string[]) => `clients: [${networks.map((one) => `'${one}'`).join(', ')}]\n`
+  const hag = (more: string, address = '203.0.113.3') =>
+    faults(() => parseHag(`listen: {address: '${address}'}\n${more}`, 'h.yaml'))
+  const open = [
+    ['0.0.0.0/0'],
+    ['::/0'],
+    ['2000::/3'],
+    ['10.0.0.0/8', '0.0.0.0/0'],
+    ['0.0.0.0/1', '128.0.0.0/1'],
+    // All that is left out is multicast and private.
+    ['128.0.0.0/2', '192.0.0.0/3', '0.0.0.0/1'],
+    ['2000::/4', '3000::/4'],
+  ]
+  for (const networks of open) {
+    t.match(hag(clients(...networks)), [/^h\.yaml:2:10: clients: they let everybody in/], networks.join())
+    t.same(hag(`${clients(...networks)}users_file: users\n`), [], `${networks}, but with users`)
+    t.same(hag(clients(...networks), '127.0.0.1'), [], `${networks}, but nobody gets there`)
+  }
+  const listed = [['10.0.0.0/8'], ['0.0.0.0/1'], ['0.0.0.0/1', '128.0.0.0/2'], ['2001:db8::/32'], ['2000::/4'], ['fc00::/7']]
+  for (const networks of listed) t.same(hag(clients(...networks)), [], networks.join())
+})
