@@ -87,6 +87,7 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
           bypass: new Bypass(config),
           connectTimeoutMs: config.connect_timeout_seconds * 1000,
           onSuspicion: (hag, about) => uplinks.suspect(hag, about),
+          onRefused: (hag, path) => uplinks.requestRefused(hag, path),
           onDoubt: ({ bind }) => uplinks.doubtMptcp(bind),
           onWentAround: () => uplinks.wentAround(),
           log,

@@ -9,6 +9,7 @@ import type { NetworkOptions } from './network/network.js'
 import { Reconciler } from './network/reconcile.js'
 import type { Plan } from './network/state.js'
 import type { WatchEvents } from './network/watch.js'
+import type { PathAddress } from './redirect/admission.js'
 import { type FirstAnswer, firstAnswer } from './redirect/first-answer.js'
 import { HagMonitor } from './redirect/hag-monitor.js'
 import { HagDirectory, type HagEntryWithPassword } from './redirect/hags.js'
@@ -111,7 +112,8 @@ export class Uplinks {
       ...{ engine, log },
       wans: config.wans.map(({ name, metered }, index) => ({ name, metered: metered ?? index > 0 })),
       hags: (family) => this.#hags.targets(family),
-      heard: (hag, result, askedAt) => this.#hags.heard(hag, result, askedAt),
+      heard: (hag, result, askedAt, path) => this.#hags.heard(hag, result, askedAt, path),
+      turnedAway: (hag, path, how) => this.#hags.turnedAway(hag, path, how),
       onChange: () => this.#update(),
     })
     this.#duty = new WanDuty({
@@ -167,6 +169,11 @@ export class Uplinks {
   /** A connection had trouble with a HAG. */
   suspect(hag: Hag, about: 'connection' | 'request'): void {
     this.#hags.suspect(hag, about)
+  }
+
+  /** A HAG did not allow a connection's request. */
+  requestRefused(hag: Hag, path: PathAddress): void {
+    this.#hags.requestRefused(hag, path)
   }
 
   /** A connection around the HAGs was answered. */
@@ -289,11 +296,12 @@ export class Uplinks {
     const all = { 4: this.#wans.paths(4), 6: this.#wans.paths(6) }
     const hags = this.#hags.usable
     const pipelines = (hag: Hag) => this.#hags.pipelines(hag)
+    const refuses = (hag: Hag, bind: string) => this.#hags.refuses(hag, bind)
     this.#duty.update()
     const used = { 4: wanted(all[4], this.#duty.used), 6: wanted(all[6], this.#duty.used) }
     const hagsDown = this.#hags.all.filter((hag) => !hags.includes(hag))
     const direct = { 4: this.#around(all[4]), 6: this.#around(all[6]) }
-    this.upstreams.use({ hags, pipelines, hagsDown, paths: used, direct })
+    this.upstreams.use({ hags, pipelines, refuses, hagsDown, paths: used, direct })
     this.pool.tend()
 
     const without = new Set(families.flatMap((family) => unwanted(all[family], this.#duty.used)))
@@ -326,7 +334,7 @@ export class Uplinks {
    */
   #around(paths: readonly WanPath[]): WanPath[] {
     const { wans } = this.#options.config
-    const isHagThere = this.#hags.usable.length > 0
+    const isHagThere = this.#hags.isAnyThere
     const isStandby = ({ wan, usable }: WanPath) => usable && !this.#duty.used.has(wan)
     const places = { normal: 0, overflow: 1, backup: 2 }
     const rank = (path: WanPath) => (path.usable || !isHagThere ? 0 : 3) + places[this.#duty.roleOf(path.wan)]

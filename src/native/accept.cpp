@@ -300,12 +300,12 @@ void Worker::serve(Connection* connection) {
     std::string answer;
     Phase next = connection->phase;
     if (connection->phase == Phase::Greeting) {
-      bool none = false;
-      bool password = false;
-      parsed = socks5::parseGreeting(data, length, &used, &none, &password);
-      const bool acceptable = connection->authentication ? password : none;
-      const unsigned method =
-          !acceptable ? socks5::kNoneAcceptable : connection->authentication ? socks5::kUserPassword : socks5::kNoAuthentication;
+      socks5::Offer offer;
+      parsed = socks5::parseGreeting(data, length, &used, &offer);
+      const bool acceptable = connection->authentication ? offer.password : offer.none;
+      const unsigned method = !acceptable ? socks5::kNoneAcceptable
+                              : offer.bondsocks ? socks5::kBondsocks
+                              : connection->authentication ? socks5::kUserPassword : socks5::kNoAuthentication;
       answer = {5, static_cast<char>(method)};
       next = !acceptable ? Phase::Refusing : connection->authentication ? Phase::Credentials : Phase::Request;
     } else if (connection->phase == Phase::Credentials) {

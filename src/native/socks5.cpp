@@ -32,15 +32,15 @@ void appendAddress(std::string* text, const Address& address) {
 }
 }  // namespace
 
-Parsed parseGreeting(const uint8_t* data, size_t size, size_t* used, bool* offersNone, bool* offersPassword) {
+Parsed parseGreeting(const uint8_t* data, size_t size, size_t* used, Offer* offer) {
   if (size >= 1 && data[0] != kVersion) return Parsed::Invalid;
   if (size < 2) return Parsed::Incomplete;
   const size_t methods = data[1];
   if (methods == 0) return Parsed::Invalid;
   if (size < 2 + methods) return Parsed::Incomplete;
   *used = 2 + methods;
-  *offersNone = memchr(data + 2, kNoAuthentication, methods) != nullptr;
-  *offersPassword = memchr(data + 2, kUserPassword, methods) != nullptr;
+  const auto has = [&](uint8_t method) { return memchr(data + 2, method, methods) != nullptr; };
+  *offer = {has(kNoAuthentication), has(kUserPassword), has(kBondsocks)};
   return Parsed::Complete;
 }
 

@@ -9,15 +9,22 @@
 
 namespace socks5 {
 
-// kNotAClient is one of those that RFC 1928 section 3 leaves to private use: what `bondsocks hag` says to whoever is not in its `clients`.
-enum Method : uint8_t { kNoAuthentication = 0x00, kUserPassword = 0x02, kNotAClient = 0xfe, kNoneAcceptable = 0xff };
+// RFC 1928 section 3 leaves 0x80 to 0xfe to private use. kNotAClient: what `bondsocks hag` says to whoever is not in its `clients`.
+// kBondsocks: a gateway that offers it, too, asks whether it talks to `bondsocks hag`. One that is chooses it, and goes on as with the
+// method that its config wants.
+enum Method : uint8_t { kNoAuthentication = 0x00, kUserPassword = 0x02, kBondsocks = 0xfd, kNotAClient = 0xfe, kNoneAcceptable = 0xff };
 enum Reply : uint8_t { kSucceeded = 0, kGeneralFailure = 1, kNotAllowed = 2, kCommandNotSupported = 7, kAddressTypeNotSupported = 8 };
 
 // What a parser made of the bytes so far. `Complete`: *used bytes belong to this message, what follows to the next.
 enum class Parsed { Incomplete, Complete, Invalid };
 
 // The server's view of a client's messages.
-Parsed parseGreeting(const uint8_t* data, size_t size, size_t* used, bool* offersNone, bool* offersPassword);
+struct Offer {
+  bool none = false;
+  bool password = false;
+  bool bondsocks = false;
+};
+Parsed parseGreeting(const uint8_t* data, size_t size, size_t* used, Offer* offer);
 Parsed parseCredentials(const uint8_t* data, size_t size, size_t* used, std::string* username, std::string* password);
 
 struct Request {

@@ -2,6 +2,7 @@
 import type { ProbeResult } from '../native/index.js'
 import { formatSocketAddress } from '../shared/address.js'
 import type { WanPath } from '../wan/monitor.js'
+import { whereOf } from './admission.js'
 import { type HagMonitor, troubleOf } from './hag-monitor.js'
 import type { HagDirectory } from './hags.js'
 import type { Hag } from './policy.js'
@@ -48,9 +49,12 @@ function judge(all: readonly Hag[], answers: readonly HagAnswer[]): FirstAnswer 
       !result.ok && result.stage !== 'connect' && result.failure.code === 'EACCES' ? [hag] : [],
     ),
   )
-  const reasons = answers.flatMap(({ hag, path, result }) =>
-    result.ok ? [] : [`HAG ${formatSocketAddress(hag)} over ${path.wan}: ${troubleOf(hag, result)}`],
-  )
+  const reasons = answers.flatMap(({ hag, path, result }) => {
+    if (result.ok) return []
+    // Whom it greets its rules may tell by the address.
+    const where = result.stage === 'greeting' ? whereOf(path) : path.wan
+    return [`HAG ${formatSocketAddress(hag)} over ${where}: ${troubleOf(hag, result)}`]
+  })
   const none = all.length === 0 ? 'no name of a HAG can be looked up' : 'no WAN has an address of their family'
   return {
     state: refusing.size > 0 && refusing.size === all.length ? 'refused' : 'none',

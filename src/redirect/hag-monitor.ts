@@ -6,7 +6,8 @@ import { pause } from '../shared/pause.js'
 import type { Log } from '../telemetry/log.js'
 import { isBehindFullWan } from '../wan/acknowledged.js'
 import type { WanPath } from '../wan/monitor.js'
-import { asksForConnect, takesPipelined } from '../wan/probe.js'
+import { examine } from '../wan/probe.js'
+import { Admissions, type PathAddress, whereOf } from './admission.js'
 import type { HagAnswer } from './first-answer.js'
 import { type HagHealth, type HagSign, nextHag, unknownHag } from './hag-health.js'
 import { familyOfAddress, type Hag } from './policy.js'
@@ -70,12 +71,14 @@ export interface HagMonitorOptions {
 
 export class HagMonitor {
   readonly #options: HagMonitorOptions
+  readonly #admissions: Admissions
   #entries: readonly Entry[] = []
   /** Aborted where the next look shall be now. */
   #wake = new AbortController()
 
   constructor(options: HagMonitorOptions) {
     this.#options = options
+    this.#admissions = new Admissions({ log: options.log, onChange: () => options.onChange() })
   }
 
   /** Best first; what is known of those that stay is kept. */
@@ -90,14 +93,32 @@ export class HagMonitor {
           ...{ undecidedAt: undefined, wentAroundAt: undefined },
         },
     )
+    this.#admissions.keep(hags)
     this.#options.onChange()
   }
 
-  /** Those to use, best first: never one that is down. */
+  /** Those to use, best first: never one that is down, or that refuses us over all WANs that work. */
   get usable(): readonly Hag[] {
+    return this.#there.filter((hag) => {
+      const paths = this.#pathsByCost(hag)
+      return paths.length === 0 || paths.some(({ bind }) => !this.refuses(hag, bind))
+    })
+  }
+
+  /** Somebody answers, so that a WAN over which nobody does is to blame. */
+  get isAnyThere(): boolean {
+    return this.#there.length > 0
+  }
+
+  get #there(): readonly Hag[] {
     const inState = (...states: string[]) =>
       this.#entries.filter(({ health }) => states.includes(health.state)).map(({ hag }) => hag)
     return [...inState('up', 'unknown'), ...inState('returning')]
+  }
+
+  /** It does not serve this address of ours. */
+  refuses(hag: Hag, bind: string): boolean {
+    return this.#admissions.refuses(hag, bind)
   }
 
   /** What a probe has found out; no user's connection is made the test. */
@@ -111,17 +132,18 @@ export class HagMonitor {
 
   /** HAGs of a family in the order in which a WAN's probe asks them. */
   targets(family: Family): Hag[] {
-    const usable = this.usable
-    const down = this.all.filter((hag) => !usable.includes(hag))
-    return [...usable, ...down].filter((hag) => familyOfAddress(hag.address) === family)
+    const there = this.#there
+    const down = this.all.filter((hag) => !there.includes(hag))
+    return [...there, ...down].filter((hag) => familyOfAddress(hag.address) === family)
   }
 
   /** Takes what a probe that asked then (`performance.now`) heard of a HAG. `isPatient`: it has waited for longer than a full up-link takes. */
-  heard(hag: Hag, result: ProbeResult, askedAt: number, isPatient = false): void {
+  heard(hag: Hag, result: ProbeResult, askedAt: number, path: PathAddress, isPatient = false): void {
     const entry = this.#entries.find((one) => one.hag === hag)
     if (entry === undefined) return
+    if (result.ok) this.#admissions.greeted(hag, path)
     entry.heardAt = performance.now()
-    const sign = signOf(hag, result, askedAt)
+    const sign = signOf(hag, result, askedAt, path)
     if (sign?.type === 'answer') {
       entry.answeredAt = entry.heardAt
       entry.busy = false
@@ -135,6 +157,29 @@ export class HagMonitor {
     }
     if (sign?.type === 'silence' && askedAt > (entry.wentAroundAt ?? Number.POSITIVE_INFINITY)) this.#bury(entry)
     if (sign !== undefined && !(entry.broken && sign.type === 'answer')) this.#take(entry, sign)
+  }
+
+  /** It is there, but takes nothing from this address of ours. `closes`: it says so by ending the connection. */
+  turnedAway(hag: Hag, path: PathAddress, how: 'stranger' | 'closes'): void {
+    const entry = this.#entries.find((one) => one.hag === hag)
+    if (entry === undefined) return
+    this.#admissions.turnedAway(hag, path, turnedAwayBecause[how])
+    entry.heardAt = performance.now()
+    entry.answeredAt = entry.heardAt
+    entry.busy = false
+    this.#decide(entry)
+    if (entry.health.state !== 'unknown' && !entry.broken) this.#take(entry, { type: 'answer' })
+  }
+
+  /** It refused a user's request (RFC 1928 section 6, reply 2): was that about the destination, or about us? */
+  async requestRefused(hag: Hag, path: PathAddress): Promise<void> {
+    const entry = this.#entries.find((one) => one.hag === hag)
+    if (entry === undefined || !this.#admissions.requestRefused(hag, path)) return
+    const isServed = (await this.#relayed(hag)).some(({ subflows, received }) => {
+      return received > 0 && (subflows.length === 0 || subflows.some(({ local }) => local.address === path.bind))
+    })
+    if (isServed) this.#admissions.served(hag, path)
+    else this.#admissions.confirm(hag, path)
   }
 
   /** A connection had trouble with it: it is asked at once, a whole CONNECT where its answer to one was strange. */
@@ -174,7 +219,7 @@ export class HagMonitor {
     for (const entry of this.#entries) {
       const own = answers.filter(({ hag }) => hag === entry.hag)
       const { result } = own[0] ?? {}
-      if (result?.ok === false && own.every((one) => !one.result.ok))
+      if (result?.ok === false && own.every((one) => !one.result.ok && !isStranger(one.result)))
         this.#take(entry, { type: 'unfit', reason: troubleOf(entry.hag, result) })
     }
     return answers
@@ -207,10 +252,12 @@ export class HagMonitor {
   }
 
   #isCheckDue({ hag, health, checkedAt, broken }: Entry, now: number): boolean {
-    const [path] = this.#pathsByCost(hag)
+    const paths = this.#pathsByCost(hag)
+    const [path] = paths
     if (path === undefined) return false
     if (broken) return now - checkedAt >= (path.metered ? meteredDownMs : askMs.inUse)
-    return health.state !== 'down' && now - checkedAt >= checkMs(path)
+    if (health.state === 'down') return false
+    return now - checkedAt >= checkMs(path) || paths.some((one) => this.#admissions.isDue(hag, one))
   }
 
   #isDue({ hag, health, heardAt, askedAt, busy }: Entry, inUse: boolean, now: number): boolean {
@@ -229,7 +276,10 @@ export class HagMonitor {
     const first = this.#cheapestPath(hag)
     if (first === undefined) return
     entry.askedAt = performance.now()
-    if (health.misses === 0 && !busy && (await this.#ask(hag, first, patienceOf(first))).ok) return
+    if (health.misses === 0 && !busy) {
+      const answer = await this.#ask(hag, first, patienceOf(first))
+      if (answer.ok || isStranger(answer)) return
+    }
     // It may be the WAN: over all of them at once. Those that are lost would be silent whatever the HAG does.
     const usable = this.#pathsByCost(hag)
     const all = usable.length > 0 ? usable : this.#options.paths(familyOfAddress(hag.address))
@@ -237,41 +287,63 @@ export class HagMonitor {
     const patienceMs = (path: WanPath) => Math.max(patienceOf(path), busy ? busyPatienceMs : 0)
     const answers = await Promise.all(all.map((path) => this.#ask(hag, path, patienceMs(path))))
     // Where it answers over one WAN, it is somebody on the way of another who refuses us.
-    const refusal = answers.some(({ ok }) => ok) ? undefined : answers.find((answer) => !isSilence(answer))
-    if (refusal !== undefined) this.heard(hag, refusal, askedAt)
+    const refusal = answers.findIndex((answer) => !isSilence(answer))
+    const [result, path] = [answers[refusal], all[refusal]]
+    if (result !== undefined && path !== undefined && !answers.some((one) => one.ok || isStranger(one)))
+      this.heard(hag, result, askedAt, path)
   }
 
-  /** Greets, but does it work? What came over a WAN that died meanwhile does not count. */
+  /** Greets, but does it work, and for all addresses of ours? What came over a WAN that died meanwhile does not count. */
   async #checkConnect(entry: Entry, signal: AbortSignal): Promise<void> {
     const { hag } = entry
     const { engine } = this.#options
-    const timeoutMs = patience.connectMs
-    let found: string | undefined
     entry.checkedAt = performance.now()
+    const before = entry.broken ? [] : (await this.#relayed(hag)).map(({ connection }) => connection)
     const asked = new Set<string>()
+    const turnedAway: WanPath[] = []
+    let found: string | undefined
+    let works = false
     // Which WANs there are changes meanwhile.
-    const next = () => (signal.aborted ? undefined : this.#pathsByCost(hag).find(({ bind }) => !asked.has(bind)))
+    const next = () =>
+      this.#pathsByCost(hag).find(
+        (path) => !signal.aborted && !asked.has(path.bind) && (!works || this.#admissions.isDue(hag, path)),
+      )
     for (let path = next(); path !== undefined; path = next()) {
       const { bind } = path
       asked.add(bind)
-      const answer = await this.#whileUsable(hag, path, async () => {
-        const target = { hag, bind }
-        // TCP: with MPTCP the kernel would join the other WANs, which may be metered.
-        const trouble = await asksForConnect(engine, target, { protocol: 'tcp', timeoutMs })
-        const pipelines = trouble === undefined && (await takesPipelined(engine, target, { timeoutMs }))
-        return { trouble, pipelines: pipelines ?? entry.pipelines }
-      })
-      // That it cannot be reached at all is for the other questions to find out.
-      if (answer === undefined || answer.trouble === 'unreachable') continue
-      if (answer.trouble === undefined) return this.#learn(entry, undefined, answer.pipelines)
+      this.#admissions.asks(hag, bind)
+      const finding = await this.#whileUsable(hag, path, () => examine(engine, { hag, bind }, { timeoutMs: patience.connectMs }))
+      if (finding?.state === 'works') {
+        this.#admissions.answered(hag, path, finding.isRefused)
+        if (!works) this.#learn(entry, undefined, finding.pipelines ?? entry.pipelines)
+        works = true
+      } else if (finding?.state === 'turned-away') turnedAway.push(path)
       // Or somebody on the way has said so.
-      found ??= answer.trouble
+      else if (finding?.state === 'broken') found ??= finding.trouble
     }
-    if (signal.aborted) return
-    if (found !== undefined) return this.#learn(entry, found, false)
+    for (const path of turnedAway) await this.#confirmTurnedAway(hag, path, works)
+    if (signal.aborted || works || turnedAway.length > 0) return
+    // What users' requests prove outweighs what ours doubt.
+    const isServing = async () =>
+      (await this.#relayed(hag)).some(({ connection, received }) => received > 0 && !before.includes(connection))
+    if (found !== undefined && !(await isServing())) return this.#learn(entry, found, false)
+    if (found !== undefined) return
     // Soon again, where it is not asked often anyway.
     const [path] = this.#pathsByCost(hag)
     if (path !== undefined && !entry.broken) entry.checkedAt = performance.now() - checkMs(path) + 1000
+  }
+
+  /** One that was just about to end closes connections, too. */
+  async #confirmTurnedAway(hag: Hag, path: WanPath, worksElsewhere: boolean): Promise<void> {
+    const result = await this.#ask(hag, path, patienceOf(path))
+    const isClosed = !result.ok && result.stage === 'greeting' && result.failure.code === 'ECONNRESET'
+    if (isClosed && worksElsewhere) this.turnedAway(hag, path, 'closes')
+  }
+
+  async #relayed(hag: Hag) {
+    const { engine } = this.#options
+    if (engine.stats().relaying === 0) return []
+    return (await engine.inspect()).filter(({ remote }) => remote.address === hag.address && remote.port === hag.port)
   }
 
   /** Undefined where the path is lost before there is an answer. */
@@ -309,13 +381,19 @@ export class HagMonitor {
     const askedAt = performance.now()
     const result = await this.#options.engine.probe(hagProbe({ hag, bind: path.bind }, how))
     if (result.ok) this.#options.onPassed(path)
-    if (result.ok || isSilence(result)) this.heard(hag, result, askedAt, timeoutMs >= busyPatienceMs)
+    if (isStranger(result)) this.turnedAway(hag, path, 'stranger')
+    // One that closes connections from this address is there all the same.
+    else if (result.ok || (isSilence(result) && !(result.stage === 'greeting' && this.refuses(hag, path.bind))))
+      this.heard(hag, result, askedAt, path, timeoutMs >= busyPatienceMs)
     return result
   }
 
-  /** One whose volume costs nothing, if one is usable. */
+  /** One whose volume costs nothing, if one is usable; over which it serves us, if there is one. */
   #cheapestPath(hag: Hag): WanPath | undefined {
-    return this.#pathsByCost(hag)[0] ?? this.#options.paths(familyOfAddress(hag.address))[0]
+    const usable = this.#pathsByCost(hag)
+    return (
+      usable.find(({ bind }) => !this.refuses(hag, bind)) ?? usable[0] ?? this.#options.paths(familyOfAddress(hag.address))[0]
+    )
   }
 
   /** Usable ones. */
@@ -398,25 +476,35 @@ export function troubleOf(hag: Hag, { stage, failure }: Extract<ProbeResult, { o
   if (stage === 'connect' && failure.code === 'EACCES') return 'a firewall prohibits it'
   const known: Record<string, string> = {
     EACCES: hag.username === undefined ? 'it asks for a user name and password' : 'it refuses the user name or password',
-    NOT_A_CLIENT: 'our address is not in its `clients`',
+    NOT_A_CLIENT: turnedAwayBecause.stranger,
     ETIMEDOUT: stage === 'connect' ? 'no answer' : 'connected, but it does not answer',
     ECONNREFUSED: 'connection refused, nothing listens there',
     ENETUNREACH: 'no route to it',
     EHOSTUNREACH: 'no route to it',
     EADDRNOTAVAIL: 'the WAN has lost its address',
-    ECONNRESET: 'it closed the connection',
+    ECONNRESET: stage === 'connect' ? 'it closed the connection' : 'it closed the connection without an answer',
     EPROTO: 'it does not speak SOCKS5',
   }
   return known[failure.code] ?? `${failure.code} in ${failure.syscall}`
 }
 
+const turnedAwayBecause = {
+  stranger: 'our address is not in its `clients`: add it there',
+  closes: 'it closes the connection without an answer, but not over another WAN: let its rules allow this address',
+}
+
+const isStranger = (result: ProbeResult) => !result.ok && result.failure.code === 'NOT_A_CLIENT'
+
 const isSilence = (result: ProbeResult) => !result.ok && !['ECONNREFUSED', 'EACCES', 'NOT_A_CLIENT'].includes(result.failure.code)
 
-function signOf(hag: Hag, result: ProbeResult, askedAt: number): HagSign | undefined {
+function signOf(hag: Hag, result: ProbeResult, askedAt: number, path: PathAddress): HagSign | undefined {
   if (result.ok) return { type: 'answer' }
   const { code } = result.failure
   if (code === 'ECONNREFUSED') return { type: 'refused' }
   // Our side's fault: no address, no route.
   if (code === 'EADDRNOTAVAIL' || code === 'ENETUNREACH' || code === 'EINVAL') return undefined
-  return { type: 'silence', reason: troubleOf(hag, result), askedAt, reached: result.stage !== 'connect' }
+  const reached = result.stage !== 'connect'
+  // Its rules may be about our address.
+  const where = reached && code === 'ECONNRESET' ? ` over ${whereOf(path)}` : ''
+  return { type: 'silence', reason: `${troubleOf(hag, result)}${where}`, askedAt, reached }
 }

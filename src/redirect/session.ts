@@ -16,7 +16,7 @@ type Failed = Extract<EngineEvent, { type: 'failed' }>
 const requestTimeoutMs = 15_000
 
 /** RFC 1928 section 6. */
-const generalFailure = 1
+const replies = { generalFailure: 1, notAllowed: 2 }
 
 /** Of orders, long after they were replaced by others: a client that was accepted under one may still wait. */
 const rememberedOrders = 64
@@ -29,6 +29,8 @@ export interface SessionOptions {
   pool?: Pick<Pool, 'serves' | 'demanded'>
   /** A connection had trouble with a HAG. */
   onSuspicion?(hag: Hag, about: 'connection' | 'request'): void
+  /** A HAG does not allow the request of a connection into the Internet. */
+  onRefused?(hag: Hag, path: Path): void
   /** A connection over this path was to be MPTCP and became plain TCP, or had no answer yet when another path had one. */
   onDoubt?(path: Path): void
   /** A connection into the Internet that was to go over a HAG was answered without one. */
@@ -112,7 +114,7 @@ export class Sessions {
       patienceMs: (path) => path.patienceMs,
       failed: (path, failure) => {
         upstreams.saw(path, failure)
-        this.#suspect(path, failure)
+        this.#suspect(path, failure, destination)
         // What the client has said may have reached the server: the engine ends it.
         return isAboutDestination(path, failure) || failure.early !== undefined
       },
@@ -150,10 +152,12 @@ export class Sessions {
   }
 
   /** A HAG that does not even refuse a request properly is asked what is wrong with it. */
-  #suspect({ hag }: Path, { stage, reply }: Failed): void {
+  #suspect(path: Path, { stage, reply }: Failed, destination: SocketAddress): void {
+    const { hag } = path
     if (hag === undefined) return
     if (stage !== 'request') this.#options.onSuspicion?.(hag, 'connection')
-    else if (reply === undefined || reply === generalFailure) this.#options.onSuspicion?.(hag, 'request')
+    else if (reply === replies.notAllowed && !isSpecialPurpose(destination.address)) this.#options.onRefused?.(hag, path)
+    else if (reply === undefined || reply === replies.generalFailure) this.#options.onSuspicion?.(hag, 'request')
   }
 
   #opened(connection: ConnectionId, destination: SocketAddress, { hag, wan }: Path): void {

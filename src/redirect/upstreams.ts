@@ -29,6 +29,8 @@ export interface Resources {
   /** Best first, and none that is down. */
   hags: readonly Hag[]
   pipelines(hag: Hag): boolean
+  /** Over this WAN it takes nothing from us; where left out, none does that. */
+  refuses?(hag: Hag, bind: string): boolean
   /** Tried when nothing else is left. */
   hagsDown: readonly Hag[]
   /** By family, best first; those not to be used now come last. */
@@ -59,10 +61,10 @@ export class Upstreams {
   }
 
   /** To be called after every change. What is known of a way that stays is kept. */
-  use({ hags, pipelines, hagsDown, paths, direct = paths }: Resources): void {
+  use({ hags, pipelines, refuses, hagsDown, paths, direct = paths }: Resources): void {
     const over = (hag: Hag, isUsable: boolean) =>
       paths[familyOfAddress(hag.address)]
-        .filter(({ usable }) => usable === isUsable)
+        .filter(({ usable, bind }) => usable === isUsable && refuses?.(hag, bind) !== true)
         .map((path) => this.#way(path, hag, pipelines(hag)))
     const known = new Map<string, RestingPath>()
     const ready = hags.map((hag) => over(hag, true))
@@ -77,7 +79,7 @@ export class Upstreams {
     this.#known = known
     this.#hagWays = hagWays
     this.#direct = around
-    this.#preparable = (ready[0] ?? []) as HagPath[]
+    this.#preparable = (ready.find((ways) => ways.length > 0) ?? []) as HagPath[]
     const last = hagWays.at(-1)
     const fallback = this.#onHagDown === 'direct' ? this.#direct : { 4: [], 6: [] }
     if (last !== undefined && this.#onHagDown === 'direct') last.patienceMs = Math.max(last.patienceMs, directPatienceMs)

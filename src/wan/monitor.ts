@@ -1,4 +1,5 @@
 /** Follows the health of every WAN in each family for as long as the gateway runs: asks the HAGs over it, and watches what it carries. */
+import { closeSync } from 'node:fs'
 import type { Engine, ProbeResult, Protocol } from '../native/index.js'
 import type { Family } from '../shared/address.js'
 import { hagProbe, type Target } from '../shared/hag-probe.js'
@@ -71,12 +72,14 @@ interface Line {
 const noRefusal = { isOnPath: false, until: 0, metAt: Number.NEGATIVE_INFINITY }
 
 export interface WanMonitorOptions {
-  engine: Pick<Engine, 'probe' | 'inspect'>
+  engine: Pick<Engine, 'probe' | 'inspect' | 'connect'>
   wans: readonly { name: string; metered: boolean }[]
   /** Whom to ask, in this order, until one answers. */
   hags(family: Family): readonly Target['hag'][]
   /** What a HAG said, or that it said nothing, to a question put then (`performance.now`). */
-  heard(hag: Target['hag'], result: ProbeResult, askedAt: number): void
+  heard(hag: Target['hag'], result: ProbeResult, askedAt: number, path: Pick<WanPath, 'wan' | 'bind'>): void
+  /** A HAG is there, but takes nothing from this address. */
+  turnedAway(hag: Target['hag'], path: Pick<WanPath, 'wan' | 'bind'>, how: 'stranger' | 'closes'): void
   log: Log
   /** Something about the paths changed. */
   onChange(): void
@@ -265,14 +268,23 @@ export class WanMonitor {
       )
       // A HAG that takes connections and says nothing tells how far away it is all the same.
       const connectMs = result.connectMs ?? Math.min(performance.now() - startedAt, timeoutMs)
+      const path = { wan: line.wan, bind }
+      if (!result.ok && result.failure.code === 'NOT_A_CLIENT') {
+        this.#options.turnedAway(hag, path, 'stranger')
+        return { protocol: undefined, connectMs }
+      }
       // A HAG that refuses us is a fault of the HAG's, and the WAN has carried its answer; unless it is somebody on the way who refuses.
       const answered = result.ok || result.stage !== 'connect' || result.failure.code === 'ECONNREFUSED'
       if (!result.ok && answered && (await this.#answersElsewhere(line, hag, timeoutMs))) {
+        if (result.failure.code === 'ECONNRESET' && (await this.#speaksMptcp({ hag, bind }, timeoutMs))) {
+          this.#options.turnedAway(hag, path, 'closes')
+          return { protocol: undefined, connectMs }
+        }
         line.refusal = { ...line.refusal, metAt: performance.now() }
         return undefined
       }
       // One that is down would be silent whatever the HAG does.
-      if (result.ok || line.health.state !== 'down') this.#options.heard(hag, result, startedAt)
+      if (result.ok || line.health.state !== 'down') this.#options.heard(hag, result, startedAt, path)
       if (result.ok) return result
       return answered ? { protocol: undefined, connectMs } : undefined
     }
@@ -289,18 +301,26 @@ export class WanMonitor {
     if (others.length === 0) return false
     const askedAt = performance.now()
     const answers = await Promise.all(
-      others.flatMap(({ address: bind }) =>
-        bind === undefined
-          ? []
-          : this.#options.engine.probe(hagProbe({ hag, bind }, { protocol: 'tcp', connectTimeoutMs: timeoutMs, timeoutMs })),
-      ),
+      others.map(async ({ wan, address: bind = '' }) => {
+        const how = { protocol: 'tcp' as const, connectTimeoutMs: timeoutMs, timeoutMs }
+        return { path: { wan, bind }, result: await this.#options.engine.probe(hagProbe({ hag, bind }, how)) }
+      }),
     )
-    const answer = answers.find(({ ok }) => ok)
-    if (answer !== undefined) this.#options.heard(hag, answer, askedAt)
+    const answer = answers.find(({ result }) => result.ok)
+    if (answer !== undefined) this.#options.heard(hag, answer.result, askedAt, answer.path)
     const isOnPath = answer !== undefined
     const until = performance.now() + (isOnPath ? refusalHoldsMs.onPath : refusalHoldsMs.hag)
     line.refusal = { ...line.refusal, isOnPath, until }
     return isOnPath
+  }
+
+  /** What ends connections in the place of a HAG ends them as TCP; the HAG may do so where it does not know our address. */
+  async #speaksMptcp({ hag, bind }: Target, timeoutMs: number): Promise<boolean> {
+    const remote = { address: hag.address, port: hag.port }
+    const connected = await this.#options.engine.connect({ protocol: 'mptcp', remote, bind, connectTimeoutMs: timeoutMs })
+    if (!connected.ok) return false
+    closeSync(connected.fd)
+    return connected.protocol === 'mptcp'
   }
 
   /** Says so where what a probe has seen is news. */

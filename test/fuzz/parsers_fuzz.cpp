@@ -98,8 +98,8 @@ void numbers(const uint8_t* data, size_t size) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   grows(data, size, [](const uint8_t* from, size_t length, size_t* used) {
-    bool none, password;
-    return socks5::parseGreeting(from, length, used, &none, &password);
+    socks5::Offer offer;
+    return socks5::parseGreeting(from, length, used, &offer);
   });
   grows(data, size, [](const uint8_t* from, size_t length, size_t* used) {
     std::string username, password;

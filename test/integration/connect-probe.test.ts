@@ -2,21 +2,35 @@
 import { createServer, type Socket } from 'node:net'
 import t, { type Test } from 'tap'
 import { HagMonitor } from '../../src/redirect/hag-monitor.js'
-import { asksForConnect, takesPipelined } from '../../src/wan/probe.js'
+import { examine, takesPipelined } from '../../src/wan/probe.js'
 import { EngineUnderTest, needsAddon } from '../support/engine.js'
 import { memoryLog } from '../support/memory-log.js'
 import { settle, sleep } from '../support/wait.js'
 import { wanPath } from '../support/wan-path.js'
 
+type Answer = Buffer | undefined
+
 /** A SOCKS server on loopback that greets, and then answers the request with these bytes, or not at all. */
-async function serve(t: Test, answer: Buffer | undefined, greeting = Buffer.from([5, 0])): Promise<number> {
+async function serve(
+  t: Test,
+  answer: Answer | ((request: Buffer) => Answer),
+  greeting: Buffer | ((offer: Buffer) => Buffer) = Buffer.from([5, 0]),
+  hangsUp = false,
+): Promise<number> {
   const sockets = new Set<Socket>()
   const server = createServer((socket) => {
     sockets.add(socket)
     socket.on('error', () => {})
-    socket.once('data', () => {
-      socket.write(greeting)
-      socket.once('data', () => answer !== undefined && socket.write(answer))
+    socket.once('data', (offer: Buffer) => {
+      if (hangsUp) {
+        socket.destroy()
+        return
+      }
+      socket.write(typeof greeting === 'function' ? greeting(offer) : greeting)
+      socket.once('data', (request: Buffer) => {
+        const said = typeof answer === 'function' ? answer(request) : answer
+        if (said !== undefined) socket.write(said)
+      })
     })
   })
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
@@ -31,10 +45,12 @@ async function serve(t: Test, answer: Buffer | undefined, greeting = Buffer.from
 /** A SOCKS server that connects to itself: it parses what came, and takes the rest as payload, or loses it. */
 async function serveItself(t: Test, isGreedy: boolean, hangsUpOn?: string): Promise<number> {
   const parts: [size: number, answer: Buffer][] = [
-    [3, Buffer.from([5, 0])],
+    [2, Buffer.from([5, 0])],
     [10, replyOf(0)],
     [3, Buffer.from([5, 0])],
   ]
+  // Of the first greeting; there may be two.
+  const methodsOf = (part: number, pending: Buffer) => (part === 0 ? (pending[1] ?? 1) : 0)
   const listening = createServer((socket) => {
     if (socket.remoteAddress === hangsUpOn) {
       socket.destroy()
@@ -47,11 +63,11 @@ async function serveItself(t: Test, isGreedy: boolean, hangsUpOn?: string): Prom
       pending = Buffer.concat([pending, data])
       for (
         let [size, answer] = parts[part] ?? [];
-        size && answer && pending.length >= size;
+        size && answer && pending.length >= size + methodsOf(part, pending);
         [size, answer] = parts[++part] ?? []
       ) {
         socket.write(answer)
-        pending = isGreedy ? Buffer.alloc(0) : pending.subarray(size)
+        pending = isGreedy ? Buffer.alloc(0) : pending.subarray(size + methodsOf(part, pending))
       }
     })
   })
@@ -62,26 +78,41 @@ async function serveItself(t: Test, isGreedy: boolean, hangsUpOn?: string): Prom
 
 const replyOf = (code: number) => Buffer.from([5, code, 0, 1, 0, 0, 0, 0, 0, 0])
 
+/** As `bondsocks hag` does, which refuses all destinations that the probes ask for. */
+const ours = (offer: Buffer) => Buffer.from([5, offer.includes(0xfd) ? 0xfd : 0])
+
 t.test('what a HAG does with a request', { skip: needsAddon }, async (t) => {
   const { engine } = new EngineUnderTest(t)
-  const ask = (port: number, protocol: 'tcp' | 'mptcp' = 'tcp', timeoutMs = 10_000) =>
-    asksForConnect(engine, { hag: { address: '127.0.0.1', port }, bind: '127.0.0.1' }, { protocol, timeoutMs })
+  const ask = (port: number, timeoutMs = 2000) =>
+    examine(engine, { hag: { address: '127.0.0.1', port }, bind: '127.0.0.1' }, { timeoutMs })
+  const works = { state: 'works', isRefused: false }
 
-  t.equal(await ask(await serve(t, replyOf(0))), undefined, 'it connects')
-  t.equal(await ask(await serve(t, replyOf(2))), undefined, 'it refuses, and says so')
-  t.equal(await ask(await serve(t, replyOf(0)), 'mptcp'), undefined, 'over an MPTCP socket')
-  t.match(await ask(await serve(t, undefined), 'tcp', 500), /^it greets, but does not answer a request: .*timed out/)
-  t.match(await ask(await serve(t, Buffer.from('HTTP/1.1 400 Bad Request\r\n\r\n'))), /^it greets, but does not answer a request/)
-  t.equal(await ask(1), 'unreachable', 'nothing listens')
+  t.match(await ask(await serve(t, replyOf(0))), works, 'it connects')
+  for (const code of [1, 3, 4, 5, 6, 7, 8]) t.match(await ask(await serve(t, replyOf(code))), works, `reply ${code}`)
+  t.match(await ask(await serve(t, replyOf(2))), { ...works, isRefused: true }, 'it allows nothing')
+  t.match(await ask(await serve(t, replyOf(2), ours)), { ...works, pipelines: true }, 'which ours says to everybody')
+  t.match(await ask(await serve(t, undefined), 300), { state: 'broken', trouble: /^it greets, but .*timed out/ })
+  t.match(await ask(await serve(t, Buffer.from('HTTP/1.1 400 Bad Request\r\n\r\n'))), { state: 'broken', trouble: /^it greets/ })
+  t.match(await ask(await serve(t, undefined, Buffer.from([5, 0xfe]))), { state: 'turned-away' }, 'we are no client of its')
+  t.match(await ask(await serve(t, undefined, Buffer.alloc(0), true)), { state: 'turned-away' }, 'it hangs up')
+  t.match(await ask(1), { state: 'unreachable' }, 'nothing listens')
+})
+
+t.test('a HAG that has nothing to say of one destination is asked for others', { skip: needsAddon }, async (t) => {
+  const { engine } = new EngineUnderTest(t)
+  const isSilentAbout = (request: Buffer) => request[3] === 1
+  const port = await serve(t, (request) => (isSilentAbout(request) ? undefined : replyOf(4)))
+  const target = { hag: { address: '127.0.0.1', port }, bind: '127.0.0.1' }
+  t.match(await examine(engine, target, { timeoutMs: 300 }), { state: 'works', isRefused: false })
 })
 
 t.test('with credentials', { skip: needsAddon }, async (t) => {
   const { engine } = new EngineUnderTest(t)
   const port = await serve(t, Buffer.from([1, 1]), Buffer.from([5, 2]))
   const hag = { address: '127.0.0.1', port, username: 'me', password: 'wrong' }
-  const trouble = await asksForConnect(engine, { hag, bind: '127.0.0.1' }, { protocol: 'tcp', timeoutMs: 10_000 })
-  t.match(trouble, /[Aa]uthentication failed/)
-  t.notMatch(trouble, /wrong/)
+  const found = await examine(engine, { hag, bind: '127.0.0.1' }, { timeoutMs: 2000 })
+  t.match(found, { state: 'broken', trouble: /[Aa]uthentication failed/ })
+  t.notMatch(JSON.stringify(found), /wrong/)
 })
 
 t.test('does it take all in one go?', { skip: needsAddon }, async (t) => {

@@ -33,17 +33,18 @@ void splits(const std::string& text, const size_t* used, Parse parse) {
 
 void greetings() {
   size_t used = 0;
-  bool none = false;
-  bool password = false;
-  const auto parse = [&](const uint8_t* data, size_t size) { return socks5::parseGreeting(data, size, &used, &none, &password); };
+  socks5::Offer offer;
+  const auto parse = [&](const uint8_t* data, size_t size) { return socks5::parseGreeting(data, size, &used, &offer); };
   splits(socks5::encodeGreeting(false), &used, parse);
-  CHECK(none && !password);
+  CHECK(offer.none && !offer.password && !offer.bondsocks);
   splits(socks5::encodeGreeting(true), &used, parse);
-  CHECK(!none && password);
+  CHECK(!offer.none && offer.password && !offer.bondsocks);
   splits(std::string("\5\3\1\2\0", 5), &used, parse);
-  CHECK(none && password);
+  CHECK(offer.none && offer.password);
+  splits(std::string("\5\2\xfd\2"), &used, parse);
+  CHECK(!offer.none && offer.password && offer.bondsocks);
   splits(std::string("\5\xff") + std::string(255, '\x80'), &used, parse);
-  CHECK(!none && !password);
+  CHECK(!offer.none && !offer.password && !offer.bondsocks);
   CHECK(parseFirst("\4", 1, parse) == Parsed::Invalid);
   CHECK(parseFirst("GET / HTTP/1.1", 14, parse) == Parsed::Invalid);
   CHECK(parseFirst(std::string("\5\0", 2), 2, parse) == Parsed::Invalid);
@@ -116,11 +117,11 @@ void noise() {
       text[3] = static_cast<char>(random() % 5);
     }
     size_t used = 0;
-    bool one = false;
+    socks5::Offer offer;
     std::string first, second;
     socks5::Request request;
     const auto within = [&](Parsed parsed) { CHECK(parsed != Parsed::Complete || used <= text.size()); };
-    within(parseFirst(text, text.size(), [&](auto* data, size_t size) { return socks5::parseGreeting(data, size, &used, &one, &one); }));
+    within(parseFirst(text, text.size(), [&](auto* data, size_t size) { return socks5::parseGreeting(data, size, &used, &offer); }));
     within(parseFirst(text, text.size(), [&](auto* data, size_t size) { return socks5::parseCredentials(data, size, &used, &first, &second); }));
     within(parseFirst(text, text.size(), [&](auto* data, size_t size) { return socks5::parseRequest(data, size, &used, &request); }));
     parseFirst(text, text.size(), [](auto* data, size_t size) {

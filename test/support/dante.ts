@@ -8,6 +8,9 @@ export async function startDante(
   world: World,
   host: 'hag' | 'hag2',
   method: 'none' | 'username',
+  /** Whom it serves, and what. */
+  rules = `client pass { from: 0.0.0.0/0 to: 0.0.0.0/0 }
+socks pass { from: 0.0.0.0/0 to: 0.0.0.0/0 command: connect }`,
 ): Promise<Program> {
   const address = world.lab.addresses[host]
   const configuration = `
@@ -17,8 +20,7 @@ external: ${address}
 clientmethod: none
 socksmethod: ${method}
 user.unprivileged: nobody
-client pass { from: 0.0.0.0/0 to: 0.0.0.0/0 }
-socks pass { from: 0.0.0.0/0 to: 0.0.0.0/0 command: connect }
+${rules}
 `
   const file = world.file('danted.conf', configuration)
   const program = start(scope, world.lab.argv(host, ['mptcpize', 'run', 'danted', '-f', file]))

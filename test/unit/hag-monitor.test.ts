@@ -105,7 +105,7 @@ t.test('a HAG that falls silent while another one answers is dead; the only one 
     const { monitor, deaths, run, until, usable } = start(t, hags, ({ remote }) => {
       if (!isSilent || remote.address !== first.address) return fine
       // As a WAN's probe does: the next one, where this one is silent.
-      if (hags.length > 1) setTimeout(() => monitor.heard(second, fine, performance.now()))
+      if (hags.length > 1) setTimeout(() => monitor.heard(second, fine, performance.now(), dsl))
       return silence
     })
     await monitor.askAll(1000)
@@ -146,8 +146,8 @@ t.test('the other HAG is heard only after the first has fallen silent: that is i
   isSilent = true
   monitor.suspect(first, 'connection')
   t.ok(await until(() => !usable().includes(first.address)))
-  monitor.heard(second, fine, performance.now())
-  monitor.heard(second, fine, performance.now())
+  monitor.heard(second, fine, performance.now(), dsl)
+  monitor.heard(second, fine, performance.now(), dsl)
   t.same(deaths, [`${first.address} silence`], 'said once')
 })
 
@@ -216,7 +216,7 @@ t.test(
     isCut = true
     monitor.suspect(first, 'connection')
     const before = asked.length
-    monitor.heard(first, silence, performance.now())
+    monitor.heard(first, silence, performance.now(), dsl)
     t.ok(await until(() => asked.length > before))
     await new Promise((resolve) => setTimeout(resolve, 1000))
     t.ok(asked.length - before <= 3, `asked ${asked.slice(before).join(', ')}`)
@@ -228,7 +228,7 @@ t.test('why a HAG is down is said in words', async (t) => {
   const reasons: [ProbeResult, string][] = [
     [failed('greeting', 'ETIMEDOUT'), 'connected, but it does not answer'],
     [failed('greeting', 'EPROTO'), 'it does not speak SOCKS5'],
-    [failed('greeting', 'ECONNRESET'), 'it closed the connection'],
+    [failed('greeting', 'ECONNRESET'), 'it closed the connection without an answer'],
     [failed('authentication', 'EACCES'), 'it asks for a user name and password'],
   ]
   for (const [result, reason] of reasons) {
@@ -279,7 +279,7 @@ t.test('a HAG behind full up-links is busy, not dead: only questions that outlas
       isFull = true
       monitor.suspect(first, 'connection')
       for (let round = 0; heardByWan && round < 5; round++) {
-        monitor.heard(first, silence, performance.now())
+        monitor.heard(first, silence, performance.now(), dsl)
         await new Promise((resolve) => setTimeout(resolve, 5))
       }
       const fell = () => !usable().includes(first.address)

@@ -34,11 +34,13 @@ function start(
   const log = memoryLog()
   const asked: string[] = []
   const heard: boolean[] = []
+  const turnedAway: string[] = []
   const end = new AbortController()
   let changes = 0
   const monitor = new WanMonitor({
     engine: {
       inspect: async () => far.inspect?.() ?? [],
+      connect: async () => ({ ok: false, failure: { code: 'ETIMEDOUT', errno: 110, syscall: 'connect' } }),
       async probe(probe) {
         asked.push(`${probe.protocol} ${probe.remote.address} via ${probe.bind}`)
         const result = far.probe?.(probe) ?? answer()
@@ -53,6 +55,7 @@ function start(
     ],
     hags: far.hags ?? ((family) => (family === 4 ? [hag] : [])),
     heard: (_, { ok }) => heard.push(ok),
+    turnedAway: (_, { wan }, how) => turnedAway.push(`${wan} ${how}`),
     onChange: () => {
       changes += 1
     },
@@ -71,7 +74,7 @@ function start(
     while (!isSo() && performance.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 5))
     return isSo()
   }
-  return { monitor, log, asked, heard, until, changes: () => changes }
+  return { monitor, log, asked, heard, turnedAway, until, changes: () => changes }
 }
 
 t.test('a WAN over which somebody else refuses, or babbles, has no Internet', async (t) => {
