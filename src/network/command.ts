@@ -1,5 +1,5 @@
 /** The kernel that we run on. The only importer of execa. */
-import { readdirSync, readFileSync } from 'node:fs'
+import { accessSync, closeSync, constants, existsSync, openSync, readdirSync, readFileSync } from 'node:fs'
 import { mkdir, readFile, rename, rm, rmdir, writeFile } from 'node:fs/promises'
 import { Socket } from 'node:net'
 import { dirname, join } from 'node:path'
@@ -105,6 +105,21 @@ function orNothing<Value>(read: () => Value): Value | undefined {
   }
 }
 
+/** Opening it for writing changes nothing, and asks what a write would. */
+function isFixed(path: string): boolean {
+  return orNothing(() => closeSync(openSync(join(root, path), constants.O_WRONLY)) ?? true) === undefined
+}
+
+/** The folder of the state file, or where it would be made. */
+function isRunReadOnly(): boolean {
+  try {
+    accessSync(['/run/bondsocks', '/run'].find(existsSync) ?? '/', constants.W_OK)
+    return false
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EROFS'
+  }
+}
+
 async function stateFile(): Promise<string> {
   // Loaded late, so that commands which never touch the network work without the addon.
   const { native } = await import('../native/index.js')
@@ -116,6 +131,8 @@ export function systemKernel({ standby = false } = {}): Kernel {
   const batch = standby ? startedInAdvance('ip', ['-batch', '-']) : undefined
   /** What runs under the lock has it too: should we be killed, whoever is next waits for its end. */
   let held: number | undefined
+  /** The state where it cannot be kept in a file. */
+  let memory: string | undefined
   return {
     async run(argv, input) {
       return batch !== undefined && input !== undefined && argv.join(' ') === 'ip -batch -'
@@ -140,11 +157,20 @@ export function systemKernel({ standby = false } = {}): Kernel {
       return new Map(patterns.flatMap(expand).flatMap(read))
     },
 
+    async fixedSysctls(paths) {
+      return new Set(paths.filter(isFixed))
+    },
+
     async writeSysctl(path, value) {
       await writeFile(join(root, path), value)
     },
 
+    async keepsState() {
+      return !isRunReadOnly()
+    },
+
     async readState() {
+      if (memory !== undefined) return memory
       return readFile(await stateFile(), 'utf8').catch((error: NodeJS.ErrnoException) => {
         if (error.code === 'ENOENT') return undefined
         throw error
@@ -152,6 +178,10 @@ export function systemKernel({ standby = false } = {}): Kernel {
     },
 
     async writeState(text) {
+      if (isRunReadOnly()) {
+        memory = text
+        return
+      }
       const file = await stateFile()
       const folder = dirname(file)
       if (text === undefined) {

@@ -8,7 +8,7 @@ import { routeEntry } from './kernel/route.js'
 import { sourceRule } from './kernel/rule.js'
 import type { NetworkOptions } from './network.js'
 import { type Chains, type Desired, type Endpoint, type Entry, type Interface, isHeld, type Observed, owned } from './state.js'
-import { desiredSysctls } from './tuning.js'
+import { desiredSysctls, withoutFixed } from './tuning.js'
 
 interface Path {
   family: Family
@@ -217,6 +217,7 @@ export function desired(config: GatewayConfig, observed: Observed, options: Netw
   const { defaults, notes: defaultNotes } = defaultsOf(wans, observed, options)
   const { subflows = 0, saved } = observed
   const former = isHeld(saved.subflows, subflows) ? saved.subflows.former : subflows
+  const { sysctls, notes: sysctlNotes } = withoutFixed(desiredSysctls(config, observed), observed)
   return {
     rules: wans.flatMap(({ index, paths }) => paths.map(({ family, source }) => sourceRule(family, source, index))),
     routes: wans.flatMap((wan) => routesOf(wan, config.lan.interfaces, observed)),
@@ -225,7 +226,7 @@ export function desired(config: GatewayConfig, observed: Observed, options: Netw
     // One more than the extra subflows that a connection needs: one that is about to die may still count. The kernel's limit is 8.
     subflows: Math.max(former, wans.length),
     chains: redirect ? chainsOf(config, observed) : {},
-    sysctls: desiredSysctls(config, observed),
+    sysctls,
     wans: wans.map(({ config: wan, paths }) => ({
       name: wan.name,
       interface: wan.interface,
@@ -234,6 +235,7 @@ export function desired(config: GatewayConfig, observed: Observed, options: Netw
     notes: [
       ...observed.notes,
       ...observed.chainNotes,
+      ...sysctlNotes,
       ...troubles,
       ...notes,
       ...defaultNotes,

@@ -64,7 +64,7 @@ done >/dev/null 2>&1
 export async function guardGateway(log: Pick<Log, 'warn'>): Promise<Guardian> {
   const lock = await takeLock('gateway', patienceMs)
   const remove = [process.execPath, ...process.execArgv, process.argv[1] ?? '', 'remove']
-  const guardian = startGuardian(log, forGateway, [lock.path, ...remove], lock.fd)
+  const guardian = startGuardian(log, forGateway, [lock.path, ...remove], lock.fd ?? 'ignore')
   return {
     async dismiss() {
       await guardian.dismiss()

@@ -13,10 +13,14 @@ export interface Kernel {
   run(argv: readonly string[], input?: string): Promise<CommandResult>
   /** Values by path below /proc/sys; `*` stands for any one folder. What the kernel lacks is left out. */
   readSysctls(patterns: readonly string[]): Promise<Sysctls>
+  /** Those that cannot be written here: containers often have /proc/sys read-only. */
+  fixedSysctls(paths: readonly string[]): Promise<ReadonlySet<string>>
   /** Rejects with a system error. */
   writeSysctl(path: string, value: string): Promise<void>
   /** The state file of this network namespace; undefined where there is none. */
   readState(): Promise<string | undefined>
+  /** False where the state file's folder is read-only: then it is kept in memory, and `lock` keeps nobody out. */
+  keepsState(): Promise<boolean>
   /** Replaces the state file as a whole; undefined removes it. */
   writeState(text: string | undefined): Promise<void>
   /**

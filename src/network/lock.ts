@@ -17,6 +17,7 @@ import {
   unlinkSync,
   writeSync,
 } from 'node:fs'
+import { dirname } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { BondsocksError } from '../shared/errors.js'
 import { needsRoot } from './state.js'
@@ -25,8 +26,8 @@ import { needsRoot } from './state.js'
 export type LockName = 'network' | 'gateway'
 
 export interface Lock {
-  /** Whoever inherits it holds the lock too. */
-  readonly fd: number
+  /** Whoever inherits it holds the lock too; undefined where the folder is read-only, so that there is none. */
+  readonly fd: number | undefined
   readonly path: string
   readonly release: () => void
 }
@@ -50,6 +51,7 @@ export async function takeLock(name: LockName, patienceMs: number, options: Lock
   for (;;) {
     let holder = ''
     const fd = open(path, folder, owner)
+    if (fd === 'read-only') return { fd: undefined, path, release: () => {} }
     if (fd !== undefined) {
       const isOurs = native.tryLock(fd)
       // The last holder removes the file.
@@ -66,7 +68,7 @@ export async function takeLock(name: LockName, patienceMs: number, options: Lock
 }
 
 /** undefined: the folder has gone meanwhile. */
-function open(path: string, folder: string, owner: number): number | undefined {
+function open(path: string, folder: string, owner: number): number | 'read-only' | undefined {
   try {
     makeFolder(folder, owner)
     const fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600)
@@ -78,6 +80,7 @@ function open(path: string, folder: string, owner: number): number | undefined {
     const { code, message } = cause as NodeJS.ErrnoException
     if (cause instanceof BondsocksError) throw cause
     if (code === 'ENOENT') return undefined
+    if (code === 'EROFS') return 'read-only'
     if (code === 'EACCES' || code === 'EPERM') {
       throw new BondsocksError('NOT_ROOT', needsRoot, { cause })
     }
@@ -87,6 +90,7 @@ function open(path: string, folder: string, owner: number): number | undefined {
 
 function makeFolder(folder: string, owner: number): void {
   try {
+    mkdirSync(dirname(folder), { recursive: true })
     mkdirSync(folder, { mode: 0o700 })
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error

@@ -49,7 +49,7 @@ export class Network {
 
   /**
    * Makes it so and returns what it did. Rejects with a BondsocksError (exit code 1): nothing changed where the machine is not fit
-   * (`NOT_ROOT`, `NO_IPROUTE2`, `NO_IPTABLES`, `NO_NAT`, `NO_MPTCP`, `WAN_UNUSABLE`); rolled back where a step failed. Waits
+   * (`NOT_ROOT`, `NO_IPROUTE2`, `NO_IPTABLES`, `NO_NAT`, `NO_MPTCP`, `MPTCP_OFF`, `WAN_UNUSABLE`); rolled back where a step failed. Waits
    * for another process that is about it (`LOCKED` after 10 s).
    */
   apply(config: GatewayConfig, options: NetworkOptions = {}): Promise<Plan> {
@@ -123,8 +123,14 @@ export class Network {
 
   private async prepare(config: GatewayConfig, options: NetworkOptions, nat?: Nat) {
     const observed = await observe(this.kernel, { nat })
-    const target = desired(config, observed, options)
-    const change = diff(observed, target)
+    const decide = (fixedSysctls: ReadonlySet<string>) => {
+      const target = desired(config, { ...observed, fixedSysctls }, options)
+      return { target, change: diff(observed, target) }
+    }
+    const wanted = decide(new Set())
+    const writes = wanted.change.steps.flatMap(({ action }) => ('sysctl' in action ? [action.sysctl] : []))
+    const fixed = await this.kernel.fixedSysctls(writes)
+    const { target, change } = fixed.size > 0 ? decide(fixed) : wanted
     return { observed, change, plan: { steps: change.steps, wans: target.wans, notes: target.notes } satisfies Plan }
   }
 }

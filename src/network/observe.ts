@@ -24,6 +24,10 @@ const sysctls = [
   'net/ipv6/conf/*/accept_ra',
 ]
 
+const notKept =
+  '/run is read-only: former sysctls are put back only by an orderly end, and nothing keeps a second gateway away; ' +
+  'mount a tmpfs there, with --tmpfs /run for a container'
+
 export type Nat = Pick<Observed, 'chains' | 'chainNotes'>
 
 /**
@@ -37,9 +41,14 @@ export async function observe(
   if (!(await kernel.mayAdminister())) {
     throw new BondsocksError('NOT_ROOT', needsRoot)
   }
-  const [values, stateText] = await Promise.all([kernel.readSysctls(sysctls), kernel.readState()])
+  const [values, stateText, keepsState] = await Promise.all([
+    kernel.readSysctls(sysctls),
+    kernel.readState(),
+    kernel.keepsState(),
+  ])
   const saved = parseSaved(stateText)
   const notes: string[] = []
+  if (!keepsState) notes.push(notKept)
   const hasMptcp = values.has('net/mptcp/enabled')
   if (!hasMptcp && !lenient) {
     throw new BondsocksError(

@@ -132,6 +132,8 @@ export interface Observed {
   /** Remarks on the nat tables. */
   chainNotes: string[]
   sysctls: Sysctls
+  /** Of those that are to be changed: which cannot be. */
+  fixedSysctls?: ReadonlySet<string>
   saved: Saved
   notes: string[]
 }

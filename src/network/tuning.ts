@@ -1,6 +1,7 @@
 /** The sysctls of a gateway and why; what a kernel lacks is not asked of it. */
 import type { GatewayConfig } from '../config/schema.js'
-import { isHeld, type Observed, type Sysctls } from './state.js'
+import { BondsocksError } from '../shared/errors.js'
+import { isHeld, type Observed, type Sysctls, textOf } from './state.js'
 
 /**
  * RFC 6182 section 5.3 asks for 2 x sum of bandwidths x largest RTT: 16 MB carry 1 Gbit/s at 64 ms or 500 Mbit/s at 128 ms down, 4 MB a
@@ -12,6 +13,8 @@ const bufferMaximum = { 'net/ipv4/tcp_rmem': 16 << 20, 'net/ipv4/tcp_wmem': 4 <<
  * others then wait for its acknowledgements. Half of it is window.
  */
 const receiveBufferAtFirst = 512 << 10
+
+const ipv6Forwarding = 'net/ipv6/conf/all/forwarding'
 
 export function desiredSysctls(config: GatewayConfig, { sysctls, saved, interfaces, mainRoutes }: Observed): Sysctls {
   const wanted = new Map<string, string>()
@@ -50,6 +53,25 @@ export function desiredSysctls(config: GatewayConfig, { sysctls, saved, interfac
     const listens = former(name, 'accept_ra') === '1' && former(name, 'forwarding') === '0'
     if (listens) want(`net/ipv6/conf/${name}/accept_ra`, '2')
   }
-  want('net/ipv6/conf/all/forwarding', '1')
+  want(ipv6Forwarding, '1')
   return wanted
+}
+
+/** What cannot be set here is a remark for whoever can. Throws `MPTCP_OFF` where nothing goes without it. */
+export function withoutFixed(
+  wanted: Sysctls,
+  { sysctls, fixedSysctls = new Set() }: Observed,
+): { sysctls: Sysctls; notes: string[] } {
+  const missing = [...wanted].filter(([path, value]) => fixedSysctls.has(path) && sysctls.get(path) !== value)
+  if (missing.length === 0) return { sysctls: wanted, notes: [] }
+  const set = ([sysctl, value]: [string, string]) => textOf({ sysctl, value })
+  const mptcp = missing.find(([path]) => path === 'net/mptcp/enabled')
+  if (mptcp !== undefined) {
+    throw new BondsocksError('MPTCP_OFF', `MPTCP is switched off, and /proc/sys cannot be written here: ${set(mptcp)}`)
+  }
+  // A router that does not listen to router advertisements any more loses its way out.
+  const isDeaf = missing.some(([path]) => path.endsWith('/accept_ra'))
+  const isLeft = (path: string) => fixedSysctls.has(path) || (isDeaf && path === ipv6Forwarding)
+  const note = `/proc/sys cannot be written here: make it writable, or set from outside: ${missing.map(set).join('; ')}`
+  return { sysctls: new Map([...wanted].filter(([path]) => !isLeft(path))), notes: [note] }
 }

@@ -27,6 +27,13 @@ t.test('one holder at a time, and nothing is left', { skip: needsAddon }, async 
   t.notOk(existsSync(options.folder))
 })
 
+t.test('a machine without /run gets one', { skip: needsAddon }, async (t) => {
+  const { folder } = place(t)
+  const lock = await takeLock('network', 100, { owner, folder: join(folder, 'none', 'bondsocks') })
+  t.ok(existsSync(lock.path))
+  lock.release()
+})
+
 t.test('nobody waits for ever, and it is said for whom', { skip: needsAddon }, async (t) => {
   const options = place(t)
   const first = await takeLock('network', 0, options)

@@ -177,6 +177,35 @@ t.test('HAG unreachable: it says so and runs', { skip: needsRoot }, async (t) =>
   }
 })
 
+/** Read-only for the program alone, as a container may have it. */
+const readOnly = (folder: string) => [
+  ...['sh', '-c', `mount --bind ${folder} ${folder} && mount -o remount,bind,ro ${folder} && exec "$@"`, 'sh'],
+]
+
+t.test('read-only /proc/sys, read-only /run: it says what that means and runs', { skip: needsRoot }, async (t) => {
+  const { cpe, config } = await machine(t)
+  const execute = (...argv: string[]) => cpe.exec(...argv)
+  const found = await snapshot(execute)
+  const says = {
+    '/proc/sys': /"warn".*\/proc\/sys cannot be written here: .*sysctl -w net\.ipv4\.ip_forward=1/,
+    '/run': /"warn".*\/run is read-only: former sysctls are put back only by an orderly end/,
+  }
+  for (const [folder, what] of Object.entries(says)) {
+    const gateway = start(t, cpe.argv(...readOnly(folder), ...bondsocks('run', '-c', config())))
+    await gateway.waitFor(/gateway runs/)
+    t.match(gateway.output, what)
+    t.notMatch(gateway.output, /"error"|unexpected/)
+    t.match(await cpe.exec('iptables-save', '-t', 'nat'), /-A PREROUTING -i br0 -p tcp -j BONDSOCKS/)
+    t.same(await gateway.end(), { code: 0, signal: null })
+    t.equal(await snapshot(execute), found, `${folder}: the network is as before`)
+    const removed = await outcome(cpe.argv(...readOnly(folder), ...bondsocks('remove')))
+    t.match(removed, { code: 0, stdout: /nothing to do/ })
+  }
+  await cpe.exec('sysctl', '-qw', 'net.mptcp.enabled=0')
+  const off = await outcome(cpe.argv(...readOnly('/proc/sys'), ...bondsocks('run', '-c', config())))
+  t.match(off, { code: 1, stderr: /^bondsocks: MPTCP is switched off, .*: sysctl -w net\.mptcp\.enabled=1\n$/ })
+})
+
 t.test("a HAG that does not list the gateway's address: it says so and runs", { skip: needsRoot }, async (t) => {
   const { cpe, isp, config, file } = await machine(t)
   const hag = { listen: { address: '203.0.113.3' }, clients: ['192.0.2.0/24'] }

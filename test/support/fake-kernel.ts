@@ -125,7 +125,19 @@ export class FakeKernel implements Kernel {
     return new Map([...this.sysctls].filter(([path]) => expressions.some((one) => one.test(path))))
   }
 
+  /** Sysctls that cannot be written. */
+  readonly fixed = new Set<string>()
+
+  async fixedSysctls(paths: readonly string[]): Promise<ReadonlySet<string>> {
+    return new Set(paths.filter((path) => this.fixed.has(path)))
+  }
+
+  async keepsState(): Promise<boolean> {
+    return true
+  }
+
   async writeSysctl(path: string, value: string): Promise<void> {
+    if (this.fixed.has(path)) refuse(`EROFS: read-only file system, open '/proc/sys/${path}'`)
     if (!this.sysctls.has(path)) refuse(`ENOENT: no such file or directory, open '/proc/sys/${path}'`)
     const forwarding =
       path === 'net/ipv4/ip_forward' ? 'net/ipv4/' : path === 'net/ipv6/conf/all/forwarding' ? 'net/ipv6/' : undefined

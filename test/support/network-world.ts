@@ -72,6 +72,8 @@ function netnsKernel(namespace: Namespace, flavour?: string): Kernel & { state: 
         lines.map((line) => [line.slice(0, line.indexOf(':')), line.slice(line.indexOf(':') + 1).replace(/\s+/g, ' ')]),
       )
     },
+    fixedSysctls: async () => new Set(),
+    keepsState: async () => true,
     async writeSysctl(path, value) {
       const { code, stderr } = await run(['sh', '-c', `echo '${value}' > /proc/sys/${path}`])
       if (code !== 0) throw new Error(stderr)
@@ -93,6 +95,8 @@ export function failing(kernel: Kernel, after: number, { killed = false } = {}):
   const isRefused = () => (killed ? left-- <= 0 : left-- === 0)
   return {
     readSysctls: (patterns) => kernel.readSysctls(patterns),
+    fixedSysctls: (paths) => kernel.fixedSysctls(paths),
+    keepsState: () => kernel.keepsState(),
     readState: () => kernel.readState(),
     async writeState(text) {
       if (killed && left < 0) throw new Error('killed')

@@ -233,6 +233,44 @@ t.test('remove takes away what it can where tools or MPTCP have gone, and says w
   t.equal(kernel.state, undefined)
 })
 
+t.test('sysctls that cannot be written: what goes without them goes, and says what to set', async (t) => {
+  const run = async (change: (kernel: FakeKernel) => unknown) => {
+    const { network, kernel } = await prepare(change)
+    const before = await snapshot(kernel)
+    const plan = await network.apply(gateway())
+    t.same(await network.plan(gateway()), { ...plan, steps: [] }, 'what was planned is what is there')
+    await network.remove()
+    t.same(await snapshot(kernel), before)
+    return {
+      steps: lines(plan.steps).filter((text) => text.startsWith('sysctl')),
+      notes: plan.notes.filter((one) => /sysctl/.test(one)),
+    }
+  }
+  const all = ['net/mptcp/close_timeout', 'net/ipv4/tcp_rmem', 'net/ipv4/conf/lte/rp_filter', 'net/ipv4/ip_forward']
+  const some = await run((kernel) => {
+    for (const path of all) kernel.fixed.add(path)
+  })
+  t.notMatch(some.steps.join(), /close_timeout|rmem|lte.rp_filter|ip_forward/)
+  t.match(some.steps.join(), /blackhole_timeout.*dsl.rp_filter/)
+  t.same(some.notes, [
+    '/proc/sys cannot be written here: make it writable, or set from outside: sysctl -w net.mptcp.close_timeout=10; ' +
+      "sysctl -w 'net.ipv4.tcp_rmem=4096 524288 16777216'; sysctl -w net.ipv4.conf.lte.rp_filter=2; sysctl -w net.ipv4.ip_forward=1",
+  ])
+  const deaf = await run((kernel) => kernel.fixed.add('net/ipv6/conf/dsl/accept_ra'))
+  t.notMatch(deaf.steps.join(), /ipv6.conf.all.forwarding/, 'a router hears advertisements only where it is told to')
+
+  const { network, kernel } = await prepare((kernel) => {
+    kernel.setSysctl('net/mptcp/enabled', '0')
+    kernel.fixed.add('net/mptcp/enabled')
+  })
+  const before = await snapshot(kernel)
+  await t.rejects(network.apply(gateway()), {
+    code: 'MPTCP_OFF',
+    message: 'MPTCP is switched off, and /proc/sys cannot be written here: sysctl -w net.mptcp.enabled=1',
+  })
+  t.same(await snapshot(kernel), before)
+})
+
 t.test('a full disk keeps nothing from being removed', async (t) => {
   const { network, kernel } = await prepare()
   await network.apply(gateway())
