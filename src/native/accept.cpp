@@ -342,7 +342,10 @@ void Worker::serve(Connection* connection) {
     if (!answer.empty() && send(connection->client.fd, answer.data(), answer.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(answer.size())) {
       return closeConnection(connection, Reason::ClientReset, {errno, "send"});
     }
-    if (next == Phase::Refusing) return endRefused(connection);
+    if (next == Phase::Refusing) {
+      countRefusal(RefusalCause::Method, connection->clientAddress);
+      return endRefused(connection);
+    }
     if (next == Phase::Credentials) setDeadline(connection, now_ + host_->limits.handshakeTimeoutMs);
     if (next == Phase::Request) awaitRequest(connection);
     if (next == Phase::AwaitingDecision && now_ - connection->acceptedMs >= kWaitedLongMs) startAfresh(connection->client.fd);
@@ -375,6 +378,7 @@ void Worker::authenticate(ConnectionId id, bool accepted) {
     awaitRequest(connection);
     return serve(connection);
   }
+  countRefusal(RefusalCause::Credentials, connection->clientAddress);
   endRefused(connection);
 }
 

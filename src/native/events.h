@@ -14,7 +14,7 @@ enum class ListenerKind : uint8_t { Redirect, Socks };
 enum class Stage : uint8_t { Connect, Greeting, Authentication, Request };
 enum class Reason : uint8_t { End, ClientReset, UpstreamReset, Idle, Handshake, Refused, Reset };
 enum class LimitCause : uint8_t { Connections, Descriptors, Memory, Pipes };
-enum class RefusalCause : uint8_t { NotAClient, Share, Waited, NotRedirected, Loop };
+enum class RefusalCause : uint8_t { NotAClient, Method, Credentials, Share, Waited, NotRedirected, Loop };
 
 // How to reach a destination.
 struct Way {

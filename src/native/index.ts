@@ -245,10 +245,10 @@ export type EngineEvent =
 /** Clients of one address (of an IPv6 /64) that were refused, without an event of their own. */
 export interface Refusal {
   /**
-   * `not-a-client`: not in `clients`; `share`: above `maxConnectionsPerClient`; `waited`: had asked for nothing yet when others needed its
+   * `not-a-client`: not in `clients`; `method`: offered no way to log in that we take; `credentials`: not accepted; `share`: above `maxConnectionsPerClient`; `waited`: had asked for nothing yet when others needed its
    * place; by `refuseLoops`, `not-redirected`: to our own listener, `loop`: our own connection.
    */
-  cause: 'not-a-client' | 'share' | 'waited' | 'not-redirected' | 'loop'
+  cause: 'not-a-client' | 'method' | 'credentials' | 'share' | 'waited' | 'not-redirected' | 'loop'
   count: number
   /** Left out: all addresses beyond the first 256. */
   client?: string

@@ -25,7 +25,7 @@ const char* name(LimitCause cause) {
   return kNames[static_cast<size_t>(cause)];
 }
 const char* name(RefusalCause cause) {
-  static constexpr const char* kNames[] = {"not-a-client", "share", "waited", "not-redirected", "loop"};
+  static constexpr const char* kNames[] = {"not-a-client", "method", "credentials", "share", "waited", "not-redirected", "loop"};
   return kNames[static_cast<size_t>(cause)];
 }
 }  // namespace

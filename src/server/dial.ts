@@ -67,9 +67,7 @@ export class Dialer {
       log.debug('client is not in `clients`', { client: client.address })
       return false
     }
-    const accepted = users === undefined || users.accepts(username, password)
-    if (!accepted) log.debug('wrong user name or password', { client: client.address, username })
-    return accepted
+    return users === undefined || users.accepts(username, password)
   }
 
   async #serve(request: Request): Promise<void> {

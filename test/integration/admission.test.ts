@@ -141,6 +141,14 @@ t.test('passwords that are wrong hold no places either', { skip: needsAddon }, a
   await Promise.all(wrong.map(({ hears }) => hears(4)))
   const { hears } = callFrom(t, '127.0.0.2', entry, login('a'))
   t.same([...(await hears(4))], [5, 2, 1, 0])
+  t.same(
+    tested.engine.takeRefusals().find(({ cause }) => cause === 'credentials'),
+    {
+      ...{ cause: 'credentials', client: '127.0.0.3', count: 10 },
+    },
+  )
+  t.same([...(await callFrom(t, '127.0.0.2', entry, greeting).hears(2))], [5, 0xff])
+  t.same(tested.engine.takeRefusals().find(({ cause }) => cause === 'method')?.client, '127.0.0.2')
 })
 
 t.test('one that opens without end holds up nobody', { skip: needsAddon }, async (t) => {

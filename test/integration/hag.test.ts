@@ -72,7 +72,7 @@ t.test('the HAG', { skip: needsRoot }, async (t) => {
 
   t.test('with users', async (t) => {
     const users = world.file('users', '# ours\nann:correct horse\nbob:b:c\n')
-    const hag = await world.startHag({ users_file: users, log_level: 'debug' })
+    const hag = await world.startHag({ users_file: users })
     t.same(await client.call('socks', { ...proxy, userId: 'ann', password: 'correct horse' }, source, 1_000_000), {
       intact: true,
     })
@@ -83,6 +83,8 @@ t.test('the HAG', { skip: needsRoot }, async (t) => {
       refusal: /[Aa]uthentication/,
     })
     t.match(await client.call('socks', proxy, source), { refusal: /./ }, 'none at all')
+    await hag.waitFor(/"refused \S+: wrong user name or password/)
+    await hag.waitFor(/"refused \S+: it offers no way to log in/)
     rmSync(users)
     symlinkSync(users, users)
     // It looks at the file every two seconds.
