@@ -16,8 +16,8 @@ const cidr = z.string().transform((text, context) => {
 const loopback = ['127.0.0.0/8', '::1/128'].flatMap((text) => parseCidr(text) ?? [])
 const port = z.int().min(1).max(65535)
 const seconds = z.number().positive().max(1_000_000)
-// IFNAMSIZ leaves 15 bytes; the kernel refuses "/" and white space, iptables takes a trailing "+" as a wildcard.
-const interfaceName = z.string().regex(/^[^\s/+]{1,15}$/, 'is no interface name')
+// IFNAMSIZ leaves 15 bytes, an altname's ALTIFNAMSIZ 127; the kernel refuses "/" and white space, iptables takes a trailing "+" as a wildcard.
+const interfaceName = z.string().regex(/^[^\s/+]{1,127}$/, 'is no interface name')
 // RFC 1123 section 2.1; SRV names have labels that begin with an underscore.
 const hostName = z
   .string()
@@ -86,6 +86,10 @@ export const gatewaySchema = z
     listen: z.strictObject({ port: port.default(12345) }).prefault({}),
     /** When no HAG can be reached: go to the server over the best WAN without bonding, or RST. */
     on_hag_down: z.enum(['direct', 'reject']).default('direct'),
+    /**
+     * `reject`: UDP port 443 from the LAN to a WAN is refused, so that browsers use TCP, which is bonded, in the place of QUIC, which is not.
+     */
+    quic: z.enum(['allow', 'reject']).default('allow'),
     /** Where the WANs' volume of the month is kept; only with a monthly_gb. */
     volume_file: z.string().min(1).default('/var/lib/bondsocks/volume.json'),
     /** At most so many connections to the HAG are kept ready for clients that come; 0: none. */
@@ -111,14 +115,6 @@ export const gatewaySchema = z
       'interface',
       config.wans.map((one) => one.interface),
     )
-    config.wans.forEach((one, index) => {
-      if (!config.lan.interfaces.includes(one.interface)) return
-      context.addIssue({
-        code: 'custom',
-        path: ['wans', index, 'interface'],
-        message: `${one.interface} is a LAN interface too`,
-      })
-    })
     config.hags.forEach((one, index) => {
       const fault = (message: string) => context.addIssue({ code: 'custom', path: ['hags', index], message })
       if ((one.address === undefined) === (one.name === undefined)) fault('write either address or name')

@@ -88,7 +88,13 @@ export function save(kernel: Kernel, saved: Saved): Promise<void> {
 }
 
 /** Rejects with the failed step's command and output, after undoing the steps before it. */
-export async function carryOut(kernel: Kernel, change: Change, before: Saved): Promise<void> {
+export async function carryOut(
+  kernel: Kernel,
+  change: Change,
+  before: Saved,
+  /** Looks whether the steps did what they should; what it finds is a failure like that of a step. */
+  check: () => Promise<BondsocksError | undefined>,
+): Promise<void> {
   // Written first: whenever we are killed, `remove` knows every former value.
   if (!isDeepStrictEqual(before, change.savedMeanwhile)) await save(kernel, change.savedMeanwhile)
   const outcomes = await perform(
@@ -96,7 +102,7 @@ export async function carryOut(kernel: Kernel, change: Change, before: Saved): P
     change.steps.map(({ action }) => action),
     false,
   )
-  const cause = outcomes.find((one) => one instanceof BondsocksError)
+  const cause = outcomes.find((one) => one instanceof BondsocksError) ?? (await check())
   if (cause !== undefined) {
     const done = change.steps.filter((_, at) => outcomes[at] === 'done').reverse()
     const failures = await performAll(
@@ -124,12 +130,19 @@ const messages = (errors: readonly Error[]) => errors.map(({ message }) => messa
  * done. What a full disk does not let us save before is of use only if we are killed meanwhile: while forwarding is put back for all
  * interfaces, the kernel sets that of each.
  */
-export async function carryOutAsFarAsPossible(kernel: Kernel, change: Change, before: Saved): Promise<void> {
+export async function carryOutAsFarAsPossible(
+  kernel: Kernel,
+  change: Change,
+  before: Saved,
+  check: () => Promise<BondsocksError | undefined>,
+): Promise<void> {
   if (!isDeepStrictEqual(before, change.savedMeanwhile)) await save(kernel, change.savedMeanwhile).catch(() => undefined)
   const failures = await performAll(
     kernel,
     change.steps.map(({ action }) => action),
   )
+  const unseen = failures.length > 0 ? undefined : await check()
+  if (unseen !== undefined) failures.push(unseen)
   if (failures.length > 0) throw new BondsocksError('REMOVE_INCOMPLETE', `not everything could be removed: ${messages(failures)}`)
   await save(kernel, change.savedAfter)
 }

@@ -2,12 +2,12 @@
 import type { GatewayConfig, WanConfig } from '../config/schema.js'
 import { type Cidr, type Family, familyOf, isInside, parseCidr } from '../shared/address.js'
 import { BondsocksError } from '../shared/errors.js'
-import { redirectChain } from './kernel/firewall.js'
 import { isOurs } from './kernel/mptcp.js'
 import { routeEntry } from './kernel/route.js'
 import { sourceRule } from './kernel/rule.js'
 import type { NetworkOptions } from './network.js'
-import { type Chains, type Desired, type Endpoint, type Entry, type Interface, isHeld, type Observed, owned } from './state.js'
+import { connected, type Extra, redirection, type WanWays } from './redirection.js'
+import { type Desired, type Endpoint, type Entry, type Interface, isHeld, type Observed, owned } from './state.js'
 import { desiredSysctls, withoutFixed } from './tuning.js'
 
 interface Path {
@@ -86,14 +86,6 @@ function defaultWay(wan: WanConfig, { name, pointToPoint }: Interface, family: F
 }
 
 const isLinkLocal = (destination: string) => destination.startsWith('fe80:')
-
-/** Networks that the kernel reaches directly over a device. */
-function connected({ mainRoutes }: Observed, device: string, family: Family): string[] {
-  return mainRoutes
-    .filter((route) => route.family === family && route.device === device && route.gateway === undefined)
-    .map(({ destination }) => destination)
-    .filter((destination) => destination !== 'default')
-}
 
 const networksOf = (texts: readonly string[]): Cidr[] => texts.map(parseCidr).filter((one) => one !== undefined)
 
@@ -194,27 +186,52 @@ function endpointsOf(
   }
 }
 
-function chainsOf(config: GatewayConfig, observed: Observed): Chains {
-  const lan = config.lan.interfaces
-  return Object.fromEntries(
-    observed.families
-      .filter((family) => observed.chains[family] !== undefined)
-      .map((family) => {
-        // From one LAN to another the gateway is just a router, and no HAG can reach those networks.
-        const near = lan.flatMap((device) => connected(observed, device, family)).filter((network) => !isLinkLocal(network))
-        return [family, redirectChain(family, lan, [...networksOf(near), ...config.bypass], config.listen.port)]
-      }),
+/** Also of WANs that cannot be used now: what is redirected stays so while a link is away. */
+function waysOf(config: GatewayConfig, { mainRoutes, interfaces }: Observed, usable: readonly UsableWan[]): WanWays {
+  return new Map(
+    config.wans.map((wan) => {
+      const paths = usable.find((one) => one.config === wan)?.paths ?? []
+      const learned = mainRoutes.filter((route) => route.device === wan.interface && route.destination === 'default')
+      const needsNone = interfaces.find(({ name }) => name === wan.interface)?.pointToPoint
+      const known = [...learned, ...paths].map(({ gateway }) => gateway)
+      const gateways = [wan.gateway, wan.gateway6, ...known].filter((one) => one !== undefined)
+      return [wan.interface, new Set([...gateways, ...(needsNone ? [undefined] : [])])]
+    }),
   )
 }
 
+/** The kernel's names of interfaces in the place of other names. */
+function withRealNames(config: GatewayConfig, { interfaces }: Observed): GatewayConfig {
+  const real = (name: string) =>
+    interfaces.some((one) => one.name === name)
+      ? name
+      : (interfaces.find(({ altNames }) => altNames.includes(name))?.name ?? name)
+  return {
+    ...config,
+    lan: { interfaces: config.lan.interfaces.map(real) },
+    wans: config.wans.map((wan) => ({ ...wan, interface: real(wan.interface) })),
+  }
+}
+
+export interface DesiredOptions extends NetworkOptions {
+  /** Families whose redirected connections do not arrive, and what is to be said of it. */
+  blocked?: ReadonlyMap<Family, string>
+  /** What this kernel's iptables lacks. */
+  lacks?: ReadonlySet<Extra>
+}
+
 /** Throws `WAN_UNUSABLE`, unless it is to be tolerant. Without `redirect` everything is there but the redirect rules. */
-export function desired(config: GatewayConfig, observed: Observed, options: NetworkOptions = {}): Desired {
-  const { tolerant = false } = options
+export function desired(given: GatewayConfig, observed: Observed, options: DesiredOptions = {}): Desired {
+  const { tolerant = false, blocked = new Map(), lacks = new Set() } = options
+  const config = withRealNames(given, observed)
   const { wans, notes: troubles } = usableWans(config, observed, tolerant)
   // Without a WAN we are no help: what goes by other ways may go on.
   const redirect = options.redirect !== false && (wans.length > 0 || config.on_hag_down === 'reject')
   const { endpoints, notes } = endpointsOf(wans, config, observed, options)
   const { defaults, notes: defaultNotes } = defaultsOf(wans, observed, options)
+  const { chains, notes: redirectNotes } = redirection(config, observed, waysOf(config, observed, wans), {
+    ...{ redirect, blocked, lacks },
+  })
   const { subflows = 0, saved } = observed
   const former = isHeld(saved.subflows, subflows) ? saved.subflows.former : subflows
   const { sysctls, notes: sysctlNotes } = withoutFixed(desiredSysctls(config, observed), observed)
@@ -225,7 +242,7 @@ export function desired(config: GatewayConfig, observed: Observed, options: Netw
     endpoints,
     // One more than the extra subflows that a connection needs: one that is about to die may still count. The kernel's limit is 8.
     subflows: Math.max(former, wans.length),
-    chains: redirect ? chainsOf(config, observed) : {},
+    chains,
     sysctls,
     wans: wans.map(({ config: wan, paths }) => ({
       name: wan.name,
@@ -239,23 +256,19 @@ export function desired(config: GatewayConfig, observed: Observed, options: Netw
       ...troubles,
       ...notes,
       ...defaultNotes,
-      ...notesOn(config, observed, wans),
+      ...redirectNotes,
+      ...blocked.values(),
+      ...notesOn(observed, wans),
     ],
   }
 }
 
-function notesOn(config: GatewayConfig, { interfaces }: Observed, wans: readonly UsableWan[]): string[] {
+function notesOn({ interfaces }: Observed, wans: readonly UsableWan[]): string[] {
   const find = (name: string) => interfaces.find((one) => one.name === name)
   const has = (name: string, family: Family) => find(name)?.addresses.some((one) => one.family === family && one.usable) ?? false
-  const missing = config.lan.interfaces.filter((name) => find(name) === undefined)
-  return [
-    ...missing.map((name) => `LAN interface ${name} does not exist: what comes in there is redirected once it does`),
-    ...wans.flatMap(({ config: wan, paths }) =>
-      ([4, 6] as const)
-        .filter((family) => has(wan.interface, family) && !paths.some((path) => path.family === family))
-        .map(
-          (family) => `WAN ${wan.name}: no IPv${family}, because there is neither a default route nor "${gatewayKey[family]}"`,
-        ),
-    ),
-  ]
+  return wans.flatMap(({ config: wan, paths }) =>
+    ([4, 6] as const)
+      .filter((family) => has(wan.interface, family) && !paths.some((path) => path.family === family))
+      .map((family) => `WAN ${wan.name}: no IPv${family}, because there is neither a default route nor "${gatewayKey[family]}"`),
+  )
 }

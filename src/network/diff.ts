@@ -1,6 +1,6 @@
 /** From what is to what should be: a pure function. Adds come before deletes, and each path is complete before traffic is sent into it. */
 import type { Family } from '../shared/address.js'
-import { diffChain, noChain } from './kernel/firewall.js'
+import { diffChain } from './kernel/firewall.js'
 import { diffEndpoints, limitStep } from './kernel/mptcp.js'
 import { diffDefault, diffRoutes } from './kernel/route.js'
 import { diffRules } from './kernel/rule.js'
@@ -13,8 +13,10 @@ import {
   type Held,
   isHeld,
   joinHeld,
+  type KernelChain,
   type Observed,
   type Saved,
+  step,
 } from './state.js'
 
 const families: Family[] = [4, 6]
@@ -31,26 +33,31 @@ export function diff(observed: Observed, desired: Desired): Change {
     return { add: [...routes.add, ...rules.add, ...main.add], remove: [...main.remove, ...rules.remove, ...routes.remove] }
   })
   const endpoints = diffEndpoints(observed.endpoints, desired.endpoints)
+  const wantedFor = (have: KernelChain) =>
+    have.isUsed ? desired.chains.find(({ family, table }) => family === have.family && table === have.table) : undefined
+  // What lets redirected connections in comes before them, and goes after them.
   const redirect = (on: boolean) =>
-    families
-      .filter((family) => (desired.chains[family] !== undefined) === on)
-      .flatMap((family) => diffChain(family, observed.chains[family], desired.chains[family]))
+    (on ? (['filter', 'nat'] as const) : (['nat', 'filter'] as const)).flatMap((table) =>
+      observed.chains
+        .filter((one) => one.table === table && (wantedFor(one) !== undefined) === on)
+        .flatMap((one) => diffChain(one, wantedFor(one))),
+    )
   const steps = [
     ...[...sysctl.set, ...limit.set, ...paths.flatMap(({ add }) => add), ...endpoints.add, ...redirect(true)],
-    ...[...redirect(false), ...endpoints.remove, ...paths.flatMap(({ remove }) => remove), ...limit.restore, ...sysctl.restore],
+    ...[...observed.strays.map((command) => step(command)), ...redirect(false)],
+    ...[...endpoints.remove, ...paths.flatMap(({ remove }) => remove), ...limit.restore, ...sysctl.restore],
   ]
   return {
     steps,
     endpoints: endpoints.after,
-    chains: Object.fromEntries(families.flatMap((family) => chainAfter(family, observed, desired))),
+    chains: observed.chains.map((have) => chainAfter(have, wantedFor(have))),
     savedMeanwhile: saved(sysctl.meanwhile, joinHeld(limit.before, limit.after)),
     savedAfter: saved(sysctl.after, limit.after),
   }
 }
 
-function chainAfter(family: Family, observed: Observed, desired: Desired): [Family, Chain][] {
-  // A family without a nat table stays without a key.
-  return observed.chains[family] === undefined ? [] : [[family, desired.chains[family] ?? noChain]]
+function chainAfter(have: KernelChain, wanted: Chain | undefined): KernelChain {
+  return { ...have, isInFront: true, exists: wanted !== undefined, rules: wanted?.rules ?? [], jumps: wanted?.jumps ?? [] }
 }
 
 const saved = (sysctls: Saved['sysctls'], subflows: Saved['subflows']): Saved => ({ sysctls, ...(subflows && { subflows }) })

@@ -2,12 +2,16 @@
 import type { GatewayConfig } from '../config/schema.js'
 import { familyOf } from '../shared/address.js'
 import { carryOut, carryOutAsFarAsPossible, performAll } from './apply.js'
+import { Arrivals } from './arrivals.js'
 import { desired } from './desired.js'
 import { diff } from './diff.js'
 import { deleteCommand, isOurs } from './kernel/mptcp.js'
 import type { Kernel } from './kernel.js'
-import { type Nat, observe } from './observe.js'
-import { type NumberedEndpoint, nothing, type Plan, type Step } from './state.js'
+import { observe } from './observe.js'
+import type { Extra } from './redirection.js'
+import { type Change, type NumberedEndpoint, nothing, type Plan, type Step } from './state.js'
+import type { Tables } from './tables.js'
+import { unseen } from './unseen.js'
 
 export { systemKernel } from './command.js'
 export type { Kernel } from './kernel.js'
@@ -28,7 +32,7 @@ export interface NetworkOptions {
    * the first usable one, in config order, of those not in `withoutEndpoint`.
    */
   best?: { 4?: string; 6?: string }
-  /** True: after a change of links, addresses, routes or rules; the nat tables are taken to be as the last apply left them. */
+  /** True: after a change of links, addresses, routes or rules; the tables of iptables are taken to be as the last apply left them. */
   quick?: boolean
 }
 
@@ -37,10 +41,15 @@ export class Network {
   private endpoints: NumberedEndpoint[] = []
   /** Ids of endpoints that were dropped since the last observation began. */
   private readonly dropped = new Set<number>()
-  /** Our part of the nat tables, as the last apply left it. */
-  private nat: Nat | undefined
+  /** Our part of the tables of iptables, as the last apply left it. */
+  private tables: Tables | undefined
+  private readonly arrivals: Arrivals
+  /** What this kernel's iptables has been found to lack. */
+  private readonly lacks = new Set<Extra>()
 
-  constructor(private readonly kernel: Kernel) {}
+  constructor(private readonly kernel: Kernel) {
+    this.arrivals = new Arrivals(kernel)
+  }
 
   /** What `apply` would do; changes nothing. Rejects where `apply` would before its first step. */
   async plan(config: GatewayConfig, options: NetworkOptions = {}): Promise<Plan> {
@@ -58,18 +67,27 @@ export class Network {
 
   private async pass(config: GatewayConfig, options: NetworkOptions): Promise<Plan> {
     this.dropped.clear()
-    const nat = options.quick ? this.nat : undefined
+    const tables = options.quick ? this.tables : undefined
     // Whatever fails: the next pass looks at everything.
-    this.nat = undefined
-    const { plan, change, observed } = await this.prepare(config, options, nat)
+    this.tables = undefined
+    const { plan, change, observed } = await this.prepare(config, options, tables)
     const isAlive = ({ id }: { id: number }) => !this.dropped.has(id)
     const reused = new Set(change.endpoints.map(({ id }) => id))
     this.endpoints = [...change.endpoints, ...observed.endpoints.filter((one) => isOurs(one) && !reused.has(one.id))].filter(
       isAlive,
     )
-    await carryOut(this.kernel, change, observed.saved)
+    try {
+      await carryOut(this.kernel, change, observed.saved, async () =>
+        tables === undefined ? unseen(this.kernel, observed.families, change) : undefined,
+      )
+    } catch (error) {
+      const lacking = lackingExtra(error as Error, change, this.lacks)
+      if (lacking === undefined) throw error
+      this.lacks.add(lacking)
+      return this.pass(config, options)
+    }
     this.endpoints = change.endpoints.filter(isAlive)
-    this.nat = { chains: change.chains, chainNotes: observed.chainNotes }
+    this.tables = { chains: change.chains, chainNotes: observed.chainNotes, strays: [] }
     return plan
   }
 
@@ -102,11 +120,11 @@ export class Network {
   /** Takes away all that is ours, found by our ranges and names, and puts former values back; also after a kill -9. */
   remove(): Promise<Step[]> {
     return this.alone(async () => {
-      this.nat = undefined
+      this.tables = undefined
       this.endpoints = []
       const observed = await observe(this.kernel, { lenient: true })
       const change = diff(observed, nothing)
-      await carryOutAsFarAsPossible(this.kernel, change, observed.saved)
+      await carryOutAsFarAsPossible(this.kernel, change, observed.saved, () => unseen(this.kernel, observed.families, change))
       return change.steps
     })
   }
@@ -121,10 +139,12 @@ export class Network {
     }
   }
 
-  private async prepare(config: GatewayConfig, options: NetworkOptions, nat?: Nat) {
-    const observed = await observe(this.kernel, { nat })
+  private async prepare(config: GatewayConfig, options: NetworkOptions, tables?: Tables) {
+    const observed = await observe(this.kernel, { tables })
+    if (tables === undefined) await this.arrivals.look(observed.chains, config.listen.port)
+    const more = { ...options, blocked: this.arrivals.blocked(), lacks: this.lacks }
     const decide = (fixedSysctls: ReadonlySet<string>) => {
-      const target = desired(config, { ...observed, fixedSysctls }, options)
+      const target = desired(config, { ...observed, fixedSysctls }, more)
       return { target, change: diff(observed, target) }
     }
     const wanted = decide(new Set())
@@ -133,4 +153,17 @@ export class Network {
     const { target, change } = fixed.size > 0 ? decide(fixed) : wanted
     return { observed, change, plan: { steps: change.steps, wans: target.wans, notes: target.notes } satisfies Plan }
   }
+}
+
+/** The error of a kernel that lacks a match or a target of iptables, and the part of ours that can do without. */
+function lackingExtra({ message }: Error, { steps }: Change, known: ReadonlySet<Extra>): Extra | undefined {
+  if (
+    !/^"ip6?tables\S*-restore .*(missing kernel module|No such file or directory|not supported|load match|line \d+ failed)/i.test(
+      message,
+    )
+  )
+    return undefined
+  const uses = (words: string) => steps.some(({ text }) => text.includes(words))
+  if (!known.has('bpf') && uses(' -m bpf ')) return 'bpf'
+  return !known.has('filter') && uses('*filter') ? 'filter' : undefined
 }

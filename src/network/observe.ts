@@ -2,13 +2,13 @@
 import * as z from 'zod'
 import type { Family } from '../shared/address.js'
 import { BondsocksError } from '../shared/errors.js'
-import { parseNat } from './kernel/firewall.js'
 import { readJson } from './kernel/json.js'
 import { parseEndpoints, parseSubflowLimit } from './kernel/mptcp.js'
 import { parseRoutes } from './kernel/route.js'
 import { parseRules } from './kernel/rule.js'
 import type { Kernel } from './kernel.js'
-import { type Chains, type Interface, needsRoot, type Observed, type Saved } from './state.js'
+import { type Interface, needsRoot, type Observed, type Saved } from './state.js'
+import { observeTables, type Tables } from './tables.js'
 
 const sysctls = [
   'net/mptcp/enabled',
@@ -22,21 +22,21 @@ const sysctls = [
   'net/ipv4/conf/all/accept_redirects',
   'net/ipv6/conf/*/forwarding',
   'net/ipv6/conf/*/accept_ra',
+  'net/bridge/bridge-nf-call-iptables',
+  'net/bridge/bridge-nf-call-ip6tables',
 ]
 
 const notKept =
   '/run is read-only: former sysctls are put back only by an orderly end, and nothing keeps a second gateway away; ' +
   'mount a tmpfs there, with --tmpfs /run for a container'
 
-export type Nat = Pick<Observed, 'chains' | 'chainNotes'>
-
 /**
  * `lenient` is for `remove`: what is missing cannot hold anything of ours. Otherwise each of no CAP_NET_ADMIN, no iptables and no MPTCP in
- * the kernel is an error; no `ip` always is. With `nat` the nat tables are not looked at: they are taken to be so.
+ * the kernel is an error; no `ip` always is. With `tables` those of iptables are not looked at: they are taken to be so.
  */
 export async function observe(
   kernel: Kernel,
-  { lenient = false, nat }: { lenient?: boolean; nat?: Nat | undefined } = {},
+  { lenient = false, tables }: { lenient?: boolean; tables?: Tables | undefined } = {},
 ): Promise<Observed> {
   if (!(await kernel.mayAdminister())) {
     throw new BondsocksError('NOT_ROOT', needsRoot)
@@ -60,38 +60,27 @@ export async function observe(
   if (families.length === 1) notes.push('IPv6 is left alone: this kernel has none')
 
   // One process a family. With `root` the routes are those of one family, although `ip` is asked without one.
-  const common = ['address show', 'rule show', 'route show table all root 0.0.0.0/0']
+  const common = ['address show', ...bridgeCommands, 'rule show', 'route show table all root 0.0.0.0/0']
   const mptcp = ['mptcp endpoint show', 'mptcp limits show']
-  const [[links, rules4, routes4, endpoints, limits], [rules6, routes6]] = await Promise.all([
+  const [[links, bridges, ports, rules4, routes4, endpoints, limits], [rules6, routes6]] = await Promise.all([
     showAll(kernel, [], [...common, ...(hasMptcp ? mptcp : [])]),
     families.includes(6) ? showAll(kernel, ['-6'], ['rule show', 'route show table all']) : [],
   ])
-  const { chains, chainNotes } = nat ?? (await observeChains(kernel, families, lenient))
+  const firewall = tables ?? (await observeTables(kernel, families, lenient))
   const parsed = [parseRoutes(routes4, 4), parseRoutes(routes6, 6)]
   return {
-    ...{ families, interfaces: parseInterfaces(links), chains, chainNotes, sysctls: values, saved, notes },
+    ...{ families, interfaces: parseInterfaces(links, bridges, ports), ...firewall, sysctls: values, saved, notes },
     mainRoutes: parsed.flatMap(({ main }) => main),
     routes: parsed.flatMap(({ ours }) => ours),
     defaults: parsed.flatMap(({ defaults }) => defaults),
     rules: [...parseRules(rules4, 4), ...parseRules(rules6, 6)],
+    isBridgeFiltering: {
+      4: values.get('net/bridge/bridge-nf-call-iptables') === '1',
+      6: values.get('net/bridge/bridge-nf-call-ip6tables') === '1',
+    },
     endpoints: parseEndpoints(endpoints),
     subflows: hasMptcp ? parseSubflowLimit(limits ?? '') : undefined,
   }
-}
-
-async function observeChains(kernel: Kernel, families: readonly Family[], lenient: boolean): Promise<Nat> {
-  const chains: Chains = {}
-  const chainNotes: string[] = []
-  for (const family of families) {
-    const program = family === 4 ? 'iptables' : 'ip6tables'
-    const { code, stdout, stderr } = await kernel.run([`${program}-save`, '-t', 'nat'])
-    if (code === 0) chains[family] = parseNat(stdout)
-    else if (family === 6) chainNotes.push(`IPv6 is not redirected: ip6tables has no nat table here (${lastLine(stderr)})`)
-    else if (!lenient && code === 127)
-      throw new BondsocksError('NO_IPTABLES', 'iptables is missing: install the package iptables')
-    else if (!lenient) throw new BondsocksError('NO_NAT', `iptables has no nat table: ${lastLine(stderr)}`)
-  }
-  return { chains, chainNotes }
 }
 
 /** What each of the commands of `ip` prints, from a single process. */
@@ -119,7 +108,6 @@ export function commandFailed(argv: readonly string[], code: number, output: str
 }
 
 const oneLine = (text: string) => text.trim().replace(/\s*\n\s*/g, '; ')
-const lastLine = (text: string) => text.trim().split('\n').at(-1) ?? ''
 
 export function parseSaved(text: string | undefined): Saved {
   try {
@@ -133,8 +121,13 @@ export function parseSaved(text: string | undefined): Saved {
   }
 }
 
+const bridgeCommands = ['link show type bridge', 'link show type bridge_slave']
+
 const link = z.object({
   ifname: z.string().optional(),
+  altnames: z.array(z.string()).default([]),
+  address: z.string().default(''),
+  master: z.string().optional(),
   flags: z.array(z.string()).default([]),
   addr_info: z
     .array(
@@ -151,14 +144,20 @@ const link = z.object({
     .default([]),
 })
 
-/** Reads `ip -j address show`, with or without -N. */
-export function parseInterfaces(json?: string): Interface[] {
-  return readJson(link, json, 'address').flatMap(({ ifname, flags, addr_info }) =>
+/** Reads `ip -j address show`, with or without -N, and which of them are bridges and ports of bridges. */
+export function parseInterfaces(json?: string, bridgeJson?: string, portJson?: string): Interface[] {
+  const bridges = new Set(readJson(link, bridgeJson, 'link').map(({ ifname }) => ifname))
+  const masters = new Map(readJson(link, portJson, 'link').map(({ ifname, master }) => [ifname, master]))
+  return readJson(link, json, 'address').flatMap(({ ifname, flags, addr_info, altnames, address }) =>
     ifname === undefined
       ? []
       : [
           {
             name: ifname,
+            altNames: altnames,
+            mac: address,
+            isBridge: bridges.has(ifname),
+            ...(masters.get(ifname) !== undefined && { bridge: masters.get(ifname) as string }),
             up: flags.includes('UP'),
             // LOWER_UP goes at once; NO-CARRIER may come a second later where links changed shortly before (the kernel's link watch).
             carrier: flags.includes('LOWER_UP') && !flags.includes('NO-CARRIER'),

@@ -20,6 +20,9 @@ export const owned = {
   protocol: 158,
 } as const
 
+/** Of an interface (IFNAMSIZ); its other names may be longer, but only `ip` knows them. */
+export const maxNameLength = 15
+
 export const needsRoot = 'reading and changing the network set-up needs root (CAP_NET_ADMIN): run it with sudo'
 
 export interface InterfaceAddress {
@@ -39,9 +42,16 @@ export interface Interface {
   /** No neighbours to resolve (TUN, PPP): its default route needs no gateway. */
   pointToPoint: boolean
   addresses: InterfaceAddress[]
+  /** `ip link property add dev eth0 altname enp3s0` */
+  altNames: string[]
+  /** Its link layer's address; empty where it has none. */
+  mac: string
+  isBridge: boolean
+  /** The bridge that it is a port of. */
+  bridge?: string
 }
 
-/** A unicast route of the main table that is not ours, one for each next hop. In the kernel's order. */
+/** A route of the main table that is not ours, one for each next hop. In the kernel's order. */
 export interface MainRoute {
   family: Family
   /** CIDR, bare address, or `default`. */
@@ -51,6 +61,8 @@ export interface MainRoute {
   metric: number
   /** From a router advertisement. */
   advertised: boolean
+  /** Unreachable, prohibit or blackhole: it leads nowhere. */
+  isRefusing: boolean
 }
 
 /** A rule or a route of ours, as the words that follow `ip rule add` or `ip route add`: one spelling for one object. */
@@ -79,16 +91,35 @@ export interface KernelEndpoint extends NumberedEndpoint {
   flags: string[]
 }
 
-/** Our part of a nat table, in the spelling of iptables-save. Without rules and jumps there is none. */
+export type TableName = 'nat' | 'filter'
+
+/** Our part of a table of iptables, in the spelling of iptables-save. */
 export interface Chain {
-  exists: boolean
+  family: Family
+  table: TableName
   /** `-A BONDSOCKS ...` */
   rules: string[]
-  /** `-A PREROUTING ... -j BONDSOCKS` */
+  /** The rules of built-in chains that are ours: `-A PREROUTING ... -j BONDSOCKS`, or one that only counts. */
   jumps: string[]
 }
 
-export type Chains = Partial<Record<Family, Chain>>
+/** A table of one flavour of iptables, and what is ours in it. */
+export interface KernelChain extends Chain {
+  /** `iptables`, `ip6tables`, or one of these with `-legacy`: what lists it with `-save` and changes it with `-restore`. */
+  program: string
+  /** The chain is there; without it there may still be jumps. */
+  exists: boolean
+  /** False: a table in which nothing of ours should be, because another one serves. */
+  isUsed: boolean
+  /** Of each jump: its place in its built-in chain, from 1. */
+  places: number[]
+  /** No rule of others stands before our jumps. */
+  isInFront: boolean
+  /** Connections that were redirected since the chain was made, counted again with each repetition of their SYN. */
+  redirected: number
+  /** Those that all filters have let through to the port. */
+  arrived: number
+}
 
 /** Values by path below /proc/sys, white space reduced to single blanks. */
 export type Sysctls = ReadonlyMap<string, string>
@@ -127,10 +158,14 @@ export interface Observed {
   endpoints: KernelEndpoint[]
   /** `ip mptcp limits`; undefined where the kernel has no MPTCP. */
   subflows: number | undefined
-  /** A family without a nat table has no key. */
-  chains: Chains
-  /** Remarks on the nat tables. */
+  /** iptables sees what only crosses a bridge (br_netfilter). */
+  isBridgeFiltering: Record<Family, boolean>
+  /** A family without a nat table has none. */
+  chains: KernelChain[]
+  /** Remarks on the tables of iptables. */
   chainNotes: string[]
+  /** What deletes things of ours from tables that iptables cannot list. */
+  strays: Command[]
   sysctls: Sysctls
   /** Of those that are to be changed: which cannot be. */
   fixedSysctls?: ReadonlySet<string>
@@ -152,7 +187,7 @@ export interface Desired {
   defaults: Entry[]
   endpoints: Endpoint[]
   subflows: number | undefined
-  chains: Chains
+  chains: Chain[]
   sysctls: Sysctls
   wans: WanAddresses[]
   notes: string[]
@@ -165,7 +200,7 @@ export const nothing: Desired = {
   defaults: [],
   endpoints: [],
   subflows: undefined,
-  chains: {},
+  chains: [],
   sysctls: new Map(),
   wans: [],
   notes: [],
@@ -197,8 +232,8 @@ export interface Change {
   steps: Step[]
   /** Our endpoints once the steps are done. */
   endpoints: NumberedEndpoint[]
-  /** Our part of the nat tables once the steps are done. */
-  chains: Chains
+  /** Our part of the tables of iptables once the steps are done. */
+  chains: KernelChain[]
   /** The state file while the steps run: everything that may have to be put back, whatever happens. */
   savedMeanwhile: Saved
   savedAfter: Saved

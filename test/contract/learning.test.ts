@@ -53,9 +53,9 @@ t.test('from the default route, through a DHCP renewal with another gateway and 
   t.match(await way('10.1.0.77'), /via 10\.1\.0\.1 dev dsl table 5800/, 'another gateway alone')
 
   await ip('address add 10.5.0.2/24 dev dsl')
-  t.same(
+  t.match(
     (await pass()).steps.map(({ text }) => text),
-    ['ip route add 10.5.0.0/24 dev dsl scope link src 10.1.0.77 table 5800'],
+    ['ip route add 10.5.0.0/24 dev dsl scope link src 10.1.0.77 table 5800', /-A BONDSOCKS -d 10.5.0.0\/24 -j RETURN/],
     'a second address changes nothing but what is near',
   )
   await ip('address delete 10.1.0.77/24 dev dsl')

@@ -122,12 +122,14 @@ async function meddle(world: Walker, what: number, which: number): Promise<void>
     entries.map(({ family, spelling }) => `ip -${family} ${object} del ${spelling}`)
   const without = (lines: readonly string[]) => lines.map((line) => line.replace('-A', '-D'))
   const program = which % 2 === 0 ? 'iptables-restore' : 'ip6tables-restore'
-  const { exists = false, jumps = [], rules: redirects = [] } = chains[which % 2 === 0 ? 4 : 6] ?? {}
+  const table = which % 4 < 2 ? 'nat' : 'filter'
+  const chain = chains.find((one) => one.table === table && one.family === (which % 2 === 0 ? 4 : 6))
+  const { exists = false, jumps = [], rules: redirects = [] } = chain ?? {}
   const alterations = {
     jump: without(jumps),
     chain: [...without(jumps), '-F BONDSOCKS', '-X BONDSOCKS'],
     less: without(redirects.slice(-1)),
-    more: ['-A BONDSOCKS -p tcp -j RETURN', '-A PREROUTING -i lte -p tcp -j BONDSOCKS'],
+    more: ['-A BONDSOCKS -p tcp -j RETURN', `-A ${table === 'nat' ? 'PREROUTING' : 'INPUT'} -i lte -p tcp -j BONDSOCKS`],
   }
   const choices: Record<string, string[]> = {
     rule: del('rule', rules),
@@ -144,7 +146,7 @@ async function meddle(world: Walker, what: number, which: number): Promise<void>
   const isNat = Object.hasOwn(alterations, name)
   const lines = choices[name] ?? []
   const { code, stderr } = isNat
-    ? await kernel.run([program, '--noflush'], ['*nat', ...lines, 'COMMIT', ''].join('\n'))
+    ? await kernel.run([program, '--noflush'], [`*${table}`, ...lines, 'COMMIT', ''].join('\n'))
     : await kernel.run(pick(lines, which)?.split(' ') ?? [])
   same([code, stderr], [0, ''], `${name}: ${lines.join()}`)
   meddled[name as keyof typeof meddled] += 1
@@ -232,8 +234,9 @@ async function apply(world: Walker, addresses: Map<string, string>, event: Apply
   )
   const endpoints = after.endpoints.filter(isOurs).map(({ address, device }) => ({ address, device }))
   same(sorted(endpoints), sorted(wanted.endpoints), 'endpoints')
-  const none = { exists: false, rules: [], jumps: [] }
-  same(after.chains, { 4: wanted.chains[4] ?? none, 6: wanted.chains[6] ?? none }, 'chains')
+  const isThere = after.chains.filter(({ exists, rules, jumps }) => exists || rules.length > 0 || jumps.length > 0)
+  const ours = isThere.map(({ family, table, rules, jumps }) => ({ family, table, rules, jumps }))
+  same(sorted(ours), sorted(wanted.chains), 'chains')
   for (const [path, value] of wanted.sysctls) same(after.sysctls.get(path), value, path)
 }
 

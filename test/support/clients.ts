@@ -1,4 +1,5 @@
 /** Clients of the near end: each does one thing that a LAN device does, and says what it saw. */
+import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
 import { createConnection, type Socket } from 'node:net'
 import { SocksClient, type SocksClientOptions } from 'socks'
@@ -228,6 +229,23 @@ export const clients = {
   /** Lets go of what is held: `fin` ends, `rst` aborts. */
   release: async (how: 'fin' | 'rst'): Promise<void> => {
     for (const socket of held.splice(0)) how === 'fin' ? socket.destroy() : socket.resetAndDestroy()
+  },
+
+  /** Sends a datagram: what came back within 2 s (`answer`, an errno, `silence`), and when. */
+  datagram: async ({ host, port }: Target): Promise<{ came: string; ms: number }> => {
+    const socket = createSocket(host.includes(':') ? 'udp6' : 'udp4')
+    const came = new Promise<string>((resolve) => {
+      socket.on('message', () => resolve('answer')).on('error', (reason) => resolve(codeOf(reason)))
+      setTimeout(resolve, 2000, 'silence').unref()
+    })
+    // Connected, as browsers' are: only then the kernel tells of ICMP errors.
+    socket.connect(port, host)
+    await once(socket, 'connect')
+    const started = performance.now()
+    socket.send('hello')
+    const what = await came
+    socket.close()
+    return { came: what, ms: performance.now() - started }
   },
 
   /** Connects, sends a little, and goes away `afterMs` after that, whatever has happened by then. */

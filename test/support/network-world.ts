@@ -60,7 +60,8 @@ export async function netnsWorld(scope: Scope, flavour?: string): Promise<World 
 
 /** The real kernel, seen from inside a namespace. Only the state file is ours: it lives in memory. */
 function netnsKernel(namespace: Namespace, flavour?: string): Kernel & { state: string | undefined } {
-  const named = (program: string) => (flavour === undefined ? program : program.replace(/^(ip6?tables)/, `$1-${flavour}`))
+  const named = (program: string) =>
+    flavour === undefined ? program : program.replace(/^(ip6?tables)-(?!legacy|nft)/, `$1-${flavour}-`)
   const run = (argv: readonly string[], input?: string) => runCommand(namespace.argv(...argv), input)
   return {
     state: undefined,
@@ -113,7 +114,7 @@ export function failing(kernel: Kernel, after: number, { killed = false } = {}):
         if (before !== undefined && before.code !== 0) return before
         return { code: 1, stdout: '', stderr: `injected failure\nCommand failed -:${at + 1}\n` }
       }
-      const isChange = !argv.includes('show') && !argv[0]?.endsWith('-save')
+      const isChange = !argv.includes('show') && !argv[0]?.endsWith('-save') && !argv.includes('list')
       return isChange && isRefused() ? { code: 2, stdout: '', stderr: 'injected failure\n' } : kernel.run(argv, input)
     },
     async writeSysctl(path, value) {
@@ -132,6 +133,8 @@ export interface Snapshot {
   limits: string
   nat4: string[]
   nat6: string[]
+  filter4: string[]
+  filter6: string[]
   sysctls: Record<string, string>
 }
 
@@ -146,8 +149,8 @@ export async function snapshot(kernel: Kernel): Promise<Snapshot> {
     const shown = items.filter((item) => item.table !== '255').map(({ flags: _, ...item }) => JSON.stringify(item))
     return shown.sort()
   }
-  const nat = async (program: string) =>
-    (await capture(kernel, [`${program}-save`, '-t', 'nat']))
+  const tableOf = async (program: string, table: string) =>
+    (await capture(kernel, [`${program}-save`, '-t', table]))
       .split('\n')
       .filter((line) => !line.startsWith('#'))
       .map((line) => line.replace(/ \[\d+:\d+\]$/, ''))
@@ -156,19 +159,21 @@ export async function snapshot(kernel: Kernel): Promise<Snapshot> {
     ...['net/ipv4/tcp_rmem', 'net/ipv4/tcp_wmem', 'net/ipv4/ip_forward', 'net/ipv4/conf/all/accept_redirects'],
     ...['net/ipv4/conf/*/forwarding', 'net/ipv4/conf/*/rp_filter', 'net/ipv6/conf/*/forwarding', 'net/ipv6/conf/*/accept_ra'],
   ]
-  const [rules4, rules6, routes4, routes6, endpoints, limits, nat4, nat6, sysctls] = await Promise.all([
+  const [rules4, rules6, routes4, routes6, endpoints, limits, nat4, nat6, filter4, filter6, sysctls] = await Promise.all([
     list('ip', '-N', '-j', '-4', 'rule', 'show'),
     list('ip', '-N', '-j', '-6', 'rule', 'show'),
     list('ip', '-N', '-j', '-4', 'route', 'show', 'table', 'all'),
     list('ip', '-N', '-j', '-6', 'route', 'show', 'table', 'all'),
     list('ip', '-j', 'mptcp', 'endpoint', 'show'),
     capture(kernel, ['ip', 'mptcp', 'limits', 'show']),
-    nat('iptables'),
-    nat('ip6tables'),
+    tableOf('iptables', 'nat'),
+    tableOf('ip6tables', 'nat'),
+    tableOf('iptables', 'filter'),
+    tableOf('ip6tables', 'filter'),
     kernel.readSysctls(sysctlPatterns),
   ])
   return {
-    ...{ rules4, rules6, routes4, routes6, endpoints, nat4, nat6 },
+    ...{ rules4, rules6, routes4, routes6, endpoints, nat4, nat6, filter4, filter6 },
     limits: limits.trim(),
     sysctls: Object.fromEntries([...sysctls].sort()),
   }
@@ -211,8 +216,14 @@ export async function addForeign(kernel: Kernel): Promise<void> {
   ]) {
     await capture(kernel, command.split(' '))
   }
-  const lines = ['*nat', ':FOREIGN - [0:0]', '-A FOREIGN -p tcp -j RETURN', '-A PREROUTING -i br0 -j FOREIGN', 'COMMIT', '']
+  const foreign = [':FOREIGN - [0:0]', '-A FOREIGN -p tcp -j RETURN']
   for (const program of ['iptables-restore', 'ip6tables-restore']) {
-    await capture(kernel, [program, '--noflush'], lines.join('\n'))
+    for (const [table, chain] of [
+      ['nat', 'PREROUTING'],
+      ['filter', 'INPUT'],
+    ]) {
+      const lines = [`*${table}`, ...foreign, `-A ${chain} -i br0 -j FOREIGN`, 'COMMIT', '']
+      await capture(kernel, [program, '--noflush'], lines.join('\n'))
+    }
   }
 }

@@ -1,5 +1,6 @@
 /** Servers of the far end. Each listens on every address of its family-neutral wildcard and returns its port. */
 
+import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
 import { createServer as createHttpServer } from 'node:http'
 import { createServer, type Socket } from 'node:net'
@@ -110,6 +111,18 @@ export const servers = {
       socket.on('end', () => endings.push('end') && socket.end())
       socket.on('error', (error: NodeJS.ErrnoException) => endings.push(error.code ?? 'error'))
     }),
+
+  /** Tells its clients the address that they come from. */
+  mirror: (port: number) => listen(port, (socket) => socket.end(`${socket.remoteAddress?.replace(/^::ffff:/, '')}\n`)),
+
+  /** Sends datagrams back. */
+  udpEcho: async (port: number, address: string) => {
+    const socket = createSocket(address.includes(':') ? 'udp6' : 'udp4')
+    socket.on('message', (data, { port, address }) => socket.send(data, port, address)).on('error', () => {})
+    socket.bind(port, address)
+    await once(socket, 'listening')
+    return port
+  },
 
   /** How the connections of `witness` ended, in order. */
   endings: async () => endings,

@@ -54,6 +54,22 @@ ip mptcp endpoint add 10.1.0.2 dev dsl id 255 subflow
 ip mptcp endpoint add 2001:db8:1::2 dev dsl id 254 subflow
 ip mptcp endpoint add 10.2.0.2 dev lte id 253 subflow
 iptables-restore --noflush -w 5 <<'END'
+*filter
+:BONDSOCKS - [0:0]
+-A BONDSOCKS -i br0 -p tcp -m conntrack --ctstate DNAT -j ACCEPT
+-A BONDSOCKS -p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -j REJECT --reject-with tcp-reset
+-I INPUT 1 ! -i lo -p tcp -m tcp --dport 4444 -j BONDSOCKS
+COMMIT
+END
+ip6tables-restore --noflush -w 5 <<'END'
+*filter
+:BONDSOCKS - [0:0]
+-A BONDSOCKS -i br0 -p tcp -m conntrack --ctstate DNAT -j ACCEPT
+-A BONDSOCKS -p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -j REJECT --reject-with tcp-reset
+-I INPUT 1 ! -i lo -p tcp -m tcp --dport 4444 -j BONDSOCKS
+COMMIT
+END
+iptables-restore --noflush -w 5 <<'END'
 *nat
 :BONDSOCKS - [0:0]
 -A BONDSOCKS -m addrtype --dst-type LOCAL -j RETURN
@@ -61,8 +77,11 @@ iptables-restore --noflush -w 5 <<'END'
 -A BONDSOCKS -m addrtype --dst-type MULTICAST -j RETURN
 -A BONDSOCKS -d 192.168.1.0/24 -j RETURN
 -A BONDSOCKS -d 10.0.0.0/8 -j RETURN
+-A BONDSOCKS -d 10.1.0.0/24 -j RETURN
+-A BONDSOCKS -d 10.2.0.0/24 -j RETURN
 -A BONDSOCKS -p tcp -j REDIRECT --to-ports 4444
 -A PREROUTING -i br0 -p tcp -j BONDSOCKS
+-A INPUT -p tcp -m tcp --dport 4444 -m comment --comment BONDSOCKS
 COMMIT
 END
 ip6tables-restore --noflush -w 5 <<'END'
@@ -71,8 +90,10 @@ ip6tables-restore --noflush -w 5 <<'END'
 -A BONDSOCKS -m addrtype --dst-type LOCAL -j RETURN
 -A BONDSOCKS -m addrtype --dst-type MULTICAST -j RETURN
 -A BONDSOCKS -d 2001:db8:9::/48 -j RETURN
+-A BONDSOCKS -d 2001:db8:1::/64 -j RETURN
 -A BONDSOCKS -p tcp -j REDIRECT --to-ports 4444
 -A PREROUTING -i br0 -p tcp -j BONDSOCKS
+-A INPUT -p tcp -m tcp --dport 4444 -m comment --comment BONDSOCKS
 COMMIT
 END`,
   )
@@ -199,7 +220,7 @@ t.test('what a kernel or a machine lacks is left out, with a note where a user w
     kernel.setSysctl('net/mptcp/blackhole_timeout', undefined)
   })
   const { steps, notes } = await network.apply(gateway())
-  t.match(notes, [/^IPv6 is not redirected: ip6tables has no nat table here \(ip6tables-save is not installed\)$/])
+  t.match(notes, [/^IPv6 is not redirected: ip6tables is missing: install the package iptables$/])
   t.notMatch(lines(steps).join('\n'), /ip6tables|blackhole/)
   t.same((await network.plan(gateway())).steps, [])
   t.ok((await network.remove()).length > 0, 'remove does not need it either')
@@ -229,7 +250,7 @@ t.test('remove takes away what it can where tools or MPTCP have gone, and says w
     message: 'not everything could be removed: "ip6tables-restore --noflush -w 5" failed: ip6tables-restore is not installed',
   })
   kernel.missing.clear()
-  t.equal((await network.remove()).length, 1, 'only that is left')
+  t.equal((await network.remove()).length, 2, 'only that is left')
   t.equal(kernel.state, undefined)
 })
 
@@ -357,7 +378,7 @@ t.test('an ip that prints more than we know', async (t) => {
     'route show': [
       {},
       { type: 'teleport', dst: '203.0.113.0/24', dev: 'dsl', protocol: '2', flags: ['quantum'] },
-      { dst: '203.0.113.9', encap: 'seg6', gateway: '10.2.0.9', dev: 'lte', protocol: '250', table: '254', type: '1' },
+      { dst: '203.0.113.9', encap: 'seg6', gateway: '10.2.0.1', dev: 'lte', protocol: '250', table: '254', type: '1' },
       { dst: '203.0.113.8', nexthops: [{ via: { family: 'inet6', host: 'fe80::9' }, dev: 'lte', weight: 1 }] },
     ],
     'mptcp endpoint': [{ address: '198.51.100.77', id: 77, quantum: true, laminar: true, new: { deep: [1] } }],

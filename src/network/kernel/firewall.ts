@@ -1,39 +1,53 @@
-/** The redirect: a chain of ours in the nat table of iptables and ip6tables, and the jumps to it. */
-import { type Cidr, type Family, formatCidr } from '../../shared/address.js'
-import { type Chain, owned, type Step, step } from '../state.js'
+/**
+ * Our part of the firewall: a chain of ours in the nat and in the filter table of iptables and ip6tables, and the rules that lead to it. The
+ * same for the nft and the legacy flavour.
+ */
+import type { Family } from '../../shared/address.js'
+import { type Chain, type KernelChain, owned, type Step, step, type TableName } from '../state.js'
 
 const { chain } = owned
 
-/** What `iptables-save -t nat` says of us; the same for the nft and the legacy flavour. */
-export function parseNat(text: string): Chain {
+/** A rule of a built-in chain that is ours: a jump, or one that only counts. */
+const isJump = (line: string) =>
+  !line.startsWith(`-A ${chain} `) && new RegExp(`^-A .* (-[jg]|--comment) "?${chain}"?$`).test(line)
+
+interface Listed extends Pick<KernelChain, 'exists' | 'rules' | 'jumps' | 'places' | 'isInFront' | 'redirected' | 'arrived'> {
+  /** Its INPUT chain lets not everything in. */
+  isRestrictive: boolean
+}
+
+/** What `iptables-save -c` says of a table; undefined where it does not show the table. */
+export function parseTable(text: string, table: TableName): Listed | undefined {
   const lines = text.split('\n').map((line) => line.trim())
+  const start = lines.indexOf(`*${table}`)
+  if (start < 0) return undefined
+  const counted = lines.slice(start, lines.indexOf('COMMIT', start)).map((line) => {
+    const [, packets = '0', rule = line] = /^\[(\d+):\d+\] (.*)$/.exec(line) ?? []
+    return { packets: Number(packets), rule }
+  })
+  const rules = counted.map(({ rule }) => rule)
+  const jumps = rules.filter(isJump)
+  const packetsOf = (isMeant: (rule: string) => boolean) =>
+    counted.filter(({ rule }) => isMeant(rule)).reduce((sum, { packets }) => sum + packets, 0)
+  const headOf = (rule: string) => `${rule.split(' ', 2).join(' ')} `
+  const peersOf = (jump: string) => rules.filter((other) => other.startsWith(headOf(jump)))
+  const places = new Map<string, number[]>()
+  const placeOf = (jump: string) => {
+    const at = peersOf(jump).indexOf(jump, places.get(jump)?.at(-1) ?? 0) + 1
+    places.set(jump, [...(places.get(jump) ?? []), at])
+    return at
+  }
   return {
-    exists: lines.some((line) => line.startsWith(`:${chain} `)),
-    rules: lines.filter((line) => line.startsWith(`-A ${chain} `)),
-    jumps: lines.filter((line) => !line.startsWith(`-A ${chain} `) && new RegExp(`^-A .* -[jg] ${chain}$`).test(line)),
+    exists: rules.some((line) => line.startsWith(`:${chain} `)),
+    rules: rules.filter((line) => line.startsWith(`-A ${chain} `)),
+    jumps,
+    places: jumps.map(placeOf),
+    isInFront: jumps.every((jump) => peersOf(jump).slice(0, peersOf(jump).lastIndexOf(jump)).every(isJump)),
+    redirected: packetsOf((rule) => rule.startsWith(`-A ${chain} `) && rule.includes(' -j REDIRECT ')),
+    arrived: packetsOf((rule) => isJump(rule) && rule.startsWith('-A INPUT ')),
+    isRestrictive: rules.some((rule) => /^(:INPUT (?!ACCEPT )|-A INPUT )/.test(rule) && !isJump(rule)),
   }
 }
-
-/**
- * Redirects the TCP of the LAN interfaces to `port`, but not what is meant for the gateway itself (LOCAL is looked up in the local table,
- * so it follows address changes) nor what lies in `kept`.
- */
-export function redirectChain(family: Family, interfaces: readonly string[], kept: readonly Cidr[], port: number): Chain {
-  const types = family === 4 ? ['LOCAL', 'BROADCAST', 'MULTICAST'] : ['LOCAL', 'MULTICAST']
-  const networks = new Set(kept.filter(({ address }) => (address.kind() === 'ipv4') === (family === 4)).map(formatCidr))
-  return {
-    exists: true,
-    rules: [
-      ...types.map((type) => `-A ${chain} -m addrtype --dst-type ${type} -j RETURN`),
-      // iptables-save leaves out a destination that matches everything.
-      ...[...networks].map((network) => `-A ${chain}${network.endsWith('/0') ? '' : ` -d ${network}`} -j RETURN`),
-      `-A ${chain} -p tcp -j REDIRECT --to-ports ${port}`,
-    ],
-    jumps: [...new Set(interfaces)].map((name) => `-A PREROUTING -i ${name} -p tcp -j ${chain}`),
-  }
-}
-
-export const noChain: Chain = { exists: false, rules: [], jumps: [] }
 
 /** What is in `list` once more often than in `other`. */
 function surplus(list: readonly string[], other: readonly string[]): string[] {
@@ -47,24 +61,42 @@ function surplus(list: readonly string[], other: readonly string[]): string[] {
 
 const isSame = (one: readonly string[], other: readonly string[]) => one.join('\n') === other.join('\n')
 
+type Lines = Pick<Chain, 'rules' | 'jumps'> & { exists: boolean }
+const none: Lines = { exists: false, rules: [], jumps: [] }
+
 /** One transaction of iptables-restore: the kernel takes all of it or nothing, and with --noflush only the chains it declares change. */
-function transaction(family: Family, from: Chain, to: Chain) {
+function transaction({ table, program }: KernelChain, to: Lines, moves: readonly string[]) {
   const lines = [
     ...(to.exists ? [`:${chain} - [0:0]`, ...to.rules] : []),
-    ...surplus(to.jumps, from.jumps),
-    ...surplus(from.jumps, to.jumps).map((line) => line.replace('-A', '-D')),
+    ...moves,
     ...(to.exists ? [] : [`-F ${chain}`, `-X ${chain}`]),
   ]
   return {
-    argv: [family === 4 ? 'iptables-restore' : 'ip6tables-restore', '--noflush', '-w', '5'],
-    input: ['*nat', ...lines, 'COMMIT', ''].join('\n'),
+    argv: [`${program}-restore`, '--noflush', '-w', '5'],
+    input: [`*${table}`, ...lines, 'COMMIT', ''].join('\n'),
   }
 }
 
+const taken = (lines: readonly string[]) => lines.map((line) => line.replace('-A', '-D'))
+/** At its place, 1 being the first. */
+const put = (line: string, place: number | undefined) => line.replace(/^-A (\S+)/, `-I $1 ${place ?? 1}`)
+
 /** At most one step. */
-export function diffChain(family: Family, have: Chain | undefined, want: Chain = noChain): Step[] {
-  if (have === undefined) return []
-  const jumpsDiffer = surplus(have.jumps, want.jumps).length + surplus(want.jumps, have.jumps).length > 0
-  if (have.exists === want.exists && isSame(have.rules, want.rules) && !jumpsDiffer) return []
-  return [step(transaction(family, have, want), transaction(family, want, have))]
+export function diffChain(have: KernelChain, wanted: Chain | undefined): Step[] {
+  const want = wanted === undefined ? none : { ...wanted, exists: true }
+  // What decides before all others stands in front of them: behind others' rules it may never be reached.
+  const isFilter = have.table === 'filter'
+  const moves = isFilter && want.exists && !have.isInFront
+  const stale = moves ? have.jumps : surplus(have.jumps, want.jumps)
+  const missing = moves ? want.jumps : surplus(want.jumps, have.jumps)
+  if (have.exists === want.exists && isSame(have.rules, want.rules) && stale.length + missing.length === 0) return []
+  const forth = isFilter ? [...taken(stale), ...missing.map((line) => put(line, 1))] : [...missing, ...taken(stale)]
+  const back = isFilter
+    ? [...taken(want.jumps), ...have.jumps.map((line, at) => put(line, have.places[at]))]
+    : [...stale, ...taken(missing)]
+  return [step(transaction(have, want, forth), transaction(have, have, back))]
 }
+
+export const isFirewallStep = ({ action }: Step) => 'argv' in action && /tables.*-restore$/.test(action.argv[0] ?? '')
+
+export const programOf = (family: Family) => (family === 4 ? 'iptables' : 'ip6tables')

@@ -66,7 +66,10 @@ const routerAdvertisement = '9'
 const mainTable = '254'
 const unicast = '1'
 
+/** RTN_BLACKHOLE, RTN_UNREACHABLE, RTN_PROHIBIT */
+const refusing: readonly (string | undefined)[] = ['6', '7', '8', 'blackhole', 'unreachable', 'prohibit']
 const isInMain = ({ table, type }: RouteJson) => (table === undefined || table === mainTable) && type === undefined
+const isRefusing = ({ table, type }: RouteJson) => (table === undefined || table === mainTable) && refusing.includes(type)
 const isOwnDefault = (route: RouteJson) =>
   isInMain(route) && route.dst === 'default' && route.nexthops === undefined && route.protocol === String(owned.protocol)
 
@@ -98,9 +101,9 @@ export function parseRoutes(json: string | undefined, family: Family): Routes {
   const ours = routes.filter(isOurs).map((route) => entryOf(route, {}))
   const defaults = routes.filter((route) => isInMain(route) && route.dst === 'default')
   const main = routes
-    .filter((route) => isInMain(route) && !isOwnDefault(route))
+    .filter((route) => (isInMain(route) && !isOwnDefault(route)) || isRefusing(route))
     .flatMap((route) =>
-      (route.nexthops ?? [route]).flatMap(({ gateway, dev, via }) =>
+      (route.nexthops ?? [route]).flatMap(({ gateway, dev = isRefusing(route) ? 'lo' : undefined, via }) =>
         dev === undefined || via !== undefined
           ? []
           : [
@@ -111,6 +114,7 @@ export function parseRoutes(json: string | undefined, family: Family): Routes {
                 ...(gateway !== undefined && { gateway }),
                 metric: route.metric ?? 0,
                 advertised: route.protocol === routerAdvertisement,
+                isRefusing: isRefusing(route),
               },
             ],
       ),
