@@ -18,7 +18,7 @@ import { Pool } from './redirect/pool.js'
 import { Upstreams } from './redirect/upstreams.js'
 import { type Family, formatSocketAddress } from './shared/address.js'
 import { pause } from './shared/pause.js'
-import { aborted } from './shared/service.js'
+import { aborted, inBackground } from './shared/service.js'
 import type { Log } from './telemetry/log.js'
 import { watchBlackHole } from './wan/black-hole.js'
 import { WanDuty } from './wan/duty.js'
@@ -95,7 +95,7 @@ export class Uplinks {
     this.#options = options
     this.upstreams = new Upstreams({ onHagDown: config.on_hag_down })
     this.pool = new Pool({
-      ...{ engine, most: config.prepared_connections },
+      ...{ engine, log, most: config.prepared_connections },
       paths: () => this.upstreams.preparable,
       onDoubt: ({ bind }) => this.doubtMptcp(bind),
     })
@@ -173,7 +173,7 @@ export class Uplinks {
 
   /** A HAG did not allow a connection's request. */
   requestRefused(hag: Hag, path: PathAddress): void {
-    this.#hags.requestRefused(hag, path)
+    inBackground(this.#options.log, this.#hags.requestRefused(hag, path))
   }
 
   /** A connection around the HAGs was answered. */
@@ -258,7 +258,7 @@ export class Uplinks {
       this.#remaking = undefined
       this.#reconciler?.poke()
     }
-    if (plan.steps.some(isEndpointDeletion)) this.#resetStranded(strandedMs, 1)
+    if (plan.steps.some(isEndpointDeletion)) this.#watchStranded(strandedMs, 1)
     if (!redirect || this.#redirected.signal.aborted) return plan
     this.#redirected.abort()
     log.info('the LAN is redirected', { steps: plan.steps.map(({ text }) => text) })
@@ -286,7 +286,7 @@ export class Uplinks {
       const hasOther = this.#wans.paths(family).some(({ usable }) => usable)
       return hasOther ? gone.flatMap((wan) => wan[`address${family}`] ?? []) : []
     })
-    if (addresses.length > 0) this.#leave(addresses, acknowledgedMs)
+    if (addresses.length > 0) inBackground(this.#options.log, this.#leave(addresses, acknowledgedMs))
     this.#update()
     // The link may be back before the next pass looks: to it nothing has changed then.
     this.#reconciler?.tellAgain(gone.map(({ name }) => `WAN ${name} is down: ${reason}`))
@@ -324,7 +324,7 @@ export class Uplinks {
       JSON.stringify(best) !== JSON.stringify(this.#best)
     this.#withoutEndpoint = without
     this.#best = best
-    if (lost.length > 0) this.#leave(lost)
+    if (lost.length > 0) inBackground(this.#options.log, this.#leave(lost))
     if (changed) this.#reconciler?.poke()
   }
 
@@ -347,7 +347,7 @@ export class Uplinks {
   async #leave(addresses: readonly string[], afterMs = 0): Promise<void> {
     const { engine, network, log } = this.#options
     for (const address of addresses) engine.abandon(address)
-    this.#resetStranded(strandedMs)
+    this.#watchStranded(strandedMs)
     if (afterMs > 0) await pause(afterMs, this.#ended.signal)
     if (this.#ended.signal.aborted) return
     await network.dropEndpoints(addresses).catch((error: Error) => log.warn(`an endpoint could not be deleted: ${error.message}`))
@@ -367,14 +367,15 @@ export class Uplinks {
   #bury(hag: Hag, how: 'refused' | 'silence'): void {
     if (how === 'refused') {
       // Each connection finds out when it sends something.
-      this.#resetStranded(lookMs)
+      this.#watchStranded(lookMs)
       return
     }
     const { engine, log } = this.#options
-    engine.resetUpstreams(hag).then((count) => {
+    const reset = engine.resetUpstreams(hag).then((count) => {
       if (count > 0)
         log.warn(`${count} connections over HAG ${formatSocketAddress(hag)} were reset, so that their clients begin anew`)
     })
+    inBackground(log, reset)
   }
 
   /** A HAG that is back may have been started anew with its machine: it knows none of the old connections, and quiet ones would never learn. */
@@ -383,6 +384,10 @@ export class Uplinks {
     engine.watchUpstreams(hag, true)
     await this.#resetStranded(lookMs)
     if (!this.#ended.signal.aborted) engine.watchUpstreams(hag, false)
+  }
+
+  #watchStranded(firstMs: number, looks?: number): void {
+    inBackground(this.#options.log, this.#resetStranded(firstMs, looks))
   }
 
   async #resetStranded(firstMs: number, looks = strandedLooks): Promise<void> {

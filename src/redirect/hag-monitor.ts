@@ -3,6 +3,7 @@ import type { Engine, ProbeResult } from '../native/index.js'
 import { type Family, formatSocketAddress } from '../shared/address.js'
 import { hagProbe } from '../shared/hag-probe.js'
 import { pause } from '../shared/pause.js'
+import { inBackground } from '../shared/service.js'
 import type { Log } from '../telemetry/log.js'
 import { isBehindFullWan } from '../wan/acknowledged.js'
 import type { WanPath } from '../wan/monitor.js'
@@ -152,7 +153,7 @@ export class HagMonitor {
     // What answers with anything else is not kept from it by a queue.
     const hasTimedOut = !result.ok && result.failure.code === 'ETIMEDOUT'
     if (sign?.type === 'silence' && hasTimedOut && !isPatient && entry.health.state !== 'down') {
-      this.#weigh(entry, sign)
+      inBackground(this.#options.log, this.#weigh(entry, sign))
       return
     }
     if (sign?.type === 'silence' && askedAt > (entry.wentAroundAt ?? Number.POSITIVE_INFINITY)) this.#bury(entry)
@@ -234,17 +235,19 @@ export class HagMonitor {
         // Beside the other questions: over a WAN that has just died it takes its time.
         if (!entry.checking && this.#isCheckDue(entry, now)) {
           entry.checking = true
-          this.#checkConnect(entry, signal).finally(() => {
+          const checked = this.#checkConnect(entry, signal).finally(() => {
             entry.checking = false
           })
+          inBackground(this.#options.log, checked)
         }
         if (entry.asking || entry.broken || !this.#isDue(entry, entry.hag === inUse, now)) continue
         entry.asking = true
-        this.#look(entry).finally(() => {
+        const asked = this.#look(entry).finally(() => {
           entry.asking = false
           // What failed without a wait is left alone for a moment.
           if (performance.now() - entry.askedAt >= tickMs) this.#wake.abort()
         })
+        inBackground(this.#options.log, asked)
       }
       await pause(tickMs, signal, this.#wake.signal)
       if (this.#wake.signal.aborted) this.#wake = new AbortController()

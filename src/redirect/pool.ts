@@ -5,6 +5,8 @@
 import type { Engine } from '../native/index.js'
 import { hagProbe } from '../shared/hag-probe.js'
 import { pause } from '../shared/pause.js'
+import { inBackground } from '../shared/service.js'
+import type { Log } from '../telemetry/log.js'
 import type { Hag, Path } from './policy.js'
 
 /** A way to a HAG. */
@@ -39,6 +41,7 @@ export interface PoolOptions {
   paths(): readonly HagPath[]
   /** A connection over this path was to be MPTCP and became plain TCP. */
   onDoubt(path: HagPath): void
+  log: Pick<Log, 'error'>
   now?: () => number
 }
 
@@ -136,7 +139,8 @@ export class Pool {
   #fill(path: HagPath, now: number): void {
     if (this.#isIdle(now) || this.#lifeOf(path, now) < shortestLifeMs || now - this.#failedAt < pauseAfterFailureMs) return
     const underWay = this.#underWay.filter((one) => one === path).length
-    for (let missing = this.#wanted(now) - this.#kept - underWay; missing > 0; missing--) this.#prepare(path)
+    for (let missing = this.#wanted(now) - this.#kept - underWay; missing > 0; missing--)
+      inBackground(this.#options.log, this.#prepare(path))
   }
 
   #wanted(now: number): number {
@@ -151,8 +155,9 @@ export class Pool {
 
   async #prepare(path: HagPath): Promise<void> {
     this.#underWay.push(path)
-    const result = await this.#options.engine.prepare(probeOf(path))
-    this.#underWay.splice(this.#underWay.indexOf(path), 1)
+    const result = await this.#options.engine.prepare(probeOf(path)).finally(() => {
+      this.#underWay.splice(this.#underWay.indexOf(path), 1)
+    })
     if (result.ok && path.protocol === 'mptcp' && result.protocol === 'tcp') this.#options.onDoubt(path)
     if (path !== this.#first()) return
     if (result.ok) this.#kept++

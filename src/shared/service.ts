@@ -70,6 +70,11 @@ export function reportFault(log: Pick<Log, 'error'>, what: string, error: unknow
   log.error(`${what}: ${isError ? error.message : String(error)}`, isError ? { stack: error.stack } : {})
 }
 
+/** For what goes on while nobody waits for it: a fault in it is logged. */
+export function inBackground(log: Pick<Log, 'error'>, work: Promise<unknown>): void {
+  work.catch((error) => reportFault(log, 'unexpected error in what nobody waits for', error))
+}
+
 /**
  * Hands every event of a batch to `handle` by itself. An error in one ends the connection that it is about, and is logged; the rest of the
  * batch is handled.

@@ -4,6 +4,7 @@ import type { Engine, ProbeResult, Protocol } from '../native/index.js'
 import type { Family } from '../shared/address.js'
 import { hagProbe, type Target } from '../shared/hag-probe.js'
 import { pause } from '../shared/pause.js'
+import { inBackground } from '../shared/service.js'
 import type { Log } from '../telemetry/log.js'
 import { isAcknowledged } from './acknowledged.js'
 import { Allowance } from './allowance.js'
@@ -352,8 +353,8 @@ export class WanMonitor {
         // An acknowledgement needs no answer: where questions cost money, the slower look at what is unanswered must do.
         const silence = 'no HAG answers over it'
         const isUnanswered = flow.unanswered(unansweredMs, now) && !lines.some(({ metered }) => metered)
-        if (flow.stopped(stopMs, now)) for (const line of lines) this.#verify(line, `what it carried has stopped, and ${silence}`)
-        else if (isUnanswered) for (const line of lines) this.#verify(line, silence)
+        const doubt = flow.stopped(stopMs, now) ? `what it carried has stopped, and ${silence}` : isUnanswered && silence
+        if (doubt !== false) for (const line of lines) inBackground(this.#options.log, this.#verify(line, doubt))
       }
       await pause(flowing ? flowTickMs : idleTickMs, signal)
     }

@@ -161,7 +161,7 @@ t.test('one that opens without end holds up nobody', { skip: needsAddon }, async
     if (!goesOn) return
     const { socket, over } = callFrom(t, '127.0.0.3', entry, greeting)
     socket.on('error', () => undefined)
-    over.then(() => setTimeout(openAgain, 1))
+    void over.then(() => setTimeout(openAgain, 1))
   }
   for (let i = 0; i < 100; ++i) openAgain()
   // A gateway about to ask is waited for once, not for each that comes behind.

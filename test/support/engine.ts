@@ -69,7 +69,7 @@ export const wayTo = (remote: SocketAddress, more: Partial<Way> = {}): Way => ({
 })
 
 /** A server on loopback, ended with the test; its sockets' errors are what the test causes. */
-export async function serve(scope: Scope, onSocket: (socket: Socket) => void, host = '127.0.0.1'): Promise<SocketAddress> {
+export async function serve(scope: Scope, onSocket: (socket: Socket) => unknown, host = '127.0.0.1'): Promise<SocketAddress> {
   const sockets = new Set<Socket>()
   const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
     sockets.add(socket)

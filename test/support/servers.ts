@@ -91,7 +91,7 @@ export const servers = {
   torrent: (port: number) =>
     listen(port, (socket) => {
       socket.on('end', () => socket.destroy()).resume()
-      writeStream(socket, 0, Number.POSITIVE_INFINITY)
+      void writeStream(socket, 0, Number.POSITIVE_INFINITY)
     }),
 
   /** Aborts as soon as the client has said something. */

@@ -2,6 +2,7 @@ import t, { type Test } from 'tap'
 import type { Probe } from '../../src/native/index.js'
 import { type HagPath, Pool } from '../../src/redirect/pool.js'
 import { FakeEngine, settle } from '../support/fake-engine.js'
+import { memoryLog } from '../support/memory-log.js'
 
 const hag = { address: '203.0.113.3', port: 1080, username: 'me', password: 'pw' }
 const pathOver = (wan: string, bind: string, more: Partial<HagPath> = {}): HagPath => ({
@@ -48,6 +49,7 @@ function start(
         return far.endedMs > 0 ? { ...kept, endedMs: far.endedMs } : kept
       },
     },
+    log: memoryLog(),
     most,
     paths: () => state.ways,
     onDoubt: ({ wan }) => doubts.push(wan),
