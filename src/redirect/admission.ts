@@ -44,7 +44,9 @@ export class Admissions {
   isDue(hag: Hag, { bind, metered }: Pick<WanPath, 'bind' | 'metered'>): boolean {
     const pair = this.#pairs.get(keyOf(hag, bind))
     if (pair === undefined) return true
-    if (pair.refused === undefined && pair.serves !== undefined) return false
+    // Its rules may have changed.
+    const isDoubtful = pair.serves === undefined || (pair.serves && pair.refusals >= refusalsToTell)
+    if (pair.refused === undefined && !isDoubtful) return false
     return this.#now() - pair.askedAt >= (metered ? againMs.metered : againMs[pair.refused ? 'refused' : 'unknown'])
   }
 
@@ -78,11 +80,11 @@ export class Admissions {
     this.#pair(hag, path.bind).refusals = 0
   }
 
-  /** A user's request was refused there. True where enough were to ask what is wrong. */
+  /** A user's request was refused there. True where that is enough to `confirm`. */
   requestRefused(hag: Hag, path: PathAddress): boolean {
     const pair = this.#pair(hag, path.bind)
     pair.refusals += 1
-    return pair.refusals >= refusalsToTell && pair.refused === undefined
+    return pair.refusals >= refusalsToTell && pair.serves === false && pair.refused === undefined
   }
 
   /** To be called where no user is served there either. */

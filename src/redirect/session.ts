@@ -102,6 +102,7 @@ export class Sessions {
     const isBypassed = bypass.has(destination.address)
     const ways = isBypassed ? upstreams.direct(destination.address) : upstreams.ways(destination.address)
     const begun = followed === undefined ? undefined : this.#ordered.get(followed.order)
+    let isHagsOwn = false
     const choices = begun === undefined ? ways : [begun, ...ways.filter((path) => path !== begun)]
     const course: Course<Path> = {
       way: (path) => {
@@ -114,6 +115,7 @@ export class Sessions {
       patienceMs: (path) => path.patienceMs,
       failed: (path, failure) => {
         upstreams.saw(path, failure)
+        if (failure.reply === replies.notAllowed && upstreams.isHag(destination.address)) isHagsOwn = true
         this.#suspect(path, failure, destination)
         // What the client has said may have reached the server: the engine ends it.
         return isAboutDestination(path, failure) || failure.early !== undefined
@@ -124,7 +126,12 @@ export class Sessions {
       },
     }
     const start = followed === undefined ? undefined : followed.late ? 'late' : 'answered'
-    const { outcome, choice } = await this.#attempts.race(connection, choices, course, start)
+    let raced = await this.#attempts.race(connection, choices, course, start)
+    // What a HAG's machine offers beside the HAG its firewall lets us have as before, which a connection of the HAG to itself would go around.
+    const isLeft = raced.choice === undefined && raced.outcome?.type !== 'closed' && raced.outcome?.early === undefined
+    if (isHagsOwn && isLeft && choices.every(({ hag }) => hag !== undefined))
+      raced = await this.#attempts.race(connection, upstreams.direct(destination.address), course)
+    const { outcome, choice } = raced
     if (choice !== undefined) {
       upstreams.saw(choice, outcome)
       if (choice.protocol === 'mptcp' && outcome.protocol === 'tcp') this.#options.onDoubt?.(choice)

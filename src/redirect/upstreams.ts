@@ -50,6 +50,7 @@ export class Upstreams {
   readonly #onHagDown: 'direct' | 'reject'
   readonly #now: () => number
   #known = new Map<string, RestingPath>()
+  #hagAddresses: ReadonlySet<string> = new Set()
   #hagWays: RestingPath[] = []
   #preparable: readonly HagPath[] = []
   #ways: { 4: readonly Path[]; 6: readonly Path[] } = { 4: [], 6: [] }
@@ -77,6 +78,7 @@ export class Upstreams {
     const around = { 4: direct[4].map((path) => this.#way(path)), 6: direct[6].map((path) => this.#way(path)) }
     for (const way of [...hagWays, ...around[4], ...around[6]]) known.set(keyOf(way), way)
     this.#known = known
+    this.#hagAddresses = new Set([...hags, ...hagsDown].map(({ address }) => address))
     this.#hagWays = hagWays
     this.#direct = around
     this.#preparable = (ready.find((ways) => ways.length > 0) ?? []) as HagPath[]
@@ -103,6 +105,11 @@ export class Upstreams {
     const rest =
       this.#onHagDown === 'direct' ? this.direct(destination) : this.#hagWays.filter(({ restsUntil }) => restsUntil > now)
     return [...ready, ...rest]
+  }
+
+  /** Somebody's wish for a HAG's own machine: its other services. */
+  isHag(destination: string): boolean {
+    return this.#hagAddresses.has(destination)
   }
 
   /** The ways over WANs that work to the HAG in use, best first: worth preparing connections for. */

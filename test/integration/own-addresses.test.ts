@@ -1,5 +1,6 @@
 /** What the kernel says is this machine, where a list of interface addresses does not know it. */
 import t from 'tap'
+import { startAgent } from '../support/agent.js'
 import { ports, World } from '../support/hybrid.js'
 import { needsRoot } from '../support/namespaces.js'
 
@@ -30,3 +31,24 @@ t.test('a HAG connects nobody to itself', { skip: needsRoot }, async (t) => {
   t.equal(size.trim(), '1000', 'and others to others')
   await hag.end()
 })
+
+for (const onHagDown of ['direct', 'reject'] as const) {
+  t.test(`what a HAG's machine offers beside it, with on_hag_down: ${onHagDown}`, { skip: needsRoot }, async (t) => {
+    const world = await World.create(t, { shaped: false })
+    const { hag: host } = world.lab.addresses
+    const services = await startAgent(t, { argv: (...argv) => world.lab.argv('hag', argv) })
+    await services.call('source', ports.source)
+    // Open to the Internet, as an owner would have it; the firewall lets the machine do to itself what it wants.
+    const iptables = (...words: string[]) => world.execute('hag')('iptables', '-A', 'INPUT', ...words)
+    await iptables('-i', 'lo', '-j', 'ACCEPT')
+    await iptables('-p', 'tcp', '--dport', `${ports.sink}`, '-j', 'REJECT')
+    await services.call('sink', ports.sink)
+    await world.startHag()
+    await world.startGateway({ on_hag_down: onHagDown })
+    const fetch = (port: number) => world.client.call('download', { host, port, bytes: 100_000 })
+    t.match(await fetch(ports.source), { intact: true, error: undefined })
+    t.match(await fetch(ports.sink), { intact: false }, 'not what its firewall closes')
+    const server = { host: world.lab.addresses.server, port: ports.source, bytes: 100_000 }
+    t.match(await world.client.call('download', server), { intact: true, error: undefined })
+  })
+}

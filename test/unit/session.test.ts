@@ -151,6 +151,27 @@ t.test('on_hag_down reject: never direct', async (t) => {
   t.equal(engine.resets.length, 1)
 })
 
+t.test("on_hag_down reject: services of a HAG's own machine are reached without it, where it does not allow them", async (t) => {
+  const isRefused = (way: Way) => (isHag(way) ? failure('request', 'SOCKS_REPLY', 2) : 'opened')
+  const { engine, tried } = gateway({ answer: isRefused }, { onHagDown: 'reject', hags: [first] })
+  engine.accept({ destination: first.address, port: 22 })
+  await settle()
+  t.equal(tried().at(-1), `${first.address} via 10.1.0.2`)
+  t.equal(engine.stats().relaying, 1)
+  engine.accept()
+  await settle()
+  t.equal(engine.resets.length, 1, 'what it forbids elsewhere is forbidden')
+  t.notOk(tried().some((one) => one.startsWith('198.51.100.7')))
+})
+
+t.test("a HAG that is down does not open its machine's services to a direct connection with reject", async (t) => {
+  const { engine, tried } = gateway({ answer: () => failure('connect', 'ECONNREFUSED') }, { onHagDown: 'reject', hags: [first] })
+  engine.accept({ destination: first.address, port: 22 })
+  await settle()
+  t.equal(engine.resets.length, 1)
+  t.same(tried(), everyWay.slice(0, 2), 'nothing but the HAG')
+})
+
 t.test('direct is plain TCP to the destination itself', async (t) => {
   const { engine } = gateway({ answer: (way) => (isHag(way) ? failure('connect', 'ETIMEDOUT') : 'opened') })
   engine.accept()
