@@ -13,11 +13,12 @@ import { BondsocksError } from './shared/errors.js'
 import { Refusals } from './shared/refusals.js'
 import { aborted, drain, eachEvent, hasStarted, listenError, logLimit, StopSignals } from './shared/service.js'
 import { createLog, type Log } from './telemetry/log.js'
+import { watchOptions } from './telemetry/refused-options.js'
 import { type NetworkControl, Uplinks } from './uplinks.js'
 
 /** What the gateway needs of the machine; tests pass their own. */
 export interface GatewayParts {
-  native: Pick<Native, 'Engine' | 'mptcpUnavailable'>
+  native: Pick<Native, 'Engine' | 'mptcpUnavailable' | 'refusedOptions'>
   network: NetworkControl
   /** Starts what takes the network set-up away should this process not do it. */
   guard(): Promise<Guardian>
@@ -93,7 +94,7 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
           log,
         })
         const stop = AbortSignal.any([signals.stop, over.signal])
-        const running = uplinks.run(plan, parts.watch, stop, signals.fail)
+        const running = Promise.all([uplinks.run(plan, parts.watch, stop, signals.fail), watchOptions(native, log, stop)])
         try {
           await begin(uplinks, config, log, stop)
         } catch (error) {

@@ -11,12 +11,13 @@ import { OwnAddresses } from './shared/own-addresses.js'
 import { Refusals } from './shared/refusals.js'
 import { aborted, drain, eachEvent, hasStarted, listenError, logLimit, StopSignals } from './shared/service.js'
 import { createLog, type Log } from './telemetry/log.js'
+import { watchOptions } from './telemetry/refused-options.js'
 
 /** Beyond what a name may take: a busy machine must not reset anybody. */
 const decisionMarginSeconds = 30
 
 export interface HagParts {
-  native: Pick<Native, 'Engine' | 'mptcpUnavailable' | 'routeTo'>
+  native: Pick<Native, 'Engine' | 'mptcpUnavailable' | 'routeTo' | 'refusedOptions'>
   log: Log
   signals: Pick<StopSignals, 'stop' | 'hurry' | 'dispose'>
   /** Sees to what a HAG needs of its machine's network, until the signal. */
@@ -37,7 +38,10 @@ async function realParts(config: HagConfig): Promise<HagParts> {
     await guardian.dismiss()
   }
   const keepNetwork = (signal: AbortSignal) =>
-    Promise.all([keepSubflowLimit({ kernel: systemKernel(), log }, signal), segments > 0 && keepWindow(signal)])
+    Promise.all([
+      keepSubflowLimit({ kernel: systemKernel(), log }, signal),
+      segments > 0 && keepWindow(signal),
+    ])
   return { native, log, signals: new StopSignals(log), keepNetwork }
 }
 
@@ -86,7 +90,7 @@ export async function runHag(config: HagConfig, given?: HagParts): Promise<void>
       const ended = new AbortController()
       const network = keepNetwork(ended.signal)
       hasStarted()
-      await aborted(signals.stop)
+      await Promise.all([aborted(signals.stop), watchOptions(native, log, signals.stop)])
       engine.stopListening()
       log.info('stopping: connections may end', { seconds: config.drain_seconds, connections: engine.stats().connections })
       const left = await drain(engine, config.drain_seconds, signals.hurry)

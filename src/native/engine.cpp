@@ -159,6 +159,15 @@ void Engine::countAll(uint64_t id, std::function<uint64_t(Worker&)> act) {
 }
 
 void Engine::inspect(uint64_t id, std::vector<ConnectionId> connections) {
+  inspectAll(id, [connections = std::move(connections)](Worker& one) { return one.inspect(connections); });
+}
+
+void Engine::inspectBusy(uint64_t id, Busy wanted) {
+  wanted.most = std::max<size_t>(1, wanted.most / std::max<size_t>(1, workers_.size()));
+  inspectAll(id, [wanted](Worker& one) { return one.inspectBusy(wanted); });
+}
+
+void Engine::inspectAll(uint64_t id, std::function<std::vector<Inspection>(Worker&)> look) {
   struct Job {
     std::mutex mutex;
     size_t left;
@@ -167,8 +176,8 @@ void Engine::inspect(uint64_t id, std::vector<ConnectionId> connections) {
   const auto job = std::make_shared<Job>();
   job->left = workers_.size();
   for (auto& worker : workers_) {
-    worker->command([this, id, job, connections](Worker& one) {
-      std::vector<Inspection> found = one.inspect(connections);
+    worker->command([this, id, job, look](Worker& one) {
+      std::vector<Inspection> found = look(one);
       const std::lock_guard<std::mutex> lock(job->mutex);
       std::move(found.begin(), found.end(), std::back_inserter(job->found));
       if (--job->left > 0) return;

@@ -50,6 +50,7 @@ class Engine : private WorkerHost {
   void countOnly(uint64_t id, const Address& source, uint64_t olderThanMs);
   void watchUpstreams(const Address& remote, bool closely);
   void inspect(uint64_t id, std::vector<ConnectionId> connections);
+  void inspectBusy(uint64_t id, Busy wanted);
   const Counters& counters() const { return WorkerHost::counters; }
   void close();
 
@@ -61,6 +62,7 @@ class Engine : private WorkerHost {
   void postOne(Event event);
   void announceLimit(bool limited, std::unique_lock<std::mutex> lock);
   Worker* workerOf(ConnectionId id);
+  void inspectAll(uint64_t id, std::function<std::vector<Inspection>(Worker&)> look);
   void countAll(uint64_t id, std::function<uint64_t(Worker&)> act);
 
   std::function<void()> notify_;

@@ -24,6 +24,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
                         InstanceMethod<&EngineObject::ResetStranded>("resetStranded"),
                         InstanceMethod<&EngineObject::CountOnly>("countOnly"),
                         InstanceMethod<&EngineObject::WatchUpstreams>("watchUpstreams"), InstanceMethod<&EngineObject::Inspect>("inspect"),
+                        InstanceMethod<&EngineObject::InspectBusy>("inspectBusy"),
                         InstanceMethod<&EngineObject::TakeRefusals>("takeRefusals"),
                         InstanceMethod<&EngineObject::Stats>("stats"), InstanceMethod<&EngineObject::Close>("close")});
   }
@@ -256,6 +257,12 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
     }
     if (some && connections.empty()) connections.push_back(0);  // no connection has this number
     return Ask([this, &connections](uint64_t id) { engine_->inspect(id, connections); });
+  }
+
+  Napi::Value InspectBusy(const Napi::CallbackInfo& info) {
+    const Napi::Object object = info[0].As<Napi::Object>();
+    const Busy wanted = {number(object, "most"), number(object, "olderThanMs"), number(object, "leastBytes")};
+    return Ask([this, &wanted](uint64_t id) { engine_->inspectBusy(id, wanted); });
   }
 
   Napi::Value TakeRefusals(const Napi::CallbackInfo&) { return toArray(env_, engine_ ? engine_->takeRefusals() : std::vector<Refusal>()); }

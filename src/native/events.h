@@ -52,11 +52,21 @@ struct StandingOrder {
 struct Inspection {
   ConnectionId connection;
   Address client;
+  Address local;
   Address remote;
   Protocol protocol;
   uint64_t sent;
   uint64_t received;
+  uint64_t ageMs;
+  bool full;
   std::vector<Subflow> subflows;
+};
+
+// Connections of whom to tell: those that moved something last, of this age and size.
+struct Busy {
+  size_t most;
+  uint64_t olderThanMs;
+  uint64_t leastBytes;
 };
 
 // Clients of one source that were refused for one reason. Without a client: of all sources beyond those that were remembered.

@@ -270,17 +270,24 @@ export interface Subflow {
   lastAckMs: number
   /** Retransmission timeouts in a row without an acknowledgement (RFC 6298 section 5). */
   timeouts: number
+  /** Its SYN has no answer yet. */
+  joining: boolean
 }
 
 export interface Inspection {
   connection: ConnectionId
   client: SocketAddress
-  /** The upstream side. undefined protocol: the kernel cannot tell. */
+  /** The upstream side: our end of the first subflow. undefined protocol: the kernel cannot tell. */
+  local: SocketAddress
   remote: SocketAddress
   protocol: Protocol | undefined
+  /** Milliseconds since accept. */
+  ageMs: number
+  /** As many subflows have joined as the kernel's limit allows. */
+  full: boolean
   sent: number
   received: number
-  /** Empty for plain TCP, and where the kernel lacks MPTCP_FULL_INFO (before 6.5). */
+  /** Empty for plain TCP, and where the kernel does not tell (before 5.16). */
   subflows: Subflow[]
 }
 
@@ -348,12 +355,12 @@ export interface Engine {
   /**
    * Aborts, with a RST to the client, the relayed MPTCP connections that have no subflow at this moment: their WAN's endpoint was deleted
    * before another subflow existed, or the HAG reset the last one. Left alone they would take bytes for net.mptcp.close_timeout, and go
-   * on should a subflow join within it. 0 where the kernel cannot tell (before 6.5). Resolves with their number.
+   * on should a subflow join within it. 0 where the kernel cannot tell (before 5.16). Resolves with their number.
    */
   resetStranded(): Promise<number>
   /**
    * Resolves with the number of relayed MPTCP connections of this age in milliseconds, or older, that have one subflow only, and that from
-   * this address of ours. 0 where the kernel cannot tell (before 6.5).
+   * this address of ours. 0 where the kernel cannot tell (before 5.16).
    */
   countOnly(source: string, olderThanMs: number): Promise<number>
   /**
@@ -363,6 +370,8 @@ export interface Engine {
   watchUpstreams(remote: SocketAddress, closely: boolean): void
   /** Relayed connections with their subflows, read at this moment; all of them, or those asked for. */
   inspect(connections?: ConnectionId[]): Promise<Inspection[]>
+  /** The same of at most so many, those that moved something last, of this age in milliseconds and with so many bytes of payload at least. */
+  inspectBusy(wanted: { most: number; olderThanMs: number; leastBytes: number }): Promise<Inspection[]>
   stats(): EngineStats
   /** Who was refused since the last call. */
   takeRefusals(): Refusal[]
@@ -424,6 +433,8 @@ export interface Native {
   routeTo(address: string, port?: number): 'unicast' | 'local' | 'broadcast' | 'anycast' | 'multicast' | 'none'
   /** undefined where an MPTCP socket can be made; else why not (`EINVAL`: kernel before 5.6, `EPROTONOSUPPORT`: not compiled in, `ENOPROTOOPT`: net.mptcp.enabled=0). */
   mptcpUnavailable(): string | undefined
+  /** Socket options that this kernel did not take, how often, and the error of the last time. The engine goes on without them. */
+  refusedOptions(): { option: string; code: string; count: number }[]
 }
 
 // Both src/native/ and dist/chunks/ lie two folders below the package's root.

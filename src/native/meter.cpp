@@ -19,7 +19,7 @@ constexpr uint64_t kAfreshMs = 4500;
 // Without CAP_NET_ADMIN it stays as it was.
 void widenSendBuffer(int fd) {
   const int half = kMost;  // the kernel doubles what it is given
-  setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &half, sizeof half);
+  setOption(fd, SOL_SOCKET, SO_SNDBUFFORCE, half);
 }
 
 // When BBR looks for the least round trip (socket.h) a WAN stands still for 200 ms and more, every ten seconds: 3 % of a download. It is kept

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 
 // The distributions' headers lag behind the kernels that run under them, so the layouts (uapi/linux/mptcp.h, uapi/linux/tcp.h) are
@@ -13,18 +14,25 @@
 namespace {
 constexpr int kSolMptcp = 284;
 constexpr int kMptcpInfo = 1;
+constexpr int kMptcpTcpInfo = 2;
+constexpr int kMptcpSubflowAddresses = 3;
 constexpr int kMptcpFullInfo = 4;
 constexpr int kTcpIsMptcp = 43;
 constexpr size_t kMaxSubflows = 16;  // 8 endpoints on each side at most, and the first subflow
 
-struct SubflowInfo {
-  uint32_t id;
-  uint32_t padding;
+struct SubflowAddresses {
   // struct __kernel_sockaddr_storage: 128 bytes each
   union {
     Address address;
     char size[128];
   } local, remote;
+};
+static_assert(sizeof(SubflowAddresses) == 256, "struct mptcp_subflow_addrs");
+
+struct alignas(8) SubflowInfo {
+  uint32_t id;
+  uint32_t padding;
+  SubflowAddresses addresses;
 };
 static_assert(sizeof(SubflowInfo) == 264, "struct mptcp_subflow_info");
 
@@ -70,6 +78,14 @@ struct FullInfo {
 };
 static_assert(offsetof(FullInfo, subflowInfo) == 24, "struct mptcp_full_info");
 
+struct SubflowData {
+  uint32_t headSize;
+  uint32_t subflows;
+  uint32_t kernelSize;
+  uint32_t userSize;
+};
+static_assert(sizeof(SubflowData) == 16, "struct mptcp_subflow_data");
+
 // include/net/tcp_states.h
 constexpr uint8_t kTcpEstablished = 1;
 constexpr uint8_t kTcpSynSent = 2;
@@ -79,14 +95,33 @@ constexpr uint8_t kTcpSynReceived = 3;
 // as long as the link is silent, up to a quarter of an hour (tcp_retries2).
 bool isAlive(const TcpInfo& tcp) { return tcp.state == kTcpEstablished || tcp.state == kTcpSynSent || tcp.state == kTcpSynReceived; }
 
+// How this kernel tells of subflows; found out with the first connection that it tells something of.
+std::atomic<SubflowSource> source{SubflowSource::Unknown};
+
 struct Subflows {
-  SubflowInfo info[kMaxSubflows];
+  SubflowAddresses addresses[kMaxSubflows];
   TcpInfo tcp[kMaxSubflows];
   size_t count;
 
-  // False for plain TCP and before Linux 6.5.
+  // False for plain TCP and before Linux 5.16.
   bool read(int fd) {
-    memset(this, 0, sizeof *this);
+    const SubflowSource known = source.load(std::memory_order_relaxed);
+    if (known != SubflowSource::Separate && readAtOnce(fd)) return found(SubflowSource::AtOnce);
+    // What fell back has neither.
+    if (known != SubflowSource::AtOnce && readSeparately(fd)) return found(SubflowSource::Separate);
+    return false;
+  }
+
+ private:
+  static bool found(SubflowSource one) {
+    if (source.load(std::memory_order_relaxed) != one) source.store(one, std::memory_order_relaxed);
+    return true;
+  }
+
+  // From Linux 6.5 on.
+  bool readAtOnce(int fd) {
+    SubflowInfo info[kMaxSubflows] = {};
+    memset(tcp, 0, sizeof tcp);
     FullInfo full;
     memset(&full, 0, sizeof full);
     full.tcpInfoUser = sizeof tcp[0];
@@ -97,10 +132,44 @@ struct Subflows {
     socklen_t size = sizeof full;
     if (getsockopt(fd, kSolMptcp, kMptcpFullInfo, &full, &size) != 0) return false;
     count = std::min<size_t>(full.subflows, kMaxSubflows);
+    for (size_t i = 0; i < count; ++i) addresses[i] = info[i].addresses;
+    return true;
+  }
+
+  // From 5.16 on: both lists are in the kernel's order, newest last. A subflow that joins or leaves between the two calls makes them differ
+  // in length, and both are asked anew.
+  bool readSeparately(int fd) {
+    constexpr int kTries = 4;
+    for (int left = kTries; left > 0; --left) {
+      size_t other = 0;
+      if (!readList(fd, kMptcpSubflowAddresses, addresses, &count) || !readList(fd, kMptcpTcpInfo, tcp, &other)) return false;
+      if (count == other) break;
+      count = 0;
+    }
+    count = std::min(count, kMaxSubflows);
+    return true;
+  }
+
+  template <typename Item>
+  static bool readList(int fd, int option, Item (&items)[kMaxSubflows], size_t* total) {
+    struct {
+      SubflowData head;
+      Item items[kMaxSubflows];
+    } list;
+    memset(&list, 0, sizeof list);
+    list.head.headSize = sizeof list.head;
+    list.head.userSize = sizeof(Item);
+    socklen_t size = sizeof list;
+    if (getsockopt(fd, kSolMptcp, option, &list, &size) != 0) return false;
+    static_assert(offsetof(decltype(list), items) == sizeof(SubflowData), "the array follows its head");
+    memcpy(items, list.items, sizeof list.items);
+    *total = list.head.subflows;
     return true;
   }
 };
 }  // namespace
+
+void readSubflowsFrom(SubflowSource one) { source = one; }
 
 Protocol protocolOf(int fd) {
   int isMptcp = 0;
@@ -130,9 +199,9 @@ std::vector<Subflow> subflowsOf(int fd) {
   for (size_t i = 0; i < subflows.count; ++i) {
     const TcpInfo& tcp = subflows.tcp[i];
     if (!isAlive(tcp)) continue;
-    found.push_back({subflows.info[i].local.address, subflows.info[i].remote.address, tcp.bytesAcked, tcp.bytesReceived, tcp.rttUs,
+    found.push_back({subflows.addresses[i].local.address, subflows.addresses[i].remote.address, tcp.bytesAcked, tcp.bytesReceived, tcp.rttUs,
                      tcp.unacked, tcp.lastAckMs, tcp.timeouts, tcp.leastRttUs, tcp.pacingRate, tcp.deliveryRate,
-                     uint64_t{tcp.unacked} * tcp.segmentBytes + tcp.unsent});
+                     uint64_t{tcp.unacked} * tcp.segmentBytes + tcp.unsent, tcp.state != kTcpEstablished});
   }
   return found;
 }
@@ -141,7 +210,7 @@ bool goesOver(int fd, const Address& local) {
   Subflows subflows;
   if (!subflows.read(fd)) return false;
   for (size_t i = 0; i < subflows.count; ++i) {
-    if (subflows.tcp[i].state == kTcpEstablished && sameHost(subflows.info[i].local.address, local)) return true;
+    if (subflows.tcp[i].state == kTcpEstablished && sameHost(subflows.addresses[i].local.address, local)) return true;
   }
   return false;
 }
@@ -162,6 +231,12 @@ bool hasNoSubflow(int fd, uint32_t silentMs) {
     if (isAlive(tcp) && tcp.lastAckMs < silentMs) return false;
   }
   return protocolOf(fd) == Protocol::Mptcp;
+}
+
+bool isFull(int fd) {
+  uint8_t info[256] = {};
+  socklen_t size = sizeof info;
+  return getsockopt(fd, kSolMptcp, kMptcpInfo, info, &size) == 0 && info[0] >= info[3];  // mptcpi_subflows, mptcpi_subflows_max
 }
 
 uint8_t joinedSubflows(int fd) {
@@ -185,7 +260,7 @@ bool sharesRemoteHost(int fd) {
   if (!subflows.read(fd)) return false;
   for (size_t i = 0; i < subflows.count; ++i) {
     for (size_t j = 0; j < i; ++j) {
-      if (sameHost(subflows.info[i].remote.address, subflows.info[j].remote.address)) return true;
+      if (sameHost(subflows.addresses[i].remote.address, subflows.addresses[j].remote.address)) return true;
     }
   }
   return false;

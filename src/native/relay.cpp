@@ -75,7 +75,7 @@ Pumped copy(Flow* flow, Side* source, Side* target, int64_t* budget, PipePool* p
 // Without CAP_NET_ADMIN it stays as it was.
 void resizeReceiveBuffer(const Side& source, int size) {
   const int half = size / 2;  // the kernel doubles what it is given
-  if (setsockopt(source.fd, SOL_SOCKET, SO_RCVBUFFORCE, &half, sizeof half) != 0) return;
+  if (!setOption(source.fd, SOL_SOCKET, SO_RCVBUFFORCE, half)) return;
   // The bound of the window follows only a size that the kernel chose.
   setsockopt(source.fd, IPPROTO_TCP, TCP_WINDOW_CLAMP, &size, sizeof size);
 }
@@ -92,7 +92,7 @@ int receiveBuffer(const Side& source) {
 void doubleReceiveBuffer(const Side& source, int size) {
   constexpr int kUsual = 1;
   for (const int mark : {size / 2, size}) {
-    if (setsockopt(source.fd, SOL_SOCKET, SO_RCVLOWAT, &mark, sizeof mark) != 0) return;
+    if (!setOption(source.fd, SOL_SOCKET, SO_RCVLOWAT, mark)) return;
     if (receiveBuffer(source) > size) break;
   }
   setsockopt(source.fd, SOL_SOCKET, SO_RCVLOWAT, &kUsual, sizeof kUsual);

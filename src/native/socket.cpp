@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 
 #ifndef IPPROTO_MPTCP
 #define IPPROTO_MPTCP 262
@@ -20,7 +21,30 @@ namespace {
 constexpr int kOriginalDst = 80;  // SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST
 constexpr int kBacklog = 4096;    // the kernel lowers it to net.core.somaxconn
 
-void setInt(int fd, int level, int option, int value) { setsockopt(fd, level, option, &value, sizeof value); }
+// What is set by `setOption`. What only some kernels take on MPTCP sockets is among them.
+struct Option {
+  int level;
+  int option;
+  const char* name;
+  std::atomic<uint64_t> refused{0};
+  std::atomic<int> error{0};
+};
+Option options[] = {
+    {SOL_SOCKET, SO_REUSEADDR, "SO_REUSEADDR"},
+    {SOL_SOCKET, SO_REUSEPORT, "SO_REUSEPORT"},
+    {SOL_SOCKET, SO_KEEPALIVE, "SO_KEEPALIVE"},
+    {SOL_SOCKET, SO_OOBINLINE, "SO_OOBINLINE"},
+    {SOL_SOCKET, SO_RCVBUFFORCE, "SO_RCVBUFFORCE"},
+    {SOL_SOCKET, SO_SNDBUFFORCE, "SO_SNDBUFFORCE"},
+    {SOL_SOCKET, SO_RCVLOWAT, "SO_RCVLOWAT"},
+    {IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, "IP_BIND_ADDRESS_NO_PORT"},
+    {IPPROTO_IPV6, IPV6_V6ONLY, "IPV6_V6ONLY"},
+    {IPPROTO_TCP, TCP_NODELAY, "TCP_NODELAY"},
+    {IPPROTO_TCP, TCP_NOTSENT_LOWAT, "TCP_NOTSENT_LOWAT"},
+    {IPPROTO_TCP, TCP_KEEPIDLE, "TCP_KEEPIDLE"},
+    {IPPROTO_TCP, TCP_KEEPINTVL, "TCP_KEEPINTVL"},
+    {IPPROTO_TCP, TCP_KEEPCNT, "TCP_KEEPCNT"},
+};
 
 bool usesBbr(int fd) {
   char name[16] = "";
@@ -47,7 +71,7 @@ void keepQueuesShort(int fd) {
 
 // Of plain TCP, for which the meter does nothing: what is not sent yet waits where it still holds up the other end. On the fastest links
 // less costs processor time.
-void boundUnsent(int fd) { setInt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, 1024 * 1024); }
+void boundUnsent(int fd) { setOption(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, 1024 * 1024); }
 
 int streamSocket(int family, bool mptcp, Protocol* protocol) {
   const int type = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
@@ -69,6 +93,26 @@ int fail(int fd, const char* syscall, Failure* failure) {
   return -1;
 }
 }  // namespace
+
+bool setOption(int fd, int level, int option, int value) {
+  if (setsockopt(fd, level, option, &value, sizeof value) == 0) return true;
+  const int error = errno;
+  for (Option& one : options) {
+    if (one.level != level || one.option != option) continue;
+    one.error = error;
+    ++one.refused;
+  }
+  return false;
+}
+
+std::vector<RefusedOption> refusedOptions() {
+  std::vector<RefusedOption> refused;
+  for (const Option& one : options) {
+    const uint64_t count = one.refused;
+    if (count > 0) refused.push_back({one.name, one.error, count});
+  }
+  return refused;
+}
 
 Address noAddress() {
   Address address;
@@ -159,9 +203,9 @@ bool originalDestination(int fd, int family, Address* destination) {
 int listenSocket(const Address& address, bool mptcp, bool shared, Protocol* protocol, Failure* failure) {
   const int fd = streamSocket(address.sa.sa_family, mptcp, protocol);
   if (fd < 0) return fail(fd, "socket", failure);
-  setInt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-  if (shared) setInt(fd, SOL_SOCKET, SO_REUSEPORT, 1);
-  if (address.sa.sa_family == AF_INET6) setInt(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
+  setOption(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+  if (shared) setOption(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+  if (address.sa.sa_family == AF_INET6) setOption(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
   // Plain TCP: accepted sockets inherit it all. MPTCP's do not on every kernel.
   if (mptcp) {
     keepQueuesShort(fd);
@@ -171,7 +215,7 @@ int listenSocket(const Address& address, bool mptcp, bool shared, Protocol* prot
     readUrgentInline(fd);  // before a client's first words are looked at
     keepAlive(fd, Keepalive::Lan);
     // Its kind is what a LAN's clients come to, and megabytes would gather here before slower WANs. The kernel doubles what it is given.
-    setInt(fd, SOL_SOCKET, SO_RCVBUFFORCE, kReceiveBuffer / 2);
+    setOption(fd, SOL_SOCKET, SO_RCVBUFFORCE, kReceiveBuffer / 2);
   }
   if (bind(fd, &address.sa, sizeOf(address)) != 0) return fail(fd, "bind", failure);
   if (listen(fd, kBacklog) != 0) return fail(fd, "listen", failure);
@@ -182,7 +226,7 @@ int dialSocket(const Address& remote, const Address* source, bool mptcp, Protoco
   const int fd = streamSocket(remote.sa.sa_family, mptcp, protocol);
   if (fd < 0) return fail(fd, "socket", failure);
   if (source != nullptr) {
-    setInt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1);
+    setOption(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1);
     if (bind(fd, &source->sa, sizeOf(*source)) != 0) return fail(fd, "bind", failure);
   }
   sendAtOnce(fd);
@@ -196,28 +240,28 @@ int dialSocket(const Address& remote, const Address* source, bool mptcp, Protoco
   return fd;
 }
 
-void sendAtOnce(int fd) { setInt(fd, IPPROTO_TCP, TCP_NODELAY, 1); }
+void sendAtOnce(int fd) { setOption(fd, IPPROTO_TCP, TCP_NODELAY, 1); }
 
-void readUrgentInline(int fd) { setInt(fd, SOL_SOCKET, SO_OOBINLINE, 1); }
+void readUrgentInline(int fd) { setOption(fd, SOL_SOCKET, SO_OOBINLINE, 1); }
 
 void keepAlive(int fd, Keepalive keepalive) {
   // MPTCP has no TCP_USER_TIMEOUT: without keepalive, a peer that vanished would hold its connection for ever. On the WAN side it is
   // rare, because LTE volume costs money.
-  setInt(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-  setInt(fd, IPPROTO_TCP, TCP_KEEPIDLE, keepalive == Keepalive::Lan ? 60 : 300);
-  setInt(fd, IPPROTO_TCP, TCP_KEEPINTVL, keepalive == Keepalive::Lan ? 15 : 30);
-  setInt(fd, IPPROTO_TCP, TCP_KEEPCNT, 5);
+  setOption(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+  setOption(fd, IPPROTO_TCP, TCP_KEEPIDLE, keepalive == Keepalive::Lan ? 60 : 300);
+  setOption(fd, IPPROTO_TCP, TCP_KEEPINTVL, keepalive == Keepalive::Lan ? 15 : 30);
+  setOption(fd, IPPROTO_TCP, TCP_KEEPCNT, 5);
 }
 
 void askWhenIdle(int fd, int seconds) {
-  setInt(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-  setInt(fd, IPPROTO_TCP, TCP_KEEPIDLE, seconds);
+  setOption(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+  setOption(fd, IPPROTO_TCP, TCP_KEEPIDLE, seconds);
 }
 
 void askOften(int fd, int seconds) {
   askWhenIdle(fd, seconds);
-  setInt(fd, IPPROTO_TCP, TCP_KEEPINTVL, seconds);
-  setInt(fd, IPPROTO_TCP, TCP_KEEPCNT, 30);
+  setOption(fd, IPPROTO_TCP, TCP_KEEPINTVL, seconds);
+  setOption(fd, IPPROTO_TCP, TCP_KEEPCNT, 30);
 }
 
 void startAfresh(int fd) {

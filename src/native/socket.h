@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 // 28 bytes, where sockaddr_storage takes 128 of every idle connection.
 union Address {
@@ -33,6 +34,15 @@ bool sameSocket(const Address& one, const Address& other);  // host and port
 bool sharesBits(const Address& one, const Address& other, unsigned bits);  // of one family, and the first bits are the same
 Address localAddress(int fd);
 Address remoteAddress(int fd);
+
+// Sets one as far as this kernel takes it; false, and counted, where it does not.
+bool setOption(int fd, int level, int option, int value);
+struct RefusedOption {
+  const char* name;
+  int error;  // of the last time
+  uint64_t count;
+};
+std::vector<RefusedOption> refusedOptions();
 
 // Where a client that iptables REDIRECT diverted wanted to go; false where conntrack knows no diversion.
 bool originalDestination(int fd, int family, Address* destination);

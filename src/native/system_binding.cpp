@@ -35,6 +35,20 @@ Napi::Value MptcpUnavailable(const Napi::CallbackInfo& info) {
   return fd >= 0 ? info.Env().Undefined() : Napi::String::New(info.Env(), errnoName(error));
 }
 
+Napi::Value RefusedOptions(const Napi::CallbackInfo& info) {
+  const std::vector<RefusedOption> refused = refusedOptions();
+  Napi::Array array = Napi::Array::New(info.Env(), refused.size());
+  uint32_t at = 0;
+  for (const RefusedOption& one : refused) {
+    Napi::Object object = Napi::Object::New(info.Env());
+    object.Set("option", one.name);
+    object.Set("code", errnoName(one.error));
+    object.Set("count", static_cast<double>(one.count));
+    array.Set(at++, object);
+  }
+  return array;
+}
+
 // Node has no flock(2).
 Napi::Value TryLock(const Napi::CallbackInfo& info) {
   int result;
@@ -67,4 +81,5 @@ void InitSystem(Napi::Env env, Napi::Object exports) {
   exports.Set("tryLock", Napi::Function::New(env, TryLock, "tryLock"));
   exports.Set("routeTo", Napi::Function::New(env, RouteTo, "routeTo"));
   exports.Set("mptcpUnavailable", Napi::Function::New(env, MptcpUnavailable, "mptcpUnavailable"));
+  exports.Set("refusedOptions", Napi::Function::New(env, RefusedOptions, "refusedOptions"));
 }

@@ -163,8 +163,11 @@ Napi::Value toArray(Napi::Env env, const std::vector<Inspection>& inspections) {
     Napi::Object object = Napi::Object::New(env);
     object.Set("connection", toNumber(env, one.connection));
     object.Set("client", toObject(env, one.client));
+    object.Set("local", toObject(env, one.local));
     object.Set("remote", toObject(env, one.remote));
     object.Set("protocol", toValue(env, one.protocol));
+    object.Set("ageMs", toNumber(env, one.ageMs));
+    object.Set("full", one.full);
     object.Set("sent", toNumber(env, one.sent));
     object.Set("received", toNumber(env, one.received));
     Napi::Array subflows = Napi::Array::New(env, one.subflows.size());
@@ -179,6 +182,7 @@ Napi::Value toArray(Napi::Env env, const std::vector<Inspection>& inspections) {
       entry.Set("unackedPackets", static_cast<double>(subflow.unackedPackets));
       entry.Set("lastAckMs", static_cast<double>(subflow.lastAckMs));
       entry.Set("timeouts", static_cast<double>(subflow.timeouts));
+      entry.Set("joining", subflow.joining);
       subflows.Set(index++, entry);
     }
     object.Set("subflows", subflows);

@@ -238,21 +238,42 @@ void Worker::stopListening() {
   host_->resumedAccepting();
 }
 
-std::vector<Inspection> Worker::inspect(const std::vector<ConnectionId>& ids) {
+std::vector<Inspection> Worker::inspect(const std::vector<Connection*>& connections) const {
   std::vector<Inspection> found;
-  const auto add = [&found](const Connection& one) {
-    if (one.phase != Connection::Phase::Relaying) return;
+  for (const Connection* const one : connections) {
+    if (one->phase != Connection::Phase::Relaying) continue;
+    const int fd = one->upstream.fd;
     // What was MPTCP when it was opened may have fallen back since.
-    const Protocol protocol = one.protocol == Protocol::Tcp ? Protocol::Tcp : protocolOf(one.upstream.fd);
-    found.push_back({one.id, one.clientAddress, remoteAddress(one.upstream.fd), protocol, one.forward.bytes, one.backward.bytes,
-                     protocol == Protocol::Tcp ? std::vector<Subflow>() : subflowsOf(one.upstream.fd)});
-  };
-  if (ids.empty()) {
-    for (auto& entry : connections_) add(*entry.second);
-  } else {
-    for (const ConnectionId id : ids) {
-      if (Connection* const connection = find(id)) add(*connection);
-    }
+    const Protocol protocol = one->protocol == Protocol::Tcp ? Protocol::Tcp : protocolOf(fd);
+    const bool isMptcp = protocol != Protocol::Tcp;
+    found.push_back({one->id, one->clientAddress, localAddress(fd), remoteAddress(fd), protocol, one->forward.bytes, one->backward.bytes,
+                     now_ - one->acceptedMs, isMptcp && isFull(fd), isMptcp ? subflowsOf(fd) : std::vector<Subflow>()});
   }
   return found;
+}
+
+std::vector<Inspection> Worker::inspect(const std::vector<ConnectionId>& ids) {
+  std::vector<Connection*> connections;
+  if (ids.empty()) {
+    for (auto& entry : connections_) connections.push_back(entry.second.get());
+  }
+  for (const ConnectionId id : ids) {
+    if (Connection* const connection = find(id)) connections.push_back(connection);
+  }
+  return inspect(connections);
+}
+
+std::vector<Inspection> Worker::inspectBusy(const Busy& wanted) {
+  std::vector<Connection*> connections;
+  for (auto& entry : connections_) {
+    Connection* const one = entry.second.get();
+    if (one->phase != Connection::Phase::Relaying || now_ - one->acceptedMs < wanted.olderThanMs) continue;
+    if (one->forward.bytes + one->backward.bytes >= wanted.leastBytes) connections.push_back(one);
+  }
+  if (connections.size() > wanted.most) {
+    const auto middle = connections.begin() + static_cast<std::ptrdiff_t>(wanted.most);
+    std::nth_element(connections.begin(), middle, connections.end(), [](auto* one, auto* other) { return one->activeMs > other->activeMs; });
+    connections.resize(wanted.most);
+  }
+  return inspect(connections);
 }

@@ -78,6 +78,7 @@ class Worker {
   void watchUpstreams(const Address& remote, bool closely);
   void giveWay();
   std::vector<Inspection> inspect(const std::vector<ConnectionId>& ids);
+  std::vector<Inspection> inspectBusy(const Busy& wanted);
 
   void expired(Connection* connection);
   void expired(Attempt* attempt);
@@ -169,6 +170,7 @@ class Worker {
   void sendHeld(Connection* connection, bool withFirstBytes);
   void passOnLastWords(Flow* flow, Side* source, Side* target);
   void closeConnection(Connection* connection, Reason reason, Failure failure = {});
+  std::vector<Inspection> inspect(const std::vector<Connection*>& connections) const;
   void setDeadline(Timed* timed, uint64_t deadline);
   bool watch(int fd, uint64_t tag, uint32_t events, bool known = false);
   void end(int fd, void (*how)(int));

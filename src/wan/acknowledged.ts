@@ -5,7 +5,7 @@ import type { WanPath } from './monitor.js'
 
 /**
  * True where a HAG has acknowledged something over this address of ours within so many milliseconds; false where none has and subflows
- * wait for it, their retransmission timers expired; undefined where nothing is on its way, or the kernel does not tell (before 6.5).
+ * wait for it, their retransmission timers expired; undefined where nothing is on its way, or the kernel does not tell (before 5.16).
  */
 export async function isAcknowledged(
   engine: Pick<Engine, 'inspect'>,

@@ -1,11 +1,17 @@
 // What is said of a connection's subflows while it lives and after it ended. Where this kernel has no MPTCP, of a TCP connection.
 #include "mptcp_info.h"
 
+#include <errno.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <sched.h>
+#include <stdlib.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <string>
+#include <vector>
 
 #include "check.h"
 
@@ -14,9 +20,125 @@ int wait(int fd, short events) {
   pollfd waiting = {fd, events, 0};
   return poll(&waiting, 1, 5000);
 }
+
+bool isSame(const Subflow& one, const Subflow& other) {
+  return sameSocket(one.local, other.local) && sameSocket(one.remote, other.remote) && one.bytesSent == other.bytesSent &&
+         one.bytesReceived == other.bytesReceived && one.rttUs == other.rttUs && one.unackedPackets == other.unackedPackets &&
+         one.timeouts == other.timeouts && one.leastRttUs == other.leastRttUs && one.unackedBytes == other.unackedBytes;
+}
+
+// What is told by both of the kernel's ways to tell it, of a connection on which nothing moves.
+std::vector<Subflow> asked(int fd, const char* subflow) {
+  Address local;
+  CHECK(parseAddress(subflow, 0, &local));
+  std::vector<Subflow> answers[2];
+  bool judged[2][5];
+  int way = 0;
+  for (const SubflowSource source : {SubflowSource::AtOnce, SubflowSource::Separate}) {
+    readSubflowsFrom(source);
+    answers[way] = subflowsOf(fd);
+    bool* const judgement = judged[way++];
+    judgement[0] = goesOver(fd, local);
+    judgement[1] = hasOnly(fd, local);
+    judgement[2] = hasNoSubflow(fd);
+    judgement[3] = sharesRemoteHost(fd);
+    judgement[4] = goesOver(fd, noAddress());
+  }
+  readSubflowsFrom(SubflowSource::Unknown);
+  CHECK(answers[0].size() == answers[1].size());
+  for (size_t i = 0; i < answers[0].size() && i < answers[1].size(); ++i) CHECK(isSame(answers[0][i], answers[1][i]));
+  for (int i = 0; i < 5; ++i) CHECK(judged[0][i] == judged[1][i]);
+  return answers[1];
+}
+
+// Three subflows, of which the first one and then another go: in a network namespace of its own.
+int bothWays() {
+  constexpr int kSkipped = 77;
+  const auto sh = [](const char* command) { return system(command) == 0; };
+  if (unshare(CLONE_NEWNET) != 0 || !sh("ip link set lo up && ip mptcp limits set subflows 4 2>/dev/null")) return kSkipped;
+  CHECK(sh("for n in 1 2 3; do ip address add 10.9.0.$n/32 dev lo; done"));
+  CHECK(sh("for n in 1 2 3; do ip mptcp endpoint add 10.9.0.$n dev lo id $n subflow; done"));
+  Address address, source;
+  CHECK(parseAddress("10.9.0.9", 0, &address) && parseAddress("10.9.0.1", 0, &source) && sh("ip address add 10.9.0.9/32 dev lo"));
+  Protocol protocol;
+  Failure failure;
+  const int listener = listenSocket(address, true, false, &protocol, &failure);
+  address = localAddress(listener);
+  const int client = dialSocket(address, &source, true, &protocol, &failure);
+  CHECK(client >= 0 && wait(client, POLLOUT) == 1 && wait(listener, POLLIN) == 1);
+  const int server = accept(listener, nullptr, nullptr);
+  if (protocolOf(client) != Protocol::Mptcp) return kSkipped;
+  // The older way is all that some kernels have.
+  const std::string text(30000, 'x');
+  char some[30000];
+  const auto exchange = [&] {
+    CHECK(send(server, text.data(), text.size(), 0) == static_cast<ssize_t>(text.size()));
+    for (size_t got = 0; got < text.size();) {
+      CHECK(wait(client, POLLIN) == 1);
+      const ssize_t more = recv(client, some, sizeof some, 0);
+      if (more > 0) got += static_cast<size_t>(more);
+    }
+    poll(nullptr, 0, 300);  // for the acknowledgements
+  };
+  exchange();
+  for (int left = 100; left > 0 && subflowsOf(client).size() < 3; --left) poll(nullptr, 0, 20);
+  exchange();
+  readSubflowsFrom(SubflowSource::AtOnce);
+  const bool hasBoth = subflowsOf(client).size() == 3;
+  readSubflowsFrom(SubflowSource::Separate);
+  CHECK(subflowsOf(client).size() == 3 && subflowsOf(server).size() == 3);
+  if (!hasBoth) return kSkipped;
+  const auto all = asked(client, "10.9.0.2");
+  uint64_t received = 0;
+  for (const Subflow& one : all) received += one.bytesReceived;
+  CHECK(all.size() == 3 && received >= 2 * text.size() && sameHost(all.front().local, source));
+  asked(server, "10.9.0.9");
+  CHECK(sh("ip mptcp endpoint delete id 1"));
+  exchange();
+  CHECK(asked(client, "10.9.0.1").size() == 2);
+  CHECK(sh("ip mptcp endpoint delete id 2"));
+  exchange();
+  CHECK(asked(client, "10.9.0.3").size() == 1 && hasOnly(client, asked(client, "10.9.0.3").front().local));
+  CHECK(sh("ip mptcp endpoint delete id 3"));
+  poll(nullptr, 0, 100);
+  CHECK(asked(client, "10.9.0.3").empty() && hasNoSubflow(client));
+
+  // What never was MPTCP has no subflows either way, and that does not decide which way is taken.
+  const int plain = dialSocket(address, nullptr, false, &protocol, &failure);
+  CHECK(wait(plain, POLLOUT) == 1 && asked(plain, "10.9.0.1").empty() && !hasNoSubflow(plain));
+  closeFd(plain);
+  closeFd(client);
+  closeFd(server);
+  closeFd(listener);
+  return passed();
+}
+
+void countsWhatIsRefused() {
+  int ends[2];
+  CHECK(pipe(ends) == 0 && refusedOptions().empty());
+  CHECK(!setOption(ends[0], SOL_SOCKET, SO_KEEPALIVE, 1) && !setOption(ends[1], SOL_SOCKET, SO_KEEPALIVE, 1));
+  const std::vector<RefusedOption> refused = refusedOptions();
+  CHECK(refused.size() == 1 && std::string(refused[0].name) == "SO_KEEPALIVE" && refused[0].error == ENOTSOCK && refused[0].count == 2);
+  closeFd(ends[0]);
+  closeFd(ends[1]);
+}
+
+void compareBothWays() {
+  const pid_t child = fork();
+  if (child == 0) _exit(bothWays());
+  int status = 0;
+  CHECK(child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status));
+  if (WEXITSTATUS(status) == 77) {
+    printf("# skipped: both ways to tell subflows (needs root, iproute2, MPTCP and Linux 6.5)\n");
+  } else {
+    CHECK(WEXITSTATUS(status) == 0);
+  }
+}
 }  // namespace
 
 int main() {
+  countsWhatIsRefused();
+  compareBothWays();
   Address address;
   CHECK(parseAddress("127.0.0.1", 0, &address));
   Protocol protocol;

@@ -286,6 +286,10 @@ export class FakeEngine implements Engine {
 
   watchUpstreams(): void {}
 
+  async inspectBusy(): Promise<Inspection[]> {
+    return this.inspect()
+  }
+
   async inspect(): Promise<Inspection[]> {
     return this.#far.inspect?.() ?? []
   }
@@ -366,7 +370,7 @@ const isIn = (address: string, networks: StandingOrder['askAboutDestinations']) 
 /** Stands in for the addon; `engines` are those that were made. */
 export function fakeNative(far: FarSide = {}, unavailable?: string) {
   const engines: FakeEngine[] = []
-  const native: Pick<Native, 'Engine' | 'mptcpUnavailable' | 'routeTo'> = {
+  const native: Pick<Native, 'Engine' | 'mptcpUnavailable' | 'routeTo' | 'refusedOptions'> = {
     Engine: class extends FakeEngine {
       constructor(options: EngineOptions) {
         super(options, far)
@@ -374,6 +378,7 @@ export function fakeNative(far: FarSide = {}, unavailable?: string) {
       }
     },
     mptcpUnavailable: () => unavailable,
+    refusedOptions: () => [],
     routeTo: () => 'unicast',
   }
   return { native, engines }

@@ -248,7 +248,7 @@ t.test('what is known of a HAG stays when the list changes', async (t) => {
 t.test('a HAG behind full up-links is busy, not dead: only questions that outlast a lost SYN count against it', async (t) => {
   const subflow = {
     ...{ local: { address: dsl.bind, port: 40_000 }, remote: first, bytesSent: 1e6, bytesReceived: 1e6 },
-    ...{ rttUs: 300_000, unackedPackets: 4, lastAckMs: 100, timeouts: 0 },
+    ...{ rttUs: 300_000, unackedPackets: 4, lastAckMs: 100, timeouts: 0, joining: false },
   }
   const isPatient = ({ timeoutMs }: Probe) => timeoutMs > 2500
   const cases = [
@@ -271,7 +271,16 @@ t.test('a HAG behind full up-links is busy, not dead: only questions that outlas
     await t.test(name, async (t) => {
       let isFull = false
       const says = (probe: Probe) => (isFull && probe.remote.address === first.address && !answers(probe) ? bad : fine)
-      const relayed = { connection: 1, client: { address: '192.168.1.20', port: 1 }, remote: first, protocol: 'mptcp' as const }
+      const client = { address: '192.168.1.20', port: 1 }
+      const relayed = {
+        connection: 1,
+        client,
+        local: client,
+        remote: first,
+        protocol: 'mptcp' as const,
+        ageMs: 9000,
+        full: false,
+      }
       const inspect = () => [{ ...relayed, sent: 0, received: 0, subflows: [{ ...subflow, ...change }] }]
       const { monitor, log, run, until, usable } = start(t, [first, second], says, () => [dsl, lte], inspect)
       await monitor.askAll(1000)

@@ -124,9 +124,18 @@ t.test(
 const overDsl = (subflow: Partial<Subflow>): Inspection[] => {
   const local = { address: '10.1.0.2', port: 40_000 }
   const remote = { address: hag.address, port: hag.port }
-  const rest = { bytesSent: 0, bytesReceived: 0, rttUs: 30_000, unackedPackets: 0, lastAckMs: 60_000, timeouts: 0 }
+  const rest = {
+    bytesSent: 0,
+    bytesReceived: 0,
+    rttUs: 30_000,
+    unackedPackets: 0,
+    lastAckMs: 60_000,
+    timeouts: 0,
+    joining: false,
+  }
   const subflows = [{ local, remote, ...rest, ...subflow }]
-  return [{ connection: 1, client: local, remote, protocol: 'mptcp', sent: 0, received: 0, subflows }]
+  const relayed = { connection: 1, client: local, local, remote, ageMs: 9000, full: false, sent: 0, received: 0 }
+  return [{ ...relayed, protocol: 'mptcp', subflows }]
 }
 
 t.test('subflows tell whether a WAN that carries other traffic, and over which no HAG answers, is dead or full', async (t) => {
