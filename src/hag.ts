@@ -29,6 +29,7 @@ async function realParts(config: HagConfig): Promise<HagParts> {
   const { keepInitialWindow } = await import('./network/initial-window.js')
   const { guardHag } = await import('./network/guardian.js')
   const { keepSubflowLimit } = await import('./network/subflow-limit.js')
+  const { complainOfSettings } = await import('./network/mptcp-settings.js')
   const { systemKernel } = await import('./network/command.js')
   const log = createLog(config.log_level)
   const { listen, initial_window: segments } = config
@@ -39,6 +40,7 @@ async function realParts(config: HagConfig): Promise<HagParts> {
   }
   const keepNetwork = (signal: AbortSignal) =>
     Promise.all([
+      complainOfSettings({ kernel: systemKernel(), log }),
       keepSubflowLimit({ kernel: systemKernel(), log }, signal),
       segments > 0 && keepWindow(signal),
     ])

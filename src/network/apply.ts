@@ -83,7 +83,7 @@ export async function performAll(kernel: Kernel, actions: readonly Action[]): Pr
 }
 
 export function save(kernel: Kernel, saved: Saved): Promise<void> {
-  const isEmpty = Object.keys(saved.sysctls).length === 0 && saved.subflows === undefined
+  const isEmpty = Object.keys(saved.sysctls).length === 0 && saved.subflows === undefined && saved.endpoints === undefined
   return kernel.writeState(isEmpty ? undefined : `${JSON.stringify(saved, null, 2)}\n`)
 }
 

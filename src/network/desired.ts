@@ -2,12 +2,22 @@
 import type { GatewayConfig, WanConfig } from '../config/schema.js'
 import { type Cidr, type Family, familyOf, isInside, parseCidr } from '../shared/address.js'
 import { BondsocksError } from '../shared/errors.js'
-import { isOurs } from './kernel/mptcp.js'
+import { isMade, isOurs } from './kernel/mptcp.js'
 import { routeEntry } from './kernel/route.js'
 import { sourceRule } from './kernel/rule.js'
+import { remarksOnSettings } from './mptcp-settings.js'
 import type { NetworkOptions } from './network.js'
 import { connected, type Extra, redirection, type WanWays } from './redirection.js'
-import { type Desired, type Endpoint, type Entry, type Interface, isHeld, type Observed, owned } from './state.js'
+import {
+  type Desired,
+  type Endpoint,
+  type Entry,
+  type Interface,
+  isHeld,
+  type KernelEndpoint,
+  type Observed,
+  owned,
+} from './state.js'
 import { desiredSysctls, withoutFixed } from './tuning.js'
 
 interface Path {
@@ -155,35 +165,63 @@ function endpointsOf(
   wans: readonly UsableWan[],
   config: GatewayConfig,
   observed: Observed,
-  { tolerant = false, withoutEndpoint }: NetworkOptions,
+  { tolerant = false, withoutEndpoint, hagFamilies = [] }: NetworkOptions,
 ) {
+  const numberOf = (family: Family) => wans.filter(({ paths }) => paths.some((path) => path.family === family)).length
+  const byWans: Family[] = numberOf(6) > numberOf(4) ? [6, 4] : [4, 6]
   // A name may have addresses of either family.
-  const families = new Set(
-    config.hags.flatMap(({ address }): (Family | undefined)[] => (address === undefined ? [4, 6] : [familyOf(address)])),
+  const configured = byWans.filter((family) =>
+    config.hags.some(({ address }) => address === undefined || familyOf(address) === family),
   )
-  const foreign = observed.endpoints.filter((one) => !isOurs(one))
-  const fit = wans.flatMap(({ config: wan, paths }) =>
+  const families = new Set<Family | undefined>(hagFamilies.length > 0 ? hagFamilies : configured)
+  const isWans = (device: string | undefined) => config.wans.some((wan) => wan.interface === device)
+  const all = wans.flatMap(({ config: wan, paths }) =>
     paths
-      .filter(({ family, source }) => families.has(family) && !withoutEndpoint?.has(source))
+      .filter(({ family }) => families.has(family))
       .map(({ source }): Endpoint => ({ address: source, device: wan.interface })),
   )
+  const fit = all.filter(({ address }) => !withoutEndpoint?.has(address))
   // Connections outlive a short outage of their last WAN, but not the end of their last subflow.
   const isKept = ({ address, device }: Endpoint) =>
-    families.has(familyOf(address)) &&
-    !fit.some((one) => familyOf(one.address) === familyOf(address)) &&
-    config.wans.some((wan) => wan.interface === device)
+    families.has(familyOf(address)) && !fit.some((one) => familyOf(one.address) === familyOf(address)) && isWans(device)
   const kept = tolerant ? observed.endpoints.filter((one) => isOurs(one) && isKept(one)) : []
-  const all = [...fit, ...kept.map(({ address, device }) => ({ address, device }))]
-  const isForeign = ({ address }: Endpoint) => foreign.some((one) => one.address === address)
-  const ours = all.filter((one) => !isForeign(one))
+  // An address can be held once; and whatever joins by a WAN does so as the WAN's role and health have it, or not at all.
+  const onWans = observed.interfaces.filter(({ name }) => isWans(name)).flatMap(({ addresses }) => addresses)
+  const isReplaced = ({ address, device, flags }: KernelEndpoint) =>
+    all.some((one) => one.address === address) ||
+    (flags.includes('subflow') && (isWans(device) || onWans.some((one) => one.address === address)))
+  const [foreign, now] = parted(
+    observed.endpoints.filter((one) => !isOurs(one)),
+    isReplaced,
+  )
   const places = Math.max(0, owned.count - foreign.length)
+  const wanted = [...fit, ...kept.map(({ address, device }) => ({ address, device }))]
+  const [first] = families
+  const isFirst = ({ address }: Endpoint) => familyOf(address) === first
+  const ours = wanted.length > places ? parted(wanted, (one) => !isFirst(one)).flat() : wanted
+  const left = ours.slice(places)
+  const before = (observed.saved.endpoints ?? []).filter(isReplaced)
+  const replaced = [...now.filter(isMade), ...before].map(({ address }) => address)
   return {
     endpoints: ours.slice(0, places),
+    replaced: { now, before },
     notes: [
-      ...all.filter(isForeign).map(({ address }) => `MPTCP endpoint ${address} is somebody else's and stays as it is`),
-      ...ours.slice(places).map(({ address }) => `no MPTCP endpoint for ${address}: the kernel holds ${owned.count} at most`),
+      ...[...new Set(replaced)].map(
+        (address) =>
+          `somebody else's MPTCP endpoint ${address} belongs to a WAN: ours takes its place, and it is put back at the end`,
+      ),
+      ...left.filter(isFirst).map(({ address }) => `no MPTCP endpoint for ${address}: the kernel holds ${owned.count} at most`),
+      ...(left.every(isFirst)
+        ? []
+        : [
+            `IPv${first === 4 ? 6 : 4} is bonded over fewer WANs: the kernel holds ${owned.count} MPTCP endpoints, IPv${first} comes first`,
+          ]),
     ],
   }
+}
+
+function parted<Item>(items: readonly Item[], test: (item: Item) => boolean): [no: Item[], yes: Item[]] {
+  return [items.filter((item) => !test(item)), items.filter(test)]
 }
 
 /** Also of WANs that cannot be used now: what is redirected stays so while a link is away. */
@@ -227,7 +265,7 @@ export function desired(given: GatewayConfig, observed: Observed, options: Desir
   const { wans, notes: troubles } = usableWans(config, observed, tolerant)
   // Without a WAN we are no help: what goes by other ways may go on.
   const redirect = options.redirect !== false && (wans.length > 0 || config.on_hag_down === 'reject')
-  const { endpoints, notes } = endpointsOf(wans, config, observed, options)
+  const { endpoints, replaced, notes } = endpointsOf(wans, config, observed, options)
   const { defaults, notes: defaultNotes } = defaultsOf(wans, observed, options)
   const { chains, notes: redirectNotes } = redirection(config, observed, waysOf(config, observed, wans), {
     ...{ redirect, blocked, lacks },
@@ -240,6 +278,7 @@ export function desired(given: GatewayConfig, observed: Observed, options: Desir
     routes: wans.flatMap((wan) => routesOf(wan, config.lan.interfaces, observed)),
     defaults,
     endpoints,
+    replaced,
     // One more than the extra subflows that a connection needs: one that is about to die may still count. The kernel's limit is 8.
     subflows: Math.max(former, wans.length),
     chains,
@@ -259,6 +298,7 @@ export function desired(given: GatewayConfig, observed: Observed, options: Desir
       ...redirectNotes,
       ...blocked.values(),
       ...notesOn(observed, wans),
+      ...remarksOnSettings(observed.sysctls),
     ],
   }
 }

@@ -1,7 +1,7 @@
 /** From what is to what should be: a pure function. Adds come before deletes, and each path is complete before traffic is sent into it. */
 import type { Family } from '../shared/address.js'
 import { diffChain } from './kernel/firewall.js'
-import { diffEndpoints, limitStep } from './kernel/mptcp.js'
+import { diffEndpoints, isMade, isOurs, limitStep } from './kernel/mptcp.js'
 import { diffDefault, diffRoutes } from './kernel/route.js'
 import { diffRules } from './kernel/rule.js'
 import { diffSysctls } from './kernel/sysctl.js'
@@ -14,6 +14,7 @@ import {
   isHeld,
   joinHeld,
   type KernelChain,
+  type KernelEndpoint,
   type Observed,
   type Saved,
   step,
@@ -32,7 +33,11 @@ export function diff(observed: Observed, desired: Desired): Change {
     const main = diffDefault(family, ofFamily(observed.defaults), ofFamily(desired.defaults))
     return { add: [...routes.add, ...rules.add, ...main.add], remove: [...main.remove, ...rules.remove, ...routes.remove] }
   })
-  const endpoints = diffEndpoints(observed.endpoints, desired.endpoints)
+  const foreign = diffForeign(observed, desired)
+  const endpoints = diffEndpoints(observed.endpoints, desired.endpoints, {
+    replace: desired.replaced.now,
+    putBack: foreign.putBack,
+  })
   const wantedFor = (have: KernelChain) =>
     have.isUsed ? desired.chains.find(({ family, table }) => family === have.family && table === have.table) : undefined
   // What lets redirected connections in comes before them, and goes after them.
@@ -51,8 +56,8 @@ export function diff(observed: Observed, desired: Desired): Change {
     steps,
     endpoints: endpoints.after,
     chains: observed.chains.map((have) => chainAfter(have, wantedFor(have))),
-    savedMeanwhile: saved(sysctl.meanwhile, joinHeld(limit.before, limit.after)),
-    savedAfter: saved(sysctl.after, limit.after),
+    savedMeanwhile: saved(sysctl.meanwhile, joinHeld(limit.before, limit.after), foreign.meanwhile),
+    savedAfter: saved(sysctl.after, limit.after, foreign.after),
   }
 }
 
@@ -60,7 +65,25 @@ function chainAfter(have: KernelChain, wanted: Chain | undefined): KernelChain {
   return { ...have, isInFront: true, exists: wanted !== undefined, rules: wanted?.rules ?? [], jumps: wanted?.jumps ?? [] }
 }
 
-const saved = (sysctls: Saved['sysctls'], subflows: Saved['subflows']): Saved => ({ sysctls, ...(subflows && { subflows }) })
+const saved = (sysctls: Saved['sysctls'], subflows: Saved['subflows'], endpoints: KernelEndpoint[]): Saved => ({
+  sysctls,
+  ...(subflows && { subflows }),
+  ...(endpoints.length > 0 && { endpoints }),
+})
+
+/** Somebody else's endpoints: what is kept of them, and which of those that were kept are put back. */
+function diffForeign({ endpoints, saved, interfaces }: Observed, { replaced, endpoints: wanted }: Desired) {
+  const now = replaced.now.filter(isMade)
+  // Who makes one anew has another idea of it.
+  const before = (saved.endpoints ?? []).filter((one) => !now.some(({ address }) => address === one.address))
+  const after = [...before.filter((one) => replaced.before.includes(one)), ...now]
+  const isThere = ({ device }: KernelEndpoint) => device === undefined || interfaces.some(({ name }) => name === device)
+  const stays = (one: KernelEndpoint) => !isOurs(one) && !replaced.now.includes(one)
+  const isHeldAgain = ({ address }: KernelEndpoint) =>
+    endpoints.some((one) => one.address === address && stays(one)) || wanted.some((one) => one.address === address)
+  const putBack = before.filter((one) => !replaced.before.includes(one) && isThere(one) && !isHeldAgain(one))
+  return { putBack, meanwhile: [...before, ...now], after }
+}
 
 /** The limit of subflows, kept and put back like a sysctl. */
 function diffLimit({ subflows, saved }: Observed, desired: Desired) {

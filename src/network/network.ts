@@ -1,6 +1,6 @@
 /** The control path's door: say what should be, then make it so. */
 import type { GatewayConfig } from '../config/schema.js'
-import { familyOf } from '../shared/address.js'
+import { type Family, familyOf } from '../shared/address.js'
 import { carryOut, carryOutAsFarAsPossible, performAll } from './apply.js'
 import { Arrivals } from './arrivals.js'
 import { desired } from './desired.js'
@@ -32,6 +32,8 @@ export interface NetworkOptions {
    * the first usable one, in config order, of those not in `withoutEndpoint`.
    */
   best?: { 4?: string; 6?: string }
+  /** Of the HAGs, the one most used first, for whose WANs there are endpoints before there are any for the other. Default: as the config has it. */
+  hagFamilies?: readonly Family[]
   /** True: after a change of links, addresses, routes or rules; the tables of iptables are taken to be as the last apply left them. */
   quick?: boolean
 }

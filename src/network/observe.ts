@@ -7,11 +7,12 @@ import { parseEndpoints, parseSubflowLimit } from './kernel/mptcp.js'
 import { parseRoutes } from './kernel/route.js'
 import { parseRules } from './kernel/rule.js'
 import type { Kernel } from './kernel.js'
+import { mptcpSysctls } from './mptcp-settings.js'
 import { type Interface, needsRoot, type Observed, type Saved } from './state.js'
 import { observeTables, type Tables } from './tables.js'
 
 const sysctls = [
-  'net/mptcp/enabled',
+  ...mptcpSysctls,
   'net/mptcp/blackhole_timeout',
   'net/mptcp/close_timeout',
   'net/ipv4/tcp_rmem',

@@ -89,6 +89,7 @@ export interface NumberedEndpoint extends Endpoint {
 export interface KernelEndpoint extends NumberedEndpoint {
   /** Sorted; a WAN's is just `subflow`. */
   flags: string[]
+  port?: number
 }
 
 export type TableName = 'nat' | 'filter'
@@ -146,6 +147,8 @@ export function joinHeld<Value>(before: Held<Value> | undefined, after: Held<Val
 export interface Saved {
   sysctls: Record<string, Held<string>>
   subflows?: Held<number>
+  /** Somebody else's, in whose place ours are. */
+  endpoints?: KernelEndpoint[]
 }
 
 export interface Observed {
@@ -186,6 +189,8 @@ export interface Desired {
   /** At most one a family. */
   defaults: Entry[]
   endpoints: Endpoint[]
+  /** Somebody else's endpoints of WANs that are there, and those that we have taken away before: the others of these are put back. */
+  replaced: { now: KernelEndpoint[]; before: KernelEndpoint[] }
   subflows: number | undefined
   chains: Chain[]
   sysctls: Sysctls
@@ -199,6 +204,7 @@ export const nothing: Desired = {
   routes: [],
   defaults: [],
   endpoints: [],
+  replaced: { now: [], before: [] },
   subflows: undefined,
   chains: [],
   sysctls: new Map(),

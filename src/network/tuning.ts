@@ -1,6 +1,7 @@
 /** The sysctls of a gateway and why; what a kernel lacks is not asked of it. */
 import type { GatewayConfig } from '../config/schema.js'
 import { BondsocksError } from '../shared/errors.js'
+import { neededByMptcp } from './mptcp-settings.js'
 import { isHeld, type Observed, type Sysctls, textOf } from './state.js'
 
 /**
@@ -29,6 +30,9 @@ export function desiredSysctls(config: GatewayConfig, { sysctls, saved, interfac
   }
 
   want('net/mptcp/enabled', '1')
+  // By what they were: what was put right would look as if it had always been.
+  const before = [...sysctls].map(([path, value]): [string, string] => [path, held(path)?.former ?? value])
+  for (const [path, value] of neededByMptcp(new Map(before))) want(path, value)
   // One WAN that drops MP_CAPABLE would turn MPTCP off on all of them for an hour.
   want('net/mptcp/blackhole_timeout', '0')
   // How long a connection whose last subflow was reset looks alive (60 s otherwise): long enough for the other WAN to take over.

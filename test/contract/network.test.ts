@@ -213,21 +213,92 @@ for (const [name, make, stride, skip] of worlds) {
       t.equal(sysctls['net/ipv6/conf/late/forwarding'], '0')
     })
 
-    t.test('an endpoint for an address that somebody else serves is theirs', async (t) => {
+    t.test('settings that switch MPTCP off are as they should be for as long as it lasts', async (t) => {
       const { kernel, network } = await world(t)
-      await kernel.run('ip mptcp endpoint add 10.1.0.2 dev dsl id 9 subflow'.split(' '))
-      const { steps, notes } = await network.apply(gateway())
-      t.match(notes, ["MPTCP endpoint 10.1.0.2 is somebody else's and stays as it is"])
-      t.same(
-        texts(steps).filter((text) => text.includes('endpoint')),
-        ['ip mptcp endpoint add 10.2.0.2 dev lte id 255 subflow'],
-      )
-      const removed = texts(await network.remove()).filter((text) => text.includes('endpoint'))
-      t.same(removed, ['ip mptcp endpoint delete id 255'])
+      const has = await kernel.readSysctls(['net/mptcp/*'])
+      const manager = has.has('net/mptcp/path_manager') ? ['path_manager', 'userspace', 'kernel'] : ['pm_type', '1', '0']
+      const wrong = [manager, ['stale_loss_cnt', '0', '4']] as [string, string, string][]
+      await kernel.writeSysctl('net/ipv4/tcp_window_scaling', '0')
+      for (const [key, value] of wrong) await kernel.writeSysctl(`net/mptcp/${key}`, value)
+      const before = await snapshot(kernel)
+      const values = async () => {
+        const { sysctls } = await snapshot(kernel)
+        return [...wrong.map(([key]) => sysctls[`net/mptcp/${key}`]), sysctls['net/ipv4/tcp_window_scaling']]
+      }
+      await network.apply(gateway())
+      t.same(await values(), [...wrong.map(([, , right]) => right), '1'])
+      t.same(texts((await network.apply(gateway())).steps), [], 'they stay so')
+      for (const [key, value] of wrong) await kernel.writeSysctl(`net/mptcp/${key}`, value)
+      await network.apply(gateway())
+      t.same(await values(), [...wrong.map(([, , right]) => right), '1'], 'also where somebody sets them again')
+      await network.remove()
+      t.same(await snapshot(kernel), before)
     })
 
     const addressesOf = async (kernel: World['kernel']) =>
       (await observe(kernel)).endpoints.filter(isOurs).map(({ address }) => address)
+
+    t.test("somebody else's endpoints of a WAN are taken over, and put back as they were", async (t) => {
+      const { kernel, network } = await world(t)
+      // As NetworkManager makes them, and as a person might: of a WAN in use, of a backup, and of a third address.
+      for (const command of [
+        'ip mptcp endpoint add 10.1.0.2 dev dsl id 9 subflow',
+        'ip mptcp endpoint add 10.2.0.2 dev lte id 10 backup subflow',
+        'ip mptcp endpoint add 10.2.0.9 dev lte id 11 fullmesh subflow',
+      ]) {
+        t.equal((await kernel.run(command.split(' '))).code, 0, command)
+      }
+      const before = await snapshot(kernel)
+      const withoutEndpoint = new Set(['10.2.0.2'])
+      const first = await network.apply(gateway(), { withoutEndpoint })
+      t.same(await addressesOf(kernel), ['10.1.0.2'], 'a backup has none')
+      t.same(
+        (await observe(kernel)).endpoints.filter((one) => !isOurs(one)).map(({ address }) => address),
+        ['192.168.1.1', '198.51.100.250'],
+        'what is none of a WAN stays',
+      )
+      t.equal(first.notes.filter((note) => /somebody else's MPTCP endpoint .* put back at the end/.test(note)).length, 3)
+      const again = await network.apply(gateway())
+      t.same(texts(again.steps), ['ip mptcp endpoint add 10.2.0.2 dev lte id 254 subflow'])
+      t.same(again.notes, first.notes, 'said as long as it lasts')
+      // It is made anew meanwhile, in another way, because its address was.
+      await kernel.run('ip mptcp endpoint delete id 254'.split(' '))
+      await kernel.run('ip mptcp endpoint add 10.2.0.2 dev lte id 10 subflow'.split(' '))
+      await network.apply(gateway(), { withoutEndpoint })
+      t.same(await addressesOf(kernel), ['10.1.0.2'])
+      await new Network(kernel).remove()
+      const endpoints = before.endpoints.map((one) => one.replace(',"backup":true', ''))
+      t.same(await snapshot(kernel), { ...before, endpoints }, 'by another process, too')
+    })
+
+    t.test("somebody else's endpoints where nothing is as simple", async (t) => {
+      const { kernel, network, removeDevice } = await world(t)
+      for (const command of [
+        'ip mptcp endpoint add 10.1.0.2 dev dsl id 255 signal subflow',
+        'ip mptcp endpoint add 10.2.0.2 dev lte id 254 fullmesh subflow',
+      ]) {
+        t.equal((await kernel.run(command.split(' '))).code, 0, command)
+      }
+      await network.apply(gateway())
+      t.same((await addressesOf(kernel)).sort(), ['10.1.0.2', '10.2.0.2'])
+      // A config without this WAN gives it back at once, under another number where its own is taken.
+      await network.apply(gateway({ wans: [{ name: 'dsl', interface: 'dsl', gateway: '10.1.0.1' }] }))
+      const { endpoints } = await observe(kernel)
+      t.match(endpoints.find(({ address }) => address === '10.2.0.2')?.flags, ['fullmesh', 'subflow'])
+      await removeDevice('dsl')
+      await network.remove()
+      const left = (await observe(kernel)).endpoints
+      t.match(
+        left.map(({ address, flags }) => [address, flags]).sort(),
+        [
+          ['10.2.0.2', ['fullmesh', 'subflow']],
+          ['192.168.1.1', ['signal']],
+          ['198.51.100.250', ['signal']],
+        ],
+        'one whose device is gone is not put back',
+      )
+      t.equal(await kernel.readState(), undefined)
+    })
 
     t.test('endpoints that are dropped at once, before a pass and while one is under way', async (t) => {
       const { kernel, network } = await world(t)

@@ -49,6 +49,10 @@ export class FakeKernel implements Kernel {
   private readonly tables: Record<string, Map<string, string[]>> = {}
   private readonly sysctls = new Map<string, string>([
     ['net/mptcp/enabled', '1'],
+    ['net/mptcp/path_manager', 'kernel'],
+    ['net/mptcp/scheduler', 'default'],
+    ['net/mptcp/stale_loss_cnt', '4'],
+    ['net/ipv4/tcp_window_scaling', '1'],
     ['net/mptcp/blackhole_timeout', '3600'],
     ['net/mptcp/close_timeout', '60'],
     ['net/ipv4/tcp_rmem', '4096 131072 6291456'],

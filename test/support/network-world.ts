@@ -155,7 +155,7 @@ export async function snapshot(kernel: Kernel): Promise<Snapshot> {
       .filter((line) => !line.startsWith('#'))
       .map((line) => line.replace(/ \[\d+:\d+\]$/, ''))
   const sysctlPatterns = [
-    ...['net/mptcp/enabled', 'net/mptcp/blackhole_timeout', 'net/mptcp/close_timeout'],
+    ...['net/mptcp/*', 'net/ipv4/tcp_window_scaling'],
     ...['net/ipv4/tcp_rmem', 'net/ipv4/tcp_wmem', 'net/ipv4/ip_forward', 'net/ipv4/conf/all/accept_redirects'],
     ...['net/ipv4/conf/*/forwarding', 'net/ipv4/conf/*/rp_filter', 'net/ipv6/conf/*/forwarding', 'net/ipv6/conf/*/accept_ra'],
   ]

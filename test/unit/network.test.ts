@@ -321,6 +321,46 @@ t.test('router advertisements are not turned on where they were off', async (t) 
   t.notMatch(lines((await network.plan(gateway())).steps).join('\n'), /accept_ra/)
 })
 
+t.test(
+  'eight WANs with both families, and a HAG by name: each has an endpoint of the family that HAGs are used by',
+  async (t) => {
+    const world = fakeWorld()
+    await world.addDevice('br0')
+    const wans = Array.from({ length: 8 }, (_, at) => ({
+      name: `wan${at}`,
+      interface: `wan${at}`,
+      gateway: `10.${at}.0.1`,
+      gateway6: 'fe80::1',
+    }))
+    for (const [at, { name }] of wans.entries()) {
+      await world.addDevice(name)
+      await world.addAddress(name, `10.${at}.0.2/24`)
+      // The last one has IPv4 alone.
+      if (at < 7) await world.addAddress(name, `2001:db8:${at}::2/64`)
+    }
+    const network = new Network(world.kernel)
+    const config = gateway({ wans, hags: [{ name: 'hag.example' }] })
+    const devices = async (...argument: Parameters<Network['apply']>) => {
+      const { notes } = await network.apply(...argument)
+      const { stdout } = await world.kernel.run(['ip', '-j', 'mptcp', 'endpoint', 'show'])
+      const found = JSON.parse(stdout) as { address: string; dev: string }[]
+      const of = (isSix: boolean) =>
+        found
+          .filter(({ address }) => address.includes(':') === isSix)
+          .map(({ dev }) => dev)
+          .sort()
+          .join('')
+      return { four: of(false), six: of(true), notes }
+    }
+    const all = wans.map(({ name }) => name).join('')
+    const note = 'IPv6 is bonded over fewer WANs: the kernel holds 8 MPTCP endpoints, IPv4 comes first'
+    t.match(await devices(config), { four: all, six: '', notes: [note] })
+    t.match(await devices(config, { hagFamilies: [6, 4] }), { four: 'wan0', six: all.replace('wan7', '') })
+    t.match(await devices(config, { hagFamilies: [6] }), { four: '', six: all.replace('wan7', ''), notes: [] })
+    t.match(await devices(config, { hagFamilies: [4] }), { four: all, six: '', notes: [] })
+  },
+)
+
 t.test('eight places for endpoints: others first, and ours make room before they are added', async (t) => {
   const { network, kernel } = await prepare()
   for (let id = 1; id <= 7; id++) await kernel.run(`ip mptcp endpoint add 198.51.100.${id} id ${id} signal`.split(' '))

@@ -9,12 +9,15 @@ export const isOurs = ({ id, flags, device }: KernelEndpoint) =>
   // A foreign endpoint without an id of its own may have been numbered into our range; what is none of a WAN's cannot be ours.
   id >= lowest && id <= highest && flags.join() === 'subflow' && device !== undefined
 
-const endpoint = z.looseObject({ address: z.string(), id: z.number(), dev: z.string().optional() })
+/** By somebody, and not by the kernel itself for a subflow that the other end began. */
+export const isMade = ({ flags }: KernelEndpoint) => !flags.includes('implicit')
+
+const endpoint = z.looseObject({ address: z.string(), id: z.number(), dev: z.string().optional(), port: z.number().optional() })
 
 /** Reads `ip -j mptcp endpoint show`: a flag is a key with the value true, present only when set. */
 export function parseEndpoints(json = ''): KernelEndpoint[] {
-  return readJson(endpoint, json, 'mptcp endpoint').map(({ address, id, dev: device, ...flags }) => ({
-    ...{ address, id, device },
+  return readJson(endpoint, json, 'mptcp endpoint').map(({ address, id, dev: device, port, ...flags }) => ({
+    ...{ address, id, device, ...(port !== undefined && { port }) },
     flags: Object.keys(flags)
       .filter((key) => flags[key] === true)
       .sort(),
@@ -29,19 +32,27 @@ export function parseSubflowLimit(text: string): number {
 const addCommand = ({ address, device, id }: Endpoint & { id: number }) => ({
   argv: ['ip', 'mptcp', 'endpoint', 'add', address, 'dev', device ?? '', 'id', String(id), 'subflow'],
 })
+const addForeignCommand = ({ address, device, id, flags, port }: KernelEndpoint) => ({
+  argv: [
+    ...['ip', 'mptcp', 'endpoint', 'add', address, ...(device === undefined ? [] : ['dev', device])],
+    ...['id', String(id), ...flags, ...(port === undefined ? [] : ['port', String(port)])],
+  ],
+})
 export const deleteCommand = ({ id }: { id: number }) => ({ argv: ['ip', 'mptcp', 'endpoint', 'delete', 'id', String(id)] })
 
 /** Endpoints keep the id that they have. Some must be deleted first: an address, and the last of eight places, can be held only once. */
 export function diffEndpoints(
   have: readonly KernelEndpoint[],
   want: readonly Endpoint[],
+  others: { replace: readonly KernelEndpoint[]; putBack: readonly KernelEndpoint[] },
 ): { add: Step[]; remove: Step[]; after: NumberedEndpoint[] } {
   const isSame = (one: Endpoint, other: Endpoint) => one.address === other.address && one.device === other.device
   const stale = have.filter((one) => isOurs(one) && !want.some((other) => isSame(one, other)))
-  const missing = want.filter((one) => !have.some((other) => isSame(one, other)))
-  const isFull = have.length + missing.length > owned.count
+  const staying = have.filter((one) => !others.replace.includes(one))
+  const missing = want.filter((one) => !staying.some((other) => isSame(one, other)))
+  const isFull = staying.length + missing.length > owned.count
   const first = stale.filter((one) => isFull || missing.some(({ address }) => address === one.address))
-  const taken = new Set(have.filter((one) => !first.includes(one)).map(({ id }) => id))
+  const taken = new Set(staying.filter((one) => !first.includes(one)).map(({ id }) => id))
   const added = missing.map((endpoint) => {
     let id: number = highest
     while (taken.has(id)) id--
@@ -50,10 +61,20 @@ export function diffEndpoints(
   })
   const add = added.map((endpoint) => step(addCommand(endpoint), deleteCommand(endpoint)))
   const remove = (one: KernelEndpoint) => step(deleteCommand(one), addCommand(one))
+  const foreign = others.replace.map((one) => step(deleteCommand(one), ...(isMade(one) ? [addForeignCommand(one)] : [])))
+  const after = [...have.filter((one) => isOurs(one) && !stale.includes(one)), ...added]
+  const held = new Set([...staying.filter((one) => !stale.includes(one)), ...after].map(({ id }) => id))
+  const putBack = others.putBack.map((one) => {
+    let { id } = one
+    // Its number is somebody else's by now.
+    if (held.has(id)) for (id = 1; held.has(id); ) id++
+    held.add(id)
+    return step(addForeignCommand({ ...one, id }), deleteCommand({ id }))
+  })
   return {
-    add: [...first.map(remove), ...add],
-    remove: stale.filter((one) => !first.includes(one)).map(remove),
-    after: [...have.filter((one) => isOurs(one) && !stale.includes(one)), ...added],
+    add: [...foreign, ...first.map(remove), ...add],
+    remove: [...stale.filter((one) => !first.includes(one)).map(remove), ...putBack],
+    after,
   }
 }
 
