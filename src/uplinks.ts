@@ -22,6 +22,7 @@ import { aborted, inBackground } from './shared/service.js'
 import type { Log } from './telemetry/log.js'
 import { watchBlackHole } from './wan/black-hole.js'
 import { WanDuty } from './wan/duty.js'
+import { bestFamily } from './wan/family.js'
 import { WanMonitor, type WanPath } from './wan/monitor.js'
 import { Rejoin, rejoinLookMs } from './wan/rejoin.js'
 
@@ -88,6 +89,10 @@ export class Uplinks {
   #best: { 4?: string; 6?: string } = {}
   #redirects = false
   readonly #redirected = new AbortController()
+  /** The family in which connections to HAGs find most WANs. */
+  #family: Family | undefined
+  /** Of the HAGs, the best one first. */
+  #hagFamilies: readonly Family[] = []
   readonly #ended = new AbortController()
 
   constructor(options: UplinksOptions) {
@@ -251,7 +256,7 @@ export class Uplinks {
     const { config, network, log } = this.#options
     const withoutEndpoint = { has: (address: string) => this.#withholds(address) }
     const redirect = this.#redirects
-    const options = { quick, tolerant: true, redirect, withoutEndpoint, best: this.#best }
+    const options = { quick, tolerant: true, redirect, withoutEndpoint, best: this.#best, hagFamilies: this.#hagFamilies }
     const remaking = this.#remaking
     const plan = await network.apply(config, options)
     if (remaking !== undefined && this.#remaking === remaking) {
@@ -294,10 +299,16 @@ export class Uplinks {
 
   #update(): void {
     const all = { 4: this.#wans.paths(4), 6: this.#wans.paths(6) }
+    this.#duty.update()
+    this.#family = bestFamily(all, this.#duty.used, this.#family)
+    if (this.#directory.prefer(this.#family)) {
+      // That leads back here.
+      this.#hags.useHags(this.#directory.hags)
+      return
+    }
     const hags = this.#hags.usable
     const pipelines = (hag: Hag) => this.#hags.pipelines(hag)
     const refuses = (hag: Hag, bind: string) => this.#hags.refuses(hag, bind)
-    this.#duty.update()
     const used = { 4: wanted(all[4], this.#duty.used), 6: wanted(all[6], this.#duty.used) }
     const hagsDown = this.#hags.all.filter((hag) => !hags.includes(hag))
     const direct = { 4: this.#around(all[4]), 6: this.#around(all[6]) }
@@ -318,12 +329,15 @@ export class Uplinks {
         return name === undefined ? [] : [[family, name]]
       }),
     )
+    const hagFamilies = [...new Set([...hags, ...this.#hags.all].map(({ address }) => familyOfAddress(address)))]
     const changed =
+      hagFamilies.join() !== this.#hagFamilies.join() ||
       [...without].some(isNew) ||
       without.size !== this.#withoutEndpoint.size ||
       JSON.stringify(best) !== JSON.stringify(this.#best)
     this.#withoutEndpoint = without
     this.#best = best
+    this.#hagFamilies = hagFamilies
     if (lost.length > 0) inBackground(this.#options.log, this.#leave(lost))
     if (changed) this.#reconciler?.poke()
   }

@@ -3,11 +3,11 @@ import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
 import type { HagEntry } from '../config/schema.js'
-import { formatSocketAddress, parseAddress } from '../shared/address.js'
+import { type Family, formatSocketAddress, parseAddress } from '../shared/address.js'
 import { pause } from '../shared/pause.js'
 import { askServers, NameResolver } from '../shared/resolve.js'
 import type { Log } from '../telemetry/log.js'
-import type { Hag } from './policy.js'
+import { familyOfAddress, type Hag } from './policy.js'
 
 /** A resolver keeps an answer for its TTL anyway; this is how long we do not even ask. */
 const refreshMs = 60_000
@@ -46,6 +46,8 @@ export class HagDirectory {
   readonly #asked = new Set<string>()
   #hags: readonly Hag[] = []
   #wake = new AbortController()
+  #found: readonly Ranked[] = []
+  #preferred: Family | undefined
 
   constructor(
     private readonly options: {
@@ -79,12 +81,23 @@ export class HagDirectory {
     return this.#use(found.flat())
   }
 
+  /** Of HAGs of one priority those of this family come first. True where that makes another order. */
+  prefer(family: Family): boolean {
+    if (family === this.#preferred) return false
+    this.#preferred = family
+    return this.#order()
+  }
+
   #use(found: readonly Ranked[]): boolean {
+    this.#found = found
+    return this.#order()
+  }
+
+  #order(): boolean {
     const { identity = machineIdentity() } = this.options
     const before = new Map(this.#hags.map((hag) => [formatSocketAddress(hag), hag]))
-    const ordered = inOrder(found, identity)
     const next = new Map<string, Hag>()
-    for (const hag of ordered) {
+    for (const hag of inOrder(this.#found, identity, this.#preferred)) {
       const key = formatSocketAddress(hag)
       if (!next.has(key)) next.set(key, before.get(key) ?? hag)
     }
@@ -174,13 +187,18 @@ function rankAddress(entry: HagEntryWithPassword, priority: number): readonly Ra
 }
 
 /**
- * Lower priorities first. Within one priority a gateway always prefers the same HAG, so that a household keeps one public address, and
- * the gateways of a fleet are shared out by weight (weighted rendezvous hashing). Both families of a name stay as the resolver gave them.
+ * Lower priorities first. Within one priority those of the preferred family, because more WANs can join there; then a gateway always prefers
+ * the same HAG, so that a household keeps one public address, and the gateways of a fleet are shared out by weight (weighted rendezvous
+ * hashing).
  */
-export function inOrder(ranked: readonly Ranked[], identity: string): Hag[] {
-  const scored = ranked.map((one) => ({ ...one, score: score(one, identity) }))
+export function inOrder(ranked: readonly Ranked[], identity: string, preferred?: Family): Hag[] {
+  const isOther = (hag: Hag) => (preferred !== undefined && familyOfAddress(hag.address) !== preferred ? 1 : 0)
+  const scored = ranked.map((one) => ({ ...one, other: isOther(one.hag), score: score(one, identity) }))
   return scored
-    .sort((one, other) => one.priority[0] - other.priority[0] || one.priority[1] - other.priority[1] || one.score - other.score)
+    .sort(
+      (one, two) =>
+        one.priority[0] - two.priority[0] || one.priority[1] - two.priority[1] || one.other - two.other || one.score - two.score,
+    )
     .map(({ hag }) => hag)
 }
 

@@ -141,3 +141,29 @@ t.test('gateways are shared out by weight, and one that loses its HAG only moves
   const two = homes.map((home) => inOrder(ranked([1, 2, 1]).slice(0, 2), home)[0]?.address)
   t.ok(two.every((address, index) => three[index] === '203.0.113.2' || three[index] === address))
 })
+
+t.test(
+  'of a name with both families the preferred one comes first, whichever gateway it is, and priorities before that',
+  async (t) => {
+    const names: Names = {
+      addresses: async (name) => (name === 'first' ? ['2001:db8::1', '192.0.2.1', '192.0.2.2'] : ['192.0.2.9', '2001:db8::9']),
+      services: async () => [],
+    }
+    const entries: HagEntryWithPassword[] = [
+      { name: 'first', weight: 1 },
+      { name: 'second', weight: 1 },
+    ]
+    for (const identity of ['one', 'two', 'three', 'four', 'five', 'six']) {
+      const directory = new HagDirectory({ entries, log: memoryLog(), names, identity })
+      directory.prefer(4)
+      await directory.refresh()
+      const order = () => directory.hags.map(({ address }) => (address.includes(':') ? 6 : 4))
+      t.same(order(), [4, 4, 6, 4, 6], identity)
+      const before = directory.hags
+      t.equal(directory.prefer(4), false)
+      t.equal(directory.prefer(6), true)
+      t.same(order(), [6, 4, 4, 6, 4])
+      t.same(new Set(directory.hags), new Set(before), 'the same objects')
+    }
+  },
+)

@@ -1,0 +1,22 @@
+/** Which family connections to HAGs had best go by, where both can be had: a connection is bonded over the WANs of its family only. */
+import type { Family } from '../shared/address.js'
+import type { WanPath } from './monitor.js'
+
+/**
+ * The family that most WANs have. `inUse`: those that connections may go over now. Where both are as good it stays as it is, and at first
+ * is IPv4, of which a packet carries 20 bytes more.
+ */
+export function bestFamily(
+  paths: Record<Family, readonly WanPath[]>,
+  inUse: ReadonlySet<string>,
+  current: Family | undefined,
+): Family {
+  const count = (family: Family, test: (path: WanPath) => boolean) =>
+    paths[family].filter((path) => inUse.has(path.wan) && test(path)).length
+  const more = (test: (path: WanPath) => boolean): Family | undefined => {
+    const [four, six] = [count(4, test), count(6, test)]
+    return four === six ? undefined : four > six ? 4 : 6
+  }
+  // Before anybody has answered, and while all are lost, what has an address counts.
+  return more(({ usable }) => usable) ?? more(({ lost }) => !lost) ?? current ?? 4
+}

@@ -1,0 +1,27 @@
+import t from 'tap'
+import { bestFamily } from '../../src/wan/family.js'
+import type { WanPath } from '../../src/wan/monitor.js'
+import { wanPath } from '../support/wan-path.js'
+
+type State = 'usable' | 'lost' | 'unknown'
+const all = new Set(['dsl', 'lte'])
+const paths = (states: Record<string, State>): WanPath[] =>
+  Object.entries(states).map(([wan, state]) => ({ ...wanPath(wan, wan), usable: state === 'usable', lost: state === 'lost' }))
+
+t.test('the family that most WANs in use have, without a change where both are as good', async (t) => {
+  const of = (four: Record<string, State>, six: Record<string, State>, current?: 4 | 6, inUse = all) =>
+    bestFamily({ 4: paths(four), 6: paths(six) }, inUse, current)
+  const both = { dsl: 'usable', lte: 'usable' } as const
+  t.equal(of(both, { dsl: 'usable' }), 4, 'a WAN without IPv6')
+  t.equal(of(both, { dsl: 'usable', lte: 'lost' }, 6), 4, 'one with IPv6 in name only')
+  t.equal(of({ dsl: 'usable' }, both, 4), 6, 'a WAN without IPv4')
+  t.equal(of(both, both), 4)
+  t.equal(of(both, both, 6), 6)
+  t.equal(of(both, both, 4), 4)
+  t.equal(of({ dsl: 'usable', lte: 'lost' }, { dsl: 'usable' }, 6), 6, 'the other WAN is down')
+  t.equal(of({ dsl: 'unknown', lte: 'unknown' }, { dsl: 'unknown' }), 4, 'before anybody has answered')
+  t.equal(of({ dsl: 'unknown' }, { dsl: 'unknown', lte: 'unknown' }), 6)
+  t.equal(of({ dsl: 'lost', lte: 'lost' }, { dsl: 'usable' }), 6)
+  t.equal(of(both, { dsl: 'usable' }, 6, new Set(['dsl'])), 6, 'the WAN that is kept for later does not count')
+  t.equal(of({}, {}), 4)
+})
