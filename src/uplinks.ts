@@ -155,7 +155,13 @@ export class Uplinks {
 
   /** What the HAGs say at the start. Until the LAN is redirected it goes as it did before. */
   firstAnswer(): Promise<FirstAnswer> {
-    return firstAnswer(this.#hags, this.#directory)
+    return firstAnswer(this.#hags, this.#directory, () => this.#useHags())
+  }
+
+  /** As the directory has them now: WANs of a family that no HAG had wait for somebody to ask. */
+  #useHags(): void {
+    this.#hags.useHags(this.#directory.hags)
+    this.#wans.rouse()
   }
 
   /** Settles when the LAN is redirected, or at the end. */
@@ -227,10 +233,7 @@ export class Uplinks {
         this.#gone((wan) => wan.address4 === address || wan.address6 === address, `its address ${address} was deleted`),
     }
     const names = {
-      onChange: () => {
-        this.#hags.useHags(this.#directory.hags)
-        this.#wans.rouse()
-      },
+      onChange: () => this.#useHags(),
       isUrgent: () => this.#hags.usable.length === 0,
     }
     try {

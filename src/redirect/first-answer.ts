@@ -24,8 +24,9 @@ const some: FirstAnswer = { state: 'some', reasons: '' }
 
 /** Asks those that are known while names are looked up, and then the others. The first that serves us is enough. */
 export async function firstAnswer(
-  hags: Pick<HagMonitor, 'askAll' | 'useHags' | 'all'>,
+  hags: Pick<HagMonitor, 'askAll' | 'all'>,
   directory: Pick<HagDirectory, 'hags' | 'refresh'>,
+  onChange: () => void,
 ): Promise<FirstAnswer> {
   return new Promise((resolve, reject) => {
     const hear = ({ result }: HagAnswer) => {
@@ -34,7 +35,7 @@ export async function firstAnswer(
     const ask = async () => {
       const known = directory.hags
       const asked = hags.askAll(firstAnswerMs, known, hear)
-      if (await directory.refresh()) hags.useHags(directory.hags)
+      if (await directory.refresh()) onChange()
       const others = directory.hags.filter((hag) => !known.includes(hag))
       const answers = [...(await asked), ...(await hags.askAll(firstAnswerMs, others, hear))]
       return judge(hags.all, answers)
