@@ -19,6 +19,10 @@ constexpr uint64_t kLookMs = 100;
 constexpr uint64_t kLeastRefillMs = 4;
 constexpr uint64_t kMostRefillMs = 64;
 constexpr uint64_t kRefillBytes = 16 * 1024;
+// Of one that does not move.
+constexpr uint64_t kStalledMs = 1000;
+constexpr uint64_t kStalledAskMs = 256;
+constexpr uint64_t kStalledLookMs = 4000;
 
 void note(Side* side, uint32_t events) {
   if ((events & (EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLHUP)) != 0) side->readable = true;
@@ -61,7 +65,10 @@ bool isStranded(const Connection& connection) {
 }
 
 // No edge of a socket comes for it.
-bool lacksRoom(const Flow& flow, const Side& source) { return flow.room == 0 && (flow.parked > 0 || source.readable); }
+bool lacksRoom(const Connection& connection) {
+  const auto lacks = [](const Flow& flow, const Side& source) { return flow.room == 0 && (flow.parked > 0 || source.readable); };
+  return lacks(connection.forward, connection.client) || lacks(connection.backward, connection.upstream);
+}
 }  // namespace
 
 void Connection::expired(Worker& worker) { worker.expired(this); }
@@ -73,7 +80,9 @@ void Worker::expired(Connection* connection) {
     return;
   }
   if (connection->phase == Connection::Phase::Relaying) {
-    return connection->held.empty() ? pumpBoth(connection) : sendHeld(connection, false);
+    if (!connection->held.empty()) return sendHeld(connection, false);
+    if (!staysStalled(connection)) pumpBoth(connection);
+    return;
   }
   if (connection->phase == Connection::Phase::Draining) return lookAtDraining(connection, true);
   if (connection->phase == Connection::Phase::AwaitingVerdict || connection->phase == Connection::Phase::AwaitingDecision) {
@@ -154,13 +163,35 @@ void Worker::sendHeld(Connection* connection, bool withFirstBytes) {
 }
 
 void Worker::refillLater(Connection* connection) {
-  if (!lacksRoom(connection->forward, connection->client) && !lacksRoom(connection->backward, connection->upstream)) return;
+  if (!lacksRoom(*connection)) return;
   if (!connection->held.empty() || connection->deadline != 0) return;
   const uint64_t bytes = connection->forward.bytes + connection->backward.bytes;
   const uint64_t pauseMs = bytes - connection->refillFrom < kRefillBytes ? 2 * connection->refillMs : connection->refillMs / 2;
   connection->refillFrom = bytes;
   connection->refillMs = std::clamp(pauseMs, kLeastRefillMs, kMostRefillMs);
   setDeadline(connection, now_ + connection->refillMs);
+}
+
+// No edge tells that a subflow has room again, so one without room is looked at again and again; if the other end has stopped reading, for ever.
+// After a second it is asked one question only, which costs a tenth of a look: have its acknowledgements gone on? All stalled ones are asked at
+// the same time, and edges wake them no more: each answer to a probe of the other end's window makes one. A changed registration tells what
+// was missed. If only a subflow's acknowledgements went on, behind a byte that is missing, the next whole look finds it.
+void Worker::restWhileStalled(Connection* connection) {
+  const bool isStalled = now_ - connection->activeMs >= kStalledMs && lacksRoom(*connection);
+  if (isStalled == connection->stalled) return;
+  connection->stalled = isStalled;
+  const bool isRedirect = connection->kind == ListenerKind::Redirect;
+  const Side& target = isRedirect ? connection->upstream : connection->client;
+  watch(target.fd, tagOf(connection, isRedirect ? Tag::Upstream : Tag::Client), isStalled ? kStreamEvents & ~EPOLLOUT : kStreamEvents, true);
+}
+
+bool Worker::staysStalled(Connection* connection) {
+  if (!connection->stalled || now_ >= connection->meterMs + kStalledLookMs) return false;
+  const bool isRedirect = connection->kind == ListenerKind::Redirect;
+  const int now = unacknowledged(isRedirect ? connection->upstream.fd : connection->client.fd);
+  if (std::exchange(connection->unacknowledged, now) != now) return false;
+  setDeadline(connection, (now_ / kStalledAskMs + 1) * kStalledAskMs);
+  return true;
 }
 
 void Worker::pumpBoth(Connection* connection) {
@@ -200,6 +231,7 @@ void Worker::pumpBoth(Connection* connection) {
   if (connection->held.empty() && !one(&connection->backward, &connection->upstream, &connection->client, Reason::UpstreamReset, Reason::ClientReset)) return;
   const uint64_t moved = connection->forward.bytes + connection->backward.bytes - before;
   if (moved > 0) connection->activeMs = now_;
+  restWhileStalled(connection);
   if (connection->forward.done && connection->backward.done) return drain(connection);
   if (now_ >= connection->lookMs) {
     connection->lookMs = now_ + kLookMs;

@@ -73,6 +73,7 @@ struct Connection : Timed {
   bool authentication = false;
   bool queued = false;  // in the ready list
   bool keptAlive = false;
+  bool stalled = false;  // no room for a second or more: only asked
   bool sharing = false;  // counted among its client's connections
   uint8_t joined = 0;    // the most subflows beside the first one since they were last asked about
   uint8_t asksLeft = 0;  // looks for which they are asked often
@@ -86,7 +87,7 @@ struct Connection : Timed {
   Lobby* lobby = nullptr;  // where it waits; null: it has asked for something
   uint64_t acceptedMs = 0;
   uint64_t activeMs = 0;
-  int unacknowledged = 0;  // of its MPTCP side, while it drains
+  int unacknowledged = 0;  // of its MPTCP side, while it drains or is stalled
   std::string held;     // a reply to the client that waits for the first bytes behind it
   uint64_t lookMs = 0;      // when its backlogs are looked at again
   uint64_t meterMs = 0;     // when its MPTCP side is metered again

@@ -15,12 +15,6 @@
 namespace {
 constexpr uint64_t kLookMs = 1000;
 constexpr uint64_t kPatienceMs = 120 * 1000;
-
-// Bytes, and one for the end; 0 also where the kernel does not tell (MPTCP before Linux 5.17).
-int unacknowledged(int fd) {
-  int bytes = 0;
-  return ioctl(fd, SIOCOUTQ, &bytes) == 0 ? bytes : 0;
-}
 }  // namespace
 
 void Worker::drain(Connection* connection) {

@@ -3,8 +3,10 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <netinet/tcp.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -268,6 +270,11 @@ void startAfresh(int fd) {
   if (!usesBbr(fd)) return;
   setCongestion(fd, "reno");
   setCongestion(fd, "bbr");
+}
+
+int unacknowledged(int fd) {
+  int bytes = 0;
+  return ioctl(fd, SIOCOUTQ, &bytes) == 0 ? bytes : 0;
 }
 
 int socketError(int fd) {

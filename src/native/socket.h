@@ -70,6 +70,9 @@ void startAfresh(int fd);
 // A connection that has waited for so long would soon begin to look, in the middle of what it was waiting for: 1 MB took 0.45 instead of 0.30 s.
 constexpr uint64_t kWaitedLongMs = 5000;
 
+// Bytes, and one for the end; 0 also where the kernel does not tell (MPTCP before Linux 5.17).
+int unacknowledged(int fd);
+
 int socketError(int fd);
 void closeFd(int fd);
 // Whether closing it, by whomever, aborts the connection (linger 0) or ends it.

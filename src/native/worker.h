@@ -166,6 +166,8 @@ class Worker {
   void relay(Connection* connection);
   void pumpBoth(Connection* connection);
   void refillLater(Connection* connection);
+  void restWhileStalled(Connection* connection);
+  bool staysStalled(Connection* connection);
   void askAboutOldSubflows(Connection* connection);
   void sendHeld(Connection* connection, bool withFirstBytes);
   void passOnLastWords(Flow* flow, Side* source, Side* target);

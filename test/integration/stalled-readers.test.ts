@@ -1,10 +1,12 @@
-/** Readers that have stopped, more than there are pipes for: nobody else waits for them. */
+/** Readers that have stopped: nobody else waits for them, although they are more than there are pipes, and they cost nothing. */
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { type Caller, call, needsAddon, serve, wayTo } from '../support/engine.js'
-import { remeasure, settle } from '../support/hybrid.js'
+import { ports, remeasure, settle, sleep, World } from '../support/hybrid.js'
+import { needsRoot } from '../support/namespaces.js'
+import { workerSeconds } from '../support/proc.js'
 import { start } from '../support/process.js'
 import { streamSlice } from '../support/stream.js'
 
@@ -75,4 +77,23 @@ t.test('readers that have stopped', { skip: needsAddon }, async (t) => {
     late.every((heard) => heard.ending === 'end' && heard.bytes.length === 20 * bytes),
     'those that go on reading get all',
   )
+})
+
+t.test('a hundred stalled downloads cost no processor time', { skip: needsRoot, timeout: 60_000 }, async (t) => {
+  const world = await World.run(t, { shaped: false })
+  const { client, lab, hag } = world
+  // So that what they hold is little, and has come soon.
+  for (const host of ['lan', 'cpe']) await world.execute(host)('sysctl', '-qw', 'net.ipv4.tcp_rmem=4096 131072 400000')
+  const count = 100
+  await client.call('stall', { host: lab.addresses.server, port: ports.source }, count, 8_000_000, 500_000)
+  const measure = async () => {
+    const before = workerSeconds(hag.pid)
+    await sleep(2000)
+    return ((workerSeconds(hag.pid) - before) / 2) * 100
+  }
+  const percent = await settle(measure, (one) => one < 0.25, 20_000)
+  t.ok(percent < 0.25, `${percent.toFixed(3)} % of a core`)
+  const { intact, seconds } = await client.call('readOn')
+  t.equal(intact, count, 'and all go on when they are read again')
+  t.comment(`within ${Math.max(...seconds).toFixed(1)} s`)
 })

@@ -24,6 +24,7 @@ export interface Transfer {
 }
 
 const held: Socket[] = []
+const stalled: { socket: Socket; check: Check; bytes: number }[] = []
 
 function open(target: Target): Socket {
   const socket = createConnection({ ...target, allowHalfOpen: true })
@@ -135,6 +136,50 @@ export const clients = {
     await new Promise((resolve) => setTimeout(resolve, ms - fromMs))
     for (const socket of sockets) socket.resetAndDestroy()
     return { ended, received: received.map((bytes, index) => bytes - (before[index] ?? 0)), total: received }
+  },
+
+  /** Begins `count` downloads and reads no more once each has `stopAt` bytes; resolves then. `readOn` goes on with them. */
+  stall: async (target: Target, count: number, bytes: number, stopAt: number): Promise<void> => {
+    const one = (seed: number) =>
+      new Promise<void>((resolve, reject) => {
+        const socket = open(target)
+        const check = new Check(seed)
+        stalled.push({ socket, check, bytes })
+        socket.on('error', reject)
+        socket.on('connect', () => socket.write(`GET ${bytes} ${seed}\n`))
+        socket.on('data', (data) => {
+          const before = check.bytes
+          check.add(data)
+          if (before >= stopAt || check.bytes < stopAt) return
+          socket.pause()
+          resolve()
+        })
+      })
+    await Promise.all(Array.from({ length: count }, (_, seed) => one(seed)))
+  },
+
+  /** Reads the stalled downloads to their end; how many are intact, and for each the longest pause, ms, and the seconds until its end. */
+  readOn: async (): Promise<{ intact: number; seconds: number[]; pausesMs: number[] }> => {
+    const started = performance.now()
+    const all = stalled.splice(0).map(async ({ socket, check, bytes }) => {
+      let last = started
+      let pauseMs = 0
+      socket.on('data', () => {
+        const now = performance.now()
+        pauseMs = Math.max(pauseMs, now - last)
+        last = now
+      })
+      socket.resume()
+      await Promise.race([once(socket, 'end'), pause(60_000)])
+      socket.end()
+      return { isIntact: check.isIntact(bytes), seconds: (performance.now() - started) / 1000, pauseMs }
+    })
+    const done = await Promise.all(all)
+    return {
+      intact: done.filter(({ isIntact }) => isIntact).length,
+      seconds: done.map(({ seconds }) => seconds),
+      pausesMs: done.map(({ pauseMs }) => Math.round(pauseMs)),
+    }
   },
 
   /**

@@ -42,3 +42,10 @@ export function controlSeconds(pid: number): number {
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
   return fields.slice(11, 15).reduce((sum, ticks) => sum + Number(ticks), 0) / ticksPerSecond
 }
+
+/** Time on a processor of all threads but the main one, seconds; in nanoseconds, unlike the others. */
+export function workerSeconds(pid: number): number {
+  const threads = readdirSync(`/proc/${pid}/task`).filter((thread) => Number(thread) !== pid)
+  const spent = (thread: string) => Number(readFileSync(`/proc/${pid}/task/${thread}/schedstat`, 'utf8').split(' ')[0])
+  return threads.reduce((sum, thread) => sum + spent(thread), 0) / 1e9
+}
