@@ -77,7 +77,7 @@ export class WanDuty {
       if ([...this.used].join() !== before) this.#options.onChange()
       await pause(tickMs, signal)
     }
-    this.#volume?.save()
+    await this.#volume?.save()
   }
 
   #look(): void {

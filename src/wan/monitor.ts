@@ -202,14 +202,14 @@ export class WanMonitor {
       const sign = await this.#round(line, Math.ceil(due.timeoutMs))
       if (signal.aborted) return
       probedAt = performance.now()
-      line.receivedThen = this.#received(line.device)
+      line.receivedThen = this.#received(line.device) ?? 0
       if (sign !== undefined && line.address === address) this.#take(line, sign)
     }
   }
 
   /** One question over a WAN. undefined: no answer, but the WAN carries something; it is full, not dead. */
   async #round(line: Line, timeoutMs: number): Promise<Sign | undefined> {
-    const before = this.#received(line.device)
+    const before = this.#received(line.device) ?? 0
     const startedAt = performance.now()
     const isUp = line.health.state === 'up'
     // A WAN that is down must be found to be back as soon as anything passes.
@@ -240,16 +240,17 @@ export class WanMonitor {
 
   /**
    * Is a WAN over which no HAG answers only full? True where its subflows are acknowledged; undefined where something else has come in
-   * since and there are no subflows to tell what that means.
+   * since, as far as can be read, and there are no subflows to tell what that means.
    */
   async #carries({ device, address = '' }: Line, receivedBefore: number, withinMs: number): Promise<boolean | undefined> {
-    if (this.#received(device) - receivedBefore <= signOfLifeBytes) return false
+    const received = this.#received(device)
+    if (received !== undefined && received - receivedBefore <= signOfLifeBytes) return false
     return isAcknowledged(this.#options.engine, address, withinMs)
   }
 
   /** Out of turn: on a metered WAN only where it adds little to what came in, or out of a small store. */
   #mayAsk(line: Line): boolean {
-    const isSmall = !line.metered || this.#received(line.device) - line.receivedThen >= signOfLifeBytes
+    const isSmall = !line.metered || (this.#received(line.device) ?? 0) - line.receivedThen >= signOfLifeBytes
     return isSmall || line.allowance.take(performance.now())
   }
 
@@ -364,12 +365,12 @@ export class WanMonitor {
   async #verify(line: Line, reason: string): Promise<void> {
     if (!this.#mayAsk(line)) return
     const { address } = line
-    const before = this.#received(line.device)
+    const before = this.#received(line.device) ?? 0
     const timeoutMs = Math.ceil(stopPatience(line.health).timeoutMs)
     const questions = Array.from({ length: line.metered ? 2 : 3 }, () => this.#ask(line, 'tcp', timeoutMs))
     const answers = await Promise.all(questions)
     if (line.address !== address) return
-    line.receivedThen = this.#received(line.device)
+    line.receivedThen = this.#received(line.device) ?? 0
     const answer = answers.find((one) => one !== undefined)
     if (answer !== undefined) return this.#take(line, { type: 'answer', rttMs: answer.connectMs })
     if ((await this.#carries(line, before, timeoutMs)) !== false || line.address !== address) return
@@ -381,8 +382,10 @@ export class WanMonitor {
     return (this.#options.counters ?? readCounters)()
   }
 
-  #received(device: string): number {
-    return this.#counters().get(device)?.received ?? 0
+  /** undefined where no counters can be read: then nothing says that nothing has come in. */
+  #received(device: string): number | undefined {
+    const counters = this.#counters()
+    return counters.size === 0 ? undefined : (counters.get(device)?.received ?? 0)
   }
 
   #take(line: Line, sign: Sign): void {

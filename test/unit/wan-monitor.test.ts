@@ -60,7 +60,9 @@ function start(
       changes += 1
     },
     counters: () =>
-      new Map(Object.entries(far.received?.() ?? {}).map(([name, received]) => [name, { received, sent: far.sent?.() ?? 0 }])),
+      new Map(
+        Object.entries(far.received?.() ?? { lo: 0 }).map(([name, received]) => [name, { received, sent: far.sent?.() ?? 0 }]),
+      ),
     log,
   })
   monitor.useWans(lines)
@@ -162,6 +164,27 @@ t.test('subflows tell whether a WAN that carries other traffic, and over which n
       t.equal(monitor.isUsable('dsl'), true)
     }
   }
+})
+
+t.test('counters that cannot be read: what its subflows say counts', async (t) => {
+  let timeouts = 0
+  let isFull = false
+  const subflow = () => ({
+    ...{ local: { address: '10.1.0.2', port: 1 }, remote: hag },
+    ...{ unackedPackets: 9, timeouts, lastAckMs: timeouts > 0 ? 9000 : 5, rttUs: 1000 },
+  })
+  const { log, monitor, until } = start(t, {
+    probe: ({ bind }) => (isFull && bind === '10.1.0.2' ? silence : answer()),
+    inspect: () => [{ subflows: [subflow() as unknown as Subflow] } as unknown as Inspection],
+    received: () => ({}),
+  })
+  t.ok(await until(() => monitor.isUsable('dsl') && monitor.isUsable('lte')))
+  isFull = true
+  await new Promise((resolve) => setTimeout(resolve, 3500))
+  t.ok(monitor.isUsable('dsl'), 'filled by others, and acknowledged')
+  timeouts = 1
+  t.ok(await until(() => !monitor.isUsable('dsl')), 'not acknowledged any more')
+  t.match(log.lines.join(), /WAN dsl is down: no HAG answers over it/)
 })
 
 t.test('the silence of a WAN that is down says nothing of the HAGs', async (t) => {
