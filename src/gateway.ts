@@ -55,6 +55,7 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
     let sessions: Sessions | undefined
     const engine: Engine = new native.Engine({
       ...engineLimits(config),
+      ...(config.mark !== undefined && { mark: config.mark }),
       idleTimeoutMs: config.idle_timeout_seconds * 1000,
       handshakeTimeoutMs: 10_000,
       onEvents: eachEvent(

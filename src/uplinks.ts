@@ -60,6 +60,7 @@ export interface UplinksOptions {
     | 'prepare'
     | 'keepPrepared'
     | 'connect'
+    | 'useDevices'
     | 'abandon'
     | 'resetUpstreams'
     | 'resetStranded'
@@ -212,14 +213,14 @@ export class Uplinks {
     setMaxListeners(0, signal)
     this.#plan = plan
     this.#hags.useHags(this.#directory.hags)
-    this.#wans.useWans(plan.wans)
+    this.#useWans(plan.wans)
     this.#update()
     const reconciler = new Reconciler({
       apply: (quick) => this.#pass(quick),
       onWans: (wans) => {
         log.info('WANs changed', { wans })
         this.#plan = { ...this.#plan, wans: [...wans] }
-        this.#wans.useWans(wans)
+        this.#useWans(wans)
         this.#update()
         this.#directory.rouse()
       },
@@ -259,7 +260,8 @@ export class Uplinks {
     const { config, network, log } = this.#options
     const withoutEndpoint = { has: (address: string) => this.#withholds(address) }
     const redirect = this.#redirects
-    const options = { quick, tolerant: true, redirect, withoutEndpoint, best: this.#best, hagFamilies: this.#hagFamilies }
+    const facts = { hags: this.#hags.all, hagFamilies: this.#hagFamilies }
+    const options = { quick, tolerant: true, redirect, withoutEndpoint, best: this.#best, ...facts }
     const remaking = this.#remaking
     const plan = await network.apply(config, options)
     if (remaking !== undefined && this.#remaking === remaking) {
@@ -283,12 +285,23 @@ export class Uplinks {
     return paths.some(({ usable }) => usable) && !paths.some(({ bind }) => bind === address)
   }
 
+  #useWans(wans: readonly Plan['wans'][number][], reason?: string): void {
+    const devices = wans.flatMap((wan) =>
+      families.flatMap((family) => {
+        const address = wan[`address${family}`]
+        return address === undefined ? [] : [{ address, device: wan.interface }]
+      }),
+    )
+    this.#options.engine.useDevices(devices)
+    this.#wans.useWans(wans, reason)
+  }
+
   /** Ahead of the pass that the same event leads to: running connections leave the WAN now. */
   #gone(isGone: (wan: Plan['wans'][number]) => boolean, reason: string): void {
     const gone = this.#plan.wans.filter(isGone)
     if (gone.length === 0) return
     this.#plan = { ...this.#plan, wans: this.#plan.wans.filter((wan) => !gone.includes(wan)) }
-    this.#wans.useWans(this.#plan.wans, reason)
+    this.#useWans(this.#plan.wans, reason)
     // The last WAN keeps its endpoint: when it is back soon, its connections go on.
     const addresses = families.flatMap((family) => {
       const hasOther = this.#wans.paths(family).some(({ usable }) => usable)

@@ -84,6 +84,13 @@ export const gatewaySchema = z
     /** Destinations that are not redirected. */
     bypass: z.array(cidr).default([]),
     listen: z.strictObject({ port: port.default(12345) }).prefault({}),
+    /** SO_MARK of all connections to HAGs and servers, for rules (`ip rule ... fwmark`) and firewalls of others. Default: none. */
+    mark: z.int().min(1).max(0xffffffff).optional(),
+    /**
+     * WAN n (from 0) has its `ip rule` at this priority plus n. Default: 5800, behind what multi-WAN packages (1000 to 3255) and Tailscale (5210
+     * to 5270) put, who know what they mark, and in front of wg-quick's (32764) and of the main table's (32766).
+     */
+    rule_priority: z.int().min(1).max(32_750).optional(),
     /** When no HAG can be reached: go to the server over the best WAN without bonding, or RST. */
     on_hag_down: z.enum(['direct', 'reject']).default('direct'),
     /**

@@ -90,7 +90,8 @@ void Worker::dial(Attempt* attempt, Way way) {
   Prepared prepared;
   if (to.prepared && host_->prepared.take(to, now_, &prepared)) return adopt(attempt, prepared);
   Failure failure;
-  attempt->side.fd = dialSocket(to.remote, to.bound ? &to.source : nullptr, to.mptcp, &attempt->protocol, &failure);
+  const Address* const source = to.bound ? &to.source : nullptr;
+  attempt->side.fd = dialSocket(to.remote, source, to.mptcp, &attempt->protocol, &failure, host_->outlets.of(source));
   if (attempt->side.fd < 0) return fail(attempt, Stage::Connect, failure);
   ++host_->counters.descriptors;
   setDeadline(attempt, now_ + to.connectTimeoutMs);

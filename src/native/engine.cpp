@@ -35,6 +35,7 @@ Engine::Engine(const EngineOptions& options, std::function<void()> notify) : not
   limits.idleTimeoutMs = options.idleTimeoutMs;
   limits.handshakeTimeoutMs = options.handshakeTimeoutMs;
   limits.decisionTimeoutMs = options.decisionTimeoutMs;
+  outlets.mark = options.mark;
   for (unsigned i = 0; i < std::clamp(options.workers, 1U, Worker::kMaxWorkers); ++i) {
     workers_.push_back(std::make_unique<Worker>(static_cast<WorkerHost*>(this), i));
     workers_.back()->start();

@@ -15,6 +15,7 @@ struct EngineOptions {
   uint64_t handshakeTimeoutMs = 0;
   uint64_t decisionTimeoutMs = 60000;
   uint64_t maxConnectionsPerClient = 0;  // 0: no limit
+  uint32_t mark = 0;                     // of all sockets that it opens; 0: none
 };
 
 struct ListenOptions {
@@ -43,6 +44,7 @@ class Engine : private WorkerHost {
   void reset(ConnectionId id);
   void probe(uint64_t id, Way way, Purpose purpose = Purpose::Probe);
   PreparedPool::Kept keepPrepared(const std::vector<Way>& ways, uint64_t most, uint64_t mostMs);
+  void useDevices(std::vector<std::pair<Address, std::string>> devices) { outlets.use(std::move(devices)); }
   void abandon(const Address& source);
   // Answered by an event with the count.
   void resetUpstreams(uint64_t id, const Address& remote);

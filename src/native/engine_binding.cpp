@@ -20,6 +20,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
                         InstanceMethod<&EngineObject::Refuse>("refuse"), InstanceMethod<&EngineObject::Reset>("reset"),
                         InstanceMethod<&EngineObject::Probe>("probe"), InstanceMethod<&EngineObject::Connect>("connect"),
                         InstanceMethod<&EngineObject::Prepare>("prepare"), InstanceMethod<&EngineObject::KeepPrepared>("keepPrepared"),
+                        InstanceMethod<&EngineObject::UseDevices>("useDevices"),
                         InstanceMethod<&EngineObject::Abandon>("abandon"), InstanceMethod<&EngineObject::ResetUpstreams>("resetUpstreams"),
                         InstanceMethod<&EngineObject::ResetStranded>("resetStranded"),
                         InstanceMethod<&EngineObject::CountOnly>("countOnly"),
@@ -37,6 +38,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
     engine.maxConnectionsPerClient = number(options, "maxConnectionsPerClient");
     engine.idleTimeoutMs = static_cast<uint64_t>(options.Get("idleTimeoutMs").As<Napi::Number>().Int64Value());
     engine.handshakeTimeoutMs = number(options, "handshakeTimeoutMs");
+    if (options.Has("mark")) engine.mark = number(options, "mark");
     if (options.Has("decisionTimeoutMs")) engine.decisionTimeoutMs = number(options, "decisionTimeoutMs");
     Napi::Float64Array numbers = options.Get("numbers").As<Napi::Float64Array>();
     numbers_ = Numbers(numbers.Data(), numbers.ElementLength());
@@ -221,6 +223,17 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
     object.Set("counts", counts);
     if (kept.endedMs > 0) object.Set("endedMs", toNumber(env_, kept.endedMs));
     return object;
+  }
+
+  void UseDevices(const Napi::CallbackInfo& info) {
+    const Napi::Array array = info[0].As<Napi::Array>();
+    std::vector<std::pair<Address, std::string>> devices;
+    for (uint32_t i = 0; i < array.Length(); ++i) {
+      const Napi::Object one = array.Get(i).As<Napi::Object>();
+      Address address = noAddress();
+      if (parseAddress(text(one, "address"), 0, &address)) devices.emplace_back(address, text(one, "device"));
+    }
+    if (engine_) engine_->useDevices(std::move(devices));
   }
 
   void Abandon(const Napi::CallbackInfo& info) {

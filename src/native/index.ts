@@ -100,6 +100,8 @@ export interface EngineOptions {
    * one; above, they get a RST, or the reply 2 (not allowed). Default: no limit.
    */
   maxConnectionsPerClient?: number
+  /** SO_MARK of every socket that it opens, for `ip rule ... fwmark`. Default: none. */
+  mark?: number
   /** Milliseconds without a byte in either direction after which a relayed connection is aborted. */
   idleTimeoutMs: number
   /** `socks` listeners: milliseconds for the client's greeting, and for its credentials after that; for its request twelve times as long. */
@@ -345,6 +347,11 @@ export interface Engine {
    * many are left of each, and the age in milliseconds of the youngest that its HAG had ended.
    */
   keepPrepared(probes: readonly Probe[], most: number, mostMs: number): { counts: number[]; endedMs?: number }
+  /**
+   * Sockets bound to these addresses leave by these devices whatever `ip rule` says, from now on. Of MPTCP that is the first subflow: the
+   * others leave by the devices of their endpoints. Replaces what was said before; addresses that are not named leave as the rules say.
+   */
+  useDevices(devices: readonly { address: string; device: string }[]): void
   /** Every attempt under way that is bound to this address fails at once with ENETDOWN: its WAN is lost. */
   abandon(source: string): void
   /**

@@ -39,6 +39,8 @@ Option options[] = {
     {SOL_SOCKET, SO_RCVBUFFORCE, "SO_RCVBUFFORCE"},
     {SOL_SOCKET, SO_SNDBUFFORCE, "SO_SNDBUFFORCE"},
     {SOL_SOCKET, SO_RCVLOWAT, "SO_RCVLOWAT"},
+    {SOL_SOCKET, SO_MARK, "SO_MARK"},
+    {SOL_SOCKET, SO_BINDTODEVICE, "SO_BINDTODEVICE"},
     {IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, "IP_BIND_ADDRESS_NO_PORT"},
     {IPPROTO_IPV6, IPV6_V6ONLY, "IPV6_V6ONLY"},
     {IPPROTO_TCP, TCP_NODELAY, "TCP_NODELAY"},
@@ -96,16 +98,19 @@ int fail(int fd, const char* syscall, Failure* failure) {
 }
 }  // namespace
 
-bool setOption(int fd, int level, int option, int value) {
-  if (setsockopt(fd, level, option, &value, sizeof value) == 0) return true;
+static bool setBytes(int fd, int level, int option, const void* value, size_t size) {
+  if (setsockopt(fd, level, option, value, static_cast<socklen_t>(size)) == 0) return true;
   const int error = errno;
   for (Option& one : options) {
     if (one.level != level || one.option != option) continue;
     one.error = error;
     ++one.refused;
   }
+  errno = error;
   return false;
 }
+
+bool setOption(int fd, int level, int option, int value) { return setBytes(fd, level, option, &value, sizeof value); }
 
 std::vector<RefusedOption> refusedOptions() {
   std::vector<RefusedOption> refused;
@@ -224,9 +229,14 @@ int listenSocket(const Address& address, bool mptcp, bool shared, Protocol* prot
   return fd;
 }
 
-int dialSocket(const Address& remote, const Address* source, bool mptcp, Protocol* protocol, Failure* failure) {
+int dialSocket(const Address& remote, const Address* source, bool mptcp, Protocol* protocol, Failure* failure, const Outlet& outlet) {
   const int fd = streamSocket(remote.sa.sa_family, mptcp, protocol);
   if (fd < 0) return fail(fd, "socket", failure);
+  if (outlet.mark != 0) setOption(fd, SOL_SOCKET, SO_MARK, static_cast<int>(outlet.mark));
+  // Of a device that has gone nothing may leave by another one. Other refusals are a kernel's that lets nobody choose.
+  const std::string& device = outlet.device;
+  const bool leavesByIt = device.empty() || setBytes(fd, SOL_SOCKET, SO_BINDTODEVICE, device.c_str(), device.size());
+  if (!leavesByIt && errno == ENODEV) return fail(fd, "setsockopt", failure);
   if (source != nullptr) {
     setOption(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1);
     if (bind(fd, &source->sa, sizeOf(*source)) != 0) return fail(fd, "bind", failure);

@@ -53,8 +53,14 @@ constexpr int kReceiveBuffer = 512 * 1024;
 // A listening socket; port 0 lets the kernel choose. `shared`: SO_REUSEPORT, one socket a worker. Returns -1 and the failure.
 int listenSocket(const Address& address, bool mptcp, bool shared, Protocol* protocol, Failure* failure);
 
-// A non-blocking socket whose connect() is under way. Returns -1 and the failure. *protocol is Tcp where the kernel has no MPTCP.
-int dialSocket(const Address& remote, const Address* source, bool mptcp, Protocol* protocol, Failure* failure);
+struct Outlet {
+  std::string device;  // empty: as the routes say
+  uint32_t mark = 0;   // SO_MARK; 0: none
+};
+
+// A non-blocking socket whose connect() is under way. Returns -1 and the failure. *protocol is Tcp where the kernel has no MPTCP. The device
+// counts for MPTCP's first subflow only: those that join leave by their endpoints' devices.
+int dialSocket(const Address& remote, const Address* source, bool mptcp, Protocol* protocol, Failure* failure, const Outlet& outlet = {});
 
 enum class Keepalive { Lan, Wan };
 void sendAtOnce(int fd);  // TCP_NODELAY

@@ -12,6 +12,7 @@
 
 #include "clients.h"
 #include "connection.h"
+#include "outlets.h"
 #include "prepared.h"
 #include "route.h"
 
@@ -37,6 +38,7 @@ class WorkerHost {
   PreparedPool prepared{&counters};
   Shares shares;
   Refusals refusals;
+  Outlets outlets;
   EngineLimits limits;
 };
 

@@ -5,6 +5,7 @@ import { Socket } from 'node:net'
 import { dirname, join } from 'node:path'
 import { execa, type Result } from 'execa'
 import type { CommandResult, Kernel } from './kernel.js'
+import { readLeases } from './leases.js'
 import { takeLock } from './lock.js'
 
 /** iptables waits up to 5 s for its lock; nothing else we run takes longer than a moment. */
@@ -168,6 +169,8 @@ export function systemKernel({ standby = false } = {}): Kernel {
     async keepsState() {
       return !isRunReadOnly()
     },
+
+    readLeases: () => readLeases(),
 
     async readState() {
       if (memory !== undefined) return memory

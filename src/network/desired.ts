@@ -4,7 +4,7 @@ import { type Cidr, type Family, familyOf, isInside, parseCidr } from '../shared
 import { BondsocksError } from '../shared/errors.js'
 import { isMade, isOurs } from './kernel/mptcp.js'
 import { routeEntry } from './kernel/route.js'
-import { sourceRule } from './kernel/rule.js'
+import { mainRules, sourceRule } from './kernel/rule.js'
 import { remarksOnSettings } from './mptcp-settings.js'
 import type { NetworkOptions } from './network.js'
 import { connected, type Extra, redirection, type WanWays } from './redirection.js'
@@ -12,6 +12,7 @@ import {
   type Desired,
   type Endpoint,
   type Entry,
+  type ForeignRoute,
   type Interface,
   isHeld,
   type KernelEndpoint,
@@ -23,8 +24,10 @@ import { desiredSysctls, withoutFixed } from './tuning.js'
 interface Path {
   family: Family
   source: string
-  /** undefined on point-to-point devices, and where the main table's default route has none. */
+  /** undefined on point-to-point devices, and where the learned default route has none. */
   gateway: string | undefined
+  /** Of the learned default route: the link's MTU and the like. */
+  metrics: string
 }
 
 interface UsableWan {
@@ -63,36 +66,52 @@ function pathsOf(wan: WanConfig, observed: Observed, withCarrier: boolean): Path
   if (found === undefined) return { trouble: `interface ${device} does not exist: create it, or correct the config` }
   if (!found.up) return { trouble: `interface ${device} is down: ip link set ${device} up` }
   if (withCarrier && !found.carrier) return { trouble: `interface ${device} has no carrier` }
-  const sources = observed.families.flatMap((family) => {
-    const source = sourceAddress(found, family)
-    return source === undefined ? [] : [{ family, source }]
-  })
-  if (sources.length === 0) return { trouble: `interface ${device} has no address: start its DHCP or PPP client, or give it one` }
-  const paths = sources.flatMap(({ family, source }) => {
+  const families = observed.families.filter((family) => fitAddresses(found, family).length > 0)
+  if (families.length === 0)
+    return { trouble: `interface ${device} has no address: start its DHCP or PPP client, or give it one` }
+  const paths = families.flatMap((family) => {
     const way = defaultWay(wan, found, family, observed)
-    return way === undefined ? [] : [{ family, source, ...way }]
+    return way === undefined ? [] : [{ family, gateway: way.gateway, metrics: way.metrics, source: sourceOf(found, family, way) }]
   })
   if (paths.length > 0) return paths
-  const key = gatewayKey[sources.some(({ family }) => family === 4) ? 4 : 6]
+  const key = gatewayKey[families.includes(4) ? 4 : 6]
   return { trouble: `interface ${device} has no default route to learn the gateway from: set "${key}" in the config` }
 }
 
-/** The first fit address; in IPv6 one that stays (no privacy address) before others, and a global one before a unique local one. */
-function sourceAddress({ addresses }: Interface, family: Family): string | undefined {
+/** Usable addresses; in IPv6 those that stay (no privacy addresses) before others, and global ones before unique local ones. */
+function fitAddresses({ addresses }: Interface, family: Family) {
   const cost = ({ address, temporary }: Interface['addresses'][number]) =>
     (isInside(address, uniqueLocal) ? 2 : 0) + (temporary ? 1 : 0)
-  return addresses.filter((one) => one.family === family && one.usable).sort((one, other) => cost(one) - cost(other))[0]?.address
+  return addresses.filter((one) => one.family === family && one.usable).sort((one, other) => cost(one) - cost(other))
 }
 const uniqueLocal = [parseCidr('fc00::/7')].filter((one) => one !== undefined)
 
-function defaultWay(wan: WanConfig, { name, pointToPoint }: Interface, family: Family, { mainRoutes }: Observed) {
-  if (pointToPoint) return { gateway: undefined }
+/** What the system itself gives to packets for the gateway: the route's, one in the gateway's network, or the first. */
+function sourceOf(
+  found: Interface,
+  family: Family,
+  { gateway, source }: { gateway?: string | undefined; source?: string | undefined },
+) {
+  const fit = fitAddresses(found, family)
+  const isNear = ({ address, prefix }: Interface['addresses'][number]) =>
+    gateway !== undefined && isInside(gateway, networksOf([`${address}/${prefix}`]))
+  return (fit.find(({ address }) => address === source) ?? fit.find(isNear) ?? fit[0])?.address ?? ''
+}
+
+function defaultWay(wan: WanConfig, found: Interface, family: Family, { mainRoutes, otherDefaults, leases }: Observed) {
+  const isDefault = (route: ForeignRoute) =>
+    route.family === family && route.device === found.name && route.destination === 'default' && !route.isRefusing
+  const byMetric = (routes: readonly ForeignRoute[]) => routes.filter(isDefault).sort((one, other) => one.metric - other.metric)
+  const [learned] = [...byMetric(mainRoutes), ...byMetric(otherDefaults)]
   const configured = wan[gatewayKey[family]]
-  if (configured !== undefined) return { gateway: configured }
-  const [learned] = mainRoutes
-    .filter((route) => route.family === family && route.device === name && route.destination === 'default')
-    .sort((one, other) => one.metric - other.metric)
-  return learned && { gateway: learned.gateway }
+  const isLeased = ({ address }: { address: string }) => found.addresses.some((one) => one.usable && one.address === address)
+  // Where another WAN's route has the metric that a DHCP client gives to all, this one's route was refused.
+  const lease = family === 4 ? leases.findLast(isLeased) : undefined
+  const { metrics = '', source } = learned ?? {}
+  if (found.pointToPoint) return { gateway: undefined, metrics, source }
+  if (configured !== undefined) return { gateway: configured, metrics, source }
+  if (learned !== undefined) return { gateway: learned.gateway, metrics, source }
+  return lease && { gateway: lease.gateway, metrics, source: lease.address }
 }
 
 const isLinkLocal = (destination: string) => destination.startsWith('fe80:')
@@ -101,7 +120,7 @@ const networksOf = (texts: readonly string[]): Cidr[] => texts.map(parseCidr).fi
 
 function routesOf({ config: wan, index, paths }: UsableWan, lan: readonly string[], observed: Observed): Entry[] {
   const table = owned.base + index
-  return paths.flatMap(({ family, source, gateway }) => {
+  return paths.flatMap(({ family, source, gateway, metrics }) => {
     const own = connected(observed, wan.interface, family)
     const near = own.map((destination) => ({
       ...{ destination, device: wan.interface, table },
@@ -114,7 +133,7 @@ function routesOf({ config: wan, index, paths }: UsableWan, lan: readonly string
         .map((destination) => ({ destination, device, table })),
     )
     const onlink = isOnlink(gateway, own)
-    const far = { destination: 'default', gateway, device: wan.interface, source, onlink, table }
+    const far = { destination: 'default', gateway, device: wan.interface, source, metrics, onlink, table }
     const routes = [...near, ...inside, far]
     const isFirst = ({ destination }: { destination: string }, at: number) =>
       routes.findIndex((one) => one.destination === destination) === at
@@ -123,42 +142,59 @@ function routesOf({ config: wan, index, paths }: UsableWan, lan: readonly string
 }
 
 /**
- * Ours goes in front of all others, which stay as they are. Where they lead over the right WAN already there is none: DHCP clients have a
- * hard time with a second one of their metric (`ip route add` is refused, and `replace` takes the first). An IPv6 one cannot go in front of a metric 1.
+ * For what is not redirected, in a table of our own in front of the main one's default route: a second one there would be in the way of DHCP
+ * clients, whose `ip route add` is refused where their metric is taken. Where the main table leads over the right WAN already there is none.
+ * Where it leads over no WAN at all, somebody wants that (a VPN, another router), and it stays so.
  */
-function defaultsOf(wans: readonly UsableWan[], observed: Observed, { best, withoutEndpoint }: NetworkOptions) {
+function unredirected(
+  config: GatewayConfig,
+  wans: readonly UsableWan[],
+  observed: Observed,
+  { best, withoutEndpoint }: NetworkOptions,
+) {
   const notes: string[] = []
-  const defaults = observed.families.flatMap((family) => {
-    const ways = wans.flatMap((wan) => wan.paths.filter((path) => path.family === family).map((path) => ({ wan, path })))
+  const entries = observed.families.flatMap((family) => {
+    const isFit = (path: Path) => path.family === family && !isAstray(path, wans, observed)
+    const ways = wans.flatMap((wan) => wan.paths.filter(isFit).map((path) => ({ wan, path })))
     const chosen =
       ways.find(({ wan }) => wan.config.name === best?.[family]) ??
       ways.find(({ path }) => !withoutEndpoint?.has(path.source)) ??
       ways[0]
     if (chosen === undefined) return []
     const device = chosen.wan.config.interface
-    const { gateway } = chosen.path
-    const others = observed.mainRoutes.filter((route) => route.family === family && route.destination === 'default')
+    const { gateway, source, metrics } = chosen.path
+    const isDefault = (route: ForeignRoute) => route.family === family && route.destination === 'default' && !route.isRefusing
+    const others = observed.mainRoutes.filter(isDefault)
     const least = Math.min(...others.map(({ metric }) => metric))
     const leaders = others.filter(({ metric }) => metric === least).slice(0, family === 4 ? 1 : undefined)
-    if (
-      leaders.length > 0 &&
-      leaders.every((route) => route.device === device && (gateway === undefined || route.gateway === gateway))
-    )
-      return []
-    if (family === 6 && least <= 1) {
-      notes.push(`the IPv6 default route by ${leaders[0]?.device} has metric ${least}: what is not redirected stays there`)
+    const stranger = leaders.find((route) => !config.wans.some((wan) => wan.interface === route.device))
+    if (stranger !== undefined) {
+      notes.push(
+        `the main table's IPv${family} default route leads over ${stranger.device}, which is no WAN: what is not redirected goes there`,
+      )
       return []
     }
-    const metric = least <= 1 ? 0 : 1
+    const leads = (route: ForeignRoute) => route.device === device && (gateway === undefined || route.gateway === gateway)
+    if (leaders.length > 0 && leaders.every(leads)) return []
     const onlink = isOnlink(gateway, connected(observed, device, family))
-    const words = { destination: 'default', gateway, device, onlink, protocol: owned.protocol, metric, table: 'main' }
-    return [routeEntry(family, words)]
+    // In IPv6 the kernel chooses better for each destination.
+    const words = { destination: 'default', gateway, device, metrics, onlink, ...(family === 4 && { source }) }
+    return [{ route: routeEntry(family, { ...words, table: owned.mainTable }), rules: mainRules(family) }]
   })
-  return { defaults, notes }
+  return { routes: entries.map(({ route }) => route), rules: entries.flatMap(({ rules }) => rules), notes }
 }
 
 const isOnlink = (gateway: string | undefined, near: readonly string[]) =>
   gateway !== undefined && !isLinkLocal(gateway) && !isInside(gateway, networksOf(near))
+
+/** It does not lead out by its own WAN, and another one's does. */
+function isAstray(
+  { family, source }: Pick<Path, 'family' | 'source'>,
+  wans: readonly UsableWan[],
+  { outside: { astray } }: Observed,
+): boolean {
+  return astray.has(source) && wans.some(({ paths }) => paths.some((path) => path.family === family && !astray.has(path.source)))
+}
 
 /** A connection's subflows are all of the HAG's family, and there are eight places: no endpoint that no HAG could use. */
 function endpointsOf(
@@ -180,7 +216,8 @@ function endpointsOf(
       .filter(({ family }) => families.has(family))
       .map(({ source }): Endpoint => ({ address: source, device: wan.interface })),
   )
-  const fit = all.filter(({ address }) => !withoutEndpoint?.has(address))
+  const isLed = (source: string) => !isAstray({ family: familyOf(source) ?? 4, source }, wans, observed)
+  const fit = all.filter(({ address }) => !withoutEndpoint?.has(address) && isLed(address))
   // Connections outlive a short outage of their last WAN, but not the end of their last subflow.
   const isKept = ({ address, device }: Endpoint) =>
     families.has(familyOf(address)) && !fit.some((one) => familyOf(one.address) === familyOf(address)) && isWans(device)
@@ -239,7 +276,7 @@ function waysOf(config: GatewayConfig, { mainRoutes, interfaces }: Observed, usa
 }
 
 /** The kernel's names of interfaces in the place of other names. */
-function withRealNames(config: GatewayConfig, { interfaces }: Observed): GatewayConfig {
+export function withRealNames(config: GatewayConfig, { interfaces }: Pick<Observed, 'interfaces'>): GatewayConfig {
   const real = (name: string) =>
     interfaces.some((one) => one.name === name)
       ? name
@@ -266,7 +303,7 @@ export function desired(given: GatewayConfig, observed: Observed, options: Desir
   // Without a WAN we are no help: what goes by other ways may go on.
   const redirect = options.redirect !== false && (wans.length > 0 || config.on_hag_down === 'reject')
   const { endpoints, replaced, notes } = endpointsOf(wans, config, observed, options)
-  const { defaults, notes: defaultNotes } = defaultsOf(wans, observed, options)
+  const rest = unredirected(config, wans, observed, options)
   const { chains, notes: redirectNotes } = redirection(config, observed, waysOf(config, observed, wans), {
     ...{ redirect, blocked, lacks },
   })
@@ -274,27 +311,38 @@ export function desired(given: GatewayConfig, observed: Observed, options: Desir
   const former = isHeld(saved.subflows, subflows) ? saved.subflows.former : subflows
   const { sysctls, notes: sysctlNotes } = withoutFixed(desiredSysctls(config, observed), observed)
   return {
-    rules: wans.flatMap(({ index, paths }) => paths.map(({ family, source }) => sourceRule(family, source, index))),
-    routes: wans.flatMap((wan) => routesOf(wan, config.lan.interfaces, observed)),
-    defaults,
+    rules: [
+      ...wans.flatMap(({ index, paths }) =>
+        paths.map(({ family, source }) => sourceRule(family, source, index, config.rule_priority)),
+      ),
+      ...rest.rules,
+    ],
+    routes: [...wans.flatMap((wan) => routesOf(wan, config.lan.interfaces, observed)), ...rest.routes],
     endpoints,
     replaced,
     // One more than the extra subflows that a connection needs: one that is about to die may still count. The kernel's limit is 8.
     subflows: Math.max(former, wans.length),
     chains,
     sysctls,
-    wans: wans.map(({ config: wan, paths }) => ({
-      name: wan.name,
-      interface: wan.interface,
-      ...Object.fromEntries(paths.map(({ family, source }) => [`address${family}`, source])),
-    })),
+    wans: wans.flatMap(({ config: wan, paths }) => {
+      const fit = paths.filter((path) => !isAstray(path, wans, observed))
+      const addresses = Object.fromEntries(fit.map(({ family, source }) => [`address${family}`, source]))
+      return fit.length === 0 ? [] : [{ name: wan.name, interface: wan.interface, ...addresses }]
+    }),
     notes: [
       ...observed.notes,
       ...observed.chainNotes,
       ...sysctlNotes,
       ...troubles,
+      ...wans.flatMap(({ config: wan, paths }) =>
+        paths.flatMap(({ source }) => {
+          const trouble = observed.outside.astray.get(source)
+          return trouble === undefined ? [] : [`WAN ${wan.name} is down: ${trouble}`]
+        }),
+      ),
+      ...observed.outside.notes,
       ...notes,
-      ...defaultNotes,
+      ...rest.notes,
       ...redirectNotes,
       ...blocked.values(),
       ...notesOn(observed, wans),

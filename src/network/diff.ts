@@ -2,7 +2,7 @@
 import type { Family } from '../shared/address.js'
 import { diffChain } from './kernel/firewall.js'
 import { diffEndpoints, isMade, isOurs, limitStep } from './kernel/mptcp.js'
-import { diffDefault, diffRoutes } from './kernel/route.js'
+import { diffRoutes } from './kernel/route.js'
 import { diffRules } from './kernel/rule.js'
 import { diffSysctls } from './kernel/sysctl.js'
 import {
@@ -30,8 +30,7 @@ export function diff(observed: Observed, desired: Desired): Change {
     const ofFamily = <Kind extends Entry>(entries: readonly Kind[]) => entries.filter((one) => one.family === family)
     const routes = diffRoutes(ofFamily(observed.routes), ofFamily(desired.routes))
     const rules = diffRules(ofFamily(observed.rules), ofFamily(desired.rules))
-    const main = diffDefault(family, ofFamily(observed.defaults), ofFamily(desired.defaults))
-    return { add: [...routes.add, ...rules.add, ...main.add], remove: [...main.remove, ...rules.remove, ...routes.remove] }
+    return { add: [...routes.add, ...rules.add], remove: [...rules.remove, ...routes.remove] }
   })
   const foreign = diffForeign(observed, desired)
   const endpoints = diffEndpoints(observed.endpoints, desired.endpoints, {

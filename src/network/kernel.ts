@@ -1,5 +1,5 @@
 /** The one seam of the control path: all that it asks of the machine. Tests put a model or a network namespace behind it. */
-import type { Sysctls } from './state.js'
+import type { Lease, Sysctls } from './state.js'
 
 export interface CommandResult {
   /** Exit code; 127 where the program is not installed. */
@@ -17,6 +17,8 @@ export interface Kernel {
   fixedSysctls(paths: readonly string[]): Promise<ReadonlySet<string>>
   /** Rejects with a system error. */
   writeSysctl(path: string, value: string): Promise<void>
+  /** What the system's DHCP clients wrote down, the latest last. Never rejects. */
+  readLeases(): Promise<Lease[]>
   /** The state file of this network namespace; undefined where there is none. */
   readState(): Promise<string | undefined>
   /** False where the state file's folder is read-only: then it is kept in memory, and `lock` keeps nobody out. */

@@ -1,13 +1,14 @@
 /** The control path's door: say what should be, then make it so. */
 import type { GatewayConfig } from '../config/schema.js'
-import { type Family, familyOf } from '../shared/address.js'
+import { type Family, familyOf, type SocketAddress } from '../shared/address.js'
 import { carryOut, carryOutAsFarAsPossible, performAll } from './apply.js'
 import { Arrivals } from './arrivals.js'
-import { desired } from './desired.js'
+import { desired, withRealNames } from './desired.js'
 import { diff } from './diff.js'
 import { deleteCommand, isOurs } from './kernel/mptcp.js'
 import type { Kernel } from './kernel.js'
 import { observe } from './observe.js'
+import { lookOutside } from './outgoing.js'
 import type { Extra } from './redirection.js'
 import { type Change, type NumberedEndpoint, nothing, type Plan, type Step } from './state.js'
 import type { Tables } from './tables.js'
@@ -34,6 +35,8 @@ export interface NetworkOptions {
   best?: { 4?: string; 6?: string }
   /** Of the HAGs, the one most used first, for whose WANs there are endpoints before there are any for the other. Default: as the config has it. */
   hagFamilies?: readonly Family[]
+  /** Those whose names were looked up too. Default: those that the config has addresses of. */
+  hags?: readonly SocketAddress[]
   /** True: after a change of links, addresses, routes or rules; the tables of iptables are taken to be as the last apply left them. */
   quick?: boolean
 }
@@ -69,7 +72,15 @@ export class Network {
 
   private async pass(config: GatewayConfig, options: NetworkOptions): Promise<Plan> {
     this.dropped.clear()
-    const tables = options.quick ? this.tables : undefined
+    const first = await this.round(config, options, options.quick ? this.tables : undefined)
+    const isPathNew = first.steps.some(({ text }) => /^ip (-6 )?(rule|route) (add|replace) /.test(text))
+    if (!isPathNew) return first
+    // Only now can the kernel say where what takes the new paths goes.
+    const { steps, ...found } = await this.round(config, options, this.tables)
+    return { steps: [...first.steps, ...steps], ...found }
+  }
+
+  private async round(config: GatewayConfig, options: NetworkOptions, tables?: Tables): Promise<Plan> {
     // Whatever fails: the next pass looks at everything.
     this.tables = undefined
     const { plan, change, observed } = await this.prepare(config, options, tables)
@@ -86,7 +97,7 @@ export class Network {
       const lacking = lackingExtra(error as Error, change, this.lacks)
       if (lacking === undefined) throw error
       this.lacks.add(lacking)
-      return this.pass(config, options)
+      return this.round(config, options)
     }
     this.endpoints = change.endpoints.filter(isAlive)
     this.tables = { chains: change.chains, chainNotes: observed.chainNotes, strays: [] }
@@ -142,7 +153,9 @@ export class Network {
   }
 
   private async prepare(config: GatewayConfig, options: NetworkOptions, tables?: Tables) {
-    const observed = await observe(this.kernel, { tables })
+    const seen = await observe(this.kernel, { tables })
+    const outside = await lookOutside(this.kernel, withRealNames(config, seen), seen, options.hags)
+    const observed = { ...seen, outside }
     if (tables === undefined) await this.arrivals.look(observed.chains, config.listen.port)
     const more = { ...options, blocked: this.arrivals.blocked(), lacks: this.lacks }
     const decide = (fixedSysctls: ReadonlySet<string>) => {

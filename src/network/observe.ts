@@ -5,7 +5,7 @@ import { BondsocksError } from '../shared/errors.js'
 import { readJson } from './kernel/json.js'
 import { parseEndpoints, parseSubflowLimit } from './kernel/mptcp.js'
 import { parseRoutes } from './kernel/route.js'
-import { parseRules } from './kernel/rule.js'
+import { parseForeignRules, parseRules } from './kernel/rule.js'
 import type { Kernel } from './kernel.js'
 import { mptcpSysctls } from './mptcp-settings.js'
 import { type Interface, needsRoot, type Observed, type Saved } from './state.js'
@@ -42,10 +42,11 @@ export async function observe(
   if (!(await kernel.mayAdminister())) {
     throw new BondsocksError('NOT_ROOT', needsRoot)
   }
-  const [values, stateText, keepsState] = await Promise.all([
+  const [values, stateText, keepsState, leases] = await Promise.all([
     kernel.readSysctls(sysctls),
     kernel.readState(),
     kernel.keepsState(),
+    kernel.readLeases(),
   ])
   const saved = parseSaved(stateText)
   const notes: string[] = []
@@ -70,15 +71,17 @@ export async function observe(
   const firewall = tables ?? (await observeTables(kernel, families, lenient))
   const parsed = [parseRoutes(routes4, 4), parseRoutes(routes6, 6)]
   return {
-    ...{ families, interfaces: parseInterfaces(links, bridges, ports), ...firewall, sysctls: values, saved, notes },
+    ...{ families, interfaces: parseInterfaces(links, bridges, ports), ...firewall, sysctls: values, saved, leases, notes },
+    outside: { astray: new Map(), notes: [] },
     mainRoutes: parsed.flatMap(({ main }) => main),
     routes: parsed.flatMap(({ ours }) => ours),
-    defaults: parsed.flatMap(({ defaults }) => defaults),
+    otherDefaults: parsed.flatMap(({ otherDefaults }) => otherDefaults),
     rules: [...parseRules(rules4, 4), ...parseRules(rules6, 6)],
     isBridgeFiltering: {
       4: values.get('net/bridge/bridge-nf-call-iptables') === '1',
       6: values.get('net/bridge/bridge-nf-call-ip6tables') === '1',
     },
+    otherRules: [...parseForeignRules(rules4), ...parseForeignRules(rules6)],
     endpoints: parseEndpoints(endpoints),
     subflows: hasMptcp ? parseSubflowLimit(limits ?? '') : undefined,
   }
@@ -135,6 +138,7 @@ const link = z.object({
       z.object({
         family: z.string().optional(),
         local: z.string().optional(),
+        prefixlen: z.number().default(0),
         scope: z.string().optional(),
         tentative: z.boolean().optional(),
         dadfailed: z.boolean().optional(),
@@ -165,9 +169,10 @@ export function parseInterfaces(json?: string, bridgeJson?: string, portJson?: s
             pointToPoint: flags.includes('POINTOPOINT') || flags.includes('NOARP'),
             addresses: addr_info
               .filter(({ family, local }) => local !== undefined && (family === 'inet' || family === 'inet6'))
-              .map(({ family, local = '', scope, tentative, dadfailed, deprecated, temporary }) => ({
+              .map(({ family, local = '', prefixlen, scope, tentative, dadfailed, deprecated, temporary }) => ({
                 family: family === 'inet' ? 4 : 6,
                 address: local,
+                prefix: prefixlen,
                 // `ip -N` prints numbers (RT_SCOPE_UNIVERSE).
                 usable: (scope === 'global' || scope === '0') && !tentative && !dadfailed && !deprecated,
                 temporary,

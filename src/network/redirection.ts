@@ -1,7 +1,7 @@
 /** What is redirected and what is not, as rules of iptables: a pure function of the config and of what was observed. */
 import type { GatewayConfig } from '../config/schema.js'
 import { type Cidr, type Family, formatCidr, isInside, parseCidr } from '../shared/address.js'
-import { type Chain, type Interface, type MainRoute, maxNameLength, type Observed, owned } from './state.js'
+import { type Chain, type ForeignRoute, type Interface, maxNameLength, type Observed, owned } from './state.js'
 
 const { chain } = owned
 
@@ -101,8 +101,8 @@ interface Elsewhere {
  * The destinations that the main table leads elsewhere than a WAN's default: other networks behind this machine, tunnels, the modems' own. Longest
  * prefixes first, as the kernel looks them up; what the shorter ones say anyway is left out.
  */
-export function destinationsElsewhere(routes: readonly MainRoute[], ways: WanWays, family: Family): Elsewhere[] {
-  const leadsToWan = ({ device, gateway, isRefusing }: MainRoute) => !isRefusing && ways.get(device)?.has(gateway) === true
+export function destinationsElsewhere(routes: readonly ForeignRoute[], ways: WanWays, family: Family): Elsewhere[] {
+  const leadsToWan = ({ device, gateway, isRefusing }: ForeignRoute) => !isRefusing && ways.get(device)?.has(gateway) === true
   const byNetwork = new Map<string, Elsewhere & { cidr: Cidr; metric: number }>()
   for (const route of routes) {
     const cidr = route.destination === 'default' ? undefined : parseCidr(route.destination)

@@ -2,21 +2,22 @@
 import type { Family } from '../shared/address.js'
 
 /**
- * Everything we make is found again by these ranges and this name alone, so `remove` needs no config. Whatever else lies in them counts
- * as ours. WAN n (config order) gets table and rule priority `base + n`.
+ * Everything we make is found again by these marks alone, so `remove` needs no config: rules and routes by protocol and table together, so
+ * that what others have at the same numbers stays theirs. WAN n (config order) gets table `base + n`.
  */
 export const owned = {
-  /** Above the priorities that mwan3 (1000 to 3255) and Tailscale (5210 to 5270) use, below main (32766). */
   base: 5800,
   /** MPTCP's limit on endpoints in a namespace, and with it the config's limit on WANs. */
   count: 8,
+  /** The default routes for what is not redirected; 5808 is a HAG's (initial-window.ts). */
+  mainTable: 5809,
   /**
    * Handed out from the highest down: the kernel numbers an endpoint without id upwards from the highest id ever given and starts again
    * at 1 after 255, so other people's endpoints stay out of this range while ours hold its top.
    */
   endpointIds: { lowest: 248, highest: 255 },
   chain: 'BONDSOCKS',
-  /** Marks our default route in the main table (rtnetlink(7), rtm_protocol; routing daemons have theirs below 200 too, none has this). */
+  /** Marks our rules and routes (rtnetlink(7), rtm_protocol; routing daemons have theirs below 200 too, none has this). */
   protocol: 158,
 } as const
 
@@ -28,6 +29,8 @@ export const needsRoot = 'reading and changing the network set-up needs root (CA
 export interface InterfaceAddress {
   family: Family
   address: string
+  /** Bits of its network. */
+  prefix: number
   /** Neither link-local, tentative, deprecated nor failed in duplicate address detection: fit to be a source address. */
   usable: boolean
   /** Privacy address (RFC 8981), which is replaced within a day. */
@@ -51,30 +54,43 @@ export interface Interface {
   bridge?: string
 }
 
-/** A route of the main table that is not ours, one for each next hop. In the kernel's order. */
-export interface MainRoute {
+/** A unicast route that is not ours, one for each next hop. In the kernel's order. */
+export interface ForeignRoute {
   family: Family
   /** CIDR, bare address, or `default`. */
   destination: string
   device: string
   gateway?: string
+  /** The address that it gives to packets without one. */
+  source?: string
   metric: number
+  /** MTU and the like, as words for `ip route add`. */
+  metrics: string
   /** From a router advertisement. */
   advertised: boolean
   /** Unreachable, prohibit or blackhole: it leads nowhere. */
   isRefusing: boolean
 }
 
+/** A rule that is not ours. */
+export interface ForeignRule {
+  /** As `ip -N rule show` prints it. */
+  text: string
+  table: string | undefined
+  /** Blackhole, unreachable or prohibit. */
+  isRefusal: boolean
+}
+
+/** What a DHCP client wrote down. */
+export interface Lease {
+  address: string
+  gateway: string
+}
+
 /** A rule or a route of ours, as the words that follow `ip rule add` or `ip route add`: one spelling for one object. */
 export interface Entry {
   family: Family
   spelling: string
-}
-
-/** A default route of ours in the main table. */
-export interface OwnDefault extends Entry {
-  /** No default route of its metric comes before it: of these the kernel takes the first. */
-  isFirst: boolean
 }
 
 export interface Endpoint {
@@ -151,13 +167,27 @@ export interface Saved {
   endpoints?: KernelEndpoint[]
 }
 
+/** Where what this machine sends would go. */
+export interface Outside {
+  /** Why what is bound to these addresses of WANs gets to no HAG by its own WAN. */
+  astray: ReadonlyMap<string, string>
+  notes: string[]
+}
+
 export interface Observed {
   families: Family[]
   interfaces: Interface[]
-  mainRoutes: MainRoute[]
+  /** Of the main table. */
+  mainRoutes: ForeignRoute[]
+  /** Default routes of other tables. */
+  otherDefaults: ForeignRoute[]
+  /** The latest last. */
+  leases: Lease[]
   rules: Entry[]
+  /** Without the kernel's own, in the kernel's order. */
+  otherRules: ForeignRule[]
+  /** Those of our tables; others' are among them only as long as we have none for their destination. */
   routes: Entry[]
-  defaults: OwnDefault[]
   endpoints: KernelEndpoint[]
   /** `ip mptcp limits`; undefined where the kernel has no MPTCP. */
   subflows: number | undefined
@@ -173,6 +203,7 @@ export interface Observed {
   /** Of those that are to be changed: which cannot be. */
   fixedSysctls?: ReadonlySet<string>
   saved: Saved
+  outside: Outside
   notes: string[]
 }
 
@@ -186,8 +217,6 @@ export interface WanAddresses {
 export interface Desired {
   rules: Entry[]
   routes: Entry[]
-  /** At most one a family. */
-  defaults: Entry[]
   endpoints: Endpoint[]
   /** Somebody else's endpoints of WANs that are there, and those that we have taken away before: the others of these are put back. */
   replaced: { now: KernelEndpoint[]; before: KernelEndpoint[] }
@@ -202,7 +231,6 @@ export interface Desired {
 export const nothing: Desired = {
   rules: [],
   routes: [],
-  defaults: [],
   endpoints: [],
   replaced: { now: [], before: [] },
   subflows: undefined,

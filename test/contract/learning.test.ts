@@ -55,7 +55,7 @@ t.test('from the default route, through a DHCP renewal with another gateway and 
   await ip('address add 10.5.0.2/24 dev dsl')
   t.match(
     (await pass()).steps.map(({ text }) => text),
-    ['ip route add 10.5.0.0/24 dev dsl scope link src 10.1.0.77 table 5800', /-A BONDSOCKS -d 10.5.0.0\/24 -j RETURN/],
+    ['ip route add 10.5.0.0/24 dev dsl scope link src 10.1.0.77 proto 158 table 5800', /-A BONDSOCKS -d 10.5.0.0\/24 -j RETURN/],
     'a second address changes nothing but what is near',
   )
   await ip('address delete 10.1.0.77/24 dev dsl')
@@ -68,6 +68,35 @@ t.test('from the default route, through a DHCP renewal with another gateway and 
   t.same(await endpoints(), [])
 })
 
+t.test(
+  'where the kernel refused the route of a DHCP client: from another table, or from its lease',
+  { skip: needsRoot },
+  async (t) => {
+    const { world, ip, network } = await home(t)
+    for (const [device, address] of Object.entries({ dsl: '10.1.0.2/24', lte: '10.2.0.2/24' })) {
+      await world.addDevice(device)
+      await world.addAddress(device, address)
+    }
+    const config = gateway({ wans: ['dsl', 'lte'].map((name) => ({ name, interface: name })) })
+    const pass = async () => (await network.apply(config, { tolerant: true })).notes
+    const way = () => ip('route get 203.0.113.3 from 10.2.0.2')
+    await ip('route add default via 10.1.0.1 dev dsl')
+    await t.rejects(ip('route add default via 10.2.0.1 dev lte'), /File exists/, 'as both clients try it')
+    t.match(await pass(), [/^WAN lte is down: interface lte has no default route to learn the gateway from/])
+    await ip('route add default via 10.2.0.7 dev lte table 100')
+    t.same(await pass(), [])
+    t.match(await way(), /via 10\.2\.0\.7 dev lte table 5801/)
+    await ip('route flush table 100')
+    world.kernel.leases = [
+      { address: '10.2.0.2', gateway: '10.2.0.3' },
+      { address: '10.2.0.2', gateway: '10.2.0.1' },
+      { address: '10.2.0.99', gateway: '10.2.0.98' },
+    ]
+    t.same(await pass(), [])
+    t.match(await way(), /via 10\.2\.0\.1 dev lte table 5801/, 'the latest of its address')
+  },
+)
+
 t.test('none on a point-to-point device, which goes and comes back with another address', { skip: needsRoot }, async (t) => {
   const { world, ip, pass, way, endpoints } = await home(t)
   for (const address of ['10.64.0.2', '10.64.0.3']) {
@@ -76,7 +105,11 @@ t.test('none on a point-to-point device, which goes and comes back with another 
     await ip(`address add ${address} peer 10.64.0.1/32 dev dsl`)
     t.same((await pass()).notes, [])
     t.match(await way(address), /203\.0\.113\.3 from 10\.64\.0\.\d dev dsl table 5800/)
-    t.match(await ip('route get 203.0.113.3'), new RegExp(`203.0.113.3 dev dsl src ${address}`), 'the main table follows')
+    t.match(
+      await ip('route get 203.0.113.3'),
+      new RegExp(`203.0.113.3 dev dsl .*src ${address}`),
+      'what is not redirected follows',
+    )
     t.same(await endpoints(), [address])
     t.same((await pass()).steps, [])
     await world.removeDevice('dsl')

@@ -68,12 +68,12 @@ for (const [name, make, stride, skip] of worlds) {
       await removeAddress('lte', '10.2.0.2/24')
       await addAddress('lte', '10.2.0.77/24')
       t.same(texts((await network.apply(gateway())).steps), [
-        'ip route add 10.2.0.0/24 dev lte scope link src 10.2.0.77 table 5801',
-        'ip route add default via 10.2.0.1 dev lte src 10.2.0.77 table 5801',
-        'ip rule add from 10.2.0.77 lookup 5801 pref 5801',
+        'ip route add 10.2.0.0/24 dev lte scope link src 10.2.0.77 proto 158 table 5801',
+        'ip route add default via 10.2.0.1 dev lte src 10.2.0.77 proto 158 table 5801',
+        'ip rule add from 10.2.0.77 lookup 5801 pref 5801 protocol 158',
         'ip mptcp endpoint add 10.2.0.77 dev lte id 253 subflow',
         'ip mptcp endpoint delete id 254',
-        'ip rule del from 10.2.0.2 lookup 5801 pref 5801',
+        'ip rule del from 10.2.0.2 lookup 5801 pref 5801 protocol 158',
       ])
       t.same(texts((await network.plan(gateway())).steps), [])
       await network.remove()
@@ -92,9 +92,8 @@ for (const [name, make, stride, skip] of worlds) {
         ],
       })
       t.same(texts((await network.apply(moved)).steps), [
-        'ip route replace default via 10.1.0.254 dev dsl src 10.1.0.2 table 5800',
-        'ip route prepend default via 10.1.0.254 dev dsl proto 158 metric 1 table main',
-        'ip route del default via 10.1.0.1 dev dsl proto 158 metric 1 table main',
+        'ip route replace default via 10.1.0.254 dev dsl src 10.1.0.2 proto 158 table 5800',
+        'ip route replace default via 10.1.0.254 dev dsl src 10.1.0.2 proto 158 table 5809',
       ])
       t.same(texts((await network.plan(moved)).steps), [])
     })
@@ -104,7 +103,7 @@ for (const [name, make, stride, skip] of worlds) {
       await network.apply(gateway())
       const alone = gateway({ wans: [{ name: 'dsl', interface: 'dsl', gateway: '10.1.0.1', gateway6: 'fe80::1' }] })
       const { steps } = await network.apply(alone)
-      t.match(texts(steps).join('\n'), /ip -6 route add default via fe80::1 dev dsl src 2001:db8:1::2 table 5800/)
+      t.match(texts(steps).join('\n'), /ip -6 route add default via fe80::1 dev dsl src 2001:db8:1::2 proto 158 table 5800/)
       t.match(texts(steps).join('\n'), /ip mptcp endpoint delete id 254/)
       t.match(texts(steps).join('\n'), /sysctl -w net.ipv4.conf.lte.rp_filter=/)
       t.same(texts((await network.plan(alone)).steps), [])
@@ -328,9 +327,8 @@ for (const [name, make, stride, skip] of worlds) {
       await other.apply(gateway(), tolerant)
       const without = { ...tolerant, withoutEndpoint: new Set(['10.1.0.2']) }
       t.same(texts((await other.apply(gateway(), without)).steps), [
-        'ip route prepend default via 10.2.0.1 dev lte proto 158 metric 1 table main',
+        'ip route replace default via 10.2.0.1 dev lte src 10.2.0.2 proto 158 table 5809',
         'ip mptcp endpoint delete id 255',
-        'ip route del default via 10.1.0.1 dev dsl proto 158 metric 1 table main',
       ])
       t.equal(during, 1, 'it had gone when its turn came')
       t.same(await addressesOf(kernel), ['10.2.0.2'])
@@ -339,11 +337,13 @@ for (const [name, make, stride, skip] of worlds) {
       t.same(texts((await other.apply(gateway(), none)).steps), [], 'the last one stays')
     })
 
-    t.test('the main default route leads over the best WAN, and those of others stay', async (t) => {
-      const { kernel, network } = await world(t)
-      const run = (command: string) => kernel.run(command.split(' '))
+    t.test('what is not redirected takes the best WAN, and nothing of ours is in the main table', async (t) => {
+      const { kernel, network, addAddress } = await world(t)
+      await addAddress('lte', '2001:db8:2::2/64')
+      kernel.leases = [{ address: '10.1.0.2', gateway: '10.1.0.1' }]
+      const run = async (command: string) => t.equal((await kernel.run(command.split(' '))).code, 0, command)
       await run('ip route add default via 10.1.0.1 dev dsl')
-      await run('ip -6 route add default via fe80::1 dev dsl metric 1024')
+      await run('ip -6 route add default via fe80::1 dev dsl metric 1')
       const before = await snapshot(kernel)
       const config = gateway({
         wans: [
@@ -351,67 +351,79 @@ for (const [name, make, stride, skip] of worlds) {
           { name: 'lte', interface: 'lte', gateway: '10.2.0.1', gateway6: 'fe80::2' },
         ],
       })
-      const apply = async (options: NetworkOptions) => {
-        const steps = texts((await network.apply(config, options)).steps).filter((text) => text.endsWith('table main'))
-        t.same(texts((await network.plan(config, options)).steps), [], 'and nothing is left to do')
-        return steps
-      }
-      t.same(await apply({}), [], 'it does already')
-      t.same(await apply({ best: { 4: 'lte', 6: 'lte' } }), [
-        'ip route prepend default via 10.2.0.1 dev lte proto 158 table main',
-      ])
-      // As DHCP clients renew: it takes the place of the first.
-      await run('ip route replace default via 10.1.0.9 dev dsl')
-      t.same(await apply({ best: { 4: 'lte' } }), ['ip route prepend default via 10.2.0.1 dev lte proto 158 table main'])
-      await run('ip route prepend default via 10.1.0.8 dev dsl')
-      t.same(
-        await apply({ withoutEndpoint: new Set(['10.1.0.2']) }),
-        [
-          'ip route del default via 10.2.0.1 dev lte proto 158 table main',
-          'ip route prepend default via 10.2.0.1 dev lte proto 158 table main',
-        ],
-        'in front again',
-      )
-      for (const gateway of ['10.1.0.8', '10.1.0.9', '10.1.0.1']) await run(`ip route del default via ${gateway} dev dsl`)
-      await run('ip route add default via 10.1.0.7 dev dsl metric 100')
-      t.same(await apply({ best: { 4: 'lte' } }), [
-        'ip route prepend default via 10.2.0.1 dev lte proto 158 metric 1 table main',
-        'ip route del default via 10.2.0.1 dev lte proto 158 table main',
-      ])
-      t.same(await apply({ best: { 4: 'dsl' } }), ['ip route del default via 10.2.0.1 dev lte proto 158 metric 1 table main'])
-      await apply({ best: { 4: 'lte' } })
-      await network.remove()
-      await run('ip route del default via 10.1.0.7 dev dsl metric 100')
-      await run('ip route add default via 10.1.0.1 dev dsl')
-      t.same(await snapshot(kernel), before)
-    })
-
-    t.test('the same for IPv6, which has one default route of a metric', async (t) => {
-      const { kernel, network, addAddress } = await world(t)
-      const run = (command: string) => kernel.run(command.split(' '))
-      await addAddress('lte', '2001:db8:2::2/64')
-      const config = gateway({
-        wans: [
-          { name: 'dsl', interface: 'dsl', gateway: '10.1.0.1', gateway6: 'fe80::1' },
-          { name: 'lte', interface: 'lte', gateway: '10.2.0.1', gateway6: 'fe80::2' },
-        ],
-      })
+      const [main, rules] = ['table 5809', 'lookup (254|5809)'].map((text) => new RegExp(`${text}\\b`))
       const apply = async (options: NetworkOptions) => {
         const { steps, notes } = await network.apply(config, options)
         t.same(texts((await network.plan(config, options)).steps), [], 'and nothing is left to do')
-        return [...texts(steps).filter((text) => text.startsWith('ip -6') && text.endsWith('table main')), ...notes]
+        t.same(notes, [])
+        return texts(steps).filter((text) => main?.test(text) || rules?.test(text))
       }
-      t.same(await apply({}), ['ip -6 route add default via fe80::1 dev dsl proto 158 metric 1 table main'])
-      t.same(await apply({ best: { 6: 'lte' } }), [
-        'ip -6 route replace default via fe80::2 dev lte proto 158 metric 1 table main',
+      t.same(await apply({}), [], 'it does already')
+      const both = { best: { 4: 'lte', 6: 'lte' } }
+      t.same(await apply(both), [
+        'ip route add default via 10.2.0.1 dev lte src 10.2.0.2 proto 158 table 5809',
+        'ip rule add from all lookup 254 suppress_prefixlength 0 pref 32764 protocol 158',
+        'ip rule add from all lookup 5809 pref 32765 protocol 158',
+        'ip -6 route add default via fe80::2 dev lte proto 158 table 5809',
+        'ip -6 rule add from all lookup 254 suppress_prefixlength 0 pref 32764 protocol 158',
+        'ip -6 rule add from all lookup 5809 pref 32765 protocol 158',
       ])
-      await run('ip -6 route add default via fe80::9 dev dsl metric 512')
-      t.same(await apply({ best: { 6: 'lte' } }), [])
-      t.same(await apply({}), ['ip -6 route replace default via fe80::1 dev dsl proto 158 metric 1 table main'])
+      // As DHCP clients do after a NAK, after a lease that has run out, and to renew.
+      await run('ip route del default via 10.1.0.1 dev dsl')
+      t.same(await apply(both), [], 'without one')
+      await run('ip route add default via 10.1.0.9 dev dsl')
+      await run('ip route replace default via 10.1.0.8 dev dsl')
+      await run('ip route add default via 10.2.0.1 dev lte metric 5')
+      t.same(await apply(both), [], 'the main table is theirs')
+      await run('ip route del default via 10.2.0.1 dev lte metric 5')
+      t.same(await apply({ withoutEndpoint: new Set(['10.2.0.2', '2001:db8:2::2']) }), [
+        'ip rule del from all lookup 254 suppress_prefixlength 0 pref 32764 protocol 158',
+        'ip rule del from all lookup 5809 pref 32765 protocol 158',
+        'ip route del default via 10.2.0.1 dev lte src 10.2.0.2 proto 158 table 5809',
+        'ip -6 rule del from all lookup 254 suppress_prefixlength 0 pref 32764 protocol 158',
+        'ip -6 rule del from all lookup 5809 pref 32765 protocol 158',
+        'ip -6 route del default via fe80::2 dev lte proto 158 table 5809',
+      ])
+      await run('ip route replace default via 10.1.0.1 dev dsl')
+      await apply(both)
       await network.remove()
-      await run('ip -6 route add default via fe80::9 dev dsl metric 1')
-      t.same(await apply({}), ['the IPv6 default route by dsl has metric 1: what is not redirected stays there'])
+      t.same(await snapshot(kernel), before)
+
+      await run('ip route replace default via 192.168.1.254 dev br0')
+      t.match((await network.apply(config, both)).notes, [
+        "the main table's IPv4 default route leads over br0, which is no WAN: what is not redirected goes there",
+      ])
+      t.notMatch((await network.plan(config, both)).steps, [/5809/])
+      await network.remove()
     })
+
+    t.test(
+      'a default route that a former release left in the main table goes; what others have in our tables stays',
+      async (t) => {
+        const { kernel, network } = await world(t)
+        const before = await snapshot(kernel)
+        for (const command of [
+          'ip route add default via 10.1.0.1 dev dsl proto 158 metric 1 table main',
+          'ip route add default via 10.2.0.1 dev lte src 10.2.0.2 table 5801',
+        ])
+          await kernel.run(command.split(' '))
+        const { steps } = await network.apply(gateway())
+        t.match(
+          texts(steps).join('\n'),
+          /ip route replace default via 10\.2\.0\.1 dev lte src 10\.2\.0\.2 proto 158 table 5801\n/,
+        )
+        t.match(texts(steps).join('\n'), /ip route del default via 10\.1\.0\.1 dev dsl proto 158 metric 1 table main/)
+        await network.remove()
+        t.same(await snapshot(kernel), before)
+
+        await kernel.run('ip route add 198.51.100.0/24 via 10.2.0.9 dev lte table 5801'.split(' '))
+        const theirs = await snapshot(kernel)
+        await network.apply(gateway())
+        t.same(texts((await network.plan(gateway())).steps), [])
+        await network.remove()
+        t.same(await snapshot(kernel), theirs)
+      },
+    )
 
     t.test('interfaces that have vanished leave nothing of ours behind', async (t) => {
       const { kernel, network, removeDevice } = await world(t)

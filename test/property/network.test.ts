@@ -116,7 +116,7 @@ async function happen(world: Walker, addresses: Map<string, string>, event: Even
 /** Another program takes away or alters something that is ours, where there is any. */
 async function meddle(world: Walker, what: number, which: number): Promise<void> {
   const { kernel } = world
-  const { rules, routes, defaults, endpoints, chains } = await observe(kernel, { lenient: true })
+  const { rules, routes, endpoints, chains } = await observe(kernel, { lenient: true })
   const pick = <One>(list: readonly One[], at: number) => list[at % list.length]
   const del = (object: string, entries: readonly Entry[]) =>
     entries.map(({ family, spelling }) => `ip -${family} ${object} del ${spelling}`)
@@ -134,7 +134,6 @@ async function meddle(world: Walker, what: number, which: number): Promise<void>
   const choices: Record<string, string[]> = {
     rule: del('rule', rules),
     route: del('route', routes),
-    default: del('route', defaults),
     endpoint: endpoints.filter(isOurs).map(({ id }) => `ip mptcp endpoint delete id ${id}`),
     ...(exists ? alterations : {}),
   }
@@ -176,7 +175,7 @@ const same = (actual: unknown, expected: unknown, what: string) => {
 /** How often each end was reached: a walk that never gets there proves nothing. */
 const reached = { applied: 0, refused: 0, failed: 0, killed: 0, removed: 0 }
 /** And how often each kind of our things was meddled with. */
-const meddled = { rule: 0, route: 0, default: 0, endpoint: 0, chain: 0, jump: 0, more: 0, less: 0 }
+const meddled = { rule: 0, route: 0, endpoint: 0, chain: 0, jump: 0, more: 0, less: 0 }
 
 async function apply(world: Walker, addresses: Map<string, string>, event: Apply): Promise<void> {
   const config = configOf(event)
@@ -225,13 +224,6 @@ async function apply(world: Walker, addresses: Map<string, string>, event: Apply
   const wanted = desired(config, after, options)
   same(sorted(after.rules), sorted(wanted.rules), 'rules')
   same(sorted(after.routes), sorted(wanted.routes), 'routes')
-  const bare = ({ family, spelling }: Entry) => ({ family, spelling })
-  same(sorted(after.defaults.map(bare)), sorted(wanted.defaults.map(bare)), 'default routes of the main table')
-  same(
-    after.defaults.every(({ isFirst }) => isFirst),
-    true,
-    'in front of all others',
-  )
   const endpoints = after.endpoints.filter(isOurs).map(({ address, device }) => ({ address, device }))
   same(sorted(endpoints), sorted(wanted.endpoints), 'endpoints')
   const isThere = after.chains.filter(({ exists, rules, jumps }) => exists || rules.length > 0 || jumps.length > 0)
@@ -300,8 +292,8 @@ t.test('random walks', async (t) => {
       await world.network.remove()
       same(world.kernel.state, undefined, 'no state file is left')
       await isOtherwiseUntouched('the last remove leaves what would be there without us')
-      const { rules, routes, defaults } = await observe(world.kernel, { lenient: true })
-      same({ rules, routes, defaults }, { rules: [], routes: [], defaults: [] }, 'nothing of ours')
+      const { rules, routes } = await observe(world.kernel, { lenient: true })
+      same({ rules, routes }, { rules: [], routes: [] }, 'nothing of ours')
     }),
     { numRuns: 200 },
   )

@@ -65,6 +65,7 @@ export class FakeEngine implements Engine {
   readonly opens: { connection: ConnectionId; way: Way; attempt: number }[] = []
   readonly resets: ConnectionId[] = []
   readonly abandoned: string[] = []
+  devices: readonly { address: string; device: string }[] = []
   readonly buried: SocketAddress[] = []
   /** Oldest first. */
   prepared: { probe: Probe; atMs: number }[] = []
@@ -252,6 +253,10 @@ export class FakeEngine implements Engine {
 
   async connect(way: Omit<Way, 'socks'>): Promise<ConnectResult> {
     return this.#far.connect?.(way) ?? { ok: false, failure: { code: 'ETIMEDOUT', errno: 110, syscall: 'connect' } }
+  }
+
+  useDevices(devices: readonly { address: string; device: string }[]): void {
+    this.devices = devices
   }
 
   abandon(source: string): void {

@@ -1,6 +1,7 @@
 /** A model of the kernel that understands exactly the commands of the control path, with the refusals that they can meet. */
 
 import type { CommandResult, Kernel } from '../../src/network/kernel.js'
+import type { Lease } from '../../src/network/state.js'
 import { type Family, familyOf, isInside, parseCidr } from '../../src/shared/address.js'
 
 interface Route {
@@ -41,10 +42,13 @@ export class FakeKernel implements Kernel {
   readonly missing = new Set<string>()
   privileged = true
   state: string | undefined
+  leases: Lease[] = []
   private readonly devices = new Map<string, { flags: string[]; addresses: Address[] }>()
   private routes: Route[] = []
-  private rules: { family: Family; priority: number; source: string; table: string }[] = []
+  private rules: { family: Family; words: Map<string, string> }[] = []
   private endpoints: { id: number; address: string; device: string | undefined; flags: string[] }[] = []
+  /** Of a batch that goes on after them. */
+  private complaints = ''
   private limits = { add_addr_accepted: 0, subflows: 2 }
   private readonly tables: Record<string, Map<string, string[]>> = {}
   private readonly sysctls = new Map<string, string>([
@@ -124,7 +128,9 @@ export class FakeKernel implements Kernel {
     const [program = ''] = argv
     if (this.missing.has(program)) return { code: 127, stdout: '', stderr: `${program} is not installed` }
     try {
-      return { code: 0, stdout: this.execute(argv, input), stderr: '' }
+      this.complaints = ''
+      const stdout = this.execute(argv, input)
+      return { code: this.complaints === '' ? 0 : 1, stdout, stderr: this.complaints }
     } catch (error) {
       if (!(error instanceof Refusal)) throw error
       return { code: 2, stdout: '', stderr: `${error.message}\n` }
@@ -161,6 +167,10 @@ export class FakeKernel implements Kernel {
     this.sysctls.set(path, value)
   }
 
+  async readLeases(): Promise<Lease[]> {
+    return this.leases
+  }
+
   async readState(): Promise<string | undefined> {
     return this.state
   }
@@ -194,7 +204,10 @@ export class FakeKernel implements Kernel {
 
   private execute(argv: readonly string[], input?: string): string {
     const [program, ...rest] = argv
-    if (program === 'ip' && rest.includes('-batch')) return this.batch(rest.slice(0, rest.indexOf('-batch')), input ?? '')
+    if (program === 'ip' && rest.includes('-batch')) {
+      const options = rest.slice(0, rest.indexOf('-batch'))
+      return this.batch(options, input ?? '')
+    }
     if (program === 'ip') {
       const options = rest.filter((word) => word.startsWith('-'))
       const [object, ...words] = rest.filter((word) => !word.startsWith('-'))
@@ -219,6 +232,10 @@ export class FakeKernel implements Kernel {
       try {
         output += `${this.execute(['ip', ...options, ...line.split(' ')]).trim()}\n`
       } catch (error) {
+        if (error instanceof Refusal && options.includes('-force')) {
+          this.complaints += `${error.message}\nCommand failed -:${at + 1}\n`
+          continue
+        }
         if (error instanceof Refusal) refuse(`${error.message}\nCommand failed -:${at + 1}`)
         throw error
       }
@@ -240,17 +257,25 @@ export class FakeKernel implements Kernel {
   }
 
   private rule(family: Family, [verb, ...words]: string[]): string {
+    const priorityOf = (rule: { words: Map<string, string> }) => Number(rule.words.get('pref'))
     if (verb === 'show') {
-      const shown = this.rules.filter((one) => one.family === family).sort((one, other) => one.priority - other.priority)
-      return JSON.stringify(shown.map(({ priority, source, table }) => ({ priority, src: source, table })))
+      const shown = this.rules.filter((one) => one.family === family).sort((one, other) => priorityOf(one) - priorityOf(other))
+      return JSON.stringify(
+        shown.map(({ words }) => ({
+          ...{ priority: Number(words.get('pref')), src: words.get('from') ?? 'all', table: words.get('lookup') },
+          ...(words.has('suppress_prefixlength') && { suppress_prefixlen: Number(words.get('suppress_prefixlength')) }),
+          ...(words.has('protocol') && { protocol: words.get('protocol') }),
+        })),
+      )
     }
-    const { from = 'all', lookup = 'main', pref = '0' } = Object.fromEntries(pairs(words))
-    const at = this.rules.findIndex(
-      (one) => one.family === family && one.priority === Number(pref) && one.source === from && one.table === lookup,
-    )
+    const given = new Map(pairs(words))
+    // What is not said matches anything when it is deleted; all that was said must be the same for one to exist already.
+    const isSame = (one: { family: Family; words: Map<string, string> }) =>
+      one.family === family && [...given].every(([key, value]) => one.words.get(key) === value)
+    const at = this.rules.findIndex((one) => isSame(one) && (verb === 'del' || one.words.size === given.size))
     if (verb === 'add') {
       if (at >= 0) refuse('RTNETLINK answers: File exists')
-      this.rules.push({ family, priority: Number(pref), source: from, table: lookup })
+      this.rules.push({ family, words: given })
     } else {
       if (at < 0) refuse('RTNETLINK answers: No such file or directory')
       this.rules.splice(at, 1)
@@ -263,13 +288,15 @@ export class FakeKernel implements Kernel {
       const shown = this.routes.filter((one) => one.family === family)
       return JSON.stringify(shown.map((one) => this.routeJson(one)))
     }
+    if (verb === 'get') return JSON.stringify([this.lookUp(family, rest[1] ?? '', new Map(pairs(rest.slice(2))))])
     const onlink = rest.includes('onlink')
     const [destination = '', ...others] = rest.filter((word) => word !== 'onlink')
     const words = new Map(pairs(others))
     const table = words.get('table') ?? 'main'
     words.delete('table')
     if (onlink) words.set('onlink', 'true')
-    const protocol = words.get('proto')
+    // RTPROT_BOOT is not shown.
+    const protocol = words.get('proto') === 'boot' ? undefined : words.get('proto')
     words.delete('proto')
     // Ours are written with `metric` where it is not the family's default.
     const peers = this.routes.filter(
@@ -298,6 +325,28 @@ export class FakeKernel implements Kernel {
     const at = first === undefined ? this.routes.length : this.routes.indexOf(first)
     this.routes.splice(at, verb === 'replace' && first !== undefined ? 1 : 0, { family, table, words, destination, protocol })
     return ''
+  }
+
+  /** The route that is found, rule after rule. */
+  private lookUp(family: Family, dst: string, words: Map<string, string>): unknown {
+    const [from, oif] = [words.get('from'), words.get('oif')]
+    const ofFamily = this.rules.filter((one) => one.family === family).map((one) => one.words)
+    const main = new Map([['lookup', 'main']])
+    const sorted = ofFamily.sort((one, other) => Number(one.get('pref')) - Number(other.get('pref')))
+    for (const rule of [...sorted, main]) {
+      const source = rule.get('from') ?? 'all'
+      if (source !== 'all' && source !== from) continue
+      const table = rule.get('lookup') === '254' ? 'main' : rule.get('lookup')
+      const found = this.routes.find(({ words, destination, ...route }) => {
+        const network = parseCidr(destination)
+        const isDefault = destination === 'default'
+        const covers = isDefault ? !rule.has('suppress_prefixlength') : network !== undefined && isInside(dst, [network])
+        return covers && route.family === family && route.table === table && (oif === undefined || words.get('dev') === oif)
+      })
+      if (found === undefined) continue
+      return this.routeJson(found)
+    }
+    return refuse('RTNETLINK answers: Network is unreachable')
   }
 
   private checkRoute(words: Map<string, string>): void {
@@ -329,6 +378,7 @@ export class FakeKernel implements Kernel {
       ...(family === 4 && !words.has('via') && { scope: '253' }),
       ...(words.has('src') && { prefsrc: words.get('src') }),
       ...(metric !== undefined && { metric: Number(metric) }),
+      ...(words.has('mtu') && { metrics: [{ mtu: Number(words.get('mtu')) }] }),
       flags: words.has('onlink') ? ['onlink'] : [],
     }
   }

@@ -3,11 +3,12 @@ import { type GatewayConfig, gatewaySchema } from '../../src/config/schema.js'
 import { runCommand } from '../../src/network/command.js'
 import type { Kernel } from '../../src/network/kernel.js'
 import { capture } from '../../src/network/observe.js'
+import type { Lease } from '../../src/network/state.js'
 import { FakeKernel } from './fake-kernel.js'
 import { createNamespace, type Namespace, type Scope } from './namespaces.js'
 
 export interface World {
-  kernel: Kernel & { state: string | undefined }
+  kernel: Kernel & { state: string | undefined; leases: Lease[] }
   addDevice(name: string): Promise<void>
   removeDevice(name: string): Promise<void>
   /** `address/prefix` */
@@ -58,13 +59,14 @@ export async function netnsWorld(scope: Scope, flavour?: string): Promise<World 
   }
 }
 
-/** The real kernel, seen from inside a namespace. Only the state file is ours: it lives in memory. */
-function netnsKernel(namespace: Namespace, flavour?: string): Kernel & { state: string | undefined } {
+/** The real kernel, seen from inside a namespace. Only the state file and leases are ours: they live in memory. */
+function netnsKernel(namespace: Namespace, flavour?: string): World['kernel'] {
   const named = (program: string) =>
     flavour === undefined ? program : program.replace(/^(ip6?tables)-(?!legacy|nft)/, `$1-${flavour}-`)
   const run = (argv: readonly string[], input?: string) => runCommand(namespace.argv(...argv), input)
   return {
     state: undefined,
+    leases: [],
     run: ([program = '', ...words], input) => run([named(program), ...words], input),
     async readSysctls(patterns) {
       const { stdout } = await run(['sh', '-c', `cd /proc/sys && grep -Hs '' ${patterns.join(' ')}`])
@@ -78,6 +80,9 @@ function netnsKernel(namespace: Namespace, flavour?: string): Kernel & { state: 
     async writeSysctl(path, value) {
       const { code, stderr } = await run(['sh', '-c', `echo '${value}' > /proc/sys/${path}`])
       if (code !== 0) throw new Error(stderr)
+    },
+    async readLeases() {
+      return this.leases
     },
     async readState() {
       return this.state
@@ -98,6 +103,7 @@ export function failing(kernel: Kernel, after: number, { killed = false } = {}):
     readSysctls: (patterns) => kernel.readSysctls(patterns),
     fixedSysctls: (paths) => kernel.fixedSysctls(paths),
     keepsState: () => kernel.keepsState(),
+    readLeases: () => kernel.readLeases(),
     readState: () => kernel.readState(),
     async writeState(text) {
       if (killed && left < 0) throw new Error('killed')
@@ -108,7 +114,7 @@ export function failing(kernel: Kernel, after: number, { killed = false } = {}):
     async run(argv, input = '') {
       if (argv.includes('-batch')) {
         const lines = input.split('\n').filter((line) => line !== '')
-        const at = lines.findIndex((line) => !line.includes('show') && isRefused())
+        const at = lines.findIndex((line) => !/ (show|get)\b/.test(line) && isRefused())
         if (at < 0) return kernel.run(argv, input)
         const before = at === 0 ? undefined : await kernel.run(argv, `${lines.slice(0, at).join('\n')}\n`)
         if (before !== undefined && before.code !== 0) return before
@@ -207,6 +213,10 @@ export async function furnish(world: World): Promise<void> {
 export async function addForeign(kernel: Kernel): Promise<void> {
   for (const command of [
     'ip rule add from 192.0.2.7 lookup 100 pref 5799',
+    // At our numbers, as those come that are made without one.
+    'ip rule add from 192.0.2.9 lookup 100 pref 5800',
+    'ip rule add from all lookup main suppress_prefixlength 0 pref 32764',
+    'ip -6 rule add from all lookup main suppress_prefixlength 0 pref 32764',
     'ip rule add from 192.0.2.8 lookup 100 pref 5808',
     'ip -6 rule add from 2001:db8:ff::7 lookup 100 pref 5810',
     'ip route add 198.51.100.0/24 via 10.1.0.9 dev dsl table 100',

@@ -234,6 +234,8 @@ t.test('what the examples show as defaults are the defaults', async (t) => {
     'max_connections',
     'max_connections_per_client',
     'users_file',
+    'mark',
+    'rule_priority',
   ])
   for (const [kind, bare, parse] of [
     ['gateway', parseGateway(least, 'g'), parseGateway],

@@ -37,19 +37,23 @@ sysctl -w net.ipv4.ip_forward=1
 sysctl -w net.ipv6.conf.dsl.accept_ra=2
 sysctl -w net.ipv6.conf.lte.accept_ra=2
 sysctl -w net.ipv6.conf.all.forwarding=1
-ip route add 10.1.0.0/24 dev dsl scope link src 10.1.0.2 table 5800
-ip route add 192.168.1.0/24 dev br0 scope link table 5800
-ip route add default via 10.1.0.1 dev dsl src 10.1.0.2 table 5800
-ip route add 10.2.0.0/24 dev lte scope link src 10.2.0.2 table 5801
-ip route add 192.168.1.0/24 dev br0 scope link table 5801
-ip route add default via 10.2.0.1 dev lte src 10.2.0.2 table 5801
-ip rule add from 10.1.0.2 lookup 5800 pref 5800
-ip rule add from 10.2.0.2 lookup 5801 pref 5801
-ip route prepend default via 10.1.0.1 dev dsl proto 158 metric 1 table main
-ip -6 route add 2001:db8:1::/64 dev dsl src 2001:db8:1::2 table 5800
-ip -6 route add default via fe80::1 dev dsl src 2001:db8:1::2 table 5800
-ip -6 rule add from 2001:db8:1::2 lookup 5800 pref 5800
-ip -6 route add default via fe80::1 dev dsl proto 158 metric 1 table main
+ip route add 10.1.0.0/24 dev dsl scope link src 10.1.0.2 proto 158 table 5800
+ip route add 192.168.1.0/24 dev br0 scope link proto 158 table 5800
+ip route add default via 10.1.0.1 dev dsl src 10.1.0.2 proto 158 table 5800
+ip route add 10.2.0.0/24 dev lte scope link src 10.2.0.2 proto 158 table 5801
+ip route add 192.168.1.0/24 dev br0 scope link proto 158 table 5801
+ip route add default via 10.2.0.1 dev lte src 10.2.0.2 proto 158 table 5801
+ip route add default via 10.1.0.1 dev dsl src 10.1.0.2 proto 158 table 5809
+ip rule add from 10.1.0.2 lookup 5800 pref 5800 protocol 158
+ip rule add from 10.2.0.2 lookup 5801 pref 5801 protocol 158
+ip rule add from all lookup 254 suppress_prefixlength 0 pref 32764 protocol 158
+ip rule add from all lookup 5809 pref 32765 protocol 158
+ip -6 route add 2001:db8:1::/64 dev dsl src 2001:db8:1::2 proto 158 table 5800
+ip -6 route add default via fe80::1 dev dsl src 2001:db8:1::2 proto 158 table 5800
+ip -6 route add default via fe80::1 dev dsl proto 158 table 5809
+ip -6 rule add from 2001:db8:1::2 lookup 5800 pref 5800 protocol 158
+ip -6 rule add from all lookup 254 suppress_prefixlength 0 pref 32764 protocol 158
+ip -6 rule add from all lookup 5809 pref 32765 protocol 158
 ip mptcp endpoint add 10.1.0.2 dev dsl id 255 subflow
 ip mptcp endpoint add 2001:db8:1::2 dev dsl id 254 subflow
 ip mptcp endpoint add 10.2.0.2 dev lte id 253 subflow
@@ -181,9 +185,10 @@ t.test(
     t.same(
       plan.filter((text) => text.includes('add default')),
       [
-        'ip route add default via 10.1.0.6 dev dsl src 10.1.0.2 table 5800',
-        'ip route add default via 10.2.0.5 dev lte src 10.2.0.2 table 5801',
-        'ip route add default dev ppp0 scope link src 10.3.0.2 table 5802',
+        'ip route add default via 10.1.0.6 dev dsl src 10.1.0.2 proto 158 table 5800',
+        'ip route add default via 10.2.0.5 dev lte src 10.2.0.2 proto 158 table 5801',
+        'ip route add default dev ppp0 scope link src 10.3.0.2 proto 158 table 5802',
+        'ip route add default via 10.1.0.6 dev dsl src 10.1.0.2 proto 158 table 5809',
       ],
     )
     t.ok(plan.includes('ip mptcp limits set subflows 3'), 'room for a subflow on every WAN')
@@ -195,7 +200,7 @@ t.test('a gateway beyond the connected networks is taken to be on the link', asy
   const config = gateway({ wans: [{ name: 'dsl', interface: 'dsl', gateway: '172.31.1.1' }] })
   t.ok(
     lines((await network.apply(config)).steps).includes(
-      'ip route add default via 172.31.1.1 dev dsl src 10.1.0.2 onlink table 5800',
+      'ip route add default via 172.31.1.1 dev dsl src 10.1.0.2 proto 158 onlink table 5800',
     ),
   )
   t.same((await network.plan(config)).steps, [])

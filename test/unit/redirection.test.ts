@@ -2,7 +2,7 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { destinationsElsewhere, type WanWays } from '../../src/network/redirection.js'
-import type { MainRoute } from '../../src/network/state.js'
+import type { ForeignRoute } from '../../src/network/state.js'
 import { isInside, parseCidr } from '../../src/shared/address.js'
 
 const ways: WanWays = new Map<string, ReadonlySet<string | undefined>>([
@@ -10,7 +10,7 @@ const ways: WanWays = new Map<string, ReadonlySet<string | undefined>>([
   ['ppp0', new Set([undefined])],
 ])
 
-function route(text: string): MainRoute {
+function route(text: string): ForeignRoute {
   const [destination = '', ...words] = text.split(' ')
   const after = (key: string) => (words.includes(key) ? words[words.indexOf(key) + 1] : undefined)
   const gateway = after('via')
@@ -20,6 +20,7 @@ function route(text: string): MainRoute {
     device: after('dev') ?? 'lo',
     ...(gateway !== undefined && { gateway }),
     metric: Number(after('metric') ?? 0),
+    metrics: '',
     advertised: false,
     isRefusing: words.includes('unreachable'),
   }

@@ -1,7 +1,7 @@
-/** Routes: ours (the tables of the WANs) and those of the main table, from which we learn. */
+/** Routes: ours (in tables of our own) and those of others, from which we learn. */
 import * as z from 'zod'
 import type { Family } from '../../shared/address.js'
-import { type Entry, ip, type MainRoute, type OwnDefault, owned, type Step, step } from '../state.js'
+import { type Entry, type ForeignRoute, ip, owned, type Step, step } from '../state.js'
 import { readJson } from './json.js'
 
 export interface RouteWords {
@@ -10,8 +10,11 @@ export interface RouteWords {
   device?: string | undefined
   source?: string | undefined
   onlink?: boolean
-  protocol?: number | undefined
+  /** Ours where left out. */
+  protocol?: string | undefined
   metric?: number | undefined
+  /** MTU and the like, as words. */
+  metrics?: string
   /** Other than unicast: `unreachable` and the like. */
   type?: string | undefined
   table: number | string
@@ -22,7 +25,8 @@ const defaultMetric = { 4: 0, 6: 1024 }
 
 /** The one spelling of a route. */
 export function routeEntry(family: Family, route: RouteWords): Entry {
-  const { destination, gateway, device, source, onlink, protocol, metric = defaultMetric[family], type, table } = route
+  const { destination, gateway, device, source, onlink, metric = defaultMetric[family], metrics = '', type, table } = route
+  const { protocol = String(owned.protocol) } = route
   const words = [
     ...(type === undefined ? [] : [type]),
     destination,
@@ -31,8 +35,9 @@ export function routeEntry(family: Family, route: RouteWords): Entry {
     // iproute2 gives this scope to every IPv4 route without gateway; IPv6 has no scopes.
     ...(family === 4 && gateway === undefined && type === undefined ? ['scope', 'link'] : []),
     ...(source === undefined ? [] : ['src', source]),
-    ...(protocol === undefined ? [] : ['proto', String(protocol)]),
+    ...['proto', protocol],
     ...(metric === defaultMetric[family] ? [] : ['metric', String(metric)]),
+    ...(metrics === '' ? [] : [metrics]),
     ...(onlink ? ['onlink'] : []),
     'table',
     String(table),
@@ -55,11 +60,13 @@ const routeJson = nextHop.extend({
   protocol: z.string().optional(),
   prefsrc: z.string().optional(),
   metric: z.number().optional(),
+  metrics: z.array(z.record(z.string(), z.unknown())).default([]),
   nexthops: z.array(nextHop).optional(),
 })
 type RouteJson = z.infer<typeof routeJson> & { dst: string }
 
-const isOurs = ({ table }: RouteJson) => Number(table) >= owned.base && Number(table) < owned.base + owned.count
+const isInOurs = ({ table }: RouteJson) =>
+  (Number(table) >= owned.base && Number(table) < owned.base + owned.count) || Number(table) === owned.mainTable
 /** RTPROT_RA; `ip -N` prints numbers, so that nobody's names in /etc/iproute2 confuse us. */
 const routerAdvertisement = '9'
 /** RT_TABLE_MAIN and RTN_UNICAST, which today's iproute2 does not print. */
@@ -70,15 +77,52 @@ const unicast = '1'
 const refusing: readonly (string | undefined)[] = ['6', '7', '8', 'blackhole', 'unreachable', 'prohibit']
 const isInMain = ({ table, type }: RouteJson) => (table === undefined || table === mainTable) && type === undefined
 const isRefusing = ({ table, type }: RouteJson) => (table === undefined || table === mainTable) && refusing.includes(type)
-const isOwnDefault = (route: RouteJson) =>
+/** Former releases had a default route of theirs there. */
+const isOwnInMain = (route: RouteJson) =>
   isInMain(route) && route.dst === 'default' && route.nexthops === undefined && route.protocol === String(owned.protocol)
 
 export interface Routes {
   /** Those in our tables. */
   ours: Entry[]
-  defaults: OwnDefault[]
-  /** The main table's others. */
-  main: MainRoute[]
+  /** The main table's. */
+  main: ForeignRoute[]
+  /** The default routes of all other tables. */
+  otherDefaults: ForeignRoute[]
+}
+
+/** Where `ip` prints a key without a number, or asks for another word than it prints, or in other units. */
+const metricWords: Record<string, (value: unknown) => string> = {
+  ecn: () => 'features ecn',
+  congestion: (value) => `congctl ${value}`,
+  rtt: (value) => `rtt ${value}ms`,
+  rttvar: (value) => `rttvar ${value}ms`,
+  rto_min: (value) => `rto_min ${value}ms`,
+}
+/** What we can spell; a window of our own would be counted twice, and what newer kernels have is left to them. */
+const knownMetrics = new Set([
+  ...[
+    'mtu',
+    'window',
+    'rtt',
+    'rttvar',
+    'ssthresh',
+    'cwnd',
+    'advmss',
+    'reordering',
+    'hoplimit',
+    'initcwnd',
+    'initrwnd',
+    'quickack',
+  ],
+  ...['ecn', 'congestion', 'rto_min'],
+])
+
+function metricsOf({ metrics }: RouteJson): string {
+  return metrics
+    .flatMap((one) => Object.entries(one))
+    .filter(([key]) => knownMetrics.has(key))
+    .map(([key, value]) => metricWords[key]?.(value) ?? `${key} ${value}`)
+    .join(' ')
 }
 
 /** Reads `ip -N -j route show table all`. */
@@ -93,16 +137,16 @@ export function parseRoutes(json: string | undefined, family: Family): Routes {
       device: route.dev,
       source: route.prefsrc,
       onlink: route.flags.includes('onlink'),
+      // RTPROT_BOOT, which `ip` does not show.
+      protocol: route.protocol ?? 'boot',
       metric: route.metric,
+      metrics: metricsOf(route),
       type: route.type,
       table: route.table ?? '',
       ...more,
     })
-  const ours = routes.filter(isOurs).map((route) => entryOf(route, {}))
-  const defaults = routes.filter((route) => isInMain(route) && route.dst === 'default')
-  const main = routes
-    .filter((route) => (isInMain(route) && !isOwnDefault(route)) || isRefusing(route))
-    .flatMap((route) =>
+  const foreign = (list: readonly RouteJson[]): ForeignRoute[] =>
+    list.flatMap((route) =>
       (route.nexthops ?? [route]).flatMap(({ gateway, dev = isRefusing(route) ? 'lo' : undefined, via }) =>
         dev === undefined || via !== undefined
           ? []
@@ -112,20 +156,23 @@ export function parseRoutes(json: string | undefined, family: Family): Routes {
                 destination: route.dst,
                 device: dev,
                 ...(gateway !== undefined && { gateway }),
+                ...(route.prefsrc !== undefined && { source: route.prefsrc }),
                 metric: route.metric ?? 0,
+                metrics: metricsOf(route),
                 advertised: route.protocol === routerAdvertisement,
                 isRefusing: isRefusing(route),
               },
             ],
       ),
     )
+  const isOther = (route: RouteJson) => !isInMain(route) && !isInOurs(route) && route.type === undefined
   return {
-    ours,
-    defaults: defaults.filter(isOwnDefault).map((route) => ({
-      ...entryOf(route, { table: 'main', protocol: owned.protocol }),
-      isFirst: defaults.find(({ metric }) => metric === route.metric) === route,
-    })),
-    main,
+    ours: [
+      ...routes.filter(isInOurs).map((route) => entryOf(route, {})),
+      ...routes.filter(isOwnInMain).map((route) => entryOf(route, { table: 'main' })),
+    ],
+    main: foreign(routes.filter((route) => (isInMain(route) && !isOwnInMain(route)) || isRefusing(route))),
+    otherDefaults: foreign(routes.filter((route) => isOther(route) && route.dst === 'default')),
   }
 }
 
@@ -133,7 +180,12 @@ export function parseRoutes(json: string | undefined, family: Family): Routes {
 const keyOf = ({ family, spelling }: Entry) =>
   [family, spelling.split(' ')[0], spelling.match(/ metric \d+/)?.[0], spelling.match(/ table \d+$/)?.[0]].join()
 
-/** Where only the way to a destination changes, the route is replaced at once, so that no packet finds none. */
+const isOurs = ({ spelling }: Entry) => spelling.includes(` proto ${owned.protocol} `)
+
+/**
+ * Where only the way to a destination changes, the route is replaced at once, so that no packet finds none. So is one in our tables that is
+ * not marked as ours, as former releases left them when they were killed.
+ */
 export function diffRoutes(have: readonly Entry[], want: readonly Entry[]): { add: Step[]; remove: Step[] } {
   const isIn = (list: readonly Entry[], { family, spelling }: Entry) =>
     list.some((one) => one.family === family && one.spelling === spelling)
@@ -147,25 +199,5 @@ export function diffRoutes(have: readonly Entry[], want: readonly Entry[]): { ad
       const [former] = stale.splice(at, 1)
       return step(command('replace', route), command('replace', former ?? route))
     })
-  return { add, remove: stale.map((route) => step(command('del', route), command('add', route))) }
-}
-
-/**
- * The default route of the main table: never a moment without one, and never a change of somebody else's. IPv4 keeps several of one metric,
- * so ours is put in front of all the others; IPv6 takes a second one of a metric for another path of the first, so there it is replaced.
- */
-export function diffDefault(
-  family: Family,
-  have: readonly OwnDefault[],
-  [want]: readonly Entry[],
-): { add: Step[]; remove: Step[] } {
-  if (family === 6) return diffRoutes(have, want === undefined ? [] : [want])
-  const put = (route: Entry) => ip(4, 'route', 'prepend', route.spelling)
-  const take = (route: Entry) => ip(4, 'route', 'del', route.spelling)
-  const current = have.find(({ spelling }) => spelling === want?.spelling)
-  const stale = have.filter((one) => one !== current).map((route) => step(take(route), put(route)))
-  if (want === undefined || current?.isFirst) return { add: [], remove: stale }
-  // The same route is not taken twice; the one that came in front of it serves meanwhile.
-  const behind = current === undefined ? [] : [step(take(current), put(current))]
-  return { add: [...behind, step(put(want), take(want))], remove: stale }
+  return { add, remove: stale.filter(isOurs).map((route) => step(command('del', route), command('add', route))) }
 }

@@ -1,29 +1,90 @@
-/** Source rules: `ip rule`. */
+/** Policy rules: `ip rule`. */
 import * as z from 'zod'
 import type { Family } from '../../shared/address.js'
-import { type Entry, ip, owned, type Step, step } from '../state.js'
+import { type Entry, type ForeignRule, ip, owned, type Step, step } from '../state.js'
 import { readJson } from './json.js'
 
-export function sourceRule(family: Family, address: string, index: number): Entry {
-  const number = owned.base + index
-  return { family, spelling: `from ${address} lookup ${number} pref ${number}` }
+const mark = `protocol ${owned.protocol}`
+/** Directly in front of the kernel's rule for the main table (32766), behind all others. */
+const lastPriority = 32_765
+/** RT_TABLE_MAIN, which `ip -N` shows as a number. */
+const main = '254'
+
+export function sourceRule(family: Family, address: string, index: number, firstPriority: number = owned.base): Entry {
+  return { family, spelling: `from ${address} lookup ${owned.base + index} pref ${firstPriority + index} ${mark}` }
 }
 
+/** Our default route in the place of the main table's, whose other routes go before it. */
+export function mainRules(family: Family): Entry[] {
+  return [
+    { family, spelling: `from all lookup ${main} suppress_prefixlength 0 pref ${lastPriority - 1} ${mark}` },
+    { family, spelling: `from all lookup ${owned.mainTable} pref ${lastPriority} ${mark}` },
+  ]
+}
+
+const text = z.union([z.string(), z.number()]).optional()
 const rule = z.object({
   priority: z.number().default(-1),
+  not: z.unknown().optional(),
+  dst: text,
+  dstlen: text,
+  fwmark: text,
+  fwmask: text,
+  iif: text,
+  oif: text,
+  ipproto: text,
+  sport: text,
+  dport: text,
+  action: text,
   src: z.string().default('all'),
   srclen: z.number().optional(),
   table: z.string().optional(),
+  suppress_prefixlen: z.number().optional(),
+  protocol: z.string().optional(),
 })
+
+/** By its mark and table together; a HAG's are its own business. */
+function isOurs({ protocol, table, suppress_prefixlen }: z.infer<typeof rule>): boolean {
+  if (protocol !== String(owned.protocol)) return false
+  const number = Number(table)
+  const isWan = number >= owned.base && number < owned.base + owned.count
+  return isWan || number === owned.mainTable || (table === main && suppress_prefixlen === 0)
+}
 
 /** Our rules out of `ip -N -j rule show`. */
 export function parseRules(json: string | undefined, family: Family): Entry[] {
   return readJson(rule, json, 'rule')
-    .filter(({ priority }) => priority >= owned.base && priority < owned.base + owned.count)
-    .map(({ priority, src, srclen, table }) => ({
-      family,
-      spelling: `from ${src}${srclen === undefined ? '' : `/${srclen}`}${table === undefined ? '' : ` lookup ${table}`} pref ${priority}`,
-    }))
+    .filter(isOurs)
+    .map(({ priority, src, srclen, table, suppress_prefixlen }) => {
+      const source = `${src}${srclen === undefined ? '' : `/${srclen}`}`
+      const suppress = suppress_prefixlen === undefined ? '' : ` suppress_prefixlength ${suppress_prefixlen}`
+      return { family, spelling: `from ${source} lookup ${table}${suppress} pref ${priority} ${mark}` }
+    })
+}
+
+/** FR_ACT_BLACKHOLE, FR_ACT_UNREACHABLE, FR_ACT_PROHIBIT: `ip -N` prints numbers. */
+const refusals: Record<string, string> = { 6: 'blackhole', 7: 'unreachable', 8: 'prohibit' }
+
+/** What others have, but for the three that the kernel begins with. */
+export function parseForeignRules(json: string | undefined): ForeignRule[] {
+  return readJson(rule, json, 'rule')
+    .filter((one) => !isOurs(one) && ![0, 32_766, 32_767].includes(one.priority))
+    .map((one) => {
+      const { priority, src, srclen, dst, dstlen, fwmark, fwmask, iif, oif, ipproto, sport, dport, table, action } = one
+      const words = [
+        ...('not' in one ? ['not'] : []),
+        `from ${src}${srclen === undefined ? '' : `/${srclen}`}`,
+        ...(dst === undefined ? [] : [`to ${dst}${dstlen === undefined ? '' : `/${dstlen}`}`]),
+        ...(fwmark === undefined ? [] : [`fwmark ${fwmark}${fwmask === undefined ? '' : `/${fwmask}`}`]),
+        ...Object.entries({ iif, oif, ipproto, sport, dport }).flatMap(([key, value]) =>
+          value === undefined ? [] : [`${key} ${value}`],
+        ),
+        ...(action === undefined ? [] : [refusals[action] ?? `action ${action}`]),
+        ...(table === undefined ? [] : [`lookup ${table}`]),
+        ...(one.suppress_prefixlen === undefined ? [] : [`suppress_prefixlength ${one.suppress_prefixlen}`]),
+      ]
+      return { text: `${priority}: ${words.join(' ')}`, table, isRefusal: action !== undefined && action in refusals }
+    })
 }
 
 export function diffRules(have: readonly Entry[], want: readonly Entry[]): { add: Step[]; remove: Step[] } {
