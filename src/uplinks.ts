@@ -21,6 +21,7 @@ import { pause } from './shared/pause.js'
 import { aborted, inBackground } from './shared/service.js'
 import type { Log } from './telemetry/log.js'
 import { watchBlackHole } from './wan/black-hole.js'
+import { BundleWatch } from './wan/bundle-watch.js'
 import { WanDuty } from './wan/duty.js'
 import { bestFamily } from './wan/family.js'
 import { WanMonitor, type WanPath } from './wan/monitor.js'
@@ -57,6 +58,7 @@ export interface UplinksOptions {
     Engine,
     | 'probe'
     | 'inspect'
+    | 'inspectBusy'
     | 'prepare'
     | 'keepPrepared'
     | 'connect'
@@ -81,6 +83,8 @@ export class Uplinks {
   readonly #wans: WanMonitor
   readonly #duty: WanDuty
   readonly #rejoins: readonly Rejoin[]
+  /** Whether connections are bonded, for whoever asks. */
+  readonly bundle: BundleWatch
   /** The address whose endpoint is to be made anew: away with the next pass, back with the one after. */
   #remaking: string | undefined
   #plan: Pick<Plan, 'wans' | 'notes'> = { wans: [], notes: [] }
@@ -137,15 +141,19 @@ export class Uplinks {
       log,
       onChange: () => this.#update(),
     })
+    this.bundle = new BundleWatch({
+      ...{ engine, log },
+      members: () =>
+        this.#hagFamilies.flatMap((family) =>
+          this.#bonded(family).map(({ wan, bind }) => ({ ...{ wan, family, bind }, device: this.#deviceOf(wan) })),
+        ),
+      isToHag: ({ remote }) => this.#hags.all.some(({ address, port }) => address === remote.address && port === remote.port),
+    })
     this.#rejoins = families.map(
       (family) =>
         new Rejoin({
           ...{ engine, log },
-          paths: () =>
-            this.#wans
-              .paths(family)
-              .filter(({ usable, bind, protocol }) => usable && protocol === 'mptcp' && !this.#withoutEndpoint.has(bind))
-              .map(({ wan, bind }) => ({ wan, bind, rate: this.#duty.rate(wan) })),
+          paths: () => this.#bonded(family).map(({ wan, bind }) => ({ wan, bind, rate: this.#duty.rate(wan) })),
           remake: (bind) => {
             this.#remaking = bind
             this.#reconciler?.poke()
@@ -243,6 +251,7 @@ export class Uplinks {
         this.#wans.run(signal),
         this.#duty.run(signal),
         this.#rejoin(signal),
+        this.bundle.run(signal),
         this.#hags.run(signal),
         this.pool.run(signal),
         this.#directory.run(names, signal),
@@ -383,6 +392,17 @@ export class Uplinks {
     await network.dropEndpoints(addresses).catch((error: Error) => log.warn(`an endpoint could not be deleted: ${error.message}`))
     // A pass that has looked before may have found it in place, and the link back.
     if (afterMs > 0) this.#reconciler?.poke()
+  }
+
+  /** WANs that connections to HAGs of a family go over now. */
+  #bonded(family: Family): WanPath[] {
+    return this.#wans
+      .paths(family)
+      .filter(({ usable, bind, protocol }) => usable && protocol === 'mptcp' && !this.#withoutEndpoint.has(bind))
+  }
+
+  #deviceOf(wan: string): string {
+    return this.#options.config.wans.find(({ name }) => name === wan)?.interface ?? ''
   }
 
   async #rejoin(signal: AbortSignal): Promise<void> {

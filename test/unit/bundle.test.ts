@@ -1,0 +1,155 @@
+/** What is said of the bundle, from what the engine, the interfaces and the kernel's counters tell. */
+import t from 'tap'
+import type { Inspection } from '../../src/native/index.js'
+import { Bundle, type BundleFacts, type BundleMember } from '../../src/wan/bundle.js'
+import { parseJoinsTried } from '../../src/wan/bundle-watch.js'
+
+const hag = { address: '203.0.113.3', port: 1080 }
+const dsl: BundleMember = { wan: 'dsl', family: 4, bind: '10.1.0.2', device: 'dsl0' }
+const lte: BundleMember = { wan: 'lte', family: 4, bind: '10.2.0.2', device: 'lte0' }
+
+function connection(
+  number: number,
+  subflows: readonly { bind: string; bytes?: number; joining?: boolean }[],
+  rest: object = {},
+): Inspection {
+  const local = { address: '10.1.0.2', port: 40_000 + number }
+  return {
+    ...{ connection: number, client: local, local, remote: hag, protocol: 'mptcp' as const, ageMs: 9000, full: false },
+    ...{ sent: 0, received: 0 },
+    subflows: subflows.map(({ bind, bytes = 0, joining = false }) => ({
+      ...{ local: { address: bind, port: local.port }, remote: hag, bytesSent: 0, bytesReceived: bytes },
+      ...{ rttUs: 30_000, unackedPackets: 0, lastAckMs: 10, timeouts: 0, joining },
+    })),
+    ...rest,
+  }
+}
+
+/** Looks at the same thing so many times, five seconds apart; what was said. */
+function watcher() {
+  const bundle = new Bundle()
+  let now = 0
+  return {
+    bundle,
+    look(facts: Partial<BundleFacts>, times = 1): string[] {
+      return Array.from({ length: times }, () => {
+        now += 5000
+        const all = { connections: [], members: [dsl, lte], carried: new Map(), joinsTried: 0, ...facts }
+        return bundle.look(all, now).map(({ text, isBad }) => `${isBad ? 'bad' : 'good'}: ${text}`)
+      }).flat()
+    },
+  }
+}
+
+const both = [connection(1, [{ bind: dsl.bind }, { bind: lte.bind }]), connection(2, [{ bind: dsl.bind }, { bind: lte.bind }])]
+const lone = [connection(3, [{ bind: dsl.bind }]), connection(4, [{ bind: dsl.bind }])]
+
+t.test('a WAN that connections do not use is said once, after more than a moment, and so is its return', async (t) => {
+  const { bundle, look } = watcher()
+  t.same(look({ connections: both }, 5), [])
+  t.same(
+    bundle.states.map(({ wan, connections, joined, lack }) => [wan, connections, joined, lack]),
+    [
+      ['dsl', 2, 2, undefined],
+      ['lte', 2, 2, undefined],
+    ],
+  )
+  t.same(look({ connections: lone }, 2), [], 'two looks are a moment')
+  t.same(look({ connections: both }), [])
+  t.same(look({ connections: lone }, 2), [])
+  t.match(look({ connections: lone }, 20), [
+    /^bad: WAN lte is not in the bundle: 0 of 2 connections use it; the kernel did not try/,
+  ])
+  t.match(bundle.states[1], { wan: 'lte', lack: 'not-tried', joined: 0 })
+  t.same(look({}, 10), [], 'without connections nothing is known')
+  t.match(bundle.states[1], { lack: 'not-tried' }, 'what was known is kept')
+  t.same(look({ connections: both }, 20), ['good: WAN lte is in the bundle again: 2 of 2 connections use it'])
+})
+
+t.test('less than half of the connections without it say nothing, and a WAN that is no member either', async (t) => {
+  const { look } = watcher()
+  t.same(look({ connections: [...both, ...lone, connection(5, [{ bind: dsl.bind }, { bind: lte.bind }])] }, 10), [])
+  t.same(look({ connections: lone, members: [dsl] }, 10), [])
+})
+
+t.test('the cause, as far as it is known', async (t) => {
+  const cases: [cause: RegExp, connections: Inspection[], joinsTried?: (number | undefined)[]][] = [
+    [/gets no answer/, [connection(1, [{ bind: dsl.bind }, { bind: lte.bind, joining: true }])]],
+    [/limit of subflows is reached/, [connection(1, [{ bind: dsl.bind }], { full: true })]],
+    [/they became plain TCP/, [connection(1, [], { protocol: 'tcp' })]],
+    [/does not tell why/, lone, [undefined]],
+    [/is refused, or answered without MPTCP/, lone, [1, 3, 3]],
+    [/did not try/, lone, [1, 1, 1, 1]],
+    [/did not try/, lone.map((one) => ({ ...one, ageMs: 4000 })), [1, 3, 3, 3, 3]],
+  ]
+  for (const [cause, connections, tried = [0]] of cases) {
+    const { look } = watcher()
+    // What was tried before these began is not their joins.
+    const before =
+      tried.length > 4
+        ? look({ connections: [], joinsTried: tried[0] }).concat(look({ connections: [], joinsTried: tried[1] }))
+        : []
+    t.same(before, [])
+    const said = [0, 1, 2, 3].flatMap((turn) =>
+      look({ connections, joinsTried: tried[Math.min(turn + (tried.length > 4 ? 2 : 0), tried.length - 1)] }),
+    )
+    t.equal(said.length, 1, cause.source)
+    t.match(said[0], cause)
+    t.match(said[0], /^bad: WAN lte is not in the bundle: 0 of \d connections use it/)
+  }
+})
+
+t.test('one that comes and goes is a line a minute at most', async (t) => {
+  const { look } = watcher()
+  const lines = Array.from({ length: 12 }, () => [...look({ connections: lone }, 3), ...look({ connections: both }, 3)]).flat()
+  // Six minutes.
+  t.ok(lines.length >= 2 && lines.length <= 7, `${lines.length} lines`)
+})
+
+t.test('what leaves by another interface than its own', async (t) => {
+  const { look } = watcher()
+  let bytes = 0
+  const turn = (lteSees: number) => {
+    bytes += 1_000_000
+    const carried = new Map([
+      ['dsl0', { received: 2 * bytes, sent: 0 }],
+      ['lte0', { received: lteSees * bytes, sent: 0 }],
+    ])
+    return look({
+      carried,
+      connections: [
+        connection(1, [
+          { bind: dsl.bind, bytes },
+          { bind: lte.bind, bytes },
+        ]),
+      ],
+    })
+  }
+  t.same(
+    [1, 2, 3, 4, 5].flatMap(() => turn(1)),
+    [],
+  )
+  const said = [1, 2, 3, 4, 5].flatMap(() => turn(0))
+  t.equal(said.length, 1)
+  t.match(
+    said[0],
+    /^bad: WAN lte carries nothing by lte0: what is sent from 10\.2\.0\.2 leaves by another interface; .*ip route get HAG from 10\.2\.0\.2 oif lte0/,
+  )
+})
+
+t.test('each family has its own bundle, and is named where there are two', async (t) => {
+  const { look } = watcher()
+  const six: BundleMember[] = [
+    { ...dsl, family: 6, bind: '2001:db8:1::2' },
+    { ...lte, family: 6, bind: '2001:db8:2::2' },
+  ]
+  const remote = { address: '2001:db8:3::3', port: 1080 }
+  const connections = [...both, connection(9, [{ bind: '2001:db8:1::2' }], { remote })]
+  t.match(look({ members: [dsl, lte, ...six], connections }, 5), [/^bad: WAN lte \(IPv6\) is not in the bundle: 0 of 1 /])
+})
+
+t.test('reads the counter of joins, where the kernel has it', async (t) => {
+  t.equal(parseJoinsTried('TcpExt: A\nTcpExt: 1\nMPTcpExt: MPJoinSynRx MPJoinSynTx\nMPTcpExt: 4 6\n'), 6)
+  t.equal(parseJoinsTried('MPTcpExt: MPJoinSynAckRx\nMPTcpExt: 5\n'), undefined)
+  t.equal(parseJoinsTried(''), undefined)
+})
