@@ -75,6 +75,16 @@ const hag = z.strictObject({
   password_file: z.string().min(1).optional(),
 })
 
+const isObject = (value: unknown) => typeof value === 'object' && value !== null
+const listOf = (value: unknown): unknown[] => (Array.isArray(value) ? value : [])
+
+/** The texts among what a list's entries have under a key. */
+const textsOf = (entries: unknown, key: string) =>
+  listOf(entries).map((entry) => {
+    const value: unknown = Object(entry)[key]
+    return typeof value === 'string' ? value : undefined
+  })
+
 export const gatewaySchema = z
   .strictObject({
     lan: z.strictObject({ interfaces: z.array(interfaceName).min(1) }),
@@ -105,33 +115,30 @@ export const gatewaySchema = z
     connect_timeout_seconds: seconds.default(3),
     ...common,
   })
-  .superRefine((config, context) => {
-    const unique = (path: string[], key: string, values: string[]) => {
-      values.forEach((value, index) => {
-        if (values.indexOf(value) === index) return
-        context.addIssue({ code: 'custom', path: [...path, index, key], message: `${value} is used twice` })
-      })
-    }
-    unique(
-      ['wans'],
-      'name',
-      config.wans.map((one) => one.name),
-    )
-    unique(
-      ['wans'],
-      'interface',
-      config.wans.map((one) => one.interface),
-    )
-    config.hags.forEach((one, index) => {
-      const fault = (message: string) => context.addIssue({ code: 'custom', path: ['hags', index], message })
-      if ((one.address === undefined) === (one.name === undefined)) fault('write either address or name')
-      if (one.name?.startsWith('_') && one.port !== undefined) fault('the port comes from the SRV record: leave it out')
-      if ((one.username === undefined) === (one.password_file === undefined)) return
-      fault('username and password_file go together')
-    })
-    if (config.wans.every(({ role }) => role !== 'normal'))
-      context.addIssue({ code: 'custom', path: ['wans'], message: 'one WAN at least must have the role normal' })
-  })
+  .superRefine(
+    // Beside other faults, not after them: what others complain about may be missing here, or of any kind.
+    (config: { wans?: unknown; hags?: unknown }, context) => {
+      for (const key of ['name', 'interface']) {
+        const values = textsOf(config.wans, key)
+        values.forEach((value, index) => {
+          if (value === undefined || values.indexOf(value) === index) return
+          context.addIssue({ code: 'custom', path: ['wans', index, key], message: `${value} is used twice` })
+        })
+      }
+      for (const [index, entry] of listOf(config.hags).entries()) {
+        if (context.issues.some(({ path = [] }) => path[0] === 'hags' && path[1] === index)) continue
+        const one = entry as z.output<typeof hag>
+        const fault = (message: string) => context.addIssue({ code: 'custom', path: ['hags', index], message })
+        if ((one.address === undefined) === (one.name === undefined)) fault('write either address or name')
+        if (one.name?.startsWith('_') && one.port !== undefined) fault('the port comes from the SRV record: leave it out')
+        if ((one.username === undefined) !== (one.password_file === undefined)) fault('username and password_file go together')
+      }
+      const roles = textsOf(config.wans, 'role')
+      if (roles.length > 0 && roles.every((role) => role === 'backup' || role === 'overflow'))
+        context.addIssue({ code: 'custom', path: ['wans'], message: 'one WAN at least must have the role normal' })
+    },
+    { when: ({ value }) => isObject(value) },
+  )
 
 export const hagSchema = z
   .strictObject({
@@ -148,13 +155,19 @@ export const hagSchema = z
     initial_window: z.int().min(0).max(64).default(48),
     ...common,
   })
-  .superRefine(({ clients, users_file, listen }, context) => {
-    if (users_file !== undefined || !coversInternet(clients) || isInside(listen.address, loopback)) return
-    const message =
-      'they let everybody in, and nobody has to log in: this would be an open proxy for strangers. Set users_file, or list only the ' +
-      'networks that your gateways come from'
-    context.addIssue({ code: 'custom', path: ['clients'], message })
-  })
+  .superRefine(
+    ({ clients, users_file, listen }, context) => {
+      if (users_file !== undefined || !coversInternet(clients) || isInside(listen.address, loopback)) return
+      const message =
+        'they let everybody in, and nobody has to log in: this would be an open proxy for strangers. Set users_file, or list only the ' +
+        'networks that your gateways come from'
+      context.addIssue({ code: 'custom', path: ['clients'], message })
+    },
+    {
+      when: ({ value, issues }) =>
+        isObject(value) && !issues.some(({ path = [] }) => path[0] === 'clients' || path[0] === 'listen'),
+    },
+  )
 
 export type GatewayConfig = z.output<typeof gatewaySchema>
 export type HagConfig = z.output<typeof hagSchema>

@@ -122,6 +122,45 @@ hags:
   )
 })
 
+t.test('conflicts are found beside other faults', async (t) => {
+  const text = `lan: {interface: br0}
+wans:
+  - {name: dsl, interface: ppp0, gateway: none}
+  - {name: 5, interface: ppp0, role: backup}
+  - {name: dsl}
+  - dsl
+hags:
+  - {address: 203.0.113.3, username: me}
+  - {adress: 203.0.113.3}
+  -
+`
+  t.same(
+    faults(() => parseGateway(text, 'g.yaml')),
+    [
+      'g.yaml:1:6: lan.interfaces: is required',
+      'g.yaml:1:7: lan: unknown key `interface`, did you mean `interfaces`?',
+      'g.yaml:3:43: wans[0].gateway: "none" is no IP address',
+      'g.yaml:4:12: wans[1].name: expected text, found 5',
+      'g.yaml:4:26: wans[1].interface: ppp0 is used twice',
+      'g.yaml:5:5: wans[2].interface: is required',
+      'g.yaml:5:12: wans[2].name: dsl is used twice',
+      'g.yaml:6:5: wans[3]: expected keys with values, found "dsl"',
+      'g.yaml:8:5: hags[0]: username and password_file go together',
+      'g.yaml:9:6: hags[1]: unknown key `adress`, did you mean `address`?',
+      'g.yaml:10:4: hags[2]: expected keys with values, found nothing',
+    ],
+  )
+  for (const wans of ['5', '[5]', '{a: 1}', '[[]]', '[{name: {}, interface: []}]', 'null'])
+    t.match(
+      faults(() => parseGateway(`lan: {interfaces: [br0]}\nwans: ${wans}\nhags: [{address: 203.0.113.3}]\n`, 'g.yaml')).join(),
+      /wans/,
+    )
+  t.match(
+    faults(() => parseHag('listen: {address: 203.0.113.3}\nclients: [0.0.0.0/0]\nalow: []\n', 'h.yaml')),
+    [/h\.yaml:2:10: clients: they let everybody in/, /h\.yaml:3:1: unknown key `alow`/],
+  )
+})
+
 t.test('missing and empty', async (t) => {
   const required = ['lan', 'wans', 'hags'].map((key) => `g.yaml:1:1: ${key}: is required`)
   t.same(
