@@ -1,5 +1,5 @@
 /** The gateway: wires the engine, the network set-up and the sessions together, and takes them apart again. */
-import { engineLimits } from './config/defaults.js'
+import { engineLimits, limitTexts } from './config/defaults.js'
 import type { GatewayConfig } from './config/schema.js'
 import { readPassword } from './config/secrets.js'
 import type { Engine, EngineEvent, Native } from './native/index.js'
@@ -51,6 +51,7 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
   try {
     requireMptcp(native.mptcpUnavailable())
     const entries = readPasswords(config, log)
+    const limits = limitTexts(config)
     // Nobody is redirected to us before the network is set up.
     let sessions: Sessions | undefined
     const engine: Engine = new native.Engine({
@@ -62,14 +63,14 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
         () => engine,
         log,
         (event) => {
-          if (event.type === 'limit') logLimit(event, log)
+          if (event.type === 'limit') logLimit(event, limits, log)
           else if (event.type === 'refused') refusals.refused()
           else if (sessions !== undefined) sessions.handle(event)
           else turnAway(engine, event)
         },
       ),
     })
-    const refusals = new Refusals(engine, log)
+    const refusals = new Refusals(engine, limits, log)
     try {
       listen(engine, config.listen.port, log)
       if (signals.stop.aborted) return

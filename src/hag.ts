@@ -1,5 +1,5 @@
 /** The Hybrid Access Gateway: wires the engine and the HAG's decisions together. */
-import { engineLimits } from './config/defaults.js'
+import { engineLimits, limitTexts } from './config/defaults.js'
 import type { HagConfig } from './config/schema.js'
 import type { Engine, Native } from './native/index.js'
 import { Access } from './server/access.js'
@@ -53,9 +53,9 @@ export async function runHag(config: HagConfig, given?: HagParts): Promise<void>
   try {
     const users = config.users_file === undefined ? undefined : new Users(config.users_file, log)
     const own = new OwnAddresses(native.routeTo, log)
-    const limits = engineLimits(config)
+    const limits = limitTexts(config)
     const engine: Engine = new native.Engine({
-      ...limits,
+      ...engineLimits(config),
       idleTimeoutMs: config.idle_timeout_seconds * 1000,
       handshakeTimeoutMs: config.handshake_timeout_seconds * 1000,
       decisionTimeoutMs: (config.connect_timeout_seconds + decisionMarginSeconds) * 1000,
@@ -63,20 +63,20 @@ export async function runHag(config: HagConfig, given?: HagParts): Promise<void>
         () => engine,
         log,
         (event) => {
-          if (event.type === 'limit') logLimit(event, log)
+          if (event.type === 'limit') logLimit(event, limits, log)
           else if (event.type === 'refused') refusals.refused()
           else dialer.handle(event)
         },
       ),
     })
-    const refusals = new Refusals(engine, log)
+    const refusals = new Refusals(engine, limits, log)
     const options: DialOptions = {
       engine,
       access: new Access(config, (address, port) => own.has(address, port)),
       connectTimeoutMs: config.connect_timeout_seconds * 1000,
       log,
       // A name takes two descriptors as a connection does, and of those there are as many again beside the connections' at least.
-      names: new Names({ log, atOnce: Math.ceil(limits.maxConnections / 8) }),
+      names: new Names({ log, atOnce: Math.ceil(engineLimits(config).maxConnections / 8) }),
     }
     if (users !== undefined) options.users = users
     const dialer = new Dialer(options)

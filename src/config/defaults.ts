@@ -3,11 +3,11 @@ import { readFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import type { GatewayConfig, HagConfig } from './schema.js'
 
+type LimitKeys = Partial<Pick<GatewayConfig | HagConfig, 'workers' | 'max_connections' | 'max_connections_per_client'>>
+
 /** Worker threads and connections at once, where the config leaves them out. */
-export function engineLimits(
-  config: Partial<Pick<GatewayConfig | HagConfig, 'workers' | 'max_connections' | 'max_connections_per_client'>>,
-) {
-  const maxConnections = config.max_connections ?? connectionsFor(descriptorLimit(readFileSync('/proc/self/limits', 'utf8')))
+export function engineLimits(config: LimitKeys, descriptors = ownDescriptorLimit()) {
+  const maxConnections = config.max_connections ?? connectionsFor(descriptors)
   return {
     workers: config.workers ?? Math.min(availableParallelism(), 4),
     maxConnections,
@@ -15,6 +15,27 @@ export function engineLimits(
     maxConnectionsPerClient: config.max_connections_per_client ?? Math.ceil((maxConnections * 3) / 4),
   }
 }
+
+export interface LimitTexts {
+  connections: string
+  perClient: string
+  descriptors: string
+}
+
+/** Each limit as words for the log: its number, and where that comes from. */
+export function limitTexts(config: LimitKeys, descriptors = ownDescriptorLimit()): LimitTexts {
+  const { maxConnections, maxConnectionsPerClient } = engineLimits(config, descriptors)
+  const derived = `as many as ${descriptors} descriptors carry`
+  return {
+    connections: `${maxConnections} connections (${config.max_connections === undefined ? derived : 'max_connections'})`,
+    perClient:
+      `${maxConnectionsPerClient} connections ` +
+      `(${config.max_connections_per_client === undefined ? `three quarters of all ${maxConnections}; ` : ''}max_connections_per_client)`,
+    descriptors: `${descriptors} descriptors`,
+  }
+}
+
+const ownDescriptorLimit = () => descriptorLimit(readFileSync('/proc/self/limits', 'utf8'))
 
 /** The soft limit of open files in the text of /proc/PID/limits. Node 20 has raised it to the hard limit at its start. */
 export function descriptorLimit(limits: string): number {

@@ -345,17 +345,20 @@ export function desired(given: GatewayConfig, observed: Observed, options: Desir
       ...rest.notes,
       ...redirectNotes,
       ...blocked.values(),
-      ...notesOn(observed, wans),
+      ...notesOn(observed, wans, config.lan.interfaces),
       ...remarksOnSettings(observed.sysctls),
     ],
   }
 }
 
-function notesOn({ interfaces }: Observed, wans: readonly UsableWan[]): string[] {
+function notesOn({ interfaces }: Observed, wans: readonly UsableWan[], lan: readonly string[]): string[] {
   const find = (name: string) => interfaces.find((one) => one.name === name)
-  const has = (name: string, family: Family) => find(name)?.addresses.some((one) => one.family === family && one.usable) ?? false
+  // Unique local addresses are a home's own: nobody expects them to lead into the Internet.
+  const has = (name: string, family: Family) =>
+    find(name)?.addresses.some((one) => one.family === family && one.usable && !isInside(one.address, uniqueLocal)) ?? false
   return wans.flatMap(({ config: wan, paths }) =>
     ([4, 6] as const)
+      .filter(() => !lan.includes(wan.interface))
       .filter((family) => has(wan.interface, family) && !paths.some((path) => path.family === family))
       .map((family) => `WAN ${wan.name}: no IPv${family}, because there is neither a default route nor "${gatewayKey[family]}"`),
   )

@@ -1,4 +1,5 @@
 /** The log of refused clients: each address within a second, then once a minute as long as it goes on. Fit for fail2ban. */
+import type { LimitTexts } from '../config/defaults.js'
 import type { Engine, Refusal } from '../native/index.js'
 import type { Log } from '../telemetry/log.js'
 import { formatSocketAddress } from './address.js'
@@ -11,7 +12,10 @@ const maxLines = 10
 /** Others are counted together. */
 const maxRemembered = 1000
 
-function textOf({ cause, client, destination = { address: '', port: 0 } }: Refusal): string {
+function textOf(
+  { cause, client, destination = { address: '', port: 0 } }: Refusal,
+  limits: Pick<LimitTexts, 'perClient'>,
+): string {
   const target = formatSocketAddress(destination)
   switch (cause) {
     case 'not-a-client':
@@ -21,7 +25,7 @@ function textOf({ cause, client, destination = { address: '', port: 0 } }: Refus
     case 'credentials':
       return `refused ${client}: wrong user name or password`
     case 'share':
-      return `refused ${client}: it has max_connections_per_client connections`
+      return `refused ${client}: it has ${limits.perClient}`
     case 'waited':
       return `refused ${client}: it had asked for nothing yet, and others needed its place`
     case 'not-redirected':
@@ -39,6 +43,7 @@ function textOf({ cause, client, destination = { address: '', port: 0 } }: Refus
 
 export class Refusals {
   readonly #engine: Pick<Engine, 'takeRefusals'>
+  readonly #limits: Pick<LimitTexts, 'perClient'>
   readonly #log: Pick<Log, 'warn'>
   /** Runs for a moment after each look. */
   #pause: NodeJS.Timeout | undefined
@@ -51,8 +56,9 @@ export class Refusals {
   /** Those that wait for the end of the minute. */
   #waiting = new Map<string, Refusal>()
 
-  constructor(engine: Pick<Engine, 'takeRefusals'>, log: Pick<Log, 'warn'>) {
+  constructor(engine: Pick<Engine, 'takeRefusals'>, limits: Pick<LimitTexts, 'perClient'>, log: Pick<Log, 'warn'>) {
     this.#engine = engine
+    this.#limits = limits
     this.#log = log
   }
 
@@ -125,7 +131,7 @@ export class Refusals {
   #write(one: Refusal, when: string): void {
     const { cause, count, client } = one
     const times = count === 1 && when === '' ? '' : ` (${count === 1 ? 'once' : `${count} times`}${when})`
-    this.#log.warn(`${textOf(one)}${times}`, { client, cause, count })
+    this.#log.warn(`${textOf(one, this.#limits)}${times}`, { client, cause, count })
   }
 }
 

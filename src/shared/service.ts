@@ -2,6 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
+import type { LimitTexts } from '../config/defaults.js'
 import type { Engine, EngineEvent } from '../native/index.js'
 import type { Log } from '../telemetry/log.js'
 import { BondsocksError } from './errors.js'
@@ -146,14 +147,14 @@ export function listenError(address: string, port: number, cause: unknown): Bond
 }
 
 const raiseLimit = 'raise the limit: `ulimit -n`, LimitNOFILE='
-const limitTexts: Record<Extract<EngineEvent, { type: 'limit' }>['cause'], string> = {
-  connections: 'accepting pauses: max_connections is reached',
-  descriptors: `accepting pauses: no descriptor is left (${raiseLimit})`,
-  memory: 'accepting pauses: the kernel has no memory left for sockets',
-  pipes: `some connections take more processor time: too few descriptors for their pipes (${raiseLimit})`,
-}
 
-export function logLimit({ limited, cause }: Extract<EngineEvent, { type: 'limit' }>, log: Log): void {
-  if (limited) log.warn(limitTexts[cause], { cause })
+export function logLimit({ limited, cause }: Extract<EngineEvent, { type: 'limit' }>, limits: LimitTexts, log: Log): void {
+  const texts: Record<typeof cause, string> = {
+    connections: `accepting pauses: there are ${limits.connections}`,
+    descriptors: `accepting pauses: none of ${limits.descriptors} is left (${raiseLimit})`,
+    memory: 'accepting pauses: the kernel has no memory left for sockets (see net.ipv4.tcp_mem)',
+    pipes: `some connections take more processor time: ${limits.descriptors} are too few for their pipes (${raiseLimit})`,
+  }
+  if (limited) log.warn(texts[cause], { cause })
   else log.info('accepting goes on', { cause })
 }

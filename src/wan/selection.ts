@@ -252,7 +252,7 @@ function leave(state: Working): boolean {
 /** Is there a WAN with which the sum is far below what the others carried without it? */
 function guard(state: Working): boolean {
   const { before, memories, wans, now } = state
-  const used = wans.filter(({ name }) => before.used.has(name))
+  const used = wans.filter(({ name, usable }) => usable && before.used.has(name))
   for (const direction of directions) {
     const sum = sumOf(state, direction, keptSamples)
     if (sum < busy) continue
@@ -317,6 +317,8 @@ function reasonsOf({ before, wans, reasons }: Working, used: ReadonlySet<string>
   for (const wan of wans) {
     const { name, usable, role, volumeExhausted } = wan
     if (used.has(name) === before.used.has(name) || texts.has(name)) continue
+    // While none is up, those that are left are used by name only.
+    if (used.has(name) && !usable) continue
     if (used.has(name)) {
       const isOnly = roleOf(wan) !== 'normal' && anyUsable
       texts.set(name, isOnly ? `${roleOf(wan)} WAN ${name} takes over: no better WAN is up` : `WAN ${name} is in use again`)

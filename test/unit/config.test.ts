@@ -1,7 +1,7 @@
 import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { connectionsFor, descriptorLimit, engineLimits } from '../../src/config/defaults.js'
+import { connectionsFor, descriptorLimit, engineLimits, limitTexts } from '../../src/config/defaults.js'
 import { schemaFile } from '../../src/config/json-schema.js'
 import { checkConfig, loadGateway, loadHag, parseGateway, parseHag } from '../../src/config/load.js'
 import { readPassword, readUsers } from '../../src/config/secrets.js'
@@ -353,6 +353,15 @@ t.test('defaults of the machine', async (t) => {
   t.equal(connectionsFor(64), 16)
   t.equal(connectionsFor(Number.POSITIVE_INFINITY), 65_536)
   t.same(engineLimits({ workers: 3, max_connections: 7 }), { workers: 3, maxConnections: 7, maxConnectionsPerClient: 6 })
+  t.same(limitTexts({}, 1024), {
+    connections: '336 connections (as many as 1024 descriptors carry)',
+    perClient: '252 connections (three quarters of all 336; max_connections_per_client)',
+    descriptors: '1024 descriptors',
+  })
+  t.match(limitTexts({ max_connections: 7, max_connections_per_client: 2 }, 1024), {
+    connections: '7 connections (max_connections)',
+    perClient: '2 connections (max_connections_per_client)',
+  })
   const { workers } = engineLimits({})
   t.ok(workers >= 1 && workers <= 4)
 })

@@ -9,7 +9,7 @@ function start(t: { teardown(act: () => void): void }) {
   t.teardown(() => mock.timers.reset())
   const log = memoryLog()
   let waiting: Refusal[] = []
-  const refusals = new Refusals({ takeRefusals: () => waiting.splice(0) }, log)
+  const refusals = new Refusals({ takeRefusals: () => waiting.splice(0) }, { perClient: '75 connections (its share)' }, log)
   /** As the engine does. */
   const refuse = (...those: Refusal[]) => {
     const isFirst = waiting.length === 0
@@ -38,7 +38,7 @@ t.test('each address at once, then once a minute while it goes on', async (t) =>
   refuse(stranger)
   refuse({ ...stranger, cause: 'share' })
   mock.timers.tick(1000)
-  t.same(lines(), ['warn refused 203.0.113.9: it has max_connections_per_client connections'], 'for another reason')
+  t.same(lines(), ['warn refused 203.0.113.9: it has 75 connections (its share)'], 'for another reason')
   mock.timers.tick(59_000)
   t.same(lines(), ['warn refused 203.0.113.9: not in `clients` (once in the last minute)'])
   mock.timers.tick(600_000)

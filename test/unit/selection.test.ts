@@ -42,6 +42,21 @@ t.test('a backup is used while no normal WAN is up', async (t) => {
   t.match(said, /backup WAN lte takes over: no better WAN is up/)
 })
 
+t.test('while no WAN is up nothing is said to be in use, and nothing is tried', async (t) => {
+  const down = ['dsl', 'lte']
+  const { used, said } = walk([
+    // Full of what others send; then one after the other is gone.
+    ...during(10, () => ({ dsl: 20, lte: 1, rtt: 900 })),
+    () => ({ down: ['dsl'], lte: 1 }),
+    ...during(10, () => ({ down, dsl: 4, lte: 0, rtt: 900 })),
+    () => ({ down: ['lte'] }),
+    () => ({}),
+  ])
+  t.equal(used.at(-3), 'dsl+lte')
+  t.equal(used.at(-1), 'dsl+lte')
+  t.equal(said, 'WAN lte is in use again')
+})
+
 t.test('a used-up volume makes a backup', async (t) => {
   const exhausted = ['lte']
   const { used, said } = walk([() => ({}), () => ({ exhausted }), () => ({ exhausted, down: ['dsl'] }), () => ({})])
