@@ -23,7 +23,7 @@ import type { Log } from './telemetry/log.js'
 import { watchBlackHole } from './wan/black-hole.js'
 import { BundleWatch } from './wan/bundle-watch.js'
 import { WanDuty } from './wan/duty.js'
-import { bestFamily } from './wan/family.js'
+import { bestFamily, withoutHag } from './wan/family.js'
 import { WanMonitor, type WanPath } from './wan/monitor.js'
 import { Rejoin, rejoinLookMs } from './wan/rejoin.js'
 
@@ -147,6 +147,7 @@ export class Uplinks {
         this.#hagFamilies.flatMap((family) =>
           this.#bonded(family).map(({ wan, bind }) => ({ ...{ wan, family, bind }, device: this.#deviceOf(wan) })),
         ),
+      obstacles: () => withoutHag(this.#plan.wans, this.#hagFamilies),
       isToHag: ({ remote }) => this.#hags.all.some(({ address, port }) => address === remote.address && port === remote.port),
     })
     this.#rejoins = families.map(

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import type { Engine, Inspection } from '../native/index.js'
 import { pause } from '../shared/pause.js'
 import type { Log } from '../telemetry/log.js'
-import { Bundle, type BundleMember, type MemberState } from './bundle.js'
+import { agreeingLooks, Bundle, type BundleMember, type MemberState } from './bundle.js'
 import { type Carried, readCounters } from './counters.js'
 
 const lookMs = 3000
@@ -15,6 +15,8 @@ export interface BundleWatchOptions {
   members(): readonly BundleMember[]
   /** A connection to a HAG, and not around it. */
   isToHag(connection: Inspection): boolean
+  /** What keeps a WAN out whatever is relayed; said once it lasts. */
+  obstacles(): readonly string[]
   log: Log
   /** Tests pass their own. */
   counters?: () => Map<string, Carried>
@@ -25,6 +27,8 @@ export interface BundleWatchOptions {
 export class BundleWatch {
   readonly #options: BundleWatchOptions
   readonly #bundle = new Bundle()
+  /** In so many looks in a row. */
+  #obstacles = new Map<string, number>()
 
   constructor(options: BundleWatchOptions) {
     this.#options = options
@@ -41,6 +45,7 @@ export class BundleWatch {
       engine,
       members,
       isToHag,
+      obstacles,
       log,
       counters = readCounters,
       joinsTried = readJoinsTried,
@@ -58,6 +63,8 @@ export class BundleWatch {
         joinsTried: joinsTried(),
       }
       for (const { text, isBad } of this.#bundle.look(facts, performance.now())) isBad ? log.warn(text) : log.info(text)
+      this.#obstacles = new Map(obstacles().map((text) => [text, (this.#obstacles.get(text) ?? 0) + 1]))
+      for (const [text, looks] of this.#obstacles) if (looks === agreeingLooks) log.warn(text)
     }
   }
 }

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { bestFamily } from '../../src/wan/family.js'
+import { bestFamily, withoutHag } from '../../src/wan/family.js'
 import type { WanPath } from '../../src/wan/monitor.js'
 import { wanPath } from '../support/wan-path.js'
 
@@ -24,4 +24,17 @@ t.test('the family that most WANs in use have, without a change where both are a
   t.equal(of({ dsl: 'lost', lte: 'lost' }, { dsl: 'usable' }), 6)
   t.equal(of(both, { dsl: 'usable' }, 6, new Set(['dsl'])), 6, 'the WAN that is kept for later does not count')
   t.equal(of({}, {}), 4)
+})
+
+t.test('a WAN that no HAG address can use', async (t) => {
+  const both = { name: 'dsl', interface: 'dsl', address4: '10.1.0.2', address6: '2001:db8::2' }
+  const four = { name: 'lte', interface: 'lte', address4: '10.2.0.2' }
+  const six = { name: 'cable', interface: 'cable', address6: '2001:db8:3::2' }
+  const none = { name: 'off', interface: 'off' }
+  const wans = [both, four, six, none]
+  t.same(withoutHag(wans, [4]), ['WAN cable is not in the bundle: it has no IPv4 address, and no HAG has an IPv6 one'])
+  t.same(withoutHag(wans, [6]), ['WAN lte is not in the bundle: it has no IPv6 address, and no HAG has an IPv4 one'])
+  t.same(withoutHag(wans, [4, 6]), ['WAN cable is not in the bundle: it has no IPv4 address, and more WANs have IPv4 than IPv6'])
+  t.same(withoutHag([both, none], [4, 6]), [])
+  t.same(withoutHag(wans, []), [], 'nothing is known of HAGs yet')
 })

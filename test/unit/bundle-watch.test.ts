@@ -1,0 +1,23 @@
+import t from 'tap'
+import { BundleWatch } from '../../src/wan/bundle-watch.js'
+import { memoryLog } from '../support/memory-log.js'
+
+t.test('what keeps a WAN out is said once it lasts, and again after it was gone', async (t) => {
+  const log = memoryLog()
+  const end = new AbortController()
+  const text = 'WAN lte is not in the bundle: it has no IPv4 address'
+  const turns = [[text], [text], [], [text], [text], [text], [text], [], [text], [text], [text]]
+  const watch = new BundleWatch({
+    engine: { stats: () => ({ relaying: 0 }) as never, inspectBusy: async () => t.fail('nothing is relayed') as never },
+    members: () => [],
+    isToHag: () => true,
+    obstacles: () => {
+      const turn = turns.shift()
+      if (turns.length === 0) end.abort()
+      return turn ?? []
+    },
+    ...{ log, counters: () => new Map(), joinsTried: () => 0, everyMs: 1 },
+  })
+  await watch.run(end.signal)
+  t.same(log.lines, [`warn ${text}`, `warn ${text}`])
+})
