@@ -10,6 +10,7 @@ import type { HagEntryWithPassword } from './redirect/hags.js'
 import { Bypass } from './redirect/policy.js'
 import { Sessions } from './redirect/session.js'
 import { BondsocksError } from './shared/errors.js'
+import { mptcpKernel } from './shared/kernel.js'
 import { Refusals } from './shared/refusals.js'
 import { aborted, drain, eachEvent, hasStarted, listenError, logLimit, StopSignals } from './shared/service.js'
 import { createLog, type Log } from './telemetry/log.js'
@@ -129,10 +130,7 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
 function requireMptcp(why: string | undefined): void {
   // With net.mptcp.enabled=0 the network set-up turns it on.
   if (why === undefined || why === 'ENOPROTOOPT') return
-  throw new BondsocksError(
-    'NO_MPTCP',
-    `this kernel has no MPTCP (${why}): use Linux 5.6 or later with CONFIG_MPTCP; 5.15 or later is better`,
-  )
+  throw new BondsocksError('NO_MPTCP', `this kernel has no MPTCP (${why}): use ${mptcpKernel}`)
 }
 
 function readPasswords(config: GatewayConfig, log: Log): HagEntryWithPassword[] {

@@ -2,6 +2,7 @@
 import * as z from 'zod'
 import type { Family } from '../shared/address.js'
 import { BondsocksError } from '../shared/errors.js'
+import { mptcpKernel } from '../shared/kernel.js'
 import { readJson } from './kernel/json.js'
 import { parseEndpoints, parseSubflowLimit } from './kernel/mptcp.js'
 import { parseRoutes } from './kernel/route.js'
@@ -53,10 +54,7 @@ export async function observe(
   if (!keepsState) notes.push(notKept)
   const hasMptcp = values.has('net/mptcp/enabled')
   if (!hasMptcp && !lenient) {
-    throw new BondsocksError(
-      'NO_MPTCP',
-      'this kernel has no MPTCP (no /proc/sys/net/mptcp): use Linux 5.15 or later, built with CONFIG_MPTCP',
-    )
+    throw new BondsocksError('NO_MPTCP', `this kernel has no MPTCP (no /proc/sys/net/mptcp): use ${mptcpKernel}`)
   }
   const families: Family[] = values.has('net/ipv6/conf/all/forwarding') ? [4, 6] : [4]
   if (families.length === 1) notes.push('IPv6 is left alone: this kernel has none')

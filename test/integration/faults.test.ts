@@ -86,7 +86,7 @@ const faults: Fault[] = [
     wrap: () => ['sh', '-c', 'mount -t tmpfs none /proc/sys/net/mptcp && exec "$@"', 'sh'],
     code: 1,
     stderr:
-      /^bondsocks: this kernel has no MPTCP \(no \/proc\/sys\/net\/mptcp\): use Linux 5\.15 or later, built with CONFIG_MPTCP\n$/,
+      /^bondsocks: this kernel has no MPTCP \(no \/proc\/sys\/net\/mptcp\): use Linux 6\.1 or later, built with CONFIG_MPTCP\n$/,
   },
   {
     name: 'WAN interface missing',

@@ -170,7 +170,7 @@ const failing: [string, FarSide, Parameters<typeof start>[1], 1 | 2, string, str
     {},
     { mptcp: 'EPROTONOSUPPORT' },
     1,
-    'this kernel has no MPTCP (EPROTONOSUPPORT): use Linux 5.6 or later with CONFIG_MPTCP; 5.15 or later is better',
+    'this kernel has no MPTCP (EPROTONOSUPPORT): use Linux 6.1 or later, built with CONFIG_MPTCP',
     ['dispose'],
   ],
   [

@@ -128,7 +128,7 @@ t.test('a machine or WAN that is not fit: one line, exit code 1, nothing changed
       'no MPTCP',
       (kernel) => kernel.setSysctl('net/mptcp/enabled', undefined),
       'NO_MPTCP',
-      'this kernel has no MPTCP (no /proc/sys/net/mptcp): use Linux 5.15 or later, built with CONFIG_MPTCP',
+      'this kernel has no MPTCP (no /proc/sys/net/mptcp): use Linux 6.1 or later, built with CONFIG_MPTCP',
     ],
     [
       'no interface',
