@@ -255,6 +255,26 @@ t.test('the copy is true, whatever the main table has, or there is none', { skip
   t.equal((await tables()).copy, '')
 })
 
+t.test('a link that flaps while its routes are copied', { skip: needsRoot }, async (t) => {
+  const world = await World.create(t, { shaped: false })
+  const hagHost = world.execute('hag')
+  const hag = await world.startHag()
+  await hagHost('ip', 'route', 'add', '192.0.2.0/24', 'via', '10.2.0.2')
+  const flap =
+    'for wait in .01 .3 .1 .02 .5 .2 .05 .4 .1; do ip link set lte down; sleep $wait; ip link set lte up; sleep $wait; done'
+  await hagHost('sh', '-c', flap)
+  const state = async () => {
+    const show = (table: string) => hagHost('ip', 'route', 'show', 'table', table).catch(() => '')
+    const [main, copy, rules] = await Promise.all([show('main'), show('5808'), hagHost('ip', 'rule', 'show')])
+    return { main: main.replace(/ (proto|linkdown) \S+/g, ''), copy: copy.replace(/ (proto|initcwnd) \S+/g, ''), rules }
+  }
+  const isWhole = ({ main, copy, rules }: Awaited<ReturnType<typeof state>>) => main === copy && rules.includes(window)
+  const found = await settle(state, isWhole)
+  t.equal(found.copy, found.main, 'in the end the copy is whole')
+  t.match(found.rules, window, 'and used')
+  t.same(await hag.end(), { code: 0, signal: null })
+})
+
 t.test('switched off, or where it is not allowed: the HAG works without', { skip: needsRoot }, async (t) => {
   const world = await World.create(t, { shaped: false })
   const off = await world.startHag({ initial_window: 0 })

@@ -130,6 +130,77 @@ t.test('a look that fails once, at a change, leaves no untrue copy for long', as
   await kept
 })
 
+t.test('a link that flaps between the look and the copy: nothing counts as copied before it is', async (t) => {
+  const near = '192.0.2.0/24 dev eth0'
+  const all = [near, 'default via 192.0.2.1 dev eth0']
+  let main = [...all]
+  let copy: string[] = []
+  let own: string[] = []
+  let changed: () => void = () => undefined
+  /** What becomes of each copying in turn; the next ones succeed. */
+  const fates: (() => number)[] = [
+    // Down: `ip -batch` stops at a device that has no network any more. And up again, a moment later.
+    () => {
+      main = []
+      copy = [`${near} initcwnd 48`]
+      setTimeout(() => {
+        main = [...all]
+        changed()
+      }, 100)
+      return 1
+    },
+    // Down and up while it copies: the table has lost all that was in it, or some of it, with no error at all.
+    () => {
+      copy = []
+      return 0
+    },
+    () => {
+      copy = [`${near} initcwnd 48`]
+      return 0
+    },
+  ]
+  const stop = new AbortController()
+  const kept = keepInitialWindow(
+    {
+      port: 1080,
+      segments: 48,
+      log: memoryLog(),
+      lock: async () => () => undefined,
+      watch: async ({ onChange }) => {
+        changed = onChange
+      },
+      run: async (argv, input) => {
+        const words = argv.join(' ')
+        let code = 0
+        if (input?.startsWith('rule show')) {
+          const rules = ['0:\tfrom all lookup 255', ...own, '32766:\tfrom all lookup 254']
+          return { code, stdout: [...rules, ...main, ...copy.map((route) => `${route} table 5808`), ''].join('\n'), stderr: '' }
+        }
+        if (argv[1] === '-6') code = 2
+        else if (input !== undefined) {
+          const fate = fates.shift()
+          if (fate === undefined) copy = main.map((route) => `${route} initcwnd 48`)
+          else code = fate()
+          changed()
+        } else if (words.includes('route flush')) copy = []
+        else if (words.includes('rule add')) {
+          own = ['32765:\tfrom all iif lo ipproto tcp sport 1080 lookup 5808']
+          t.equal(copy.length, main.length, 'no rule leads to half a table')
+        } else if (words.includes('rule del')) {
+          code = own.length > 0 ? 0 : 2
+          own = []
+        }
+        return { code, stdout: '', stderr: code === 0 ? '' : 'Error: Nexthop has invalid gateway.' }
+      },
+    },
+    stop.signal,
+  )
+  const isWhole = () => fates.length === 0 && own.length === 1 && copy.length === all.length
+  t.ok(await until(isWhole), 'in the end the copy is whole, and is used')
+  stop.abort()
+  await kept
+})
+
 /** Within 5 s. */
 async function until(holds: () => boolean): Promise<boolean> {
   for (let left = 500; left > 0 && !holds(); left--) await new Promise((resolve) => setTimeout(resolve, 10))
