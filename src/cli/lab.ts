@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process'
-import { type Lab, labAttach, labDown, labList, labUp } from '../lab/lab.js'
+import { type Lab, type LabOptions, labAttach, labDown, labList, labUp } from '../lab/lab.js'
 import { runScenario } from '../lab/scenario.js'
 import { scenarios } from '../lab/scenarios/index.js'
 import { parseTopology, topologies } from '../lab/topology.js'
@@ -7,11 +7,11 @@ import { BondsocksError } from '../shared/errors.js'
 import { nearest } from '../shared/nearest.js'
 import { type Command, usageError, type Values } from './command.js'
 
-const help = `Usage: bondsocks lab up [TOPOLOGY] [--name NAME]
+const help = `Usage: bondsocks lab up [TOPOLOGY] [--name NAME] [--slow N]
        bondsocks lab down [NAME | --all]
        bondsocks lab list
        bondsocks lab shell HOST [--name NAME]
-       bondsocks lab run SCENARIO [--name NAME]
+       bondsocks lab run SCENARIO [--name NAME] [--slow N]
 
 A home's LAN, its gateway with two WANs, a HAG and a server, each in a network namespace of its own on this machine. As root. Several
 labs can exist at once; none touches the machine's own network. The WANs have a rate, a delay and a queue: by netem, or by an
@@ -33,14 +33,15 @@ ${Object.entries(scenarios)
   .join('\n')}
 
   --name NAME   default: a random one for \`up\`, the only one there is for the others
+  --slow N      divides the WANs' rates by N, and gives what takes time N times as long: for a slow machine
   --all         every lab, also what a crash has left
 `
 
 type Action = (operand: string | undefined, values: Values) => Promise<0 | 1>
 
 const actions: Record<string, Action> = {
-  async up(topology = topologies[0], { name }) {
-    const lab = await labUp({ topology: parseTopology(topology), ...(typeof name === 'string' ? { name } : {}) })
+  async up(topology = topologies[0], values) {
+    const lab = await labUp({ topology: parseTopology(topology), ...labOptions(values) })
     process.stdout.write(describe(lab))
     return 0
   },
@@ -77,18 +78,18 @@ const actions: Record<string, Action> = {
     return code === 0 ? 0 : 1
   },
 
-  async run(title, { name }) {
+  async run(title, values) {
     if (title === undefined) throw usageError(`lab run: which scenario? ${Object.keys(scenarios).join(', ')}`)
     const scenario = Object.hasOwn(scenarios, title) ? scenarios[title] : undefined
     if (scenario === undefined) throw usageError(`there is no scenario ${unknown(title, Object.keys(scenarios))}`)
-    await runScenario(scenario, typeof name === 'string' ? name : undefined)
+    await runScenario(scenario, labOptions(values))
     return 0
   },
 }
 
 export const command: Command = {
   help,
-  options: { name: { type: 'string' }, all: { type: 'boolean' } },
+  options: { name: { type: 'string' }, slow: { type: 'string' }, all: { type: 'boolean' } },
   operands: { min: 1, max: 2 },
   async run(values, [verb = '', operand]) {
     const action = Object.hasOwn(actions, verb) ? actions[verb] : undefined
@@ -100,6 +101,12 @@ export const command: Command = {
 function unknown(word: string, known: readonly string[]): string {
   const near = nearest(word, known)
   return `\`${word}\`: ${near === undefined ? `it is one of ${known.join(', ')}` : `did you mean \`${near}\`?`}`
+}
+
+function labOptions({ name, slow = '1' }: Values): Pick<LabOptions, 'name' | 'slow'> {
+  if (typeof slow !== 'string' || !/^\d{1,3}$/.test(slow) || Number(slow) < 1)
+    throw usageError('lab: --slow takes a number from 1 to 999')
+  return { slow: Number(slow), ...(typeof name === 'string' && { name }) }
 }
 
 /** The lab that `--name` says, or the one that there is. */

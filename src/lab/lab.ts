@@ -29,6 +29,8 @@ export interface Lab {
   topology: Topology
   /** How the WANs are made; `veth` is not shaped. */
   links: ShaperKind
+  /** Rates are divided by so much. */
+  slow: number
   /** Host to namespace. hybrid, ethernet: lan, cpe, hag, hag2, server. two-routers: client, r1, r2, server. */
   hosts: Record<string, string>
   /** As they were when this object was made. */
@@ -70,6 +72,7 @@ export interface Configs {
 interface LabRecord {
   topology: Topology
   links: ShaperKind
+  slow: number
   wans: Record<string, { shape: Shape; isBlackHole: boolean }>
 }
 
@@ -80,12 +83,22 @@ const recordFile = 'lab.json'
 /** For the kernel to settle, and for processes to end. */
 const patienceMs = 2000
 
-/** `shaped: false`: WANs as fast as the machine is, for CPU measurements. Throws BondsocksError, with nothing left behind. */
-export async function labUp(options: { topology: Topology; name?: string; shaped?: boolean }): Promise<Lab> {
+export interface LabOptions {
+  topology: Topology
+  name?: string
+  /** False: WANs as fast as the machine is, for CPU measurements. */
+  shaped?: boolean
+  /** How to shape them. Default: by netem where the kernel has it, else by our emulator. */
+  links?: 'netem' | 'emulator'
+  /** Divides the WANs' rates, for a machine that is too slow for them. */
+  slow?: number
+}
+
+/** Throws BondsocksError, with nothing left behind. */
+export async function labUp({ topology, shaped = true, slow = 1, ...options }: LabOptions): Promise<Lab> {
   requireRoot()
-  const { topology, shaped = true } = options
   const name = checkName(options.name ?? randomBytes(3).toString('hex'))
-  const plan = planOf(topology)
+  const plan = planOf(topology, slow)
   mkdirSync(root, { recursive: true })
   try {
     mkdirSync(folderOf(name))
@@ -94,7 +107,8 @@ export async function labUp(options: { topology: Topology; name?: string; shaped
     throw new BondsocksError('LAB_EXISTS', `there is a lab ${name} already: \`bondsocks lab down ${name}\` removes it`, { cause })
   }
   try {
-    const record = await build(name, plan, topology, shaped)
+    const links = shaped ? options.links : 'veth'
+    const record = await build(name, plan, { topology, slow, ...(links && { links }) })
     return makeLab(name, plan, record)
   } catch (error) {
     await labDown(name)
@@ -110,7 +124,7 @@ export async function labAttach(name: string): Promise<Lab> {
     throw new BondsocksError('NO_LAB', `there is no lab ${name}; ${known}`)
   }
   const record = readRecord(name)
-  return makeLab(name, planOf(record.topology), record)
+  return makeLab(name, planOf(record.topology, record.slow), record)
 }
 
 /** Removes a lab, whatever is left of it, with every process that runs in it. Idempotent. */
@@ -151,19 +165,21 @@ function checkName(name: string): string {
   throw new BondsocksError('USAGE', `${name} is no name for a lab: use letters, digits, - and _`, { exitCode: 2 })
 }
 
-async function build(name: string, plan: Plan, topology: Topology, shaped: boolean): Promise<LabRecord> {
+type Wishes = Pick<LabRecord, 'topology' | 'slow'> & Partial<Pick<LabRecord, 'links'>>
+
+async function build(name: string, plan: Plan, { topology, slow, ...wishes }: Wishes): Promise<LabRecord> {
   const folder = folderOf(name)
   const inLab = (host: string) => namespaceOf(name, host)
   for (const [file, text] of Object.entries(plan.configs)) writeFileSync(join(folder, file), text)
   for (const host of plan.hosts) await must(['ip', 'netns', 'add', inLab(host)])
-  const links = !shaped ? 'veth' : (await hasNetem(inLab(plan.edge))) ? 'netem' : 'emulator'
+  const links = wishes.links ?? ((await hasNetem(inLab(plan.edge))) ? 'netem' : 'emulator')
   const shapedWires = plan.wires.filter(({ shape }) => shape !== undefined)
   const wans = Object.fromEntries(shapedWires.map(({ name, shape }) => [name, { shape: shape as Shape, isBlackHole: false }]))
   for (const { ends, shape } of plan.wires) if (shape === undefined) await addVeth(ends, inLab)
   await shaperOf(links, folder, inLab).make(shapedWires)
   await Promise.all(plan.hosts.map((host) => configure(host, plan, inLab(host))))
   await Promise.all(plan.hosts.map((host) => awaitCarrier(inLab(host))))
-  const record = { topology, links, wans } satisfies LabRecord
+  const record = { topology, links, slow, wans } satisfies LabRecord
   writeRecord(name, record)
   return record
 }
@@ -255,6 +271,7 @@ function makeLab(name: string, plan: Plan, record: LabRecord): Lab {
     name,
     topology: record.topology,
     links: record.links,
+    slow: record.slow,
     hosts: Object.fromEntries(plan.hosts.map((host) => [host, inLab(host)])),
     wans: shapedWires.map((wire) => describeWan(wire, record.wans[wire.name]?.shape ?? (wire.shape as Shape))),
     addresses: plan.addresses,

@@ -3,8 +3,6 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { BondsocksError } from '../shared/errors.js'
 
-const startTimeoutMs = 15_000
-const patienceMs = 3000
 /** Enough of what it said last to tell why it ended. */
 const keptCharacters = 1 << 20
 
@@ -52,8 +50,8 @@ export class Program {
   }
 
   /** Resolves once it has printed that; rejects with its last line where it ends before. */
-  async waitFor(text: string): Promise<void> {
-    const deadline = performance.now() + startTimeoutMs
+  async waitFor(text: string, patienceMs = 15_000): Promise<void> {
+    const deadline = performance.now() + patienceMs
     while (!this.#text.includes(text)) {
       if (!this.#runs || performance.now() > deadline) {
         const last = this.#text.trim().split('\n').at(-1) || 'it said nothing'
@@ -88,7 +86,7 @@ export class Program {
   }
 
   /** A second SIGTERM tells our programs not to wait for connections. */
-  async end(): Promise<void> {
+  async end(patienceMs = 3000): Promise<void> {
     for (const signal of ['SIGTERM', 'SIGTERM', 'SIGKILL'] as const) {
       if (!this.#runs) return
       const ended = once(this.#child, 'exit')

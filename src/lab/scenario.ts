@@ -1,8 +1,9 @@
 /** Runs a scenario in a lab of its own, and leaves nothing behind however it ends. */
 import { setTimeout as wait } from 'node:timers/promises'
 import { BondsocksError } from '../shared/errors.js'
+import { mptcpKernel } from '../shared/kernel.js'
 import { type Download, download, filePort, type Sample } from './download.js'
-import { type Configs, type Lab, labUp, type Topology } from './lab.js'
+import { type Configs, type Lab, type LabOptions, labUp, type Topology } from './lab.js'
 import { processorTicks } from './measure.js'
 import { nodeArgv } from './node.js'
 import { type LogLine, Program } from './program.js'
@@ -20,12 +21,14 @@ export interface StageOptions {
   /** The command line of the program under test. */
   bondsocks: readonly string[]
   print(text: string): void
-  /** A figure is a miss above so many times what was asked: 3 by hand, more where other jobs run beside it. */
+  /** A figure is a miss above so many times what was asked: 3 by hand, more where other jobs run beside it. A slow lab's are given longer. */
   wildly: number
 }
 
 /** Of a program's log. */
 const loggedLines = 40
+const startTimeoutMs = 15_000
+const endTimeoutMs = 3000
 
 /** A lab, and what every scenario does in it. */
 export class Stage {
@@ -64,7 +67,7 @@ export class Stage {
     this.signal.throwIfAborted()
     const program = new Program(title, this.lab.argv(host, argv))
     this.#programs.push(program)
-    await program.waitFor(ready)
+    await program.waitFor(ready, startTimeoutMs * this.lab.slow)
     return program
   }
 
@@ -103,14 +106,14 @@ export class Stage {
 
   /** The first line of its log since that moment (see `now`) that matches, waited for. Throws where none comes. */
   async requireLog(gateway: Program, pattern: RegExp, since = 0): Promise<LogLine> {
-    const line = await gateway.awaitLog(pattern, since)
+    const line = await gateway.awaitLog(pattern, since, 10_000 * this.lab.slow)
     if (line !== undefined) return line
     throw new BondsocksError('LAB_SILENT', `the gateway never said ${pattern.source}`)
   }
 
   /** With a line a second that says what each WAN carries. */
   download(megabytes: number, onSample: (sample: Sample) => void = () => {}): Promise<Download> {
-    return download(this.lab, megabytes * 1e6, {
+    return download(this.lab, Math.ceil((megabytes * 1e6) / this.lab.slow), {
       signal: this.signal,
       onSample: (sample) => {
         const wans = this.lab.wans.map(({ name, rateDown }) => {
@@ -159,7 +162,7 @@ export class Stage {
     for (const { what, measured, asked, unit } of figures) {
       if (asked === undefined || (measured !== undefined && measured <= asked)) continue
       this.#isToExplain = true
-      if (measured !== undefined && measured <= this.#options.wildly * asked) continue
+      if (measured !== undefined && measured <= this.#options.wildly * this.lab.slow * asked) continue
       const found = measured === undefined ? 'never happened' : formatFigure(measured, unit)
       this.miss(`${what}: ${found}, asked is at most ${formatFigure(asked, unit)}`)
     }
@@ -179,7 +182,7 @@ export class Stage {
 
   /** In reverse order: the gateway before its HAG. Where a figure is not what was asked, with what each has logged. */
   async close(): Promise<void> {
-    for (const program of this.#programs.reverse()) await program.end()
+    for (const program of this.#programs.reverse()) await program.end(endTimeoutMs * this.lab.slow)
     if (!this.#isToExplain) return
     for (const program of this.#programs) {
       const lines = program.logged(/./).map(({ at, message }) => `    ${new Date(at).toISOString().slice(11, -1)} ${message}`)
@@ -208,12 +211,12 @@ function bar(share: number): string {
   return '#'.repeat(Math.min(width, Math.max(0, Math.round(share * width)))).padEnd(width, '.')
 }
 
-export async function runScenario({ topology, run }: Scenario, name?: string): Promise<void> {
+export async function runScenario({ topology, run }: Scenario, options: Pick<LabOptions, 'name' | 'slow'>): Promise<void> {
   // Loaded late, so that the lab's other commands work without the addon.
   const { native } = await import('../native/index.js')
   const why = native.mptcpUnavailable()
   if (why !== undefined) {
-    const mend = why === 'ENOPROTOOPT' ? 'set the sysctl net.mptcp.enabled to 1' : 'use Linux 5.15 or later with CONFIG_MPTCP'
+    const mend = why === 'ENOPROTOOPT' ? 'set the sysctl net.mptcp.enabled to 1' : `use ${mptcpKernel}`
     throw new BondsocksError('NO_MPTCP', `this kernel has no MPTCP (${why}): ${mend}`)
   }
   const interruption = new AbortController()
@@ -221,7 +224,7 @@ export async function runScenario({ topology, run }: Scenario, name?: string): P
   const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
   for (const signal of signals) process.on(signal, interrupt)
   try {
-    const lab = await labUp({ topology, ...(name === undefined ? {} : { name }) })
+    const lab = await labUp({ topology, ...options })
     try {
       const stage = new Stage(lab, interruption.signal)
       stage.say(`lab ${lab.name}: ${describe(lab)}`)

@@ -56,15 +56,25 @@ function directions(shape: Shape): { up: LinkDirection; down: LinkDirection } {
   return { up: direction(shape.rateUp, shape.lossUp), down: direction(shape.rateDown, shape.lossDown) }
 }
 
+/** For a timer that is late: what the line would have carried meanwhile passes at once. */
+const burstMs = 4
+/** Stands for no limit. */
+const fastest = 100e9
+const farTooMuch = 1e9
+
+/**
+ * netem delays and loses; the line behind it has a queue of its own, because netem's counts packets, whatever their size, and those that are
+ * on their way as well. And a full queue of the line's, unlike netem's, tells the sending socket nothing, as out there.
+ */
 function veth(namespaceOf: NamespaceOf, shapes: boolean): Shaper {
   const netem = async ({ host, device }: End, { rate, delayUs, queueBytes, loss }: LinkDirection) => {
-    // netem's limit counts those on their way as well; a rate of its own must be said, or a former one stays.
-    const limit = Math.max(1000, Math.ceil((queueBytes + (rate * delayUs) / 8e6) / frameBytes))
-    await must([
-      ...['tc', '-n', namespaceOf(host), 'qdisc', 'replace', 'dev', device, 'root', 'netem'],
-      ...['limit', String(rate === 0 ? 100_000 : limit), 'delay', `${delayUs}us`],
-      ...['loss', `${loss * 100}%`, 'rate', `${rate === 0 ? 1e12 : rate}bit`],
-    ])
+    const line = rate === 0 ? { rate: fastest, limit: farTooMuch } : { rate, limit: Math.round(queueBytes) }
+    const burst = Math.max(2 * frameBytes, Math.round((line.rate * burstMs) / 8000))
+    const lines = [
+      `qdisc replace dev ${device} root handle 1: netem limit 1000000 delay ${delayUs}us loss ${loss * 100}%`,
+      `qdisc replace dev ${device} parent 1:1 handle 2: tbf rate ${line.rate}bit burst ${burst} limit ${line.limit}`,
+    ]
+    await must(['tc', '-n', namespaceOf(host), '-batch', '-'], `${lines.join('\n')}\n`)
   }
   const set = async ({ ends: [near, far] }: Wire, shape: Shape) => {
     const { up, down } = directions(shape)

@@ -197,7 +197,14 @@ function twoRouters(): Plan {
   }
 }
 
-export function planOf(topology: Topology): Plan {
+/** `slow` divides all rates. */
+export function planOf(topology: Topology, slow = 1): Plan {
+  const plan = atFullRates(topology)
+  const slowed = (shape: Shape): Shape => ({ ...shape, rateDown: shape.rateDown / slow, rateUp: shape.rateUp / slow })
+  return { ...plan, wires: plan.wires.map((wire) => (wire.shape === undefined ? wire : { ...wire, shape: slowed(wire.shape) })) }
+}
+
+function atFullRates(topology: Topology): Plan {
   switch (topology) {
     case 'hybrid':
       return hybridAccess(

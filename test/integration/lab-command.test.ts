@@ -2,7 +2,7 @@
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
 import t from 'tap'
-import { labDown } from '../../src/lab/lab.js'
+import { labAttach, labDown } from '../../src/lab/lab.js'
 import { needsRoot, randomName } from '../support/namespaces.js'
 import { outcome } from '../support/outcome.js'
 import { bondsocks, start } from '../support/process.js'
@@ -12,8 +12,10 @@ const namespaces = async () => (await promisify(execFile)('ip', ['netns', 'list'
 t.test('up, list, shell, down', { skip: needsRoot }, async (t) => {
   const name = randomName()
   t.teardown(() => labDown(name))
-  const up = await outcome(bondsocks('lab', 'up', '--name', name))
+  const up = await outcome(bondsocks('lab', 'up', '--name', name, '--slow', '4'))
   t.match(up, { code: 0, stderr: '' })
+  t.match(up.stdout, /^ {2}dsl +5\/1\.25 Mbit\/s, 15 ms one way/m, 'the rates are divided')
+  t.equal((await labAttach(name)).wans[0]?.rateDown, 5, 'for who uses it later, too')
   t.match(up.stdout, new RegExp(`^lab ${name}: hybrid`))
   t.match(await namespaces(), `bs-${name}-cpe`)
   t.match((await outcome(bondsocks('lab', 'list'))).stdout, new RegExp(`^${name}  hybrid`, 'm'))
@@ -47,6 +49,7 @@ const wrong: [string[], RegExp][] = [
   [['run', 'bnd'], /^bondsocks: there is no scenario `bnd`: did you mean `bond`\?\n$/],
   [['run'], /^bondsocks: lab run: which scenario\? bond, /],
   [['dwn'], /^bondsocks: lab cannot `dwn`: did you mean `down`\?\n$/],
+  [['up', '--slow', '0'], /^bondsocks: lab: --slow takes a number from 1 to 999\n$/],
   [['down', '../x'], /^bondsocks: \.\.\/x is no name for a lab/],
 ]
 for (const [args, stderr] of wrong) {

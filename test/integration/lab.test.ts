@@ -3,18 +3,21 @@ import { execFile } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
 import { promisify } from 'node:util'
 import t from 'tap'
-import { type Lab, labAttach, labDown, labList, labUp, type Topology } from '../../src/lab/lab.js'
+import { type Lab, type LabOptions, labAttach, labDown, labList, labUp, type Topology } from '../../src/lab/lab.js'
 import { settle } from '../support/hybrid.js'
-import { needsRoot, randomName, type Scope } from '../support/namespaces.js'
+import { needsRoot, needsTun, randomName, type Scope } from '../support/namespaces.js'
 
 const run = promisify(execFile)
 const skip = needsRoot
 
-async function up(scope: Scope, topology: Topology, shaped = true): Promise<Lab> {
+async function up(scope: Scope, topology: Topology, options: Partial<LabOptions> = {}): Promise<Lab> {
   const name = randomName()
   scope.teardown(() => labDown(name))
-  return labUp({ topology, name, shaped })
+  return labUp({ topology, name, ...options })
 }
+
+/** The process that emulates its links. */
+const linksOf = ({ name }: Lab) => Number(readFileSync(`/run/bondsocks/lab/${name}/links.pid`, 'utf8'))
 
 /** Milliseconds until a TCP connection to a closed port is refused: one round trip; at most `most`, where that can be had. */
 async function roundTrip(lab: Lab, host: string, target: string, most: number, timeoutMs = 10_000): Promise<number> {
@@ -92,7 +95,7 @@ t.test('hybrid', { skip }, async (t) => {
 })
 
 t.test('a lab without shaping is fast', { skip }, async (t) => {
-  const lab = await up(t, 'ethernet', false)
+  const lab = await up(t, 'ethernet', { shaped: false })
   t.equal(lab.links, 'veth')
   t.ok((await roundTrip(lab, 'lan', lab.addresses.server, 20)) < 20)
   t.ok((await roundTrip(lab, 'cpe', '4.4.4.4', 20)) < 20, 'the HAG answers at 4.4.4.4')
@@ -115,9 +118,8 @@ t.test('two routers: each address of the server by its own router', { skip }, as
 
 t.test('down takes everything away, whatever is left', { skip }, async (t) => {
   const lab = await up(t, 'hybrid')
-  const pid = Number(readFileSync(`/run/bondsocks/lab/${lab.name}/links.pid`, 'utf8'))
   const sleeper = lab.exec('cpe', ['sleep', '60'])
-  process.kill(pid, 'SIGKILL')
+  if (lab.links === 'emulator') process.kill(linksOf(lab), 'SIGKILL')
   await run('ip', ['netns', 'delete', lab.hosts.server ?? ''])
   await labDown(lab.name)
   t.not((await sleeper).code, 0, 'what ran in it has ended')
@@ -127,10 +129,9 @@ t.test('down takes everything away, whatever is left', { skip }, async (t) => {
   await t.rejects(labAttach(lab.name), { code: 'NO_LAB' })
 })
 
-t.test('the links end by themselves when the namespaces are gone', { skip }, async (t) => {
-  const lab = await up(t, 'hybrid')
-  if (lab.links !== 'emulator') return t.comment(`links by ${lab.links}: no process`)
-  const pid = readFileSync(`/run/bondsocks/lab/${lab.name}/links.pid`, 'utf8').trim()
+t.test('emulated links end by themselves when the namespaces are gone', { skip: skip || needsTun }, async (t) => {
+  const lab = await up(t, 'hybrid', { links: 'emulator' })
+  const pid = linksOf(lab)
   for (const namespace of Object.values(lab.hosts)) await run('ip', ['netns', 'delete', namespace])
   t.notOk(
     await settle(

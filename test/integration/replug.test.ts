@@ -2,7 +2,7 @@
 import t, { type Test } from 'tap'
 import { startAgent } from '../support/agent.js'
 import { ports, settle, sleep, World } from '../support/hybrid.js'
-import { needsRoot } from '../support/namespaces.js'
+import { needsRoot, needsTun } from '../support/namespaces.js'
 import { bondsocks } from '../support/process.js'
 import { snapshot } from '../support/snapshot.js'
 
@@ -115,10 +115,10 @@ t.test('a modem that is unplugged and plugged in again', { skip: needsRoot, time
   await check(t, world, { wan: 'lte', other: 'dsl', bytes: 30_000_000, plugIn, returns })
 })
 
-t.test('a PPP session that ends and begins anew', { skip: needsRoot, timeout: 60_000 }, async (t) => {
-  const world = await World.create(t, { gateway })
+t.test('a PPP session that ends and begins anew', { skip: needsRoot || needsTun, timeout: 60_000 }, async (t) => {
+  // Our emulator's devices are point to point, as those of PPP are.
+  const world = await World.create(t, { links: 'emulator', gateway })
   const { lab } = world
-  t.equal(lab.links, 'emulator')
   const plugIn = (address: string) => lab.plugIn('dsl', `${address} peer 10.1.0.1/32`)
   const returns = [
     { address: '10.1.0.2', awayMs: 0 },

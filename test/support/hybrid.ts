@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmdirSync, rmSync, writeFileSync 
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parse } from 'yaml'
-import { type Lab, labUp, type Topology } from '../../src/lab/lab.js'
+import { type Lab, type LabOptions, labUp } from '../../src/lab/lab.js'
 import { type Agent, startAgent } from './agent.js'
 import type { Zone } from './dns.js'
 import { randomName, type Scope } from './namespaces.js'
@@ -25,9 +25,7 @@ export const ports = {
   http: 8080,
 } as const
 
-export interface WorldOptions {
-  topology?: Topology
-  shaped?: boolean
+export interface WorldOptions extends Partial<Pick<LabOptions, 'topology' | 'shaped' | 'links'>> {
   /** Keys over the lab's own configs. */
   gateway?: object
   hag?: object
@@ -46,7 +44,8 @@ export class World {
 
   /** The lab with its servers, and nothing between but routers. */
   static async create(scope: Scope, options: WorldOptions = {}): Promise<World> {
-    const lab = await labUp({ topology: options.topology ?? 'hybrid', name: randomName(), shaped: options.shaped ?? true })
+    const { gateway, hag, ...wishes } = options
+    const lab = await labUp({ topology: 'hybrid', name: randomName(), ...wishes })
     scope.teardown(() => lab.down())
     const folder = mkdtempSync(join(tmpdir(), 'bondsocks-test-'))
     scope.teardown(() => rmSync(folder, { recursive: true }))

@@ -1,7 +1,7 @@
 /** Network namespaces for tests: random names, removed when the test ends, and at the latest when the test's process does. */
 import { execFile, execFileSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { readdirSync } from 'node:fs'
+import { existsSync, readdirSync } from 'node:fs'
 import { promisify } from 'node:util'
 
 const run = promisify(execFile)
@@ -13,6 +13,9 @@ export interface Scope {
 
 /** For `t.test(name, { skip: needsRoot }, ...)`. */
 export const needsRoot: string | false = process.getuid?.() === 0 ? false : 'needs root, to make network namespaces'
+
+/** The same, for links by our emulator. */
+export const needsTun: string | false = existsSync('/dev/net/tun') ? false : 'there is no /dev/net/tun'
 
 const alive = new Set<string>()
 // A test that times out is ended without its teardown handlers.

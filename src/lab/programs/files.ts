@@ -1,4 +1,5 @@
-/** An HTTP server of bytes that both ends can compute: `GET /<bytes>`. Takes the port. */
+/** An HTTP server of bytes that both ends can compute: `GET /<bytes>`; what is posted is answered by its SHA-256. Takes the port. */
+import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { createServer } from 'node:http'
 import { Readable } from 'node:stream'
@@ -6,6 +7,11 @@ import { streamOf } from '../files.js'
 
 async function serve(port: number): Promise<void> {
   const server = createServer((request, response) => {
+    if (request.method === 'POST') {
+      const hash = createHash('sha256')
+      request.on('data', (data) => hash.update(data)).on('end', () => response.end(hash.digest('hex')))
+      return
+    }
     const bytes = Number(/^\/(\d{1,12})$/.exec(request.url ?? '')?.[1] ?? Number.NaN)
     if (Number.isNaN(bytes)) {
       response.writeHead(404).end()

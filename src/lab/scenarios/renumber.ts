@@ -42,6 +42,6 @@ export const renumber: Scenario = {
         asked: 1000,
       },
     ])
-    stage.say('  no byte lost, no connection closed')
+    if (stage.misses.length === 0) stage.say('  no byte lost, no connection closed')
   },
 }
