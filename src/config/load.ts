@@ -2,14 +2,15 @@
  * Reads a config file: YAML text -> schema -> typed config. Every fault is reported at once, each as one line
  * `FILE:LINE:COLUMN: path: message`, in the order of the file.
  */
-import { readFileSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { type Document, isMap, isNode, isScalar, LineCounter, parseDocument } from 'yaml'
 import type { z } from 'zod'
+import { familyOf } from '../shared/address.js'
 import { BondsocksError } from '../shared/errors.js'
 import { nearest } from '../shared/nearest.js'
 import { jsonSchema } from './json-schema.js'
 import { type GatewayConfig, gatewaySchema, type HagConfig, hagSchema } from './schema.js'
+import { readText } from './text.js'
 
 export type ConfigKind = 'gateway' | 'hag'
 
@@ -54,7 +55,7 @@ export function parseHag(text: string, file: string): HagConfig {
 
 function read(file: string): string {
   try {
-    return readFileSync(file, 'utf8')
+    return readText(file)
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException
     const why = { ENOENT: 'no such file', EACCES: 'permission denied', EISDIR: 'is a folder' }[code ?? ''] ?? code
@@ -76,7 +77,8 @@ class Source {
     this.#file = file
     this.#document = parseDocument(text, { lineCounter: this.#lines, prettyErrors: false, stringKeys: true })
     const faults = [...this.#document.errors, ...this.#document.warnings]
-    if (faults.length > 0) throw this.error(faults.map(({ pos, message }) => [pos[0], firstLine(message)]))
+    if (faults.length > 0)
+      throw this.error(faults.map(({ pos, message }) => [pos[0], openAddress(text.slice(pos[0])) ?? firstLine(message)]))
     try {
       this.#value = this.#document.toJS()
     } catch (cause) {
@@ -161,7 +163,16 @@ function prefix(path: Path): string {
   return text === '' ? '' : `${text.replace(/^\./, '')}: `
 }
 
+/** To YAML a colon at the end makes a key of an IPv6 address. */
+function openAddress(text: string): string | undefined {
+  const [token = ''] = /^[0-9A-Fa-f:]+:(?=[\s,\]}]|$)/.exec(text) ?? []
+  return familyOf(token) === 6 ? `an address that ends with a colon needs quotes: write '${token}'` : undefined
+}
+
 function describe(issue: z.core.$ZodIssue, value: unknown): string {
+  const [key, ...others] = value !== null && typeof value === 'object' && !Array.isArray(value) ? Object.keys(value) : []
+  const address = key === undefined || others.length > 0 ? undefined : openAddress(`${key}:`)
+  if (address !== undefined) return address
   switch (issue.code) {
     case 'invalid_type':
       return `expected ${typeNames[issue.expected] ?? issue.expected}, found ${found(value)}`

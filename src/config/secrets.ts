@@ -1,6 +1,7 @@
 /** Files with secrets. Their content never gets into a message. */
-import { readFileSync, statSync } from 'node:fs'
+import { statSync } from 'node:fs'
 import { BondsocksError } from '../shared/errors.js'
+import { readText } from './text.js'
 
 /** The password in the first line of a file. Throws BondsocksError with exit code 2. `warn` hears of a file that others can read. */
 export function readPassword(file: string, warn: (message: string) => void): string {
@@ -36,7 +37,7 @@ export function readUsers(file: string, warn: (message: string) => void): Map<st
 
 function readSecret(file: string, key: string, warn: (message: string) => void): string {
   try {
-    const text = readFileSync(file, 'utf8')
+    const text = readText(file)
     if ((statSync(file).mode & 0o077) !== 0) warn(`${key} ${file} can be read by others: chmod 600 ${file}`)
     return text
   } catch (cause) {

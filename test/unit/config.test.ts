@@ -388,3 +388,42 @@ t.test('a HAG that lets everybody in without a login', async (t) => {
   const listed = [['10.0.0.0/8'], ['0.0.0.0/1'], ['0.0.0.0/1', '128.0.0.0/2'], ['2001:db8::/32'], ['2000::/4'], ['fc00::/7']]
   for (const networks of listed) t.same(hag(clients(...networks)), [], networks.join())
 })
+
+t.test('an IPv6 address that YAML takes for a key', async (t) => {
+  const hag = (text: string) => faults(() => parseHag(text, 'h.yaml'))
+  const quotes = (address: string) => `an address that ends with a colon needs quotes: write '${address}'`
+  const clients = 'clients: [10.0.0.0/8]\n'
+  t.same(hag(`listen:\n  address: ::\n${clients}`), [`h.yaml:2:12: ${quotes('::')}`])
+  t.same(hag(`listen:\n  address: ::   # all\n  port: 1081\n${clients}`), [`h.yaml:2:12: ${quotes('::')}`])
+  t.same(hag(`listen: {address: 2001:db8::}\n${clients}`), [`h.yaml:1:19: ${quotes('2001:db8::')}`])
+  t.same(hag(`listen: {address: 203.0.113.3}\nclients: [10.0.0.0/8, 2001:DB8::]\n`), [
+    `h.yaml:2:23: clients[1]: ${quotes('2001:DB8::')}`,
+  ])
+  t.same(hag(`listen: {address: '::'}\n${clients}`), [])
+  t.same(hag(`listen: {address: ::1}\n${clients}`), [])
+  t.match(hag(`listen:\n  address: a: b\n${clients}`), [/Nested mappings/], 'anything else')
+})
+
+t.test('files as editors of other systems write them', async (t) => {
+  const folder = t.testdir({
+    users: '\uFEFFann:sesame\r\nbob:pw\r\n',
+    password: '\uFEFFsesame\r\n',
+    'h.yaml': '\uFEFFlisten: {address: 203.0.113.3}\nclients: [10.0.0.0/8]\n',
+  })
+  const none = () => t.fail('no complaint')
+  for (const name of ['users', 'password']) chmodSync(join(folder, name), 0o600)
+  t.same(
+    [...readUsers(join(folder, 'users'), none)],
+    [
+      ['ann', 'sesame'],
+      ['bob', 'pw'],
+    ],
+  )
+  t.equal(readPassword(join(folder, 'password'), none), 'sesame')
+  t.same(
+    faults(() => loadHag(join(folder, 'h.yaml'))),
+    [],
+  )
+  writeFileSync(join(folder, 'users'), Buffer.from('\uFEFFann:sesame\n', 'utf16le'))
+  t.throws(() => readUsers(join(folder, 'users'), none), { message: /cannot be read: it is UTF-16: save it as UTF-8/ })
+})
