@@ -1,12 +1,13 @@
 /** The Hybrid Access Gateway: wires the engine and the HAG's decisions together. */
 import { engineLimits, limitTexts } from './config/defaults.js'
 import type { HagConfig } from './config/schema.js'
-import type { Engine, Native } from './native/index.js'
+import type { Engine, Native, Protocol } from './native/index.js'
+import type { Membership } from './network/lock.js'
 import { Access } from './server/access.js'
 import { Users } from './server/auth.js'
 import { Dialer, type DialOptions } from './server/dial.js'
 import { Names } from './server/names.js'
-import { toNetwork } from './shared/address.js'
+import { familyOf, formatSocketAddress, toNetwork } from './shared/address.js'
 import { OwnAddresses } from './shared/own-addresses.js'
 import { Refusals } from './shared/refusals.js'
 import { aborted, drain, eachEvent, hasStarted, listenError, logLimit, StopSignals } from './shared/service.js'
@@ -32,18 +33,27 @@ async function realParts(config: HagConfig): Promise<HagParts> {
   const { complainOfSettings } = await import('./network/mptcp-settings.js')
   const { systemKernel } = await import('./network/command.js')
   const log = createLog(config.log_level)
+  const { alone, joinHags } = await import('./network/lock.js')
   const { listen, initial_window: segments } = config
-  const keepWindow = async (signal: AbortSignal) => {
+  const keepWindow = async (sharing: Membership, signal: AbortSignal) => {
     const guardian = guardHag(log)
-    await keepInitialWindow({ port: listen.port, segments, log }, signal)
+    await keepInitialWindow({ port: listen.port, segments, log, sharing }, signal)
     await guardian.dismiss()
   }
-  const keepNetwork = (signal: AbortSignal) =>
-    Promise.all([
-      complainOfSettings({ kernel: systemKernel(), log }),
-      keepSubflowLimit({ kernel: systemKernel(), log }, signal),
-      segments > 0 && keepWindow(signal),
-    ])
+  const keepNetwork = async (signal: AbortSignal) => {
+    const member = await joinHags().catch((error: Error) => {
+      log.info(`other HAGs on this machine are not asked: ${error.message}`)
+      return alone
+    })
+    // Asked once, after which everybody is told the same.
+    let isLast: boolean | undefined
+    const sharing = { ...member, isLast: () => (isLast ??= member.isLast()) }
+    const limit = keepSubflowLimit({ kernel: systemKernel(), log, isLast: sharing.isLast }, signal)
+    const settings = complainOfSettings({ kernel: systemKernel(), log })
+    await Promise.all([settings, limit, segments > 0 && keepWindow(sharing, signal)])
+    sharing.isLast()
+    member.release()
+  }
   return { native, log, signals: new StopSignals(log), keepNetwork }
 }
 
@@ -81,9 +91,9 @@ export async function runHag(config: HagConfig, given?: HagParts): Promise<void>
     if (users !== undefined) options.users = users
     const dialer = new Dialer(options)
     try {
-      const { address, port } = config.listen
-      const { protocol } = listen(engine, config, users !== undefined)
-      log.info('HAG listens', { address, port, protocol, authentication: users !== undefined })
+      const { protocol, addresses } = listen(engine, config, users !== undefined, log)
+      const address = addresses.length === 1 ? addresses[0] : addresses
+      log.info('HAG listens', { address, port: config.listen.port, protocol, authentication: users !== undefined })
       if (protocol === 'tcp') {
         const why = native.mptcpUnavailable()
         const mend = why === 'ENOPROTOOPT' ? 'set the sysctl net.mptcp.enabled to 1' : 'use a kernel with CONFIG_MPTCP'
@@ -109,10 +119,26 @@ export async function runHag(config: HagConfig, given?: HagParts): Promise<void>
   }
 }
 
-function listen(engine: Engine, { listen: { address, port }, clients }: HagConfig, authentication: boolean) {
-  try {
-    return engine.listen({ kind: 'socks', address, port, authentication, clients: clients.map(toNetwork) })
-  } catch (cause) {
-    throw listenError(address, port, cause)
+/** `::` is for both families, unless IPv4 addresses are listed beside it; then those count. */
+function listen(engine: Engine, { listen, clients }: HagConfig, authentication: boolean, log: Log) {
+  const { port } = listen
+  const listed = [...new Set([listen.address].flat())]
+  const implied = listed.includes('::') && !listed.some((one) => familyOf(one) === 4) ? ['0.0.0.0'] : []
+  const addresses: string[] = []
+  let protocol: Protocol = 'mptcp'
+  for (const address of [...listed, ...implied]) {
+    try {
+      const how = { kind: 'socks', address, port, authentication, clients: clients.map(toNetwork) } as const
+      protocol = engine.listen(how).protocol
+      addresses.push(address)
+    } catch (cause) {
+      const { code } = cause as NodeJS.ErrnoException
+      const isMissing = address === '::' && (code === 'EAFNOSUPPORT' || code === 'EADDRNOTAVAIL')
+      // Somebody else may have that port of the other family: another HAG, from the time when each needed one of its own.
+      if (!(implied.includes(address) && addresses.length > 0) && !(isMissing && implied.length > 0))
+        throw listenError(address, port, cause)
+      log.warn(`the HAG does not listen on ${formatSocketAddress({ address, port })}: ${code}`)
+    }
   }
+  return { protocol, addresses }
 }

@@ -131,6 +131,13 @@ class Source {
       })
     }
     const value = this.#valueAt(path)
+    if (issue.code === 'invalid_union') {
+      // One or a list of them: the list comes second.
+      const meant = issue.errors[Array.isArray(value) ? 1 : 0] ?? []
+      if (value !== undefined)
+        return meant.flatMap((one) => this.#faults({ ...one, path: [...issue.path, ...one.path] } as z.core.$ZodIssue, kind))
+      return [[this.#offset(path.slice(0, -1)), `${prefix(path)}is required`]]
+    }
     if (value === undefined && issue.code === 'invalid_type')
       return [[this.#offset(path.slice(0, -1)), `${prefix(path)}is required`]]
     return [[this.#offset(path), `${prefix(path)}${describe(issue, value)}`]]

@@ -142,7 +142,8 @@ export const gatewaySchema = z
 
 export const hagSchema = z
   .strictObject({
-    listen: z.strictObject({ address, port: port.default(1080) }),
+    /** One address or several of them; `::` is for both families. */
+    listen: z.strictObject({ address: z.union([address, z.array(address).min(1).max(16)]), port: port.default(1080) }),
     /** Who may use this HAG: required, so that nobody runs an open proxy unknowingly. */
     clients: z.array(cidr).min(1),
     /** Lines of `name:password`; clients must then log in (RFC 1929). */
@@ -157,7 +158,8 @@ export const hagSchema = z
   })
   .superRefine(
     ({ clients, users_file, listen }, context) => {
-      if (users_file !== undefined || !coversInternet(clients) || isInside(listen.address, loopback)) return
+      const isLocal = [listen.address].flat().every((one) => isInside(one, loopback))
+      if (users_file !== undefined || !coversInternet(clients) || isLocal) return
       const message =
         'they let everybody in, and nobody has to log in: this would be an open proxy for strangers. Set users_file, or list only the ' +
         'networks that your gateways come from'

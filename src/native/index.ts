@@ -431,8 +431,10 @@ export interface Native {
   LinkEmulator: new (first: LinkEnd, second: LinkEnd, forward: LinkDirection, backward: LinkDirection) => LinkEmulator
   /** SO_NETNS_COOKIE of the namespace we run in, in decimal: never reused until reboot, unlike an inode. */
   netnsCookie(): string
-  /** Takes the lock of an open file (flock(2)), or says at once that somebody else has it. It lasts until nobody has this descriptor open. */
-  tryLock(fd: number): boolean
+  /**
+   * Takes the lock of an open file (flock(2)), or says at once that somebody else has it. It lasts until nobody has this descriptor open. `shared`: others may
+   * share it. One that is held becomes the other kind or, where somebody else keeps it from that, is lost. */
+  tryLock(fd: number, shared?: boolean): boolean
   /**
    * What kind of route the kernel has for a TCP connection to this IP address and port at this moment; `none`: unreachable. Some microseconds.
    * Throws a system error where the kernel cannot be asked.

@@ -51,9 +51,10 @@ Napi::Value RefusedOptions(const Napi::CallbackInfo& info) {
 
 // Node has no flock(2).
 Napi::Value TryLock(const Napi::CallbackInfo& info) {
+  const bool isShared = info[1].ToBoolean().Value();
   int result;
   do {
-    result = flock(info[0].As<Napi::Number>().Int32Value(), LOCK_EX | LOCK_NB);
+    result = flock(info[0].As<Napi::Number>().Int32Value(), (isShared ? LOCK_SH : LOCK_EX) | LOCK_NB);
   } while (result != 0 && errno == EINTR);
   return Napi::Boolean::New(info.Env(), result == 0);
 }

@@ -41,6 +41,8 @@ export interface InitialWindowOptions {
   /** Segments. */
   segments: number
   log: Log
+  /** Other HAGs share the table: the first one's window counts, and the last one takes all away. */
+  sharing?: { isFirst: boolean; isLast(): boolean }
   /** Tests pass their own. */
   run?: Run
   lock?: Kernel['lock']
@@ -49,18 +51,18 @@ export interface InitialWindowOptions {
 
 /** Follows rules and routes until the signal, then takes all away. Never rejects: where it cannot be done, that is said. */
 export async function keepInitialWindow(options: InitialWindowOptions, signal: AbortSignal): Promise<void> {
-  const { log, run = runCommand, lock = systemKernel().lock } = options
+  const { log, run = runCommand, lock = systemKernel().lock, sharing = { isFirst: true, isLast: () => true } } = options
   const watch = options.watch ?? ((events, until) => watchKernel({ ...events, log }, until))
-  const families = kernelFamilies().map((family) => new FamilyWindow(family, { ...options, run, lock }))
+  const families = kernelFamilies().map((family) => new FamilyWindow(family, { ...options, run, lock, sharing }))
   const changed = () => {
     for (const family of families) family.changed()
   }
   const watching = watch({ onChange: changed, onGone: changed, onAddressGone: changed }, signal)
   // After a kill there may be an old one, for another port.
-  await removeInitialWindow(run)
+  if (sharing.isFirst) await removeInitialWindow(run)
   await Promise.all(families.map((family) => family.keep(signal)))
   await watching
-  await removeInitialWindow(run)
+  if (sharing.isLast()) await removeInitialWindow(run)
 }
 
 /** Takes away what a killed HAG has left, whatever its port was: the rule first. */
@@ -216,7 +218,8 @@ class FamilyWindow {
   #difference({ main, copy }: Pick<Seen, 'main' | 'copy'>): string | undefined {
     const isCopied = (route: string, index: number) => {
       const [one = '', other = ''] = [route, copy[index]]
-      const window = windowOf(one) ?? String(this.options.segments)
+      const { segments, sharing } = this.options
+      const window = windowOf(one) ?? (sharing.isFirst ? String(segments) : windowOf(other))
       return windowOf(other) === window && other.replace(windowWords, '') === one.replace(windowWords, '')
     }
     const other = main.find((route, index) => !isCopied(route, index)) ?? copy[main.length]

@@ -25,6 +25,14 @@ import { needsRoot } from './state.js'
 /** `network`: while the set-up is changed. `gateway`: as long as a gateway runs, and until what a killed one has left is taken away. */
 export type LockName = 'network' | 'gateway'
 
+/** Of those that share what they change on their machine; the last one takes it away. */
+export interface Membership {
+  readonly isFirst: boolean
+  /** To be called once, at the end. Until `release` nobody else can join the last one. */
+  isLast(): boolean
+  release(): void
+}
+
 export interface Lock {
   /** Whoever inherits it holds the lock too; undefined where the folder is read-only, so that there is none. */
   readonly fd: number | undefined
@@ -40,6 +48,7 @@ export interface LockOptions {
 }
 
 const retryMs = 20
+const joinMs = 10_000
 
 /** Of this network namespace. Rejects with `LOCKED`, and the holder's process id, once the patience (ms) is over. */
 export async function takeLock(name: LockName, patienceMs: number, options: LockOptions = {}): Promise<Lock> {
@@ -64,6 +73,41 @@ export async function takeLock(name: LockName, patienceMs: number, options: Lock
     }
     if (performance.now() > deadline) throw lockedBy(name, holder, patienceMs)
     await sleep(retryMs)
+  }
+}
+
+/** Where nobody can be asked who else is here. */
+export const alone: Membership = { isFirst: true, isLast: () => true, release: () => {} }
+
+/** Joins the HAGs of this network namespace. Rejects as `takeLock`. */
+export async function joinHags({ folder = '/run/bondsocks', owner = 0 }: LockOptions = {}): Promise<Membership> {
+  const { native } = await import('../native/index.js')
+  const path = `${folder}/net-${native.netnsCookie()}.hags.lock`
+  const deadline = performance.now() + joinMs
+  for (;;) {
+    const fd = open(path, folder, owner)
+    if (fd === 'read-only') return alone
+    if (fd !== undefined) {
+      // The last one holds it alone while it takes away what it has changed, and removes the file.
+      const isFirst = native.tryLock(fd)
+      if (native.tryLock(fd, true) && isAt(fd, path)) return membership(isFirst, () => native.tryLock(fd), fd, path, folder)
+      closeSync(fd)
+    }
+    if (performance.now() > deadline)
+      throw new BondsocksError('LOCKED', 'another HAG has been ending for 10 s', { retryable: true })
+    await sleep(retryMs)
+  }
+}
+
+function membership(isFirst: boolean, tryAlone: () => boolean, fd: number, path: string, folder: string): Membership {
+  let isLast = false
+  return {
+    isFirst,
+    isLast() {
+      isLast = tryAlone()
+      return isLast
+    },
+    release: () => (isLast ? release(fd, path, folder) : closeSync(fd)),
   }
 }
 

@@ -13,8 +13,11 @@ import { isHeld } from './state.js'
 
 const most = 8
 
-/** Until the signal; then the former limit is put back. Never rejects: where it cannot be done the kernel's stays, and that is said. */
-export async function keepSubflowLimit({ kernel, log }: { kernel: Kernel; log: Log }, signal: AbortSignal): Promise<void> {
+/** Until the signal; then the last HAG puts the former limit back. Never rejects: where it cannot be done the kernel's stays, and that is said. */
+export async function keepSubflowLimit(
+  { kernel, log, isLast = () => true }: { kernel: Kernel; log: Log; isLast?: () => boolean },
+  signal: AbortSignal,
+): Promise<void> {
   const attempt = async (act: () => Promise<void>) => {
     try {
       await act()
@@ -24,7 +27,7 @@ export async function keepSubflowLimit({ kernel, log }: { kernel: Kernel; log: L
   }
   await attempt(() => change(kernel, true))
   await aborted(signal)
-  await attempt(() => change(kernel, false))
+  if (isLast()) await attempt(() => change(kernel, false))
 }
 
 async function change(kernel: Kernel, raises: boolean): Promise<void> {

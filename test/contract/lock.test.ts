@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { takeLock } from '../../src/network/lock.js'
+import { joinHags, takeLock } from '../../src/network/lock.js'
 import { needsAddon } from '../support/engine.js'
 import { needsRoot } from '../support/namespaces.js'
 
@@ -100,4 +100,30 @@ t.test('a full disk keeps nobody from a lock', { skip: needsAddon || needsRoot }
   } finally {
     execFileSync('umount', [options.folder])
   }
+})
+
+t.test('of several HAGs one is the first, and one the last', { skip: needsAddon }, async (t) => {
+  const options = place(t)
+  const [one, two] = [await joinHags(options), await joinHags(options)]
+  t.same([one.isFirst, two.isFirst], [true, false])
+  t.equal(one.isLast(), false)
+  one.release()
+  const three = await joinHags(options)
+  t.equal(three.isFirst, false)
+  t.equal(three.isLast(), false, 'whoever says so has left')
+  three.release()
+  t.equal(two.isLast(), true)
+  let hasJoined = false
+  const next = joinHags(options).then((member) => {
+    hasJoined = true
+    return member
+  })
+  await new Promise((resolve) => setTimeout(resolve, 100))
+  t.equal(hasJoined, false, 'nobody comes while the last one takes away what it has changed')
+  two.release()
+  const four = await next
+  t.equal(four.isFirst, true)
+  four.isLast()
+  four.release()
+  t.notOk(existsSync(options.folder))
 })

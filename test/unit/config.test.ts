@@ -427,3 +427,14 @@ t.test('files as editors of other systems write them', async (t) => {
   writeFileSync(join(folder, 'users'), Buffer.from('\uFEFFann:sesame\n', 'utf16le'))
   t.throws(() => readUsers(join(folder, 'users'), none), { message: /cannot be read: it is UTF-16: save it as UTF-8/ })
 })
+
+t.test('several addresses to listen on', async (t) => {
+  const hag = (address: string) => faults(() => parseHag(`listen: {address: ${address}}\nclients: [10.0.0.0/8]\n`, 'h.yaml'))
+  t.same(hag("[203.0.113.3, '::1']"), [])
+  t.same(hag('[203.0.113.3, x]'), ['h.yaml:1:33: listen.address[1]: "x" is no IP address'])
+  t.same(hag('x'), ['h.yaml:1:19: listen.address: "x" is no IP address'])
+  t.same(hag('[]'), ['h.yaml:1:19: listen.address: needs at least one entry'])
+  t.same(hag('[::, 203.0.113.3]'), ["h.yaml:1:20: listen.address[0]: an address that ends with a colon needs quotes: write '::'"])
+  t.same(hag('5'), ['h.yaml:1:19: listen.address: expected text, found 5'])
+  t.same(hag(''), ['h.yaml:1:19: listen.address: expected text, found nothing'])
+})

@@ -4,12 +4,12 @@ import { runHag } from '../../src/hag.js'
 import { type FarSide, fakeNative, settle } from '../support/fake-engine.js'
 import { memoryLog } from '../support/memory-log.js'
 
-function start(far: FarSide = {}, more = '', mptcp?: string) {
+function start(far: FarSide = {}, more = '', mptcp?: string, address = '203.0.113.3') {
   const { native, engines } = fakeNative(far, mptcp)
   const stop = new AbortController()
   const log = memoryLog()
   const signals = { stop: stop.signal, hurry: new AbortController().signal, dispose: () => undefined }
-  const config = parseHag(`listen: {address: 203.0.113.3}\nclients: [10.0.0.0/8]\n${more}`, 'h.yaml')
+  const config = parseHag(`listen: {address: ${address}}\nclients: [10.0.0.0/8]\n${more}`, 'h.yaml')
   const ended = runHag(config, { native, log, signals, keepNetwork: async () => undefined }).then(
     () => undefined,
     (error: Error) => error,
@@ -55,4 +55,30 @@ t.test('what listening may fail with', async (t) => {
     t.match(await ended, { message, exitCode: 1 })
     t.equal(engines[0]?.closed, true)
   }
+})
+
+t.test('where it listens', async (t) => {
+  const fails = (address: string, code: string) => (options: { address: string }) =>
+    options.address === address ? Object.assign(new Error('x'), { code }) : undefined
+  for (const [written, expected, listen] of [
+    ["'::'", ['::', '0.0.0.0'], undefined],
+    ["['::']", ['::', '0.0.0.0'], undefined],
+    ["['::', 203.0.113.3]", ['::', '203.0.113.3'], undefined],
+    ["[203.0.113.3, '2001:DB8::3', 203.0.113.3]", ['203.0.113.3', '2001:db8::3'], undefined],
+    // The other family's port is another HAG's, as it had to be before; and no IPv6 here.
+    ["'::'", ['::'], fails('0.0.0.0', 'EADDRINUSE')],
+    ["'::'", ['0.0.0.0'], fails('::', 'EAFNOSUPPORT')],
+  ] as const) {
+    const { engines, stop, ended } = start(listen === undefined ? {} : { listen }, '', undefined, written)
+    await settle()
+    t.same(
+      engines[0]?.listening.map(({ address }) => address),
+      expected,
+      written,
+    )
+    stop.abort()
+    t.equal(await ended, undefined)
+  }
+  const { ended } = start({ listen: fails('203.0.113.4', 'EADDRINUSE') }, '', undefined, '[203.0.113.3, 203.0.113.4]')
+  t.match(await ended, { message: /^port 1080 is taken/ }, 'each of a list must do')
 })

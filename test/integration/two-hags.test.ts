@@ -1,0 +1,43 @@
+/** Several HAGs on one machine, and one for both families. */
+import t from 'tap'
+import { ports, settle, World } from '../support/hybrid.js'
+import { needsRoot } from '../support/namespaces.js'
+
+t.test('two HAGs on one machine: what they share goes with the last one', { skip: needsRoot }, async (t) => {
+  const world = await World.create(t, { shaped: false })
+  const hagHost = world.execute('hag')
+  const state = async () => {
+    const words = ['-4 rule show', '-4 route show table all', '-6 rule show', '-6 route show table all', 'mptcp limits show']
+    return (await Promise.all(words.map((one) => hagHost('ip', ...one.split(' '))))).join('')
+  }
+  const { hag, hag6, server } = world.lab.addresses
+  const before = await state()
+  // One for each family, after the copy of its routes.
+  const isSetUp = (text: string) => text.split('sport 1080 lookup 5808').length === 3 && /subflows 8/.test(text)
+  const [first, second] = [
+    await world.startHag({ listen: { address: hag } }),
+    await world.startHag({ listen: { address: hag6 } }),
+  ]
+  const both = await settle(state, isSetUp)
+  t.ok(isSetUp(both))
+  for (const one of [first, second]) t.notMatch(one.output, /initial window|stays as it is/)
+  t.same(await first.end(), { code: 0, signal: null })
+  t.equal(await state(), both, 'the first one goes, and leaves all to the other')
+  t.same(await second.end(), { code: 0, signal: null })
+  t.equal(await state(), before)
+
+  // One for both families.
+  const clients = ['10.0.0.0/8', '2001:db8::/32', 'fc00::/7']
+  const every = await world.startHag({ clients, listen: { address: '::' } })
+  const list = await world.startHag({ clients, listen: { address: [hag, hag6], port: 1081 }, initial_window: 0 })
+  for (const port of [1080, 1081]) {
+    for (const address of [hag, `[${hag6}]`]) {
+      const url = `http://${server}:${ports.http}/4/1000`
+      const size = await world.execute('cpe')('sh', '-c', `curl -sS -m 5 --socks5 ${address}:${port} ${url} | wc -c`)
+      t.equal(size.trim(), '1000', `${address}:${port}`)
+    }
+  }
+  await list.end()
+  await every.end()
+  t.equal(await state(), before)
+})
