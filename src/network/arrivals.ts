@@ -5,21 +5,36 @@
  */
 import * as z from 'zod'
 import type { Family } from '../shared/address.js'
+import { programOf } from './kernel/firewall.js'
 import type { Kernel } from './kernel.js'
 import type { KernelChain } from './state.js'
 
 /** One SYN may be between the counters; a client repeats its own after one second. */
 const minRedirected = 2
+/** Looks in a row, where some have arrived before: one device alone may send what the kernel does not take. */
+const minLooks = 2
 /** How long connections go around us before it is tried again. */
 const retryMs = 10 * 60_000
 
-type Counts = Pick<KernelChain, 'redirected' | 'arrived'>
+export interface Blocked {
+  family: Family
+  device: string
+  note: string
+}
+
+interface Line {
+  redirected: number
+  arrived: number
+  hasArrived: boolean
+  /** Looks in a row in which nothing arrived of what was redirected. */
+  inVain: number
+}
 
 export class Arrivals {
   readonly #kernel: Kernel
   readonly #now: () => number
-  readonly #counts = new Map<Family, Counts>()
-  readonly #blocked = new Map<Family, { note: string; until: number }>()
+  readonly #lines = new Map<string, Line>()
+  readonly #blocked = new Map<string, Blocked & { until: number }>()
 
   /** Tests move the clock (ms). */
   constructor(kernel: Kernel, now = () => performance.now()) {
@@ -27,39 +42,52 @@ export class Arrivals {
     this.#now = now
   }
 
-  /** Families whose redirected connections are dropped, and what is to be said of it. */
-  blocked(): Map<Family, string> {
-    return new Map([...this.#blocked].map(([family, { note }]) => [family, note]))
+  get blocked(): Blocked[] {
+    return [...this.#blocked.values()]
   }
 
   /** After each look at the tables. */
   async look(chains: readonly KernelChain[], port: number): Promise<void> {
-    for (const [family, { until }] of this.#blocked) if (this.#now() >= until) this.#blocked.delete(family)
-    // Where others' rules came in front of ours, that is mended first.
-    const isOvertaken = (family: Family) =>
-      chains.some((one) => one.family === family && one.isUsed && one.table === 'filter' && !one.isInFront)
-    for (const { family, table, isUsed, exists, redirected, arrived } of chains) {
-      if (table !== 'nat' || !isUsed) continue
-      const before = this.#counts.get(family)
-      // A chain made anew counts anew.
-      const isNew = before === undefined || redirected < before.redirected || arrived < before.arrived
-      const [came, passed] = isNew ? [redirected, arrived] : [redirected - before.redirected, arrived - before.arrived]
-      this.#counts.set(family, { redirected, arrived })
-      if (!exists || passed > 0 || came < minRedirected || isOvertaken(family)) continue
-      const note = noteOn(family, came, await suspects(this.#kernel, family), port)
-      this.#blocked.set(family, { note, until: this.#now() + retryMs })
+    for (const [key, { until }] of this.#blocked) if (this.#now() >= until) this.#blocked.delete(key)
+    for (const nat of chains) {
+      const filter = chains.find((one) => one.family === nat.family && one.isUsed && one.table === 'filter')
+      // Where others' rules came in front of ours, that is mended first.
+      if (nat.table !== 'nat' || !nat.isUsed || filter?.isInFront === false) continue
+      for (const [device, redirected] of nat.redirected) {
+        const count = this.#count(`${nat.family} ${device}`, redirected, nat.arrived.get(device) ?? 0)
+        if (count === undefined) continue
+        const found = await suspects(this.#kernel, nat.family, filter?.program)
+        const note = noteOn(nat.family, device, count, found, port)
+        this.#blocked.set(`${nat.family} ${device}`, { family: nat.family, device, note, until: this.#now() + retryMs })
+      }
     }
+  }
+
+  /** How many were redirected in vain, where that says enough. */
+  #count(key: string, redirected: number, arrived: number): number | undefined {
+    const before = this.#lines.get(key)
+    // A rule made anew counts anew.
+    const isNew = before === undefined || redirected < before.redirected || arrived < before.arrived
+    const [came, passed] = isNew ? [redirected, arrived] : [redirected - before.redirected, arrived - before.arrived]
+    const isInVain = passed === 0 && came >= minRedirected
+    const hasArrived = passed > 0 || (before?.hasArrived ?? false)
+    // A look at which nothing came says nothing.
+    const inVain = passed > 0 ? 0 : (before?.inVain ?? 0) + (isInVain ? 1 : 0)
+    this.#lines.set(key, { redirected, arrived, hasArrived, inVain })
+    if (!isInVain || (hasArrived && inVain < minLooks)) return undefined
+    this.#lines.delete(key)
+    return came
   }
 }
 
-function noteOn(family: Family, count: number, found: readonly Suspect[], port: number): string {
+function noteOn(family: Family, device: string, count: number, found: readonly Suspect[], port: number): string {
   const commands = found.map(({ where }) => `nft insert rule ${where} tcp dport ${port} ct status dnat accept`)
   const mend =
     commands.length > 0
       ? `let them in: ${commands.join('; ')}`
       : `let what is redirected in to TCP port ${port} (iptables -S, iptables -t mangle -S and nft list ruleset show what does not)`
   return (
-    `a firewall of this machine drops the LAN's redirected IPv${family} connections (${count} of ${count} did not arrive), ` +
+    `a firewall of this machine drops the LAN's redirected IPv${family} connections from ${device} (of the last ${count} none arrived), ` +
     `so they go straight to their servers for ${retryMs / 60_000} minutes, without bonding; ${mend}`
   )
 }
@@ -86,8 +114,8 @@ const nftJson = z.object({
   ),
 })
 
-/** Chains of INPUT that can drop something; those of iptables have our rule in front. */
-async function suspects(kernel: Kernel, family: Family): Promise<Suspect[]> {
+/** Chains of INPUT that can drop something; the one that has our rule in front cannot. */
+async function suspects(kernel: Kernel, family: Family, ours: string | undefined): Promise<Suspect[]> {
   const { code, stdout } = await kernel.run(['nft', '-j', 'list', 'ruleset'])
   if (code !== 0) return []
   const parsed = nftJson.safeParse(JSON.parse(stdout))
@@ -96,7 +124,8 @@ async function suspects(kernel: Kernel, family: Family): Promise<Suspect[]> {
   const own = family === 4 ? 'ip' : 'ip6'
   return items.flatMap(({ chain }) => {
     if (chain?.hook !== 'input' || ![own, 'inet'].includes(chain.family)) return []
-    if (chain.family === own && chain.table === 'filter' && chain.name === 'INPUT') return []
+    const isOurs = chain.family === own && chain.table === 'filter' && chain.name === 'INPUT'
+    if (isOurs && ours === programOf(family)) return []
     const isOfTable = ({ rule }: (typeof items)[number]) => rule?.family === chain.family && rule.table === chain.table
     const mayDrop = chain.policy === 'drop' || items.some((one) => isOfTable(one) && one.rule?.expr.some(drops))
     return mayDrop ? [{ where: `${chain.family} ${chain.table} ${chain.name}` }] : []

@@ -2,6 +2,7 @@
 import type { GatewayConfig, WanConfig } from '../config/schema.js'
 import { type Cidr, type Family, familyOf, isInside, parseCidr } from '../shared/address.js'
 import { BondsocksError } from '../shared/errors.js'
+import type { Blocked } from './arrivals.js'
 import { isMade, isOurs } from './kernel/mptcp.js'
 import { routeEntry } from './kernel/route.js'
 import { mainRules, sourceRule } from './kernel/rule.js'
@@ -289,15 +290,15 @@ export function withRealNames(config: GatewayConfig, { interfaces }: Pick<Observ
 }
 
 export interface DesiredOptions extends NetworkOptions {
-  /** Families whose redirected connections do not arrive, and what is to be said of it. */
-  blocked?: ReadonlyMap<Family, string>
+  /** Where redirected connections do not arrive. */
+  blocked?: readonly Blocked[]
   /** What this kernel's iptables lacks. */
   lacks?: ReadonlySet<Extra>
 }
 
 /** Throws `WAN_UNUSABLE`, unless it is to be tolerant. Without `redirect` everything is there but the redirect rules. */
 export function desired(given: GatewayConfig, observed: Observed, options: DesiredOptions = {}): Desired {
-  const { tolerant = false, blocked = new Map(), lacks = new Set() } = options
+  const { tolerant = false, blocked = [], lacks = new Set() } = options
   const config = withRealNames(given, observed)
   const { wans, notes: troubles } = usableWans(config, observed, tolerant)
   // Without a WAN we are no help: what goes by other ways may go on.
@@ -305,7 +306,8 @@ export function desired(given: GatewayConfig, observed: Observed, options: Desir
   const { endpoints, replaced, notes } = endpointsOf(wans, config, observed, options)
   const rest = unredirected(config, wans, observed, options)
   const { chains, notes: redirectNotes } = redirection(config, observed, waysOf(config, observed, wans), {
-    ...{ redirect, blocked, lacks },
+    ...{ redirect, lacks },
+    isBlocked: (family, device) => blocked.some((one) => one.family === family && one.device === device),
   })
   const { subflows = 0, saved } = observed
   const former = isHeld(saved.subflows, subflows) ? saved.subflows.former : subflows
@@ -344,7 +346,7 @@ export function desired(given: GatewayConfig, observed: Observed, options: Desir
       ...notes,
       ...rest.notes,
       ...redirectNotes,
-      ...blocked.values(),
+      ...blocked.map(({ note }) => note),
       ...notesOn(observed, wans, config.lan.interfaces),
       ...remarksOnSettings(observed.sysctls),
     ],

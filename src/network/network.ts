@@ -157,7 +157,7 @@ export class Network {
     const outside = await lookOutside(this.kernel, withRealNames(config, seen), seen, options.hags)
     const observed = { ...seen, outside }
     if (tables === undefined) await this.arrivals.look(observed.chains, config.listen.port)
-    const more = { ...options, blocked: this.arrivals.blocked(), lacks: this.lacks }
+    const more = { ...options, blocked: this.arrivals.blocked, lacks: this.lacks }
     const decide = (fixedSysctls: ReadonlySet<string>) => {
       const target = desired(config, { ...observed, fixedSysctls }, more)
       return { target, change: diff(observed, target) }

@@ -20,8 +20,8 @@ export interface Redirection {
 export interface RedirectionOptions {
   /** False: the nat table is left alone, and QUIC with it. */
   redirect: boolean
-  /** Families whose redirected connections a firewall of this machine drops. */
-  blocked: Pick<ReadonlySet<Family>, 'has'>
+  /** Whether a firewall of this machine drops what is redirected. */
+  isBlocked(family: Family, device: string): boolean
   lacks: ReadonlySet<Extra>
 }
 
@@ -44,7 +44,7 @@ export function redirection(
   config: GatewayConfig,
   observed: Observed,
   ways: WanWays,
-  { redirect, blocked, lacks }: RedirectionOptions,
+  { redirect, isBlocked, lacks }: RedirectionOptions,
 ): Redirection {
   const lan = [...new Set(config.lan.interfaces)]
   const find = (name: string) => observed.interfaces.find((one) => one.name === name)
@@ -60,11 +60,12 @@ export function redirection(
       others.filter(({ network, device, isKept }) => isKept && !near.includes(network) && !ways.has(device)),
     )
     const sides = lan.filter((name) => name.length <= maxNameLength).flatMap((name) => sidesOf(name, observed, ways, family))
+    const open = sides.filter(({ device }) => !isBlocked(family, device))
     const bridges = observed.isBridgeFiltering[family] && !lacks.has('bpf') ? lan.map(find).filter((one) => one?.isBridge) : []
     const kept = [...networksOf(near), ...config.bypass]
     return [
-      ...(redirect && !blocked.has(family)
-        ? [redirectChain({ family, sides, bridges, kept, others, port: config.listen.port })]
+      ...(redirect && open.length > 0
+        ? [redirectChain({ family, sides: open, bridges, kept, others, port: config.listen.port })]
         : []),
       ...(lacks.has('filter')
         ? []
@@ -141,7 +142,8 @@ function redirectChain(options: {
   const { family, sides, bridges, kept, others, port } = options
   const types = family === 4 ? ['LOCAL', 'BROADCAST', 'MULTICAST'] : ['LOCAL', 'MULTICAST']
   const networks = new Set(kept.filter(({ address }) => (address.kind() === 'ipv4') === (family === 4)).map(formatCidr))
-  const redirects = `-p tcp -j REDIRECT --to-ports ${port}`
+  const devices = [...new Set(sides.map(({ device }) => device))]
+  const redirects = devices.map((device) => `-i ${device} -p tcp -j REDIRECT --to-ports ${port}`)
   return {
     family,
     table: 'nat',
@@ -153,12 +155,14 @@ function redirectChain(options: {
       ...[...networks].map((network) => `-A ${chain}${to(network)} -j RETURN`),
       ...others
         .filter(({ network }) => !networks.has(network))
-        .map(({ network, isKept }) => `-A ${chain}${to(network)} ${isKept ? '-j RETURN' : redirects}`),
-      `-A ${chain} ${redirects}`,
+        .flatMap(({ network, isKept }) =>
+          (isKept ? ['-j RETURN'] : redirects).map((rest) => `-A ${chain}${to(network)} ${rest}`),
+        ),
+      ...redirects.map((rest) => `-A ${chain} ${rest}`),
     ],
     jumps: [
       ...sides.map(({ words }) => `-A PREROUTING ${words} -p tcp -j ${chain}`),
-      `-A INPUT -p tcp -m tcp --dport ${port} -m comment --comment ${chain}`,
+      ...devices.map((device) => `-A INPUT -i ${device} -p tcp -m tcp --dport ${port} -m comment --comment ${chain}`),
     ],
   }
 }

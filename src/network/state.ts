@@ -132,10 +132,10 @@ export interface KernelChain extends Chain {
   places: number[]
   /** No rule of others stands before our jumps. */
   isInFront: boolean
-  /** Connections that were redirected since the chain was made, counted again with each repetition of their SYN. */
-  redirected: number
-  /** Those that all filters have let through to the port. */
-  arrived: number
+  /** By interface: what was redirected since the rule was made, counted again with each repetition of a SYN. */
+  redirected: ReadonlyMap<string, number>
+  /** By interface: what all filters have let through to the port. */
+  arrived: ReadonlyMap<string, number>
 }
 
 /** Values by path below /proc/sys, white space reduced to single blanks. */

@@ -113,3 +113,36 @@ t.test('one card for the LAN and a WAN', { skip: needsRoot }, async (t) => {
   t.same((await network.plan(gateway({ wans }))).steps, [])
   await network.remove()
 })
+
+t.test('tables that iptables cannot list', { skip: needsRoot }, async (t) => {
+  const world = await home(t, bridge)
+  await addWans(world)
+  const { cpe, kernel, network } = world
+  // Neither flavour: refused in a sentence, and nothing is there.
+  await cpe.exec('nft', 'table ip nat { chain POSTROUTING { type nat hook postrouting priority 100; oifname dsl masquerade; }; }')
+  const without = new Network({
+    ...kernel,
+    run: async (argv, input) =>
+      argv[0]?.includes('legacy') ? { code: 127, stdout: '', stderr: `${argv[0]} is not installed` } : kernel.run(argv, input),
+  })
+  const before = await cpe.exec('nft', 'list', 'ruleset')
+  await t.rejects(without.apply(gateway()), {
+    code: 'NO_NAT',
+    message: /^iptables cannot list the table nat, .*iptables-legacy$/,
+  })
+  await without.remove()
+  t.equal(await cpe.exec('nft', 'list', 'ruleset'), before)
+
+  // A restore that is taken and not shown.
+  const blind = new Network({
+    ...kernel,
+    async run(argv, input) {
+      const result = await kernel.run(argv, input)
+      return argv.includes('filter') ? { ...result, stdout: result.stdout.replaceAll(/^.*BONDSOCKS.*\n/gm, '') } : result
+    },
+  })
+  await cpe.exec('nft', 'flush', 'ruleset')
+  for (let tries = 0; tries < 3; tries++) await t.rejects(blind.apply(gateway()), { code: 'FIREWALL_UNSEEN' })
+  t.notMatch(await cpe.exec('nft', 'list', 'ruleset'), /BONDSOCKS/, 'nothing piles up')
+  await network.remove()
+})

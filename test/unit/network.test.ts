@@ -83,9 +83,9 @@ iptables-restore --noflush -w 5 <<'END'
 -A BONDSOCKS -d 10.0.0.0/8 -j RETURN
 -A BONDSOCKS -d 10.1.0.0/24 -j RETURN
 -A BONDSOCKS -d 10.2.0.0/24 -j RETURN
--A BONDSOCKS -p tcp -j REDIRECT --to-ports 4444
+-A BONDSOCKS -i br0 -p tcp -j REDIRECT --to-ports 4444
 -A PREROUTING -i br0 -p tcp -j BONDSOCKS
--A INPUT -p tcp -m tcp --dport 4444 -m comment --comment BONDSOCKS
+-A INPUT -i br0 -p tcp -m tcp --dport 4444 -m comment --comment BONDSOCKS
 COMMIT
 END
 ip6tables-restore --noflush -w 5 <<'END'
@@ -95,9 +95,9 @@ ip6tables-restore --noflush -w 5 <<'END'
 -A BONDSOCKS -m addrtype --dst-type MULTICAST -j RETURN
 -A BONDSOCKS -d 2001:db8:9::/48 -j RETURN
 -A BONDSOCKS -d 2001:db8:1::/64 -j RETURN
--A BONDSOCKS -p tcp -j REDIRECT --to-ports 4444
+-A BONDSOCKS -i br0 -p tcp -j REDIRECT --to-ports 4444
 -A PREROUTING -i br0 -p tcp -j BONDSOCKS
--A INPUT -p tcp -m tcp --dport 4444 -m comment --comment BONDSOCKS
+-A INPUT -i br0 -p tcp -m tcp --dport 4444 -m comment --comment BONDSOCKS
 COMMIT
 END`,
   )

@@ -27,8 +27,8 @@ export function parseTable(text: string, table: TableName): Listed | undefined {
   })
   const rules = counted.map(({ rule }) => rule)
   const jumps = rules.filter(isJump)
-  const packetsOf = (isMeant: (rule: string) => boolean) =>
-    counted.filter(({ rule }) => isMeant(rule)).reduce((sum, { packets }) => sum + packets, 0)
+  const countsOf = (isMeant: (rule: string) => boolean) =>
+    new Map(counted.filter(({ rule }) => isMeant(rule)).map(({ rule, packets }) => [/ -i (\S+)/.exec(rule)?.[1] ?? '', packets]))
   const headOf = (rule: string) => `${rule.split(' ', 2).join(' ')} `
   const peersOf = (jump: string) => rules.filter((other) => other.startsWith(headOf(jump)))
   const places = new Map<string, number[]>()
@@ -43,8 +43,8 @@ export function parseTable(text: string, table: TableName): Listed | undefined {
     jumps,
     places: jumps.map(placeOf),
     isInFront: jumps.every((jump) => peersOf(jump).slice(0, peersOf(jump).lastIndexOf(jump)).every(isJump)),
-    redirected: packetsOf((rule) => rule.startsWith(`-A ${chain} `) && rule.includes(' -j REDIRECT ')),
-    arrived: packetsOf((rule) => isJump(rule) && rule.startsWith('-A INPUT ')),
+    redirected: countsOf((rule) => rule.startsWith(`-A ${chain} -i `) && rule.includes(' -j REDIRECT ')),
+    arrived: countsOf((rule) => isJump(rule) && rule.startsWith('-A INPUT ')),
     isRestrictive: rules.some((rule) => /^(:INPUT (?!ACCEPT )|-A INPUT )/.test(rule) && !isJump(rule)),
   }
 }
