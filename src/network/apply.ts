@@ -3,6 +3,7 @@ import { isDeepStrictEqual } from 'node:util'
 import { BondsocksError } from '../shared/errors.js'
 import type { Kernel } from './kernel.js'
 import { commandFailed } from './observe.js'
+import { textOfSaved } from './saved.js'
 import { type Action, type Change, type Command, type Saved, textOf } from './state.js'
 
 /** `gone`: what was to be deleted is not there, so there is nothing to undo. */
@@ -84,7 +85,7 @@ export async function performAll(kernel: Kernel, actions: readonly Action[]): Pr
 
 export function save(kernel: Kernel, saved: Saved): Promise<void> {
   const isEmpty = Object.keys(saved.sysctls).length === 0 && saved.subflows === undefined && saved.endpoints === undefined
-  return kernel.writeState(isEmpty ? undefined : `${JSON.stringify(saved, null, 2)}\n`)
+  return kernel.writeState(isEmpty ? undefined : textOfSaved(saved))
 }
 
 /** Rejects with the failed step's command and output, after undoing the steps before it. */

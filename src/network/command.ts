@@ -111,6 +111,8 @@ function isFixed(path: string): boolean {
   return orNothing(() => closeSync(openSync(join(root, path), constants.O_WRONLY)) ?? true) === undefined
 }
 
+const isUnwritable = ({ code = '' }: NodeJS.ErrnoException) => ['EROFS', 'ENOSPC', 'EDQUOT'].includes(code)
+
 /** The folder of the state file, or where it would be made. */
 function isRunReadOnly(): boolean {
   try {
@@ -134,6 +136,19 @@ export function systemKernel({ standby = false } = {}): Kernel {
   let held: number | undefined
   /** The state where it cannot be kept in a file. */
   let memory: string | undefined
+  const write = async (text: string) => {
+    const file = await stateFile()
+    const folder = dirname(file)
+    // One by one: where there is no room, `recursive` says ENOENT.
+    for (const one of [dirname(dirname(folder)), dirname(folder), folder]) {
+      await mkdir(one).catch((error: NodeJS.ErrnoException) => {
+        if (!existsSync(one)) throw error
+      })
+    }
+    // Whole or not at all, whenever we are killed.
+    await writeFile(`${file}.new`, text, { mode: 0o600 })
+    await rename(`${file}.new`, file)
+  }
   return {
     async run(argv, input) {
       return batch !== undefined && input !== undefined && argv.join(' ') === 'ip -batch -'
@@ -167,7 +182,7 @@ export function systemKernel({ standby = false } = {}): Kernel {
     },
 
     async keepsState() {
-      return !isRunReadOnly()
+      return memory === undefined && !isRunReadOnly()
     },
 
     readLeases: () => readLeases(),
@@ -181,22 +196,21 @@ export function systemKernel({ standby = false } = {}): Kernel {
     },
 
     async writeState(text) {
-      if (isRunReadOnly()) {
-        memory = text
-        return
-      }
       const file = await stateFile()
-      const folder = dirname(file)
-      if (text === undefined) {
-        await rm(file, { force: true })
-        // Others may keep files of their own there.
-        for (const empty of [folder, dirname(folder)]) await rmdir(empty).catch(() => {})
+      memory = undefined
+      if (text !== undefined) {
+        await write(text).catch(async (error: NodeJS.ErrnoException) => {
+          if (!isUnwritable(error)) throw error
+          memory = text
+          await rm(`${file}.new`, { force: true }).catch(() => {})
+        })
         return
       }
-      await mkdir(folder, { recursive: true })
-      // Whole or not at all, whenever we are killed.
-      await writeFile(`${file}.new`, text, { mode: 0o600 })
-      await rename(`${file}.new`, file)
+      await rm(file, { force: true }).catch((error) => {
+        if (!isUnwritable(error)) throw error
+      })
+      // Others may keep files of their own there.
+      for (const empty of [dirname(file), dirname(dirname(file))]) await rmdir(empty).catch(() => {})
     },
 
     async mayAdminister() {

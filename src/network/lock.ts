@@ -124,7 +124,7 @@ function open(path: string, folder: string, owner: number): number | 'read-only'
     const { code, message } = cause as NodeJS.ErrnoException
     if (cause instanceof BondsocksError) throw cause
     if (code === 'ENOENT') return undefined
-    if (code === 'EROFS') return 'read-only'
+    if (code === 'EROFS' || code === 'ENOSPC' || code === 'EDQUOT') return 'read-only'
     if (code === 'EACCES' || code === 'EPERM') {
       throw new BondsocksError('NOT_ROOT', needsRoot, { cause })
     }

@@ -1,16 +1,17 @@
 /** The control path's door: say what should be, then make it so. */
 import type { GatewayConfig } from '../config/schema.js'
 import { type Family, familyOf, type SocketAddress } from '../shared/address.js'
-import { carryOut, carryOutAsFarAsPossible, performAll } from './apply.js'
+import { BondsocksError } from '../shared/errors.js'
+import { carryOut, carryOutAsFarAsPossible, performAll, save } from './apply.js'
 import { Arrivals } from './arrivals.js'
 import { desired, withRealNames } from './desired.js'
 import { diff } from './diff.js'
 import { deleteCommand, isOurs } from './kernel/mptcp.js'
 import type { Kernel } from './kernel.js'
-import { observe } from './observe.js'
+import { notKept, observe } from './observe.js'
 import { lookOutside } from './outgoing.js'
 import type { Extra } from './redirection.js'
-import { type Change, type NumberedEndpoint, nothing, type Plan, type Step } from './state.js'
+import { type Change, type NumberedEndpoint, nothing, type Plan, type Saved, type Step } from './state.js'
 import type { Tables } from './tables.js'
 import { unseen } from './unseen.js'
 
@@ -48,6 +49,8 @@ export class Network {
   private readonly dropped = new Set<number>()
   /** Our part of the tables of iptables, as the last apply left it. */
   private tables: Tables | undefined
+  /** What the state file should hold, as the last apply left it: the file may be lost meanwhile. */
+  private saved: Saved | undefined
   private readonly arrivals: Arrivals
   /** What this kernel's iptables has been found to lack. */
   private readonly lacks = new Set<Extra>()
@@ -89,6 +92,7 @@ export class Network {
     this.endpoints = [...change.endpoints, ...observed.endpoints.filter((one) => isOurs(one) && !reused.has(one.id))].filter(
       isAlive,
     )
+    if (observed.isStateStale) await save(this.kernel, observed.saved)
     try {
       await carryOut(this.kernel, change, observed.saved, async () =>
         tables === undefined ? unseen(this.kernel, observed.families, change) : undefined,
@@ -100,8 +104,11 @@ export class Network {
       return this.round(config, options)
     }
     this.endpoints = change.endpoints.filter(isAlive)
+    this.saved = change.savedAfter
     this.tables = { chains: change.chains, chainNotes: observed.chainNotes, strays: [] }
-    return plan
+    // What could not be written is known only now.
+    const { notes } = plan
+    return (await this.kernel.keepsState()) || notes.includes(notKept) ? plan : { ...plan, notes: [...notes, notKept] }
   }
 
   /**
@@ -135,9 +142,14 @@ export class Network {
     return this.alone(async () => {
       this.tables = undefined
       this.endpoints = []
-      const observed = await observe(this.kernel, { lenient: true })
+      const observed = await observe(this.kernel, { lenient: true, known: this.saved })
       const change = diff(observed, nothing)
       await carryOutAsFarAsPossible(this.kernel, change, observed.saved, () => unseen(this.kernel, observed.families, change))
+      this.saved = undefined
+      if (observed.loss !== undefined) {
+        await save(this.kernel, change.savedAfter)
+        throw new BondsocksError('REMOVE_INCOMPLETE', `all of ours that is known is removed, but ${observed.loss}`)
+      }
       return change.steps
     })
   }
@@ -153,7 +165,7 @@ export class Network {
   }
 
   private async prepare(config: GatewayConfig, options: NetworkOptions, tables?: Tables) {
-    const seen = await observe(this.kernel, { tables })
+    const seen = await observe(this.kernel, { tables, known: this.saved })
     const outside = await lookOutside(this.kernel, withRealNames(config, seen), seen, options.hags)
     const observed = { ...seen, outside }
     if (tables === undefined) await this.arrivals.look(observed.chains, config.listen.port)

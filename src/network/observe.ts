@@ -9,6 +9,7 @@ import { parseRoutes } from './kernel/route.js'
 import { parseForeignRules, parseRules } from './kernel/rule.js'
 import type { Kernel } from './kernel.js'
 import { mptcpSysctls } from './mptcp-settings.js'
+import { lossOf, parseSaved } from './saved.js'
 import { type Interface, needsRoot, type Observed, type Saved } from './state.js'
 import { observeTables, type Tables } from './tables.js'
 
@@ -28,17 +29,18 @@ const sysctls = [
   'net/bridge/bridge-nf-call-ip6tables',
 ]
 
-const notKept =
-  '/run is read-only: former sysctls are put back only by an orderly end, and nothing keeps a second gateway away; ' +
-  'mount a tmpfs there, with --tmpfs /run for a container'
+export const notKept =
+  '/run cannot be written (read-only, or full): former sysctls are put back only by an orderly end, and nothing keeps a second gateway away; ' +
+  'make room, or mount a tmpfs there, with --tmpfs /run for a container'
 
 /**
  * `lenient` is for `remove`: what is missing cannot hold anything of ours. Otherwise each of no CAP_NET_ADMIN, no iptables and no MPTCP in
- * the kernel is an error; no `ip` always is. With `tables` those of iptables are not looked at: they are taken to be so.
+ * the kernel is an error; no `ip` always is. With `tables` those of iptables are not looked at: they are taken to be so. `known` is what was
+ * saved last: it serves where the state file is damaged or has gone.
  */
 export async function observe(
   kernel: Kernel,
-  { lenient = false, tables }: { lenient?: boolean; tables?: Tables | undefined } = {},
+  { lenient = false, tables, known }: { lenient?: boolean; tables?: Tables | undefined; known?: Saved | undefined } = {},
 ): Promise<Observed> {
   if (!(await kernel.mayAdminister())) {
     throw new BondsocksError('NOT_ROOT', needsRoot)
@@ -49,7 +51,9 @@ export async function observe(
     kernel.keepsState(),
     kernel.readLeases(),
   ])
-  const saved = parseSaved(stateText)
+  const stored = parseSaved(stateText)
+  const isKnown = known !== undefined && (stored.isDamaged || stateText === undefined)
+  const saved = isKnown ? known : stored.saved
   const notes: string[] = []
   if (!keepsState) notes.push(notKept)
   const hasMptcp = values.has('net/mptcp/enabled')
@@ -66,6 +70,9 @@ export async function observe(
     showAll(kernel, [], [...common, ...(hasMptcp ? mptcp : [])]),
     families.includes(6) ? showAll(kernel, ['-6'], ['rule show', 'route show table all']) : [],
   ])
+  const subflows = hasMptcp ? parseSubflowLimit(limits ?? '') : undefined
+  const loss = stored.isDamaged && !isKnown ? lossOf({ sysctls: values, saved, subflows }) : undefined
+  if (loss !== undefined) notes.push(loss)
   const firewall = tables ?? (await observeTables(kernel, families, lenient))
   const parsed = [parseRoutes(routes4, 4), parseRoutes(routes6, 6)]
   return {
@@ -81,7 +88,9 @@ export async function observe(
     },
     otherRules: [...parseForeignRules(rules4), ...parseForeignRules(rules6)],
     endpoints: parseEndpoints(endpoints),
-    subflows: hasMptcp ? parseSubflowLimit(limits ?? '') : undefined,
+    subflows,
+    ...(loss !== undefined && { loss }),
+    isStateStale: stored.isDamaged || (isKnown && Object.keys(saved.sysctls).length > 0),
   }
 }
 
@@ -110,18 +119,6 @@ export function commandFailed(argv: readonly string[], code: number, output: str
 }
 
 const oneLine = (text: string) => text.trim().replace(/\s*\n\s*/g, '; ')
-
-export function parseSaved(text: string | undefined): Saved {
-  try {
-    return { sysctls: {}, ...(JSON.parse(text ?? '{}') as Partial<Saved>) }
-  } catch (cause) {
-    throw new BondsocksError(
-      'BAD_STATE_FILE',
-      'the state file below /run/bondsocks is damaged: delete it, former sysctls are lost',
-      { cause },
-    )
-  }
-}
 
 const bridgeCommands = ['link show type bridge', 'link show type bridge_slave']
 

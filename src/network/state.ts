@@ -203,6 +203,10 @@ export interface Observed {
   /** Of those that are to be changed: which cannot be. */
   fixedSysctls?: ReadonlySet<string>
   saved: Saved
+  /** What of the former values is lost, in a sentence, where the state file was damaged. */
+  loss?: string
+  /** The state file is not what `saved` says: it is to be written anew. */
+  isStateStale: boolean
   outside: Outside
   notes: string[]
 }

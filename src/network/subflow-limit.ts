@@ -8,7 +8,8 @@ import type { Log } from '../telemetry/log.js'
 import { save } from './apply.js'
 import { limitCommand, parseSubflowLimit } from './kernel/mptcp.js'
 import type { Kernel } from './kernel.js'
-import { capture, parseSaved } from './observe.js'
+import { capture } from './observe.js'
+import { parseSaved } from './saved.js'
 import { isHeld } from './state.js'
 
 const most = 8
@@ -34,7 +35,7 @@ async function change(kernel: Kernel, raises: boolean): Promise<void> {
   const release = await kernel.lock()
   try {
     const now = parseSubflowLimit(await capture(kernel, ['ip', 'mptcp', 'limits', 'show']))
-    const { subflows: held, ...others } = parseSaved(await kernel.readState())
+    const { subflows: held, ...others } = parseSaved(await kernel.readState()).saved
     const isOurs = isHeld(held, now)
     if (raises && now < most) {
       // Written first: whenever we are killed, `remove` knows it.

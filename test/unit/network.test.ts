@@ -395,10 +395,50 @@ t.test('a sysctl below an interface with a dot in its name is written as sysctl(
   t.ok(lines((await network.plan(config)).steps).includes('sysctl -w net.ipv4.conf.eth0/7.rp_filter=2'))
 })
 
-t.test('a damaged state file is named', async (t) => {
-  const { network, kernel } = await prepare()
-  kernel.state = '{'
-  await t.rejects(network.remove(), { code: 'BAD_STATE_FILE', exitCode: 1 })
+t.test('a state file that is cut off: what is left of it serves, and what is lost is named', async (t) => {
+  const wans = ['dsl', 'lte', 'ppp0'].map((name) => ({ name, interface: name, gateway: `10.${name.length}.0.1` }))
+  const config = gateway({ wans: [gateway().wans[0], gateway().wans[1], { ...wans[2], gateway: undefined }] })
+  const setUp = () =>
+    prepare((kernel) => {
+      kernel.addDevice('ppp0', ['POINTOPOINT', 'NOARP', 'UP', 'LOWER_UP'])
+      kernel.addAddress('ppp0', '10.3.0.2/32')
+    })
+  const applied = await setUp()
+  const before = await snapshot(applied.kernel)
+  await applied.network.apply(config)
+  const whole = applied.kernel.state ?? ''
+  const texts = ['', 'null', '[]', '{"sysctls":7}', '{"sysctls":{"net/ipv4/ip_forward":{}}}', '\0\0\0\0']
+  let isNamed = 0
+  for (const text of [...texts, ...Array.from({ length: whole.length / 37 }, (_, part) => whole.slice(0, part * 37))]) {
+    const { kernel, network } = await setUp()
+    await network.apply(config)
+    kernel.state = text
+    const plan = await new Network(kernel).plan(config)
+    t.match(plan.notes.join(), /the state file below \/run\/bondsocks was damaged/, 'the next start says so')
+    const error = await new Network(kernel).remove().catch((reason: Error) => reason)
+    if (!(error instanceof Error)) throw new Error('it must not say that all is as before')
+    const after = await snapshot(kernel)
+    for (const [path, value] of Object.entries(after.sysctls)) {
+      if (value === before.sysctls[path] || /conf\/all\/accept_redirects|forwarding$|wmem/.test(path)) continue
+      t.ok(error.message.includes(`${path.replaceAll('/', '.')}=${value}`), `${path} is named`)
+      isNamed++
+    }
+    t.same({ ...after, sysctls: {}, limits: '' }, { ...before, sysctls: {}, limits: '' }, 'all else is gone')
+    if (after.limits !== before.limits) t.match(error.message, /the MPTCP limit of 3 subflows/)
+    t.same(await new Network(kernel).remove(), [], 'and the next one has nothing to do')
+  }
+  t.ok(isNamed > 10)
+
+  const { kernel, network } = await setUp()
+  for (const text of ['{', undefined]) {
+    await network.apply(config)
+    kernel.state = text
+    await network.apply(config)
+    t.equal(kernel.state, whole, 'who runs knows it by heart')
+    kernel.state = text
+    await network.remove()
+    t.same(await snapshot(kernel), before)
+  }
 })
 
 /** `ip` prints something else than it does here, object by object. */
