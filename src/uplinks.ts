@@ -109,7 +109,7 @@ export class Uplinks {
       paths: () => this.upstreams.preparable,
       onDoubt: ({ bind }) => this.doubtMptcp(bind),
     })
-    this.#directory = new HagDirectory({ entries, log })
+    this.#directory = new HagDirectory({ entries, log, sources: () => this.#plan.wans })
     this.#hags = new HagMonitor({
       ...{ engine, log },
       paths: (family) => this.#wans.paths(family),

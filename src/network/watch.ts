@@ -9,11 +9,13 @@ import { streamCommand } from './command.js'
 /** After a monitor that died at once: the wait doubles from here to the longest. */
 const firstRestartMs = 200
 const longestRestartMs = 10_000
+/** By then a monitor that was started hears what changes; what changed before it may not have. */
+const beginsMs = 500
 /** A monitor that lived this long was a good one. */
 const soundMs = 5000
 
 export interface WatchEvents {
-  /** Called once for every burst of lines, and after each restart, because changes may have gone by unseen. */
+  /** Called once for every burst of lines, and after each start, because changes may have gone by unseen. */
   onChange(): void
   /** An interface `has no carrier`, `is down`, or `was deleted`; called before `onChange`. */
   onGone(device: string, what: string): void
@@ -34,11 +36,13 @@ export async function watchKernel({ log, stream = streamCommand, ...events }: Wa
   while (!signal.aborted) {
     const startedAt = performance.now()
     const lines = new MonitorLines(events)
+    const listens = setTimeout(() => events.onChange(), beginsMs)
     const why = await stream(
       ['ip', '-o', 'monitor', 'link', 'address', 'route', 'nexthop', 'rule'],
       (text) => lines.add(text),
       signal,
     )
+    clearTimeout(listens)
     if (signal.aborted) return
     const wasSound = performance.now() - startedAt >= soundMs
     restartMs = wasSound ? firstRestartMs : Math.min(restartMs * 2, longestRestartMs)

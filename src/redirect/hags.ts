@@ -5,7 +5,7 @@ import { hostname } from 'node:os'
 import type { HagEntry } from '../config/schema.js'
 import { type Family, formatSocketAddress, parseAddress } from '../shared/address.js'
 import { pause } from '../shared/pause.js'
-import { askServers, NameResolver } from '../shared/resolve.js'
+import { askServers, NameResolver, type Source } from '../shared/resolve.js'
 import type { Log } from '../telemetry/log.js'
 import { familyOfAddress, type Hag } from './policy.js'
 
@@ -19,11 +19,18 @@ const defaultPort = 1080
 /** Of an SRV answer, which may name a thousand: each is a question, and a HAG that is probed. */
 const maxServices = 16
 
-/** What a name stands for; tests pass their own. Rejects with a system error. */
+/** No answer for so long: asked over the next WAN as well, because the system's may be dead. */
+const nextWanMs = 300
+
+/** What a name stands for, asked from an address of ours; tests pass their own. Rejects with a system error. */
 export interface Names {
-  addresses(name: string, signal: AbortSignal): Promise<readonly string[]>
+  addresses(name: string, signal: AbortSignal, from?: Source): Promise<readonly string[]>
   /** RFC 2782. */
-  services(name: string, signal: AbortSignal): Promise<{ name: string; port: number; priority: number; weight: number }[]>
+  services(
+    name: string,
+    signal: AbortSignal,
+    from?: Source,
+  ): Promise<{ name: string; port: number; priority: number; weight: number }[]>
 }
 
 export interface HagEntryWithPassword extends HagEntry {
@@ -54,6 +61,8 @@ export class HagDirectory {
       entries: readonly HagEntryWithPassword[]
       log: Log
       names?: Names
+      /** The WANs' addresses: names are asked for over the system's way, and then over each of them. */
+      sources?: () => readonly Source[]
       /** Which of several HAGs of one priority a gateway chooses depends on this alone. */
       identity?: string
     },
@@ -137,7 +146,7 @@ export class HagDirectory {
     const names = this.options.names ?? systemNames
     const isService = name.startsWith('_')
     const services = isService
-      ? await this.#lookUp(name, (signal) => names.services(name, signal))
+      ? await this.#lookUp(name, (signal, from) => names.services(name, signal, from))
       : [{ name, port, priority: 0, weight }]
     const found = await Promise.all(
       services
@@ -146,7 +155,7 @@ export class HagDirectory {
         .sort((one, other) => one.priority - other.priority)
         .slice(0, maxServices)
         .map(async (service) => {
-          const addresses = await this.#lookUp(service.name, (signal) => names.addresses(service.name, signal))
+          const addresses = await this.#lookUp(service.name, (signal, from) => names.addresses(service.name, signal, from))
           return addresses.map((one) => ({
             hag: { address: parseAddress(one)?.toString() ?? one, port: service.port, ...credentials },
             priority: [priority, service.priority] as const,
@@ -158,10 +167,10 @@ export class HagDirectory {
   }
 
   /** What was found or, where that fails, what was found the last time. Says once what the trouble is. */
-  async #lookUp<Answer>(name: string, ask: (signal: AbortSignal) => Promise<readonly Answer[]>): Promise<readonly Answer[]> {
+  async #lookUp<Answer>(name: string, ask: Asking<readonly Answer[]>): Promise<readonly Answer[]> {
     this.#asked.add(name)
     try {
-      const answer = await inTime(ask)
+      const answer = await inTime((signal) => overEach([undefined, ...(this.options.sources?.() ?? [])], ask, signal))
       if (this.#troubles.delete(name)) this.options.log.info(`the HAG ${name} can be looked up again`)
       this.#answers.set(name, answer)
       return answer
@@ -222,8 +231,27 @@ function machineIdentity(): string {
 
 const resolver = new NameResolver()
 const systemNames: Names = {
-  addresses: (name, signal) => resolver.addresses(name, signal),
-  services: (name, signal) => askServers(undefined, signal, (resolver) => resolver.resolveSrv(name)),
+  addresses: (name, signal, from) => resolver.addresses(name, signal, from),
+  services: (name, signal, from) => askServers({ from }, signal, (resolver) => resolver.resolveSrv(name)),
+}
+
+type Asking<Answer> = (signal: AbortSignal, from?: Source) => Promise<Answer>
+
+/** The first answer; rejects as the first one asked does. */
+async function overEach<Answer>(
+  sources: readonly (Source | undefined)[],
+  ask: Asking<Answer>,
+  signal: AbortSignal,
+): Promise<Answer> {
+  const asked = sources.map(async (from, index) => {
+    await pause(index * nextWanMs, signal)
+    return ask(signal, from)
+  })
+  try {
+    return await Promise.any(asked)
+  } catch (error) {
+    throw (error as AggregateError).errors[0]
+  }
 }
 
 async function inTime<Value>(begin: (signal: AbortSignal) => Promise<Value>): Promise<Value> {

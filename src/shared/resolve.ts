@@ -28,6 +28,12 @@ export interface Found {
   lifetimeMs: number
 }
 
+/** Where questions come from, and so the WAN that they leave by. */
+export interface Source {
+  address4?: string
+  address6?: string
+}
+
 export interface ResolverOptions {
   /** Tests pass their own. */
   hostsFile?: string
@@ -63,12 +69,12 @@ export class NameResolver {
     return this.#hosts.get(name)
   }
 
-  /** Asks the name servers; rejects with a `code` of c-ares, when the signal is aborted with `ECANCELLED`. */
-  async ask(name: string, signal: AbortSignal): Promise<Found> {
+  /** Asks the name servers, from these addresses of ours; rejects with a `code` of c-ares, when the signal is aborted with `ECANCELLED`. */
+  async ask(name: string, signal: AbortSignal, from?: Source): Promise<Found> {
     let absent: unknown
     for (const candidate of this.#candidates(name)) {
       try {
-        return await this.#askFor(candidate, signal)
+        return await this.#askFor(candidate, signal, from)
       } catch (error) {
         if (!isAbsent((error as NodeJS.ErrnoException).code)) throw error
         absent = error
@@ -78,10 +84,10 @@ export class NameResolver {
   }
 
   /** `known` or `ask`, for a name as somebody wrote it. */
-  async addresses(text: string, signal: AbortSignal): Promise<readonly string[]> {
+  async addresses(text: string, signal: AbortSignal, from?: Source): Promise<readonly string[]> {
     const name = canonicalName(text)
     if (name === undefined) throw failure('ENOTFOUND')
-    return this.known(name) ?? (await this.ask(name, signal)).addresses
+    return this.known(name) ?? (await this.ask(name, signal, from)).addresses
   }
 
   /** A name with dots is a full one (RFC 1928: "fully-qualified"); one without is looked for in the domains of `search`. */
@@ -90,8 +96,8 @@ export class NameResolver {
     return [...searchDomains(readOr(this.#options.resolvConf)).map((domain) => `${name}.${domain}`), name]
   }
 
-  #askFor(name: string, signal: AbortSignal): Promise<Found> {
-    return askServers(this.#options.servers, signal, async (resolver, ended) => {
+  #askFor(name: string, signal: AbortSignal, from?: Source): Promise<Found> {
+    return askServers({ servers: this.#options.servers, from }, signal, async (resolver, ended) => {
       const ipv6 = recordsOf(resolver.resolve6(name, { ttl: true }))
       const ipv4 = recordsOf(resolver.resolve4(name, { ttl: true }))
       const four = await ipv4
@@ -135,7 +141,7 @@ const isRefusal = (code: string | undefined) => ['ESERVFAIL', 'EREFUSED', 'ENOTI
  * Where a name server says that it cannot tell, those behind it are asked, as by getaddrinfo: Node's c-ares goes on only after silence.
  */
 export async function askServers<Answer>(
-  given: readonly string[] | undefined,
+  { servers: given, from }: { servers?: readonly string[] | undefined; from?: Source | undefined },
   signal: AbortSignal,
   ask: (resolver: Resolver, ended: AbortSignal) => Promise<Answer>,
 ): Promise<Answer> {
@@ -143,6 +149,7 @@ export async function askServers<Answer>(
     if (signal.aborted) throw failure('ECANCELLED')
     const resolver = new Resolver({ timeout: firstTryMs, tries })
     if (given !== undefined) resolver.setServers(given)
+    if (from !== undefined) resolver.setLocalAddress(from.address4 ?? '0.0.0.0', from.address6 ?? '::0')
     const servers = resolver.getServers().slice(refused)
     if (refused > 0) resolver.setServers(servers)
     const ended = new AbortController()

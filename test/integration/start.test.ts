@@ -124,6 +124,24 @@ t.test('what is missing at the start', { skip: needsRoot, timeout: 120_000 }, as
     t.same(await gateway.end(), { code: 0, signal: null })
   })
 
+  await t.test('a HAG by name, and a first WAN that is silently dead', async (t) => {
+    await world.server.call('dns', 53, host)
+    await world.server.call('dnsZone', { 'hag.example': { A: [lab.addresses.hag] } })
+    world.etc('cpe', 'resolv.conf', `nameserver ${host}\n`)
+    const drop = (how: '-I' | '-D') =>
+      world.execute('hag')('sh', '-c', `for chain in INPUT FORWARD; do iptables ${how} $chain -i dsl -j DROP; done`)
+    await drop('-I')
+    const startedAt = performance.now()
+    const gateway = world.start('cpe', 'run', '-c', world.config('gateway', { hags: [{ name: 'hag.example' }] }))
+    await gateway.waitFor(/HAG \S+ is up/, 20_000)
+    await gateway.waitFor(/gateway runs/)
+    t.match(await get(), intact)
+    t.comment(`served after ${Math.round(performance.now() - startedAt)} ms`)
+    t.ok(performance.now() - startedAt < 8000)
+    await drop('-D')
+    t.same(await gateway.end(), { code: 0, signal: null })
+  })
+
   await t.test('an address that changes while the HAG is silent at the start', async (t) => {
     await world.execute('hag')('iptables', '-I', 'INPUT', '-p', 'tcp', '--dport', '1080', '-j', 'DROP')
     const gateway = world.start('cpe', 'run', '-c', world.config('gateway'))

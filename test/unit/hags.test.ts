@@ -167,3 +167,30 @@ t.test(
     }
   },
 )
+
+t.test('a name is asked for over each WAN, until one answers', async (t) => {
+  const asked: string[] = []
+  const silent = (signal: AbortSignal) =>
+    new Promise<never>((_, reject) =>
+      signal.addEventListener('abort', () => reject(Object.assign(new Error('x'), { code: 'ECANCELLED' }))),
+    )
+  const names: Names = {
+    async addresses(_, signal, from) {
+      asked.push(from?.address4 ?? 'system')
+      return from?.address4 === '10.2.0.2' ? ['203.0.113.3'] : silent(signal)
+    },
+    services: async () => [],
+  }
+  const log = memoryLog()
+  const sources = () => [{ address4: '10.1.0.2' }, { address4: '10.2.0.2' }, { address4: '10.3.0.2' }]
+  const made = new HagDirectory({ entries: [entry({ name: 'hag.example' })], names, log, identity: 'one home', sources })
+  const startedAt = performance.now()
+  t.equal(await made.refresh(), true)
+  t.ok(performance.now() - startedAt < 2000)
+  t.same(asked.slice(0, 3), ['system', '10.1.0.2', '10.2.0.2'])
+  t.same(
+    made.hags.map(({ address }) => address),
+    ['203.0.113.3'],
+  )
+  t.same(log.lines, [])
+})
