@@ -24,6 +24,7 @@ import { watchBlackHole } from './wan/black-hole.js'
 import { BundleWatch } from './wan/bundle-watch.js'
 import { WanDuty } from './wan/duty.js'
 import { bestFamily, withoutHag } from './wan/family.js'
+import { watchKeepalive } from './wan/keepalive.js'
 import { WanMonitor, type WanPath } from './wan/monitor.js'
 import { Rejoin, rejoinLookMs } from './wan/rejoin.js'
 
@@ -59,6 +60,7 @@ export interface UplinksOptions {
     | 'probe'
     | 'inspect'
     | 'inspectBusy'
+    | 'setKeepalive'
     | 'prepare'
     | 'keepPrepared'
     | 'connect'
@@ -253,6 +255,14 @@ export class Uplinks {
         this.#duty.run(signal),
         this.#rejoin(signal),
         this.bundle.run(signal),
+        watchKeepalive(
+          {
+            engine: this.#options.engine,
+            seconds: this.#options.config.keepalive_seconds,
+            isMetered: () => families.some((family) => this.#bonded(family).some(({ metered }) => metered)),
+          },
+          signal,
+        ),
         this.#hags.run(signal),
         this.pool.run(signal),
         this.#directory.run(names, signal),

@@ -109,6 +109,11 @@ export const gatewaySchema = z
     quic: z.enum(['allow', 'reject']).default('allow'),
     /** Where the WANs' volume of the month is kept; only with a monthly_gb. */
     volume_file: z.string().min(1).default('/var/lib/bondsocks/volume.json'),
+    /**
+     * Idle connections send a packet over every WAN so often, so that no NAT or firewall on the way forgets them; carriers' often do after
+     * one or two minutes. Default: 50, or so much more (300 at most) that idle connections cost a metered WAN 100 MB a month at most.
+     */
+    keepalive_seconds: z.int().min(1).max(7200).optional(),
     /** At most so many connections to the HAG are kept ready for clients that come; 0: none. */
     prepared_connections: z.int().min(0).max(64).default(16),
     /** Milliseconds granularity is wanted here, so fractions are allowed. */

@@ -337,11 +337,11 @@ void Worker::watchUpstreams(const Address& remote, bool closely) {
     Connection* const connection = entry.second.get();
     if (connection->phase != Connection::Phase::Relaying || connection->upstream.fd < 0) continue;
     if (!sameSocket(connection->upstreamAddress, remote)) continue;
-    connection->keptAlive = true;
+    connection->keptAliveS = closely ? Connection::kWatchedClosely : host_->keepaliveS.load();
     if (closely) {
       askWhenIdle(connection->upstream.fd, 1);
     } else {
-      keepAlive(connection->upstream.fd, Keepalive::Wan);
+      keepAlive(connection->upstream.fd, connection->keptAliveS);
     }
   }
 }
@@ -357,7 +357,7 @@ void Worker::askAboutOldSubflows(Connection* connection) {
   const uint8_t joined = joinedSubflows(fd);
   if (connection->asksLeft > 0 && (--connection->asksLeft == 0 || !sharesRemoteHost(fd))) {
     connection->asksLeft = 0;
-    keepAlive(fd, Keepalive::Wan);
+    keepAlive(fd);
   }
   const bool isMore = joined > connection->joined;
   connection->joined = joined;

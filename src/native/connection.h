@@ -72,7 +72,6 @@ struct Connection : Timed {
   Phase phase = Phase::AwaitingDecision;
   bool authentication = false;
   bool queued = false;  // in the ready list
-  bool keptAlive = false;
   bool stalled = false;  // no room for a second or more: only asked
   bool sharing = false;  // counted among its client's connections
   uint8_t joined = 0;    // the most subflows beside the first one since they were last asked about
@@ -94,6 +93,8 @@ struct Connection : Timed {
   uint64_t refillMs = 0;    // how long one without room is left alone
   uint64_t refillFrom = 0;  // bytes that had moved when that began
   Address upstreamAddress;
+  static constexpr int kWatchedClosely = -1;
+  int keptAliveS = 0;  // the upstream is asked after so long without a packet; 0: not at all
   std::vector<std::unique_ptr<Attempt>> attempts;  // they race until one commits
   bool committed = false;  // one of them may send its request; it is the only one left
 };

@@ -139,6 +139,11 @@ void Engine::watchUpstreams(const Address& remote, bool closely) {
   for (auto& worker : workers_) worker->command([remote, closely](Worker& one) { one.watchUpstreams(remote, closely); });
 }
 
+void Engine::setKeepalive(int seconds) {
+  keepaliveS = seconds;
+  for (auto& worker : workers_) worker->command([](Worker& one) { one.sweepNow(); });
+}
+
 void Engine::countAll(uint64_t id, std::function<uint64_t(Worker&)> act) {
   struct Job {
     std::atomic<size_t> left;

@@ -51,6 +51,7 @@ class Engine : private WorkerHost {
   void resetStranded(uint64_t id);
   void countOnly(uint64_t id, const Address& source, uint64_t olderThanMs);
   void watchUpstreams(const Address& remote, bool closely);
+  void setKeepalive(int seconds);
   void inspect(uint64_t id, std::vector<ConnectionId> connections);
   void inspectBusy(uint64_t id, Busy wanted);
   const Counters& counters() const { return WorkerHost::counters; }

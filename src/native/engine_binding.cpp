@@ -24,7 +24,8 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
                         InstanceMethod<&EngineObject::Abandon>("abandon"), InstanceMethod<&EngineObject::ResetUpstreams>("resetUpstreams"),
                         InstanceMethod<&EngineObject::ResetStranded>("resetStranded"),
                         InstanceMethod<&EngineObject::CountOnly>("countOnly"),
-                        InstanceMethod<&EngineObject::WatchUpstreams>("watchUpstreams"), InstanceMethod<&EngineObject::Inspect>("inspect"),
+                        InstanceMethod<&EngineObject::WatchUpstreams>("watchUpstreams"),
+                        InstanceMethod<&EngineObject::SetKeepalive>("setKeepalive"), InstanceMethod<&EngineObject::Inspect>("inspect"),
                         InstanceMethod<&EngineObject::InspectBusy>("inspectBusy"),
                         InstanceMethod<&EngineObject::TakeRefusals>("takeRefusals"),
                         InstanceMethod<&EngineObject::Stats>("stats"), InstanceMethod<&EngineObject::Close>("close")});
@@ -259,6 +260,10 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
 
   void WatchUpstreams(const Napi::CallbackInfo& info) {
     if (engine_) engine_->watchUpstreams(addressOf(info[0]), info[1].As<Napi::Boolean>().Value());
+  }
+
+  void SetKeepalive(const Napi::CallbackInfo& info) {
+    if (engine_) engine_->setKeepalive(info[0].As<Napi::Number>().Int32Value());
   }
 
   Napi::Value Inspect(const Napi::CallbackInfo& info) {

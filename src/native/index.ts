@@ -372,9 +372,14 @@ export interface Engine {
   countOnly(source: string, olderThanMs: number): Promise<number>
   /**
    * `closely`: over every subflow of the relayed connections to this upstream on which nothing moves, the kernel asks every second
-   * whether the other end still knows it (TCP keepalive), so that a machine that was started anew can say no; otherwise every five minutes.
+   * whether the other end still knows it (TCP keepalive), so that a machine that was started anew can say no; otherwise as usual.
    */
   watchUpstreams(remote: SocketAddress, closely: boolean): void
+  /**
+   * Whole seconds without a packet after which the kernel asks so over every subflow of a relayed connection's upstream, from 1 to 32,767.
+   * At first 300. What is relayed already follows within that time.
+   */
+  setKeepalive(seconds: number): void
   /** Relayed connections with their subflows, read at this moment; all of them, or those asked for. */
   inspect(connections?: ConnectionId[]): Promise<Inspection[]>
   /** The same of at most so many, those that moved something last, of this age in milliseconds and with so many bytes of payload at least. */

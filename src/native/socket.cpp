@@ -220,7 +220,7 @@ int listenSocket(const Address& address, bool mptcp, bool shared, Protocol* prot
     sendAtOnce(fd);
     boundUnsent(fd);
     readUrgentInline(fd);  // before a client's first words are looked at
-    keepAlive(fd, Keepalive::Lan);
+    keepAliveInLan(fd);
     // Its kind is what a LAN's clients come to, and megabytes would gather here before slower WANs. The kernel doubles what it is given.
     setOption(fd, SOL_SOCKET, SO_RCVBUFFORCE, kReceiveBuffer / 2);
   }
@@ -256,13 +256,19 @@ void sendAtOnce(int fd) { setOption(fd, IPPROTO_TCP, TCP_NODELAY, 1); }
 
 void readUrgentInline(int fd) { setOption(fd, SOL_SOCKET, SO_OOBINLINE, 1); }
 
-void keepAlive(int fd, Keepalive keepalive) {
-  // MPTCP has no TCP_USER_TIMEOUT: without keepalive, a peer that vanished would hold its connection for ever. On the WAN side it is
-  // rare, because LTE volume costs money.
-  setOption(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-  setOption(fd, IPPROTO_TCP, TCP_KEEPIDLE, keepalive == Keepalive::Lan ? 60 : 300);
-  setOption(fd, IPPROTO_TCP, TCP_KEEPINTVL, keepalive == Keepalive::Lan ? 15 : 30);
+void keepAliveInLan(int fd) {
+  askWhenIdle(fd, 60);
+  setOption(fd, IPPROTO_TCP, TCP_KEEPINTVL, 15);
   setOption(fd, IPPROTO_TCP, TCP_KEEPCNT, 5);
+}
+
+// However often it is asked: a WAN may be away for some minutes.
+void keepAlive(int fd, int idleS) {
+  constexpr int kGoneS = 450;
+  const int everyS = std::min(30, idleS);
+  askWhenIdle(fd, idleS);
+  setOption(fd, IPPROTO_TCP, TCP_KEEPINTVL, everyS);
+  setOption(fd, IPPROTO_TCP, TCP_KEEPCNT, std::clamp((kGoneS - idleS) / everyS, 5, 127));
 }
 
 void askWhenIdle(int fd, int seconds) {

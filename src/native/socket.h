@@ -62,11 +62,13 @@ struct Outlet {
 // counts for MPTCP's first subflow only: those that join leave by their endpoints' devices.
 int dialSocket(const Address& remote, const Address* source, bool mptcp, Protocol* protocol, Failure* failure, const Outlet& outlet = {});
 
-enum class Keepalive { Lan, Wan };
 void sendAtOnce(int fd);  // TCP_NODELAY
 // Urgent data stays in its place, as RFC 6093 advises: an FTP server would miss a part of the telnet command in front of ABOR.
 void readUrgentInline(int fd);
-void keepAlive(int fd, Keepalive keepalive);
+// MPTCP has no TCP_USER_TIMEOUT: without keepalive, a peer that vanished would hold its connection for ever.
+void keepAliveInLan(int fd);
+constexpr int kWanIdleS = 300;  // seldom, because LTE volume costs money
+void keepAlive(int fd, int idleS = kWanIdleS);
 void askWhenIdle(int fd, int seconds);  // until `keepAlive` says otherwise
 void askOften(int fd, int seconds);     // so often, too, where no answer comes: the question may be lost
 

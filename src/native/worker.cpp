@@ -149,7 +149,10 @@ void Worker::runTimers() {
 }
 
 void Worker::sweepIdle() {
-  const uint64_t youngMs = std::clamp<uint64_t>(host_->limits.idleTimeoutMs / 16, 50, 60000);
+  const int keepaliveS = host_->keepaliveS;
+  // Asked for early enough for the first question to be in time.
+  const uint64_t idleMs = std::min<uint64_t>(host_->limits.idleTimeoutMs / 16, static_cast<uint64_t>(keepaliveS) * 500);
+  const uint64_t youngMs = std::clamp<uint64_t>(idleMs, 50, 60000);
   const uint64_t everyMs = std::min<uint64_t>(youngMs, 15000);
   nextSweep_ = now_ + everyMs;
   std::vector<Connection*> idle;
@@ -159,11 +162,12 @@ void Worker::sweepIdle() {
     if (now_ - connection->activeMs >= host_->limits.idleTimeoutMs) idle.push_back(connection);
     const bool isSocks = connection->kind == ListenerKind::Socks;
     if (isSocks && now_ - connection->acceptedMs >= everyMs) askAboutOldSubflows(connection);
-    if (connection->keptAlive || now_ - connection->acceptedMs < youngMs) continue;
+    const int keptAliveS = connection->keptAliveS;
+    if (keptAliveS == keepaliveS || keptAliveS == Connection::kWatchedClosely || now_ - connection->acceptedMs < youngMs) continue;
     // Most are over before that, and need no more calls than they must. The client of a redirection has it from its listener.
-    connection->keptAlive = true;
-    keepAlive(connection->upstream.fd, Keepalive::Wan);
-    if (isSocks && connection->asksLeft == 0) keepAlive(connection->client.fd, Keepalive::Wan);
+    connection->keptAliveS = keepaliveS;
+    keepAlive(connection->upstream.fd, keepaliveS);
+    if (isSocks && connection->asksLeft == 0) keepAlive(connection->client.fd);
   }
   for (Connection* connection : idle) closeConnection(connection, Reason::Idle, {ETIMEDOUT, "idle"});
 }

@@ -38,6 +38,7 @@ class WorkerHost {
   PreparedPool prepared{&counters};
   Shares shares;
   Refusals refusals;
+  std::atomic<int> keepaliveS{kWanIdleS};  // of upstreams
   Outlets outlets;
   EngineLimits limits;
 };
@@ -79,6 +80,7 @@ class Worker {
   uint64_t countOnly(const Address& source, uint64_t olderThanMs);
   void watchUpstreams(const Address& remote, bool closely);
   void giveWay();
+  void sweepNow() { nextSweep_ = now_; }
   std::vector<Inspection> inspect(const std::vector<ConnectionId>& ids);
   std::vector<Inspection> inspectBusy(const Busy& wanted);
 

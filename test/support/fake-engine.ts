@@ -291,6 +291,8 @@ export class FakeEngine implements Engine {
 
   watchUpstreams(): void {}
 
+  setKeepalive(): void {}
+
   async inspectBusy(): Promise<Inspection[]> {
     return this.inspect()
   }

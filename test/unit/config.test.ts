@@ -263,6 +263,7 @@ t.test('the example configs are valid, and with every line in use they name ever
 t.test('what the examples show as defaults are the defaults', async (t) => {
   const noDefault = new Set([
     'lan',
+    'keepalive_seconds',
     'quic',
     'wans',
     'hags',
