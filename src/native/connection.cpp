@@ -203,9 +203,9 @@ void Worker::pumpBoth(Connection* connection) {
   if (now_ >= connection->meterMs) {
     connection->meterMs = now_ + kLeastRefillMs;
     if (connection->kind == ListenerKind::Redirect) {
-      meter(&connection->forward, connection->upstream, now_);
+      meter(&connection->forward, connection->upstream, now_, &host_->crowd);
     } else {
-      meter(&connection->backward, connection->client, now_);
+      meter(&connection->backward, connection->client, now_, &host_->crowd);
     }
   }
   const uint64_t before = connection->forward.bytes + connection->backward.bytes;

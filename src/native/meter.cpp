@@ -41,6 +41,26 @@ void putOffPause(int fd, const std::vector<Subflow>& subflows, uint64_t nowMs, M
   lowest.assign(subflows.size(), UINT32_MAX);
   if (isKnown) startAfresh(fd);
 }
+
+void shareCrowdedPaths(int fd, const std::vector<Subflow>& subflows, uint64_t nowMs, Metered* metered, Crowd* crowd) {
+  if (nowMs >= metered->reportMs) {
+    metered->reportMs = nowMs + Crowd::kWindowMs;
+    uint64_t sent = 0;
+    uint64_t again = 0;
+    for (const Subflow& subflow : subflows) {
+      sent += subflow.packetsSent;
+      again += subflow.packetsSentAgain;
+    }
+    // A subflow that ends takes its figures along.
+    if (sent >= metered->sent && again >= metered->sentAgain) crowd->report(sent - metered->sent, again - metered->sentAgain, nowMs);
+    metered->sent = sent;
+    metered->sentAgain = again;
+  }
+  const bool isCrowd = crowd->isThere(nowMs);
+  if (isCrowd == metered->yields) return;
+  metered->yields = isCrowd;
+  yieldToLoss(fd, isCrowd);
+}
 }  // namespace
 
 // With every acknowledgement MPTCP gives a subflow 64 kB more, whatever waits there already (__mptcp_subflow_push_pending), so that all
@@ -83,7 +103,7 @@ int64_t roomOf(const std::vector<Subflow>& subflows, uint64_t waiting) {
   return static_cast<int64_t>(room - std::min(room, waiting));
 }
 
-void meter(Flow* flow, const Side& target, uint64_t nowMs) {
+void meter(Flow* flow, const Side& target, uint64_t nowMs, Crowd* crowd) {
   constexpr uint64_t kFreely = 256 * 1024;
   flow->room = -1;
   int waiting = 0;
@@ -91,11 +111,12 @@ void meter(Flow* flow, const Side& target, uint64_t nowMs) {
   const std::vector<Subflow> subflows = subflowsOf(target.fd);
   flow->room = roomOf(subflows, static_cast<uint64_t>(waiting));
   if (flow->room < 0) return;
-  if (flow->metered == nullptr) flow->metered = std::make_unique<Metered>(Metered{nowMs + kAfreshMs, {}});
+  if (flow->metered == nullptr) flow->metered = std::make_unique<Metered>(Metered{nowMs + kAfreshMs, nowMs + Crowd::kWindowMs});
   std::vector<uint32_t>& lowest = flow->metered->lowestRttUs;
   if (lowest.size() != subflows.size()) {
     if (!lowest.empty() && lowest.size() < subflows.size()) widenSendBuffer(target.fd);
     lowest.assign(subflows.size(), UINT32_MAX);
   }
+  shareCrowdedPaths(target.fd, subflows, nowMs, flow->metered.get(), crowd);
   putOffPause(target.fd, subflows, nowMs, flow->metered.get());
 }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "crowd.h"
 #include "mptcp_info.h"
 #include "relay.h"
 
@@ -12,4 +13,4 @@
 int64_t roomOf(const std::vector<Subflow>& subflows, uint64_t waiting);
 
 // Sets the flow's `room` for this target, and keeps congestion control from pauses. To be called every few milliseconds while bytes flow.
-void meter(Flow* flow, const Side& target, uint64_t nowMs);
+void meter(Flow* flow, const Side& target, uint64_t nowMs, Crowd* crowd);

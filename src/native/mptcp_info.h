@@ -20,6 +20,8 @@ struct Subflow {
   uint64_t deliveryRate;  // of what was acknowledged last
   uint64_t unackedBytes;  // and those that wait for a turn
   bool joining;           // its SYN has no answer yet
+  uint32_t packetsSent;   // with data; those sent again are counted once more
+  uint32_t packetsSentAgain;
 };
 
 // For a socket that was made as MPTCP: has it fallen back to TCP? Unknown before Linux 5.16.

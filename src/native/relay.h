@@ -22,7 +22,11 @@ struct Side {
 // Of a flow that was given a bound once (meter.h).
 struct Metered {
   uint64_t afreshMs;                   // when congestion control may start afresh
+  uint64_t reportMs;                   // when it is told next what was lost (crowd.h)
   std::vector<uint32_t> lowestRttUs;  // of each subflow since it last could, or since one came or went
+  uint64_t sent = 0;                   // packets, as told last
+  uint64_t sentAgain = 0;
+  bool yields = false;                 // CUBIC instead of BBR
 };
 
 struct Flow {

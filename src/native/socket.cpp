@@ -293,6 +293,10 @@ int unacknowledged(int fd) {
   return ioctl(fd, SIOCOUTQ, &bytes) == 0 ? bytes : 0;
 }
 
+void yieldToLoss(int fd, bool yields) {
+  if (usesBbr(fd) == yields) setCongestion(fd, yields ? "cubic" : "bbr");
+}
+
 int socketError(int fd) {
   int error = 0;
   socklen_t size = sizeof error;

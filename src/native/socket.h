@@ -75,6 +75,9 @@ void askOften(int fd, int seconds);     // so often, too, where no answer comes:
 // BBR that has not seen the least round trip for ten seconds looks for it again, with four segments on the way for 200 ms
 // (bbr_update_min_rtt). Set anew it takes what TCP has seen for it, and looks for the path's rate as on a new connection; the window stays.
 void startAfresh(int fd);
+
+// BBR, or CUBIC instead of it where the kernel has it. Only for connections that began with BBR.
+void yieldToLoss(int fd, bool yields);
 // A connection that has waited for so long would soon begin to look, in the middle of what it was waiting for: 1 MB took 0.45 instead of 0.30 s.
 constexpr uint64_t kWaitedLongMs = 5000;
 

@@ -12,6 +12,7 @@
 
 #include "clients.h"
 #include "connection.h"
+#include "crowd.h"
 #include "outlets.h"
 #include "prepared.h"
 #include "route.h"
@@ -41,6 +42,7 @@ class WorkerHost {
   std::atomic<int> keepaliveS{kWanIdleS};  // of upstreams
   Outlets outlets;
   EngineLimits limits;
+  Crowd crowd;
 };
 
 struct Listener {

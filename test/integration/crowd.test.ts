@@ -1,7 +1,8 @@
 /** Many that send and receive without an end, all at once, over up-links that are far too narrow for them: nobody is turned away. */
 import t from 'tap'
 import { median } from '../../src/lab/measure.js'
-import { ports, sleep, World } from '../support/hybrid.js'
+import { jain, shareUploads } from '../support/fairness.js'
+import { ports, remeasure, sleep, World } from '../support/hybrid.js'
 import { needsRoot } from '../support/namespaces.js'
 
 t.test(
@@ -29,3 +30,40 @@ t.test(
     t.ok(median(milliseconds) < 1000, `a small request takes ${median(milliseconds).toFixed(0)} ms`)
   },
 )
+
+t.test('twenty uploads share the WANs, and a hundred do so better than without a gateway', { skip: needsRoot }, async (t) => {
+  const [twenty, hundred, direct] = await Promise.all([World.run(t), World.run(t), World.create(t)])
+  for (const { gateway } of [twenty, hundred]) await gateway.waitFor(/WAN lte is up/)
+  const small = async (world: World) => {
+    await sleep(5000)
+    const milliseconds: number[] = []
+    for (let index = 0; index < 10; index++) {
+      const one = await world.client.call('download', { host: world.lab.addresses.server, port: ports.source, bytes: 2000 })
+      milliseconds.push(one.intact ? one.seconds * 1000 : Number.POSITIVE_INFINITY)
+      await sleep(500)
+    }
+    return median(milliseconds)
+  }
+  const share = async (world: World, count: number, name: string) => {
+    const [shares, ms] = await Promise.all([shareUploads(world, count, 8000, 20_000), small(world)])
+    const rate = (shares.reduce((all, one) => all + one, 0) * 8) / 12e6
+    const starved = shares.filter((bytes) => bytes === 0).length
+    t.comment(
+      `${count} ${name}: ${jain(shares).toFixed(2)}, ${rate.toFixed(1)} Mbit/s, ${starved} get nothing, ${ms.toFixed(0)} ms`,
+    )
+    return { index: jain(shares), ms, rate }
+  }
+  const measure = async () => {
+    const [few, many, bare] = await Promise.all([
+      share(twenty, 20, 'bonded'),
+      share(hundred, 100, 'bonded'),
+      share(direct, 100, 'direct'),
+    ])
+    return { few, many, bare }
+  }
+  const { few, many, bare } = await remeasure(measure, (one) => one.few.index >= 0.9 && one.many.index >= one.bare.index + 0.2)
+  t.ok(few.index >= 0.9, `Jain's index of 20: ${few.index.toFixed(3)}`)
+  t.ok(many.index >= bare.index + 0.2, `of 100: ${many.index.toFixed(3)}, direct ${bare.index.toFixed(3)}`)
+  for (const { ms } of [few, many]) t.ok(ms < 300, `a small request beside them takes ${ms.toFixed(0)} ms`)
+  t.ok(few.rate > 11 && many.rate > 9, 'more than either WAN carries, or nearly')
+})

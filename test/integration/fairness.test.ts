@@ -1,14 +1,9 @@
 /** Downloads of one LAN beside each other, and small requests beside them: who comes first does not take all. */
 import t from 'tap'
 import { median } from '../../src/lab/measure.js'
+import { jain } from '../support/fairness.js'
 import { ports, remeasure, sleep, World } from '../support/hybrid.js'
 import { needsRoot } from '../support/namespaces.js'
-
-/** Jain's index of fairness: 1 where all get the same, 1/n where one gets all. */
-function jain(shares: number[]): number {
-  const sum = shares.reduce((all, one) => all + one, 0)
-  return sum ** 2 / (shares.length * shares.reduce((all, one) => all + one ** 2, 0))
-}
 
 t.test('four downloads share the WANs, and small requests stay quick', { skip: needsRoot }, async (t) => {
   const world = await World.run(t)

@@ -182,6 +182,24 @@ export const clients = {
     }
   },
 
+  /** `count` connections at once that only send, for `ms`; how many of them ended before. */
+  uploads: async (target: Target, count: number, ms: number): Promise<number> => {
+    let ended = 0
+    const sockets = Array.from({ length: count }, (_, seed) => {
+      const socket = open(target)
+      socket.on('error', () => ++ended)
+      socket.on('connect', async () => {
+        socket.write(`${seed} 0\n`)
+        await writeStream(socket, seed, Number.POSITIVE_INFINITY)
+      })
+      return socket
+    })
+    await pause(ms)
+    const early = ended
+    for (const socket of sockets) socket.resetAndDestroy()
+    return early
+  },
+
   /**
    * Connects, sends `text`, and waits for the end, for `characters` to come, or for 20 s: the text that came, and how it ended (`end`, an
    * errno, `open`).

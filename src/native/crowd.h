@@ -1,0 +1,29 @@
+// Whether what a process sends is too much for the paths by which it leaves, so that its connections have to yield to loss.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <mutex>
+
+// BBR keeps four packets on the way at least, whatever is lost (bbr_cwnd_min_target). Where a path has less room for each connection, they keep
+// its queue full for good; one that has lost its whole window finds it full whenever it tries again, and waits for longer and longer. CUBIC goes
+// down to one packet, but must not meet BBR, which would take its share: so it is one or the other for all. Loss alone is no crowd: a few
+// connections fill what there is, and on a bad radio BBR gets through where CUBIC does not.
+//
+// Uploads over 15 Mbit/s: BBR loses 14 % of what 4 send, 30 % of 20 and 42 % of 100, of which 19 move nothing for half a minute.
+class Crowd {
+ public:
+  static constexpr uint64_t kWindowMs = 2000;
+
+  // Packets that a busy connection has sent in about the last window, and how many of them were sent again.
+  void report(uint64_t packets, uint64_t again, uint64_t nowMs);
+  bool isThere(uint64_t nowMs) const { return nowMs < untilMs_.load(std::memory_order_relaxed); }
+
+ private:
+  std::mutex mutex_;
+  uint64_t sinceMs_ = 0;
+  uint64_t reports_ = 0;
+  uint64_t packets_ = 0;
+  uint64_t again_ = 0;
+  std::atomic<uint64_t> untilMs_{0};
+};

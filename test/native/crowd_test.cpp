@@ -1,0 +1,57 @@
+// When there is a crowd: a moved clock.
+#include "crowd.h"
+
+#include "check.h"
+
+namespace {
+constexpr uint64_t kWindow = Crowd::kWindowMs;
+
+// What `count` connections that are busy until `untilMs` tell, and so often as they do.
+uint64_t report(Crowd* crowd, uint64_t fromMs, uint64_t untilMs, unsigned count, uint64_t percent) {
+  uint64_t now = fromMs;
+  for (; now < untilMs; now += kWindow) {
+    for (unsigned one = 0; one < count; ++one) crowd->report(100, percent, now + one);
+  }
+  return now;
+}
+
+void manyThatLoseMuch() {
+  Crowd crowd;
+  CHECK(!crowd.isThere(1));
+  uint64_t now = report(&crowd, 1, 3 * kWindow, 20, 30);
+  CHECK(crowd.isThere(now));
+  // They yield, and lose less: that is no reason to go back to where they lose much.
+  now = report(&crowd, now, now + 20 * kWindow, 20, 8);
+  CHECK(crowd.isThere(now));
+  now = report(&crowd, now, now + 3 * kWindow, 20, 1);
+  CHECK(!crowd.isThere(now));
+  now = report(&crowd, now, now + 3 * kWindow, 20, 20);
+  CHECK(!crowd.isThere(now));
+}
+
+void fewOnABadPathAreNone() {
+  Crowd crowd;
+  const uint64_t now = report(&crowd, 1, 10 * kWindow, 5, 60);
+  CHECK(!crowd.isThere(now));
+}
+
+void itEndsWithTheLast() {
+  Crowd crowd;
+  uint64_t now = report(&crowd, 1, 3 * kWindow, 20, 40);
+  CHECK(crowd.isThere(now));
+  now += 4 * kWindow;
+  CHECK(!crowd.isThere(now));
+  // What was told before the pause says nothing of now.
+  crowd.report(100, 40, now);
+  CHECK(!crowd.isThere(now));
+  now = report(&crowd, now, now + 3 * kWindow, 5, 40);
+  CHECK(!crowd.isThere(now));
+}
+}  // namespace
+
+int main() {
+  manyThatLoseMuch();
+  fewOnABadPathAreNone();
+  itEndsWithTheLast();
+  return passed();
+}
