@@ -351,7 +351,7 @@ export class Uplinks {
     this.upstreams.use({ hags, pipelines, refuses, hagsDown, paths: used, direct })
     this.pool.tend()
 
-    const without = new Set(families.flatMap((family) => unwanted(all[family], this.#duty.used)))
+    const without = new Set(families.flatMap((family) => unwanted(all[family], this.#duty.used, this.#withoutEndpoint)))
     const isNew = (address: string) => without.has(address) && !this.#withoutEndpoint.has(address)
     // A WAN that works and is not wanted any more leaves with the pass, which adds what comes instead first.
     const lost = families.flatMap((family) => all[family].filter(({ lost, bind }) => lost && isNew(bind)).map(({ bind }) => bind))
@@ -470,9 +470,13 @@ function wanted(paths: readonly WanPath[], used: ReadonlySet<string>): readonly 
   return inUse.some(({ usable }) => usable) ? inUse : paths
 }
 
-/** Addresses that are to have no endpoint: of WANs that are lost or not in use, as long as another one is usable. */
-function unwanted(paths: readonly WanPath[], used: ReadonlySet<string>): string[] {
+/**
+ * Addresses that are to have no endpoint: of WANs that are lost or not in use, as long as another one is usable. While none is, those that
+ * have none get none: what joined over a silent WAN would try again after longer and longer pauses, and on its return the connections would
+ * have to leave the WAN that was lost last before they are there.
+ */
+function unwanted(paths: readonly WanPath[], used: ReadonlySet<string>, now: ReadonlySet<string>): string[] {
   const kept = wanted(paths, used).filter(({ lost }) => !lost)
-  if (!kept.some(({ usable }) => usable)) return []
+  if (!kept.some(({ usable }) => usable)) return paths.flatMap(({ bind }) => (now.has(bind) ? [bind] : []))
   return paths.filter((path) => !kept.includes(path)).map(({ bind }) => bind)
 }
