@@ -24,6 +24,7 @@ import { watchBlackHole } from './wan/black-hole.js'
 import { BundleWatch } from './wan/bundle-watch.js'
 import { WanDuty } from './wan/duty.js'
 import { bestFamily, withoutHag } from './wan/family.js'
+import { FullSize } from './wan/full-size.js'
 import { watchKeepalive } from './wan/keepalive.js'
 import { WanMonitor, type WanPath } from './wan/monitor.js'
 import { Rejoin, rejoinLookMs } from './wan/rejoin.js'
@@ -84,6 +85,7 @@ export class Uplinks {
   readonly #hags: HagMonitor
   readonly #wans: WanMonitor
   readonly #duty: WanDuty
+  readonly #fullSize: FullSize
   readonly #rejoins: readonly Rejoin[]
   /** Whether connections are bonded, for whoever asks. */
   readonly bundle: BundleWatch
@@ -114,7 +116,7 @@ export class Uplinks {
     this.#directory = new HagDirectory({ entries, log, sources: () => this.#plan.wans })
     this.#hags = new HagMonitor({
       ...{ engine, log },
-      paths: (family) => this.#wans.paths(family),
+      paths: (family) => this.#paths(family),
       onPassed: ({ bind }) => this.#wans.passed(bind),
       onChange: () => this.#update(),
       onDead: (hag, how) => this.#bury(hag, how),
@@ -128,10 +130,16 @@ export class Uplinks {
       turnedAway: (hag, path, how) => this.#hags.turnedAway(hag, path, how),
       onChange: () => this.#update(),
     })
+    this.#fullSize = new FullSize({
+      ...{ engine, log },
+      paths: (family) => this.#wans.paths(family),
+      hags: (family) => this.#hags.targets(family),
+      onChange: () => this.#update(),
+    })
     this.#duty = new WanDuty({
       wans: config.wans,
       health: (wan) => {
-        const paths = families.flatMap((family) => this.#wans.paths(family).filter((path) => path.wan === wan))
+        const paths = families.flatMap((family) => this.#paths(family).filter((path) => path.wan === wan))
         const rtts = paths.flatMap(({ usable, rttMs }) => (usable && rttMs !== undefined ? [rttMs] : []))
         return {
           usable: paths.some(({ usable }) => usable),
@@ -253,6 +261,7 @@ export class Uplinks {
         reconciler.run(signal),
         this.#wans.run(signal),
         this.#duty.run(signal),
+        this.#fullSize.run(signal),
         this.#rejoin(signal),
         this.bundle.run(signal),
         watchKeepalive(
@@ -288,6 +297,7 @@ export class Uplinks {
       this.#remaking = undefined
       this.#reconciler?.poke()
     }
+    if (plan.steps.some(({ text }) => text.includes(' route '))) this.#fullSize.rouse()
     if (plan.steps.some(isEndpointDeletion)) this.#watchStranded(strandedMs, 1)
     if (!redirect || this.#redirected.signal.aborted) return plan
     this.#redirected.abort()
@@ -301,8 +311,12 @@ export class Uplinks {
    */
   #withholds(address: string): boolean {
     if (this.#withoutEndpoint.has(address) || address === this.#remaking) return true
-    const paths = this.#wans.paths(familyOfAddress(address))
+    const paths = this.#paths(familyOfAddress(address))
     return paths.some(({ usable }) => usable) && !paths.some(({ bind }) => bind === address)
+  }
+
+  #paths(family: Family): WanPath[] {
+    return this.#fullSize.judge(this.#wans.paths(family))
   }
 
   #useWans(wans: readonly Plan['wans'][number][], reason?: string): void {
@@ -324,7 +338,7 @@ export class Uplinks {
     this.#useWans(this.#plan.wans, reason)
     // The last WAN keeps its endpoint: when it is back soon, its connections go on.
     const addresses = families.flatMap((family) => {
-      const hasOther = this.#wans.paths(family).some(({ usable }) => usable)
+      const hasOther = this.#paths(family).some(({ usable }) => usable)
       return hasOther ? gone.flatMap((wan) => wan[`address${family}`] ?? []) : []
     })
     if (addresses.length > 0) inBackground(this.#options.log, this.#leave(addresses, acknowledgedMs))
@@ -334,7 +348,7 @@ export class Uplinks {
   }
 
   #update(): void {
-    const all = { 4: this.#wans.paths(4), 6: this.#wans.paths(6) }
+    const all = { 4: this.#paths(4), 6: this.#paths(6) }
     this.#duty.update()
     this.#family = bestFamily(all, this.#duty.used, this.#family)
     if (this.#directory.prefer(this.#family)) {

@@ -1,16 +1,32 @@
-import { checkConfig } from '../config/load.js'
+import { networkInterfaces } from 'node:os'
+import { checkConfig, loadGateway } from '../config/load.js'
+import { sameAddress } from '../config/schema.js'
 import type { Command } from './command.js'
 
 export const command: Command = {
   help: `Usage: bondsocks check FILE
 
-Validates a config of either kind and says which it is. Every fault is one line: FILE:LINE:COLUMN: path: message.
+Validates a config of either kind and says which it is. Every fault is one line: FILE:LINE:COLUMN: path: message. Says, too, where two
+WANs of this machine have one address.
 
 Exit codes: 0 valid, 2 not valid or not readable.
 `,
   operands: { min: 1, max: 1 },
   async run(_values, [file = '']) {
-    process.stdout.write(`${file}: ${checkConfig(file)} config, valid\n`)
+    const kind = checkConfig(file)
+    process.stdout.write(`${file}: ${kind} config, valid\n`)
+    if (kind === 'gateway') for (const text of sharedAddresses(file)) process.stdout.write(`${file}: on this machine: ${text}\n`)
     return 0
   },
+}
+
+/** Modems come with one and the same network. */
+function sharedAddresses(file: string): string[] {
+  const here = networkInterfaces()
+  const all = loadGateway(file).wans.flatMap(({ name, interface: device }) =>
+    (here[device] ?? []).flatMap(({ family, address }) => (family === 'IPv4' ? [{ name, address }] : [])),
+  )
+  return all
+    .filter(({ address }, at) => all.findIndex((one) => one.address === address) < at)
+    .map(({ name, address }) => `WAN ${name} cannot be used: its address ${sameAddress(address)}`)
 }

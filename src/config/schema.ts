@@ -43,12 +43,19 @@ const common = {
   log_level: z.enum(['error', 'warn', 'info', 'debug']).default('info'),
 }
 
+/** Of two WANs with one address. */
+export const sameAddress = (address: string) =>
+  `${address} is another WAN's too, and Linux holds one MPTCP endpoint for an address: give one of the modems another network in its settings`
+
 const wan = z.strictObject({
   name,
   interface: interfaceName,
   /** Learned from the interface's default route when left out; not needed on point-to-point devices. */
   gateway: addressOf(4).optional(),
   gateway6: addressOf(6).optional(),
+  /** What connections over it come from, where the interface has more than one. Default: as its default route says, or near the gateway. */
+  address: addressOf(4).optional(),
+  address6: addressOf(6).optional(),
   /** Its volume costs money: while it is idle it is probed every 15 minutes, not every second. Default: all WANs but the first. */
   metered: z.boolean().optional(),
   /**
@@ -123,11 +130,12 @@ export const gatewaySchema = z
   .superRefine(
     // Beside other faults, not after them: what others complain about may be missing here, or of any kind.
     (config: { wans?: unknown; hags?: unknown }, context) => {
-      for (const key of ['name', 'interface']) {
+      for (const key of ['name', 'interface', 'address', 'address6']) {
         const values = textsOf(config.wans, key)
         values.forEach((value, index) => {
           if (value === undefined || values.indexOf(value) === index) return
-          context.addIssue({ code: 'custom', path: ['wans', index, key], message: `${value} is used twice` })
+          const message = key.startsWith('address') ? sameAddress(value) : `${value} is used twice`
+          context.addIssue({ code: 'custom', path: ['wans', index, key], message })
         })
       }
       for (const [index, entry] of listOf(config.hags).entries()) {

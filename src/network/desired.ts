@@ -1,7 +1,6 @@
 /** What should be: a pure function of the config and of what was observed. */
-import type { GatewayConfig, WanConfig } from '../config/schema.js'
-import { type Cidr, type Family, familyOf, isInside, parseCidr } from '../shared/address.js'
-import { BondsocksError } from '../shared/errors.js'
+import type { GatewayConfig } from '../config/schema.js'
+import { type Family, familyOf, isInside } from '../shared/address.js'
 import type { Blocked } from './arrivals.js'
 import { isMade, isOurs } from './kernel/mptcp.js'
 import { routeEntry } from './kernel/route.js'
@@ -14,110 +13,15 @@ import {
   type Endpoint,
   type Entry,
   type ForeignRoute,
-  type Interface,
   isHeld,
   type KernelEndpoint,
   type Observed,
   owned,
 } from './state.js'
 import { desiredSysctls, withoutFixed } from './tuning.js'
-
-interface Path {
-  family: Family
-  source: string
-  /** undefined on point-to-point devices, and where the learned default route has none. */
-  gateway: string | undefined
-  /** Of the learned default route: the link's MTU and the like. */
-  metrics: string
-}
-
-interface UsableWan {
-  config: WanConfig
-  index: number
-  paths: Path[]
-}
-
-/**
- * The one place that decides what an unusable WAN means: an error where a person sets the network up and can mend it; a remark, and the
- * other WANs, while the gateway runs.
- */
-export function usableWans(config: GatewayConfig, observed: Observed, tolerant: boolean): { wans: UsableWan[]; notes: string[] } {
-  const wans: UsableWan[] = []
-  const notes: string[] = []
-  for (const [index, wan] of config.wans.entries()) {
-    const usable = pathsOf(wan, observed, tolerant)
-    if (Array.isArray(usable)) wans.push({ config: wan, index, paths: usable })
-    else if (tolerant) notes.push(`WAN ${wan.name} is down: ${usable.trouble}`)
-    else throw new BondsocksError('WAN_UNUSABLE', `WAN ${wan.name}: ${usable.trouble}`)
-  }
-  if (wans.length > 0) return { wans, notes }
-  // Nothing is gained by taking the last one away, and its connections may outlive a short outage.
-  for (const [index, wan] of config.wans.entries()) {
-    const withoutCarrier = pathsOf(wan, observed, false)
-    if (Array.isArray(withoutCarrier)) wans.push({ config: wan, index, paths: withoutCarrier })
-  }
-  return { wans, notes }
-}
-
-const gatewayKey = { 4: 'gateway', 6: 'gateway6' } as const
-
-function pathsOf(wan: WanConfig, observed: Observed, withCarrier: boolean): Path[] | { trouble: string } {
-  const device = wan.interface
-  const found = observed.interfaces.find(({ name }) => name === device)
-  if (found === undefined) return { trouble: `interface ${device} does not exist: create it, or correct the config` }
-  if (!found.up) return { trouble: `interface ${device} is down: ip link set ${device} up` }
-  if (withCarrier && !found.carrier) return { trouble: `interface ${device} has no carrier` }
-  const families = observed.families.filter((family) => fitAddresses(found, family).length > 0)
-  if (families.length === 0)
-    return { trouble: `interface ${device} has no address: start its DHCP or PPP client, or give it one` }
-  const paths = families.flatMap((family) => {
-    const way = defaultWay(wan, found, family, observed)
-    return way === undefined ? [] : [{ family, gateway: way.gateway, metrics: way.metrics, source: sourceOf(found, family, way) }]
-  })
-  if (paths.length > 0) return paths
-  const key = gatewayKey[families.includes(4) ? 4 : 6]
-  return { trouble: `interface ${device} has no default route to learn the gateway from: set "${key}" in the config` }
-}
-
-/** Usable addresses; in IPv6 those that stay (no privacy addresses) before others, and global ones before unique local ones. */
-function fitAddresses({ addresses }: Interface, family: Family) {
-  const cost = ({ address, temporary }: Interface['addresses'][number]) =>
-    (isInside(address, uniqueLocal) ? 2 : 0) + (temporary ? 1 : 0)
-  return addresses.filter((one) => one.family === family && one.usable).sort((one, other) => cost(one) - cost(other))
-}
-const uniqueLocal = [parseCidr('fc00::/7')].filter((one) => one !== undefined)
-
-/** What the system itself gives to packets for the gateway: the route's, one in the gateway's network, or the first. */
-function sourceOf(
-  found: Interface,
-  family: Family,
-  { gateway, source }: { gateway?: string | undefined; source?: string | undefined },
-) {
-  const fit = fitAddresses(found, family)
-  const isNear = ({ address, prefix }: Interface['addresses'][number]) =>
-    gateway !== undefined && isInside(gateway, networksOf([`${address}/${prefix}`]))
-  return (fit.find(({ address }) => address === source) ?? fit.find(isNear) ?? fit[0])?.address ?? ''
-}
-
-function defaultWay(wan: WanConfig, found: Interface, family: Family, { mainRoutes, otherDefaults, leases }: Observed) {
-  const isDefault = (route: ForeignRoute) =>
-    route.family === family && route.device === found.name && route.destination === 'default' && !route.isRefusing
-  const byMetric = (routes: readonly ForeignRoute[]) => routes.filter(isDefault).sort((one, other) => one.metric - other.metric)
-  const [learned] = [...byMetric(mainRoutes), ...byMetric(otherDefaults)]
-  const configured = wan[gatewayKey[family]]
-  const isLeased = ({ address }: { address: string }) => found.addresses.some((one) => one.usable && one.address === address)
-  // Where another WAN's route has the metric that a DHCP client gives to all, this one's route was refused.
-  const lease = family === 4 ? leases.findLast(isLeased) : undefined
-  const { metrics = '', source } = learned ?? {}
-  if (found.pointToPoint) return { gateway: undefined, metrics, source }
-  if (configured !== undefined) return { gateway: configured, metrics, source }
-  if (learned !== undefined) return { gateway: learned.gateway, metrics, source }
-  return lease && { gateway: lease.gateway, metrics, source: lease.address }
-}
+import { gatewayKey, networksOf, type Path, type UsableWan, uniqueLocal, usableWans } from './usable-wans.js'
 
 const isLinkLocal = (destination: string) => destination.startsWith('fe80:')
-
-const networksOf = (texts: readonly string[]): Cidr[] => texts.map(parseCidr).filter((one) => one !== undefined)
 
 function routesOf({ config: wan, index, paths }: UsableWan, lan: readonly string[], observed: Observed): Entry[] {
   const table = owned.base + index

@@ -19,6 +19,7 @@ const sysctls = [
   'net/mptcp/close_timeout',
   'net/ipv4/tcp_rmem',
   'net/ipv4/tcp_wmem',
+  'net/ipv4/tcp_mtu_probing',
   'net/ipv4/ip_forward',
   'net/ipv4/conf/*/forwarding',
   'net/ipv4/conf/*/rp_filter',

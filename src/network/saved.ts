@@ -68,6 +68,7 @@ export function textOfSaved({ sysctls, ...rest }: Saved): string {
 /** What we set, as far as it can be told without a config. */
 const ours: [path: RegExp, value: RegExp][] = [
   [/^net\/mptcp\/blackhole_timeout$/, /^0$/],
+  [/^net\/ipv4\/tcp_mtu_probing$/, /^1$/],
   [/^net\/mptcp\/close_timeout$/, /^10$/],
   [/^net\/ipv4\/tcp_rmem$/, / 524288 /],
   [/^net\/ipv4\/conf\/(?!all)[^/]+\/rp_filter$/, /^2$/],

@@ -1,7 +1,7 @@
 /**
- * How many subflows may join a connection to a HAG. The kernel's two are not enough for four WANs, and with two WANs they are used up by
+ * What a HAG needs of the kernel beside its routes. How many subflows may join a connection to a HAG. The kernel's two are not enough for four WANs, and with two WANs they are used up by
  * subflows of which a gateway has taken leave in vain: the kernel says so once (RM_ADDR), and where that is lost they live on. So all that the
- * kernel can do are allowed.
+ * kernel can do are allowed. And that full-size packets which vanish on a gateway's line are not all there is (tuning.ts).
  */
 import { aborted } from '../shared/service.js'
 import type { Log } from '../telemetry/log.js'
@@ -11,24 +11,47 @@ import type { Kernel } from './kernel.js'
 import { capture } from './observe.js'
 import { parseSaved } from './saved.js'
 import { isHeld } from './state.js'
+import { mtuProbing } from './tuning.js'
 
 const most = 8
 
-/** Until the signal; then the last HAG puts the former limit back. Never rejects: where it cannot be done the kernel's stays, and that is said. */
+/** Until the signal; then the last HAG puts the former values back. Never rejects: where it cannot be done the kernel's stays, and that is said. */
 export async function keepSubflowLimit(
   { kernel, log, isLast = () => true }: { kernel: Kernel; log: Log; isLast?: () => boolean },
   signal: AbortSignal,
 ): Promise<void> {
-  const attempt = async (act: () => Promise<void>) => {
+  const attempt = async (what: string, act: () => Promise<void>) => {
     try {
       await act()
     } catch (error) {
-      log.info(`how many WANs can join a connection stays as it is: ${(error as Error).message}`)
+      log.info(`${what} stays as it is: ${(error as Error).message}`)
     }
   }
-  await attempt(() => change(kernel, true))
+  const both = async (raises: boolean) => {
+    await attempt('how many WANs can join a connection', () => change(kernel, raises))
+    await attempt('what becomes of lines that drop full-size packets', () => probeMtu(kernel, raises))
+  }
+  await both(true)
   await aborted(signal)
-  if (isLast()) await attempt(() => change(kernel, false))
+  if (isLast()) await both(false)
+}
+
+async function probeMtu(kernel: Kernel, begins: boolean): Promise<void> {
+  const release = await kernel.lock()
+  try {
+    const now = (await kernel.readSysctls([mtuProbing])).get(mtuProbing)
+    const { sysctls, ...others } = parseSaved(await kernel.readState()).saved
+    const { [mtuProbing]: held, ...rest } = sysctls
+    if (begins && now === '0') {
+      await save(kernel, { ...others, sysctls: { ...sysctls, [mtuProbing]: { former: now, ours: ['1'] } } })
+      await kernel.writeSysctl(mtuProbing, '1')
+    } else if (!begins && isHeld(held, now)) {
+      await kernel.writeSysctl(mtuProbing, held.former)
+      await save(kernel, { ...others, sysctls: rest })
+    }
+  } finally {
+    release()
+  }
 }
 
 async function change(kernel: Kernel, raises: boolean): Promise<void> {

@@ -97,6 +97,72 @@ t.test(
   },
 )
 
+t.test('what the default route says of its line comes along', { skip: needsRoot }, async (t) => {
+  const { world, ip, network, pass } = await home(t)
+  await world.addDevice('dsl')
+  await world.addAddress('dsl', '10.1.0.2/24')
+  const metrics =
+    'mtu 1300 window 9000 rtt 100ms rttvar 40ms advmss 1200 reordering 5 hoplimit 33 initcwnd 20 initrwnd 30 quickack 1'
+  await ip(`route add default via 10.1.0.1 dev dsl ${metrics} rto_min 300ms features ecn congctl reno`)
+  await ip('-6 address add 2001:db8:1::2/64 dev dsl nodad')
+  await ip('-6 route add default via fe80::1 dev dsl mtu 1400 hoplimit 21')
+  await pass()
+  const shown = async (words: string) => (await ip(`${words} route show table 5800 default`)).replace(/ (src|proto) \S+/g, '')
+  for (const words of [
+    'mtu 1300 ',
+    'advmss 1200 ',
+    'rto_min lock 300ms',
+    'features ecn',
+    'congctl reno',
+    'initcwnd 20',
+    'hoplimit 33',
+  ])
+    t.match(await shown('-4'), words)
+  const own = async (table: string) => (await ip(`-d route show table ${table} default`)).match(/mtu.*/)?.[0]
+  t.equal(await own('5800'), await own('main'), 'all of it')
+  t.match(await shown('-6'), /mtu 1400 hoplimit 21/)
+  t.same((await pass()).steps, [], 'the kernel prints it as we say it')
+  await ip('route replace default via 10.1.0.1 dev dsl mtu lock 1280')
+  await pass()
+  t.match(await ip('route get 203.0.113.3 from 10.1.0.2'), /mtu 1280/)
+  t.same((await pass()).steps, [])
+  t.equal(await world.namespace.exec('sysctl', '-n', 'net.ipv4.tcp_mtu_probing'), '1\n', 'and smaller packets are tried')
+  await network.remove()
+  t.equal(await world.namespace.exec('sysctl', '-n', 'net.ipv4.tcp_mtu_probing'), '0\n')
+})
+
+t.test('which of several addresses, and one that two modems give', { skip: needsRoot }, async (t) => {
+  const { world, ip, network, pass, endpoints } = await home(t)
+  await world.addDevice('dsl')
+  for (const address of ['10.9.0.2/24', '10.1.0.2/24', '10.1.0.3/24']) await world.addAddress('dsl', address)
+  await ip('route add default via 10.1.0.1 dev dsl src 10.9.0.2')
+  await pass()
+  t.same(await endpoints(), ['10.9.0.2'], 'the one that the default route names')
+  await ip('route replace default via 10.1.0.1 dev dsl')
+  await pass()
+  t.same(await endpoints(), ['10.1.0.2'], "the one in the gateway's network")
+  const chosen = (more: object) => gateway({ wans: [{ name: 'dsl', interface: 'dsl', ...more }] })
+  await network.apply(chosen({ address: '10.1.0.3' }))
+  t.same(await endpoints(), ['10.1.0.3'], 'the one that the config names')
+  await t.rejects(network.apply(chosen({ address: '10.1.0.4' })), {
+    message: 'WAN dsl: interface dsl has no address 10.1.0.4: give it that one, or correct "address"',
+  })
+
+  const modems = ['lte', 'lte2']
+  for (const name of modems) {
+    await world.addDevice(name)
+    await world.addAddress(name, '192.168.8.100/24')
+  }
+  const twins = gateway({ wans: modems.map((name) => ({ name, interface: name, gateway: '192.168.8.1' })) })
+  const { notes } = await network.apply(twins)
+  t.match(notes, [
+    /^WAN lte2 is down: its address 192\.168\.8\.100 is another WAN's too, .*: give one of the modems another network/,
+  ])
+  t.same(await endpoints(), ['192.168.8.100'], 'the first one works')
+  t.match(await ip('route get 203.0.113.3 from 192.168.8.100'), /via 192\.168\.8\.1 dev lte /)
+  t.same((await network.apply(twins)).steps, [])
+})
+
 t.test('none on a point-to-point device, which goes and comes back with another address', { skip: needsRoot }, async (t) => {
   const { world, ip, pass, way, endpoints } = await home(t)
   for (const address of ['10.64.0.2', '10.64.0.3']) {

@@ -6,7 +6,10 @@ import { needsRoot } from '../support/namespaces.js'
 t.test('VPN clients, multi-WAN packages, wg-quick, and a rule that prohibits', { skip: needsRoot }, async (t) => {
   const wans = ['dsl', 'lte'].map((name) => ({ name, interface: name, metered: false }))
   const world = await World.create(t, {
-    gateway: { wans: wans.map((wan) => ({ ...wan, gateway: wan.name === 'dsl' ? '10.1.0.1' : '10.2.0.1' })) },
+    gateway: {
+      mark: 0x77,
+      wans: wans.map((wan) => ({ ...wan, gateway: wan.name === 'dsl' ? '10.1.0.1' : '10.2.0.1' })),
+    },
   })
   const { client, lab } = world
   const cpe = world.execute('cpe')
@@ -28,7 +31,10 @@ t.test('VPN clients, multi-WAN packages, wg-quick, and a rule that prohibits', {
   await world.startHag()
   const gateway = await world.startGateway()
   await Promise.all(['dsl', 'lte'].map((wan) => gateway.waitFor(new RegExp(`WAN ${wan} is up`))))
+  await run('iptables -t mangle -A OUTPUT -m mark ! --mark 0x77 -p tcp --dport 1080')
   t.same(await download(), ['dsl', 'lte'], 'a table of another program in front of ours')
+  t.match(await cpe('iptables', '-t', 'mangle', '-vnxL', 'OUTPUT'), /\n +0 +0 .* ! 0x77/, 'all of ours is marked')
+  await run('iptables -t mangle -F OUTPUT')
   await lab.blackHole('lte', true)
   await gateway.waitFor(/WAN lte is down/)
   t.same(await download(), ['dsl'], 'one that is dead is found to be')

@@ -61,6 +61,7 @@ export class FakeKernel implements Kernel {
     ['net/mptcp/close_timeout', '60'],
     ['net/ipv4/tcp_rmem', '4096 131072 6291456'],
     ['net/ipv4/tcp_wmem', '4096 16384 33554432'],
+    ['net/ipv4/tcp_mtu_probing', '0'],
     ['net/ipv4/ip_forward', '0'],
     ['net/ipv4/conf/all/accept_redirects', '1'],
   ])

@@ -162,7 +162,13 @@ export async function snapshot(kernel: Kernel): Promise<Snapshot> {
       .map((line) => line.replace(/ \[\d+:\d+\]$/, ''))
   const sysctlPatterns = [
     ...['net/mptcp/*', 'net/ipv4/tcp_window_scaling'],
-    ...['net/ipv4/tcp_rmem', 'net/ipv4/tcp_wmem', 'net/ipv4/ip_forward', 'net/ipv4/conf/all/accept_redirects'],
+    ...[
+      'net/ipv4/tcp_rmem',
+      'net/ipv4/tcp_wmem',
+      'net/ipv4/tcp_mtu_probing',
+      'net/ipv4/ip_forward',
+      'net/ipv4/conf/all/accept_redirects',
+    ],
     ...['net/ipv4/conf/*/forwarding', 'net/ipv4/conf/*/rp_filter', 'net/ipv6/conf/*/forwarding', 'net/ipv6/conf/*/accept_ra'],
   ]
   const [rules4, rules6, routes4, routes6, endpoints, limits, nat4, nat6, filter4, filter6, sysctls] = await Promise.all([

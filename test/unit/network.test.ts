@@ -31,6 +31,7 @@ t.test('the whole set-up of two WANs, one of them with IPv6, in its order', asyn
     `sysctl -w net.mptcp.blackhole_timeout=0
 sysctl -w net.mptcp.close_timeout=10
 sysctl -w 'net.ipv4.tcp_rmem=4096 524288 16777216'
+sysctl -w net.ipv4.tcp_mtu_probing=1
 sysctl -w net.ipv4.conf.dsl.rp_filter=2
 sysctl -w net.ipv4.conf.lte.rp_filter=2
 sysctl -w net.ipv4.ip_forward=1
@@ -324,7 +325,7 @@ t.test('a full disk keeps nothing from being removed', async (t) => {
 t.test('buffers and limits of others are never lowered', async (t) => {
   const { network, kernel } = await prepare((kernel) => kernel.setSysctl('net/ipv4/tcp_rmem', '4096 1048576 67108864'))
   await kernel.run('ip mptcp limits set subflows 8'.split(' '))
-  t.notMatch(lines((await network.plan(gateway())).steps).join('\n'), /tcp_|limits/)
+  t.notMatch(lines((await network.plan(gateway())).steps).join('\n'), /tcp_[rw]mem|limits/)
 })
 
 t.test('router advertisements are not turned on where they were off', async (t) => {
