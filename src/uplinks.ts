@@ -17,6 +17,7 @@ import { familyOfAddress, type Hag } from './redirect/policy.js'
 import { Pool } from './redirect/pool.js'
 import { Upstreams } from './redirect/upstreams.js'
 import { type Family, formatSocketAddress } from './shared/address.js'
+import { joinsByOwnDevice } from './shared/kernel-version.js'
 import { pause } from './shared/pause.js'
 import { aborted, inBackground } from './shared/service.js'
 import type { Log } from './telemetry/log.js'
@@ -326,7 +327,7 @@ export class Uplinks {
         return address === undefined ? [] : [{ address, device: wan.interface }]
       }),
     )
-    this.#options.engine.useDevices(devices)
+    this.#options.engine.useDevices(devices, joinsByOwnDevice())
     this.#wans.useWans(wans, reason)
   }
 

@@ -91,7 +91,7 @@ void Worker::dial(Attempt* attempt, Way way) {
   if (to.prepared && host_->prepared.take(to, now_, &prepared)) return adopt(attempt, prepared);
   Failure failure;
   const Address* const source = to.bound ? &to.source : nullptr;
-  attempt->side.fd = dialSocket(to.remote, source, to.mptcp, &attempt->protocol, &failure, host_->outlets.of(source));
+  attempt->side.fd = dialSocket(to.remote, source, to.mptcp, &attempt->protocol, &failure, host_->outlets.of(source, to.mptcp));
   if (attempt->side.fd < 0) return fail(attempt, Stage::Connect, failure);
   ++host_->counters.descriptors;
   setDeadline(attempt, now_ + to.connectTimeoutMs);

@@ -44,7 +44,7 @@ class Engine : private WorkerHost {
   void reset(ConnectionId id);
   void probe(uint64_t id, Way way, Purpose purpose = Purpose::Probe);
   PreparedPool::Kept keepPrepared(const std::vector<Way>& ways, uint64_t most, uint64_t mostMs);
-  void useDevices(std::vector<std::pair<Address, std::string>> devices) { outlets.use(std::move(devices)); }
+  void useDevices(std::vector<std::pair<Address, std::string>> devices, bool mptcpToo) { outlets.use(std::move(devices), mptcpToo); }
   void abandon(const Address& source);
   // Answered by an event with the count.
   void resetUpstreams(uint64_t id, const Address& remote);

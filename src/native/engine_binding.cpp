@@ -234,7 +234,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
       Address address = noAddress();
       if (parseAddress(text(one, "address"), 0, &address)) devices.emplace_back(address, text(one, "device"));
     }
-    if (engine_) engine_->useDevices(std::move(devices));
+    if (engine_) engine_->useDevices(std::move(devices), info[1].As<Napi::Boolean>().Value());
   }
 
   void Abandon(const Napi::CallbackInfo& info) {

@@ -348,10 +348,10 @@ export interface Engine {
    */
   keepPrepared(probes: readonly Probe[], most: number, mostMs: number): { counts: number[]; endedMs?: number }
   /**
-   * Sockets bound to these addresses leave by these devices whatever `ip rule` says, from now on. Of MPTCP that is the first subflow: the
-   * others leave by the devices of their endpoints. Replaces what was said before; addresses that are not named leave as the rules say.
+   * Sockets bound to these addresses leave by these devices whatever `ip rule` says, from now on; those of MPTCP only with `mptcpToo`. Of
+   * them it is the first subflow: the others leave by the devices of their endpoints, from Linux 6.7 on. Replaces what was said before; addresses that are not named leave as the rules say.
    */
-  useDevices(devices: readonly { address: string; device: string }[]): void
+  useDevices(devices: readonly { address: string; device: string }[], mptcpToo: boolean): void
   /** Every attempt under way that is bound to this address fails at once with ENETDOWN: its WAN is lost. */
   abandon(source: string): void
   /**

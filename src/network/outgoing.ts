@@ -2,6 +2,7 @@
 import * as z from 'zod'
 import type { GatewayConfig } from '../config/schema.js'
 import { type Family, familyOf, type SocketAddress } from '../shared/address.js'
+import { joinsByOwnDevice } from '../shared/kernel-version.js'
 import { readJson } from './kernel/json.js'
 import type { Kernel } from './kernel.js'
 import type { Entry, Observed, Outside } from './state.js'
@@ -34,9 +35,10 @@ async function ask(
 ): Promise<(Outgoing | undefined)[]> {
   if (questions.length === 0) return []
   // Without `fibmatch`, what is asked for a device and finds no route is taken to be on its link.
+  const oif = (device: string) => (joinsByOwnDevice() ? ['oif', device] : [])
   const lines = questions.map(({ destination: { address, port }, from }) =>
     [
-      ...['route get fibmatch', address, ...(from === undefined ? [] : ['from', from.source, 'oif', from.device])],
+      ...['route get fibmatch', address, ...(from === undefined ? [] : ['from', from.source, ...oif(from.device)])],
       ...['ipproto tcp dport', port, ...(mark === undefined ? [] : ['mark', mark])],
     ].join(' '),
   )

@@ -31,7 +31,7 @@ t.test('VPN clients, multi-WAN packages, wg-quick, and a rule that prohibits', {
   await world.startHag()
   const gateway = await world.startGateway()
   await Promise.all(['dsl', 'lte'].map((wan) => gateway.waitFor(new RegExp(`WAN ${wan} is up`))))
-  await run('iptables -t mangle -A OUTPUT -m mark ! --mark 0x77 -p tcp --dport 1080')
+  await run('iptables -t mangle -A OUTPUT -m mark ! --mark 0x77 -p tcp --syn --dport 1080')
   t.same(await download(), ['dsl', 'lte'], 'a table of another program in front of ours')
   t.match(await cpe('iptables', '-t', 'mangle', '-vnxL', 'OUTPUT'), /\n +0 +0 .* ! 0x77/, 'all of ours is marked')
   await run('iptables -t mangle -F OUTPUT')

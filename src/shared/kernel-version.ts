@@ -1,0 +1,12 @@
+/** What cannot be seen from outside, but by the kernel's version. */
+import { release } from 'node:os'
+
+/**
+ * A socket that is bound to a device: do MPTCP's other subflows leave by their endpoints' devices all the same? Before Linux 6.7 they took
+ * the first one's, because a new subflow's options were copied after its device was set (a1ab24e5fc4a, "mptcp: consolidate sockopt
+ * synchronization").
+ */
+export function joinsByOwnDevice(version: string = release()): boolean {
+  const [major = 0, minor = 0] = version.split('.').map((part) => Number.parseInt(part, 10))
+  return major > 6 || (major === 6 && minor >= 7)
+}
