@@ -93,7 +93,7 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
           onSuspicion: (hag, about) => uplinks.suspect(hag, about),
           onRefused: (hag, path) => uplinks.requestRefused(hag, path),
           onDoubt: ({ bind }) => uplinks.doubtMptcp(bind),
-          onWentAround: () => uplinks.wentAround(),
+          onWentAround: (path) => uplinks.wentAround(path),
           log,
         })
         const stop = AbortSignal.any([signals.stop, over.signal])

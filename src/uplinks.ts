@@ -13,7 +13,7 @@ import type { PathAddress } from './redirect/admission.js'
 import { type FirstAnswer, firstAnswer } from './redirect/first-answer.js'
 import { HagMonitor } from './redirect/hag-monitor.js'
 import { HagDirectory, type HagEntryWithPassword } from './redirect/hags.js'
-import { familyOfAddress, type Hag } from './redirect/policy.js'
+import { familyOfAddress, type Hag, type Path } from './redirect/policy.js'
 import { Pool } from './redirect/pool.js'
 import { Upstreams } from './redirect/upstreams.js'
 import { type Family, formatSocketAddress } from './shared/address.js'
@@ -53,6 +53,14 @@ const strandedMs = 1500
 const strandedLooks = 10
 const lookMs = 500
 const families: readonly Family[] = [4, 6]
+
+/** One lost SYN sends a connection another way. */
+const timesToTrust = 3
+
+interface Answered {
+  wan: string
+  times: number
+}
 
 export interface UplinksOptions {
   config: GatewayConfig
@@ -97,6 +105,8 @@ export class Uplinks {
   /** Addresses that have no endpoint now, because their WANs are lost. */
   #withoutEndpoint: ReadonlySet<string> = new Set()
   #best: { 4?: string; 6?: string } = {}
+  /** The WAN over which connections around the HAGs were answered, so often in a row. */
+  readonly #around: { 4?: Answered; 6?: Answered } = {}
   #redirects = false
   readonly #redirected = new AbortController()
   /** The family in which connections to HAGs find most WANs. */
@@ -208,9 +218,13 @@ export class Uplinks {
     inBackground(this.#options.log, this.#hags.requestRefused(hag, path))
   }
 
-  /** A connection around the HAGs was answered. */
-  wentAround(): void {
+  /** A connection around the HAGs was answered over this path. */
+  wentAround({ wan, bind }: Path): void {
     this.#hags.wentAround()
+    const last = this.#around[familyOfAddress(bind)]
+    const times = last?.wan === wan ? last.times + 1 : 1
+    this.#around[familyOfAddress(bind)] = { wan, times }
+    if (times === timesToTrust) this.#update()
   }
 
   /** MPTCP over this address did not do what it should. */
@@ -362,7 +376,7 @@ export class Uplinks {
     const refuses = (hag: Hag, bind: string) => this.#hags.refuses(hag, bind)
     const used = { 4: wanted(all[4], this.#duty.used), 6: wanted(all[6], this.#duty.used) }
     const hagsDown = this.#hags.all.filter((hag) => !hags.includes(hag))
-    const direct = { 4: this.#around(all[4]), 6: this.#around(all[6]) }
+    const direct = { 4: this.#pathsAround(all[4]), 6: this.#pathsAround(all[6]) }
     this.upstreams.use({ hags, pipelines, refuses, hagsDown, paths: used, direct })
     this.pool.tend()
 
@@ -376,7 +390,11 @@ export class Uplinks {
         const current = this.#best[family] ?? this.#plan.wans.find((one) => one[`address${family}`] !== undefined)?.name
         const isOpen = used[family].some(({ wan, usable, lost }) => wan === current && !usable && !lost)
         const isUsable = (name: string) => used[family].some((path) => path.wan === name && path.usable)
-        const name = isOpen ? current : (this.#options.config.wans.find((wan) => isUsable(wan.name))?.name ?? current)
+        const usable = this.#options.config.wans.find((wan) => isUsable(wan.name))?.name
+        if (usable !== undefined) delete this.#around[family]
+        // While no HAG answers over any WAN, what goes around them shows which one works.
+        const { wan: around, times = 0 } = this.#around[family] ?? {}
+        const name = isOpen ? current : (usable ?? (times >= timesToTrust ? around : current))
         return name === undefined ? [] : [[family, name]]
       }),
     )
@@ -397,7 +415,7 @@ export class Uplinks {
    * Where connections go that no HAG serves: not bonded, so the roles and the config's order count, not the milliseconds. That nobody
    * answers over a WAN says nothing against it while no HAG answers over any.
    */
-  #around(paths: readonly WanPath[]): WanPath[] {
+  #pathsAround(paths: readonly WanPath[]): WanPath[] {
     const { wans } = this.#options.config
     const isHagThere = this.#hags.isAnyThere
     const isStandby = ({ wan, usable }: WanPath) => usable && !this.#duty.used.has(wan)

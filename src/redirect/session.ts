@@ -33,8 +33,8 @@ export interface SessionOptions {
   onRefused?(hag: Hag, path: Path): void
   /** A connection over this path was to be MPTCP and became plain TCP, or had no answer yet when another path had one. */
   onDoubt?(path: Path): void
-  /** A connection into the Internet that was to go over a HAG was answered without one. */
-  onWentAround?(): void
+  /** A connection into the Internet that was to go over a HAG was answered without one, over this path. */
+  onWentAround?(path: Path): void
   log: Log
 }
 
@@ -135,7 +135,7 @@ export class Sessions {
     if (choice !== undefined) {
       upstreams.saw(choice, outcome)
       if (choice.protocol === 'mptcp' && outcome.protocol === 'tcp') this.#options.onDoubt?.(choice)
-      if (choice.hag === undefined && !isBypassed && !isSpecialPurpose(destination.address)) this.#options.onWentAround?.()
+      if (choice.hag === undefined && !isBypassed && !isSpecialPurpose(destination.address)) this.#options.onWentAround?.(choice)
       this.#opened(connection, destination, choice)
     } else if (outcome?.type !== 'closed') {
       engine.reset(connection)

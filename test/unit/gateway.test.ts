@@ -315,6 +315,34 @@ t.test('no HAG answers any more: connections go around it over the first WAN, wh
   }
 })
 
+t.test('no HAG answers over any WAN: what is not redirected follows the connections that are answered', async (t) => {
+  let isDead = false
+  const answer = ({ bind }: { bind?: string }) => (isDead && bind === '10.1.0.2' ? ('silence' as const) : ('opened' as const))
+  const { engines, stop, log, best, ended } = start({
+    probe: ({ bind = '' }) =>
+      isDead ? unreachable : { ok: true, local: { address: bind, port: 1 }, protocol: 'mptcp', connectMs: 9 },
+    answer,
+  })
+  await until(() => ['dsl', 'lte'].every((wan) => log.lines.some((line) => line.includes(`WAN ${wan} is up`))))
+  isDead = true
+  await until(
+    () => log.lines.some((line) => /WAN dsl is down/.test(line)) && log.lines.some((line) => /HAG \S+ is down/.test(line)),
+  )
+  t.equal(best.at(-1), 'dsl')
+  for (let client = 1; client <= 5; client++) {
+    engines[0]?.accept()
+    await until(() => (engines[0]?.stats().relaying ?? 0) >= client)
+  }
+  await until(() => best.at(-1) === 'lte')
+  t.equal(best.at(-1), 'lte')
+  isDead = false
+  await until(() => best.at(-1) === 'dsl')
+  t.equal(best.at(-1), 'dsl', 'and back, once a HAG answers over it')
+  stop.abort()
+  for (let client = 1; client <= 5; client++) engines[0]?.leave(client)
+  t.equal(await ended, undefined)
+})
+
 t.test('a WAN whose link is back gets its endpoint once it is found to work, and not before', async (t) => {
   let isLost = false
   let isLinkDown = false
