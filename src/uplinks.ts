@@ -101,6 +101,7 @@ export class Uplinks {
   /** The address whose endpoint is to be made anew: away with the next pass, back with the one after. */
   #remaking: string | undefined
   #plan: Pick<Plan, 'wans' | 'notes'> = { wans: [], notes: [] }
+  readonly #devices = new Map<string, string>()
   #reconciler: Reconciler | undefined
   /** Addresses that have no endpoint now, because their WANs are lost. */
   #withoutEndpoint: ReadonlySet<string> = new Set()
@@ -149,6 +150,7 @@ export class Uplinks {
     })
     this.#duty = new WanDuty({
       wans: config.wans,
+      deviceOf: (wan) => this.#deviceOf(wan),
       health: (wan) => {
         const paths = families.flatMap((family) => this.#paths(family).filter((path) => path.wan === wan))
         const rtts = paths.flatMap(({ usable, rttMs }) => (usable && rttMs !== undefined ? [rttMs] : []))
@@ -446,7 +448,9 @@ export class Uplinks {
   }
 
   #deviceOf(wan: string): string {
-    return this.#options.config.wans.find(({ name }) => name === wan)?.interface ?? ''
+    // The config may have another name of it. What is down keeps its own.
+    for (const { name, interface: device } of this.#plan.wans) this.#devices.set(name, device)
+    return this.#devices.get(wan) ?? this.#options.config.wans.find(({ name }) => name === wan)?.interface ?? ''
   }
 
   async #rejoin(signal: AbortSignal): Promise<void> {

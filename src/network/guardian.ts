@@ -37,7 +37,10 @@ read -r word && exit 0
 const forGateway = `${waits}
 lock=$1
 shift
-for program in iptables ip6tables; do $program -w 5 -t nat -F ${owned.chain} >/dev/null 2>&1 & done
+for family in ip ip6; do
+  \${family}tables -w 5 -t nat -F ${owned.chain} >/dev/null 2>&1 &
+  grep -qsx nat /proc/net/\${family}_tables_names && \${family}tables-legacy -w 5 -t nat -F ${owned.chain} >/dev/null 2>&1 &
+done
 wait
 for try in 1 2 3 4 5; do
   end='the rest is removed'

@@ -6,7 +6,9 @@ import { initial, type Role, type Selection, select } from './selection.js'
 import { Volume } from './volume.js'
 
 export interface WanDutyOptions {
-  wans: readonly { name: string; interface: string; role: Role; monthly_gb?: number | undefined }[]
+  wans: readonly { name: string; role: Role; monthly_gb?: number | undefined }[]
+  /** The interface of a WAN, by the kernel's name. */
+  deviceOf(wan: string): string
   /** Neither usable nor lost: not known yet. */
   health(wan: string): { usable: boolean; lost: boolean; rttMs: number | undefined }
   volumeFile: string
@@ -81,7 +83,7 @@ export class WanDuty {
   }
 
   #look(): void {
-    const { wans } = this.#options
+    const wans = this.#options.wans.map(({ name }) => ({ name, interface: this.#options.deviceOf(name) }))
     const now = performance.now()
     const seconds = (now - this.#lookedAt) / 1000
     const counters = readCounters()

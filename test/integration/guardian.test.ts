@@ -151,7 +151,7 @@ t.test('ends of every kind', { skip: needsRoot }, async (t) => {
     t.match(await world.client.call('talk', { host: world.lab.addresses.server, port: ports.greeter }, '', 1), { ending: 'open' })
     // The first one's guardian has been done before.
     await sleep(1000)
-    t.match(await cpe('iptables-save', '-t', 'nat'), /-A BONDSOCKS -p tcp -j REDIRECT/)
+    t.match(await cpe('iptables-save', '-t', 'nat'), /-A BONDSOCKS -i br0 -p tcp -j REDIRECT/)
     t.same((await world.endpoints()).length, 2)
     t.same(await second.end(), { code: 0, signal: null })
     await asBefore(t, 'and then SIGTERM')

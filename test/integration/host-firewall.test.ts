@@ -1,7 +1,8 @@
 /** Beside the firewalls of hosts: redirected connections arrive, nobody else gets to the port, and where they cannot arrive that is said. */
+import { readFileSync } from 'node:fs'
 import t from 'tap'
 import { startAgent } from '../support/agent.js'
-import { settle, World } from '../support/hybrid.js'
+import { settle, sleep, World } from '../support/hybrid.js'
 import { connect, createNamespace, Namespace, needsRoot } from '../support/namespaces.js'
 import { bondsocks } from '../support/process.js'
 import { snapshot, stillness } from '../support/snapshot.js'
@@ -86,7 +87,9 @@ t.test('hosts with firewalls of their own', { skip: needsRoot }, async (t) => {
     const [before, legacy] = [await ruleset(), await cpe('iptables-legacy-save')]
     const gateway = await world.startGateway()
     await bonded(t, 'redirected')
-    await gateway.end()
+    await gateway.end('SIGKILL')
+    t.equal(await settle(talk, (seen) => seen !== '', 5000), '10.1.0.2', 'nobody is redirected any more')
+    await gateway.waitFor(/the rest is removed/)
     const rules = (text: string) => text.split('\n').filter((line) => /^-A|^:\w+ -/.test(line))
     t.equal(await ruleset(), before)
     t.same(rules(await cpe('iptables-legacy-save')), rules(legacy))
@@ -100,9 +103,19 @@ t.test('hosts with firewalls of their own', { skip: needsRoot }, async (t) => {
   await t.test('QUIC is refused where that is wanted, so that browsers take TCP', async (t) => {
     const quic = (host: string, port = udp) => world.client.call('datagram', { host, port })
     await (async () => {
-      const gateway = await world.startGateway()
+      // A WAN by another name of its interface is counted as well.
+      await cpe('ip', 'link', 'property', 'add', 'dev', 'dsl', 'altname', 'the-line-of-the-house')
+      const volume_file = `${world.file('volume', '')}.json`
+      const wans = [
+        { name: 'dsl', interface: 'the-line-of-the-house', gateway: '10.1.0.1', monthly_gb: 1 },
+        { name: 'lte', interface: 'lte' },
+      ]
+      const gateway = await world.startGateway({ wans, volume_file })
       t.match(await quic(server), { came: 'answer' }, 'by default it passes')
+      t.equal(await talk(), viaHag[server])
+      await sleep(2500)
       await gateway.end()
+      t.match(readFileSync(volume_file, 'utf8'), /"dsl":[^}]*[1-9]\d{2,}/)
     })()
     const gateway = await world.startGateway({ quic: 'reject' })
     for (const host of [server, server6]) {
