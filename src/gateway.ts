@@ -92,6 +92,7 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
           connectTimeoutMs: config.connect_timeout_seconds * 1000,
           onSuspicion: (hag, about) => uplinks.suspect(hag, about),
           onRefused: (hag, path) => uplinks.requestRefused(hag, path),
+          onNoIpv6: (hag, destination) => uplinks.noIpv6(hag, destination),
           onDoubt: ({ bind }) => uplinks.doubtMptcp(bind),
           onWentAround: (path) => uplinks.wentAround(path),
           log,

@@ -13,10 +13,11 @@ import type { PathAddress } from './redirect/admission.js'
 import { type FirstAnswer, firstAnswer } from './redirect/first-answer.js'
 import { HagMonitor } from './redirect/hag-monitor.js'
 import { HagDirectory, type HagEntryWithPassword } from './redirect/hags.js'
+import { Ipv6 } from './redirect/ipv6.js'
 import { familyOfAddress, type Hag, type Path } from './redirect/policy.js'
 import { Pool } from './redirect/pool.js'
 import { Upstreams } from './redirect/upstreams.js'
-import { type Family, formatSocketAddress } from './shared/address.js'
+import { type Family, formatSocketAddress, type SocketAddress } from './shared/address.js'
 import { joinsByOwnDevice } from './shared/kernel-version.js'
 import { pause } from './shared/pause.js'
 import { aborted, inBackground } from './shared/service.js'
@@ -93,6 +94,7 @@ export class Uplinks {
   readonly #directory: HagDirectory
   readonly #hags: HagMonitor
   readonly #wans: WanMonitor
+  readonly #ipv6: Ipv6
   readonly #duty: WanDuty
   readonly #fullSize: FullSize
   readonly #rejoins: readonly Rejoin[]
@@ -147,6 +149,12 @@ export class Uplinks {
       paths: (family) => this.#wans.paths(family),
       hags: (family) => this.#hags.targets(family),
       onChange: () => this.#update(),
+    })
+    this.#ipv6 = new Ipv6({
+      ...{ engine, log },
+      hags: () => this.#hags.usable,
+      pathTo: (hag) => this.#hags.pathTo(hag),
+      onChange: () => this.#reconciler?.poke(),
     })
     this.#duty = new WanDuty({
       wans: config.wans,
@@ -220,6 +228,11 @@ export class Uplinks {
     inBackground(this.#options.log, this.#hags.requestRefused(hag, path))
   }
 
+  /** A HAG found no way to a connection's IPv6 destination. */
+  noIpv6(hag: Hag, destination: SocketAddress): void {
+    inBackground(this.#options.log, this.#ipv6.refused(hag, destination))
+  }
+
   /** A connection around the HAGs was answered over this path. */
   wentAround({ wan, bind }: Path): void {
     this.#hags.wentAround()
@@ -290,6 +303,7 @@ export class Uplinks {
           signal,
         ),
         this.#hags.run(signal),
+        this.#ipv6.run(signal),
         this.pool.run(signal),
         this.#directory.run(names, signal),
         watchBlackHole({ forget: () => network.forgetBlackHole(), log }, signal),
@@ -307,7 +321,8 @@ export class Uplinks {
     const withoutEndpoint = { has: (address: string) => this.#withholds(address) }
     const redirect = this.#redirects
     const facts = { hags: this.#hags.all, hagFamilies: this.#hagFamilies }
-    const options = { quick, tolerant: true, redirect, withoutEndpoint, best: this.#best, ...facts }
+    const unserved = new Map<Family, string>(this.#ipv6.isCarried ? [] : [[6, noIpv6]])
+    const options = { quick, tolerant: true, redirect, withoutEndpoint, unserved, best: this.#best, ...facts }
     const remaking = this.#remaking
     const plan = await network.apply(config, options)
     if (remaking !== undefined && this.#remaking === remaking) {
@@ -498,6 +513,8 @@ export class Uplinks {
     }
   }
 }
+
+const noIpv6 = 'no HAG can reach IPv6 destinations: IPv6 is not redirected, and goes as it did before'
 
 const isEndpointDeletion = ({ text }: Plan['steps'][number]) => /^ip mptcp endpoint delete /.test(text)
 

@@ -202,7 +202,7 @@ export interface DesiredOptions extends NetworkOptions {
 
 /** Throws `WAN_UNUSABLE`, unless it is to be tolerant. Without `redirect` everything is there but the redirect rules. */
 export function desired(given: GatewayConfig, observed: Observed, options: DesiredOptions = {}): Desired {
-  const { tolerant = false, blocked = [], lacks = new Set() } = options
+  const { tolerant = false, blocked = [], unserved = new Map(), lacks = new Set() } = options
   const config = withRealNames(given, observed)
   const { wans, notes: troubles } = usableWans(config, observed, tolerant)
   // Without a WAN we are no help: what goes by other ways may go on.
@@ -211,7 +211,7 @@ export function desired(given: GatewayConfig, observed: Observed, options: Desir
   const rest = unredirected(config, wans, observed, options)
   const { chains, notes: redirectNotes } = redirection(config, observed, waysOf(config, observed, wans), {
     ...{ redirect, lacks },
-    isBlocked: (family, device) => blocked.some((one) => one.family === family && one.device === device),
+    isBlocked: (family, device) => unserved.has(family) || blocked.some((one) => one.family === family && one.device === device),
   })
   const { subflows = 0, saved } = observed
   const former = isHeld(saved.subflows, subflows) ? saved.subflows.former : subflows
@@ -250,6 +250,7 @@ export function desired(given: GatewayConfig, observed: Observed, options: Desir
       ...notes,
       ...rest.notes,
       ...redirectNotes,
+      ...unserved.values(),
       ...blocked.map(({ note }) => note),
       ...notesOn(observed, wans, config.lan.interfaces),
       ...remarksOnSettings(observed.sysctls),

@@ -38,6 +38,8 @@ export interface NetworkOptions {
   hagFamilies?: readonly Family[]
   /** Those whose names were looked up too. Default: those that the config has addresses of. */
   hags?: readonly SocketAddress[]
+  /** Families whose destinations no HAG can reach, and what to say of it: they are not redirected. */
+  unserved?: ReadonlyMap<Family, string>
   /** True: after a change of links, addresses, routes or rules; the tables of iptables are taken to be as the last apply left them. */
   quick?: boolean
 }

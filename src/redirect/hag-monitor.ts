@@ -27,6 +27,8 @@ const patience = { roundTrips: 3, leastMs: 200, unknownMs: 1000, connectMs: 5000
 /** A full up-link drops most of what is new: long enough for a second and a third SYN (after 1 s and 3 s, RFC 6298 section 2). */
 const busyPatienceMs = 3500
 const acknowledgedMs = 1000
+/** A connection that began before that says nothing of what is served now. */
+const recentMs = 60_000
 
 interface Entry {
   readonly hag: Hag
@@ -176,9 +178,9 @@ export class HagMonitor {
   async requestRefused(hag: Hag, path: PathAddress): Promise<void> {
     const entry = this.#entries.find((one) => one.hag === hag)
     if (entry === undefined || !this.#admissions.requestRefused(hag, path)) return
-    const isServed = (await this.#relayed(hag)).some(({ subflows, received }) => {
-      return received > 0 && (subflows.length === 0 || subflows.some(({ local }) => local.address === path.bind))
-    })
+    const isServed = (await this.#relayed(hag)).some(
+      ({ local, received, ageMs }) => received > 0 && ageMs < recentMs && local.address === path.bind,
+    )
     if (isServed) this.#admissions.served(hag, path)
     else this.#admissions.confirm(hag, path)
   }
@@ -389,6 +391,11 @@ export class HagMonitor {
     else if (result.ok || (isSilence(result) && !(result.stage === 'greeting' && this.refuses(hag, path.bind))))
       this.heard(hag, result, askedAt, path, timeoutMs >= busyPatienceMs)
     return result
+  }
+
+  /** Over which to ask it something for its users. */
+  pathTo(hag: Hag): WanPath | undefined {
+    return this.#pathsByCost(hag).find(({ bind }) => !this.refuses(hag, bind))
   }
 
   /** One whose volume costs nothing, if one is usable; over which it serves us, if there is one. */

@@ -4,7 +4,8 @@ import { formatSocketAddress, isSpecialPurpose, type SocketAddress, toNetwork } 
 import { Attempts, type Course } from '../shared/attempts.js'
 import { reportFault } from '../shared/service.js'
 import type { Log } from '../telemetry/log.js'
-import type { Bypass, Hag, Path } from './policy.js'
+import { lackingReplies } from './ipv6.js'
+import { type Bypass, familyOfAddress, type Hag, type Path } from './policy.js'
 import type { Pool } from './pool.js'
 import type { Upstreams } from './upstreams.js'
 
@@ -29,6 +30,8 @@ export interface SessionOptions {
   pool?: Pick<Pool, 'serves' | 'demanded'>
   /** A connection had trouble with a HAG. */
   onSuspicion?(hag: Hag, about: 'connection' | 'request'): void
+  /** A HAG has found no way to an IPv6 destination. */
+  onNoIpv6?(hag: Hag, destination: SocketAddress): void
   /** A HAG does not allow the request of a connection into the Internet. */
   onRefused?(hag: Hag, path: Path): void
   /** A connection over this path was to be MPTCP and became plain TCP, or had no answer yet when another path had one. */
@@ -162,6 +165,8 @@ export class Sessions {
   #suspect(path: Path, { stage, reply }: Failed, destination: SocketAddress): void {
     const { hag } = path
     if (hag === undefined) return
+    if (reply !== undefined && lackingReplies.includes(reply) && familyOfAddress(destination.address) === 6)
+      this.#options.onNoIpv6?.(hag, destination)
     if (stage !== 'request') this.#options.onSuspicion?.(hag, 'connection')
     else if (reply === replies.notAllowed && !isSpecialPurpose(destination.address)) this.#options.onRefused?.(hag, path)
     else if (reply === undefined || reply === replies.generalFailure) this.#options.onSuspicion?.(hag, 'request')

@@ -44,7 +44,29 @@ export async function examine(engine: Connector, target: Target, { timeoutMs }: 
   return { state: 'works', isRefused: true, pipelines: undefined }
 }
 
-type Answer = { state: 'answered'; isRefused: boolean } | Exclude<Finding, { state: 'works' }>
+/** RFC 1928 section 6, in the words of the package. */
+export type Reply =
+  | 'Granted'
+  | 'Failure'
+  | 'NotAllowed'
+  | 'NetworkUnreachable'
+  | 'HostUnreachable'
+  | 'ConnectionRefused'
+  | 'TTLExpired'
+  | 'CommandNotSupported'
+  | 'AddressNotSupported'
+
+type Answer = { state: 'answered'; reply: Reply; isRefused: boolean } | Exclude<Finding, { state: 'works' }>
+
+/** What a HAG replies to a CONNECT; undefined: nothing in time. A connection that it has made ends at once. */
+export async function replyTo(
+  engine: Connector,
+  target: Target,
+  how: { destination: SocketAddress; timeoutMs: number },
+): Promise<Reply | undefined> {
+  const answer = await asksForConnect(engine, target, how)
+  return answer.state === 'answered' ? answer.reply : undefined
+}
 
 /** Any well-formed reply will do, whatever it says (RFC 1928 section 6). */
 async function asksForConnect(
@@ -66,11 +88,11 @@ async function asksForConnect(
   const startedAt = performance.now()
   try {
     await SocksClient.createConnection(options)
-    return { state: 'answered', isRefused: false }
+    return { state: 'answered', reply: 'Granted', isRefused: false }
   } catch (error) {
     const { message } = error as Error
     const reply = /rejected connection - (?!undefined)(\w+)/.exec(message)?.[1]
-    if (reply !== undefined) return { state: 'answered', isRefused: reply === 'NotAllowed' }
+    if (reply !== undefined) return { state: 'answered', reply: reply as Reply, isRefused: reply === 'NotAllowed' }
     const isLate = performance.now() - startedAt >= timeoutMs
     if (!isLate && (socket.bytesRead === 0 || /unknown authentication type/.test(message))) return { state: 'turned-away' }
     return { state: 'broken', trouble: `it greets, but does not answer a request: ${message}` }
