@@ -28,6 +28,9 @@ export interface RedirectionOptions {
 /** What we can do without: the match for bridges, and our part of the filter table. */
 export type Extra = 'bpf' | 'filter'
 
+/** What is not there yet may be known by another name only, which iptables does not take. */
+const isKernelName = (name: string) => name.length <= maxNameLength
+
 const isLinkLocal = (destination: string) => destination.startsWith('fe80:')
 
 /** Networks that the kernel reaches directly over a device. */
@@ -59,7 +62,7 @@ export function redirection(
       family,
       others.filter(({ network, device, isKept }) => isKept && !near.includes(network) && !ways.has(device)),
     )
-    const sides = lan.filter((name) => name.length <= maxNameLength).flatMap((name) => sidesOf(name, observed, ways, family))
+    const sides = lan.filter(isKernelName).flatMap((name) => sidesOf(name, observed, ways, family))
     const open = sides.filter(({ device }) => !isBlocked(family, device))
     const bridges = observed.isBridgeFiltering[family] && !lacks.has('bpf') ? lan.map(find).filter((one) => one?.isBridge) : []
     const kept = [...networksOf(near), ...config.bypass]
@@ -69,7 +72,7 @@ export function redirection(
         : []),
       ...(lacks.has('filter')
         ? []
-        : [guardChain({ family, sides, wans: [...ways.keys()], port: config.listen.port, rejectQuic })]),
+        : [guardChain({ family, sides, wans: [...ways.keys()].filter(isKernelName), port: config.listen.port, rejectQuic })]),
     ]
   })
   return { chains, notes: [...notesOnLan(lan, find), ...notesOnLacks(lacks), ...notesOnRoutes([...elsewhere.values()].flat())] }
