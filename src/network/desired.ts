@@ -130,7 +130,7 @@ function endpointsOf(
   // An address can be held once; and whatever joins by a WAN does so as the WAN's role and health have it, or not at all.
   const onWans = observed.interfaces.filter(({ name }) => isWans(name)).flatMap(({ addresses }) => addresses)
   const isReplaced = ({ address, device, flags }: KernelEndpoint) =>
-    all.some((one) => one.address === address) ||
+    [...all, ...kept].some((one) => one.address === address) ||
     (flags.includes('subflow') && (isWans(device) || onWans.some((one) => one.address === address)))
   const [foreign, now] = parted(
     observed.endpoints.filter((one) => !isOurs(one)),

