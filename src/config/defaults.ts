@@ -1,11 +1,13 @@
 /** Defaults that depend on the machine, unlike those in the schema. */
 import { readFileSync } from 'node:fs'
-import { availableParallelism } from 'node:os'
+import { availableParallelism, totalmem } from 'node:os'
 import type { GatewayConfig, HagConfig } from './schema.js'
 
-type LimitKeys = Partial<Pick<GatewayConfig | HagConfig, 'workers' | 'max_connections' | 'max_connections_per_client'>>
+type LimitKeys = Partial<
+  Pick<GatewayConfig | HagConfig, 'workers' | 'max_connections' | 'max_connections_per_client' | 'buffer_memory_mb'>
+>
 
-/** Worker threads and connections at once, where the config leaves them out. */
+/** Worker threads, connections at once and bytes in their buffers, where the config leaves them out. */
 export function engineLimits(config: LimitKeys, descriptors = ownDescriptorLimit()) {
   const maxConnections = config.max_connections ?? connectionsFor(descriptors)
   return {
@@ -13,7 +15,16 @@ export function engineLimits(config: LimitKeys, descriptors = ownDescriptorLimit
     maxConnections,
     // Often there is but one client, a HAG's only gateway or a second router behind the gateway, and it may need most of them.
     maxConnectionsPerClient: config.max_connections_per_client ?? Math.ceil((maxConnections * 3) / 4),
+    bufferMemory: config.buffer_memory_mb === undefined ? bufferMemory() : config.buffer_memory_mb * 2 ** 20,
   }
+}
+
+/**
+ * Half of what TCP may take before the kernel saves memory (net.ipv4.tcp_mem, by default a 16th of all): above it every connection of the
+ * machine suffers. The sysctl cannot be read in a container; memory can, and a control group's bound.
+ */
+export function bufferMemory(total = totalmem(), bound = process.constrainedMemory()): number {
+  return Math.max(2 ** 20, Math.floor((bound > 0 ? Math.min(total, bound) : total) / 32))
 }
 
 export interface LimitTexts {

@@ -36,6 +36,8 @@ const common = {
   max_connections: z.int().min(1).max(1_000_000).optional(),
   /** Of one client address, or IPv6 /64. Default: three quarters of max_connections, so that one alone never takes what all need. */
   max_connections_per_client: z.int().min(1).max(1_000_000).optional(),
+  /** MiB that the kernel may hold for connections whose readers are slow; for one client half of it. Default: a 32nd of the memory. */
+  buffer_memory_mb: z.int().min(1).max(1_000_000).optional(),
   /** RFC 5382 REQ-5 asks for at least 2 h 4 min. */
   idle_timeout_seconds: seconds.default(7500),
   /** At SIGTERM: how long connections may go on before they are aborted. */

@@ -136,8 +136,9 @@ void Worker::relay(Connection* connection) {
   if (connection->kind == ListenerKind::Socks) resetOnClose(connection->client.fd, true);
   resetOnClose(connection->upstream.fd, true);
   connection->client.readable = connection->client.writable = true;
-  if (connection->protocol == Protocol::Tcp) boundBacklog(connection->upstream);
   connection->upstream.writable = true;  // the edge for reading comes with the changed registration
+  beginSmall(connection);
+  if (connection->protocol == Protocol::Tcp && !connection->backward.isHeld) boundBacklog(connection->upstream);
   pumpBoth(connection);
 }
 
@@ -210,13 +211,18 @@ void Worker::pumpBoth(Connection* connection) {
   }
   const uint64_t before = connection->forward.bytes + connection->backward.bytes;
   bool more = false;
-  const auto one = [&](Flow* flow, Side* source, Side* target, Reason sourceReset, Reason targetReset) {
+  const auto one = [&](const Direction& direction, Reason sourceReset, Reason targetReset) {
+    Flow* const flow = direction.flow;
     if (flow->done) return true;
-    switch (pump(flow, source, target, kBudget, &pipes_, &host_->counters)) {
-      case Pumped::Waiting:
-        return true;
+    // No further than to where it begins to count: the kernel may enlarge its buffer with every read.
+    const int64_t budget = flow->bulkAt - flow->bytes < kBudget ? static_cast<int64_t>(flow->bulkAt - flow->bytes) : kBudget;
+    switch (pump(flow, direction.source, direction.target, budget, &pipes_, &host_->counters)) {
       case Pumped::More:
         more = true;
+        [[fallthrough]];
+      case Pumped::Waiting:
+        if (flow->done) stopCounting(connection, flow);
+        if (!flow->done && flow->bytes >= flow->bulkAt && countBulk(connection, direction)) more = true;
         return true;
       case Pumped::SourceFailed:
         closeConnection(connection, sourceReset, {errno, "splice"});
@@ -227,20 +233,20 @@ void Worker::pumpBoth(Connection* connection) {
     }
     return true;
   };
-  if (!one(&connection->forward, &connection->client, &connection->upstream, Reason::ClientReset, Reason::UpstreamReset)) return;
-  if (connection->held.empty() && !one(&connection->backward, &connection->upstream, &connection->client, Reason::UpstreamReset, Reason::ClientReset)) return;
+  if (!one(forwardOf(connection), Reason::ClientReset, Reason::UpstreamReset)) return;
+  if (connection->held.empty() && !one(backwardOf(connection), Reason::UpstreamReset, Reason::ClientReset)) return;
   const uint64_t moved = connection->forward.bytes + connection->backward.bytes - before;
   if (moved > 0) connection->activeMs = now_;
   restWhileStalled(connection);
   if (connection->forward.done && connection->backward.done) return drain(connection);
   if (now_ >= connection->lookMs) {
     connection->lookMs = now_ + kLookMs;
-    const bool isRedirect = connection->kind == ListenerKind::Redirect;
-    const auto widen = [&more](Flow* flow, Side* source, Protocol protocol) {
-      if (widenBacklog(flow, *source, protocol)) source->readable = more = true;
-    };
-    widen(&connection->forward, &connection->client, isRedirect ? Protocol::Tcp : Protocol::Mptcp);
-    widen(&connection->backward, &connection->upstream, connection->protocol);
+    for (const Direction& direction : {forwardOf(connection), backwardOf(connection)}) {
+      const int size = widerBacklog(direction.flow, *direction.source, direction.from);
+      if (size == 0 || !mayHold(connection, direction, size)) continue;
+      enlargeReceiveBuffer(*direction.flow, *direction.source, direction.from, size);
+      direction.source->readable = more = true;
+    }
   }
   refillLater(connection);
   if (connection->queued || !more) return;
@@ -270,8 +276,10 @@ void Worker::closeConnection(Connection* connection, Reason reason, Failure fail
     if (reason == Reason::ClientReset) passOnLastWords(&connection->forward, &connection->client, &connection->upstream);
     if (reason == Reason::UpstreamReset) passOnLastWords(&connection->backward, &connection->upstream, &connection->client);
   }
-  discardFlow(&connection->forward, &pipes_, &host_->counters);
-  discardFlow(&connection->backward, &pipes_, &host_->counters);
+  for (Flow* const flow : {&connection->forward, &connection->backward}) {
+    discardFlow(flow, &pipes_, &host_->counters);
+    stopCounting(connection, flow);
+  }
   releaseAll(connection);
   const bool orderly = reason == Reason::End || reason == Reason::Refused || reason == Reason::Handshake;
   for (const int fd : {connection->client.fd, connection->upstream.fd}) {

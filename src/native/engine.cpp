@@ -32,6 +32,7 @@ Engine::Engine(const EngineOptions& options, std::function<void()> notify) : not
   limits.acceptLimit = limits.descriptorLimit - std::min(kPipeDescriptors, limits.descriptorLimit / 4);
   limits.maxConnections = options.maxConnections;
   limits.maxConnectionsPerClient = options.maxConnectionsPerClient;
+  budget.setLimit(options.bufferMemory);
   limits.idleTimeoutMs = options.idleTimeoutMs;
   limits.handshakeTimeoutMs = options.handshakeTimeoutMs;
   limits.decisionTimeoutMs = options.decisionTimeoutMs;

@@ -15,6 +15,7 @@ struct EngineOptions {
   uint64_t handshakeTimeoutMs = 0;
   uint64_t decisionTimeoutMs = 60000;
   uint64_t maxConnectionsPerClient = 0;  // 0: no limit
+  int64_t bufferMemory = 0;              // 0: no limit
   uint32_t mark = 0;                     // of all sockets that it opens; 0: none
 };
 

@@ -37,6 +37,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
     engine.workers = number(options, "workers");
     engine.maxConnections = number(options, "maxConnections");
     engine.maxConnectionsPerClient = number(options, "maxConnectionsPerClient");
+    if (options.Has("bufferMemory")) engine.bufferMemory = options.Get("bufferMemory").ToNumber().Int64Value();
     engine.idleTimeoutMs = static_cast<uint64_t>(options.Get("idleTimeoutMs").As<Napi::Number>().Int64Value());
     engine.handshakeTimeoutMs = number(options, "handshakeTimeoutMs");
     if (options.Has("mark")) engine.mark = number(options, "mark");

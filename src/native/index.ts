@@ -100,6 +100,11 @@ export interface EngineOptions {
    * one; above, they get a RST, or the reply 2 (not allowed). Default: no limit.
    */
   maxConnectionsPerClient?: number
+  /**
+   * Bytes that all connections together may have the kernel hold, and those of one client half of it; near that, each one's buffers stay small.
+   * Default: no limit.
+   */
+  bufferMemory?: number
   /** SO_MARK of every socket that it opens, for `ip rule ... fwmark`. Default: none. */
   mark?: number
   /** Milliseconds without a byte in either direction after which a relayed connection is aborted. */

@@ -12,7 +12,8 @@
 #include <utility>
 
 namespace {
-constexpr size_t kChunk = 1 << 20;  // the pipe's size is the real limit
+constexpr int kMostBuffer = 8 * 1024 * 1024;
+constexpr int kUsualMark = 1;
 constexpr unsigned kFlags = SPLICE_F_MOVE | SPLICE_F_NONBLOCK;
 
 bool wouldBlock() { return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR; }
@@ -80,24 +81,23 @@ void resizeReceiveBuffer(const Side& source, int size) {
   setsockopt(source.fd, IPPROTO_TCP, TCP_WINDOW_CLAMP, &size, sizeof size);
 }
 
+// SO_RCVBUF would end the growth of an MPTCP connection's buffer; a low-water mark only makes it larger, also on the subflows that are there
+// (mptcp_set_rcvlowat): to twice the mark or, where packets are small for the memory that they take, to four times. Before Linux 6.9 it does
+// nothing.
+void doubleReceiveBuffer(const Side& source, int size) {
+  for (const int mark : {size / 2, size}) {
+    if (!setOption(source.fd, SOL_SOCKET, SO_RCVLOWAT, mark)) return;
+    if (receiveBuffer(source) > size) break;
+  }
+  setsockopt(source.fd, SOL_SOCKET, SO_RCVLOWAT, &kUsualMark, sizeof kUsualMark);
+}
+}  // namespace
+
 int receiveBuffer(const Side& source) {
   int size = 0;
   socklen_t length = sizeof size;
   return getsockopt(source.fd, SOL_SOCKET, SO_RCVBUF, &size, &length) == 0 ? size : -1;
 }
-
-// SO_RCVBUF would end the growth of an MPTCP connection's buffer; a low-water mark only makes it larger, also on the subflows that are there
-// (mptcp_set_rcvlowat): to twice the mark or, where packets are small for the memory that they take, to four times. Before Linux 6.9 it does
-// nothing.
-void doubleReceiveBuffer(const Side& source, int size) {
-  constexpr int kUsual = 1;
-  for (const int mark : {size / 2, size}) {
-    if (!setOption(source.fd, SOL_SOCKET, SO_RCVLOWAT, mark)) return;
-    if (receiveBuffer(source) > size) break;
-  }
-  setsockopt(source.fd, SOL_SOCKET, SO_RCVLOWAT, &kUsual, sizeof kUsual);
-}
-}  // namespace
 
 Pumped pump(Flow* flow, Side* source, Side* target, int64_t budget, PipePool* pipes, Counters* counters) {
   while (!flow->done) {
@@ -137,7 +137,7 @@ Pumped pump(Flow* flow, Side* source, Side* target, int64_t budget, PipePool* pi
       return copied;
     }
     // The pipe is empty here, so EAGAIN can only mean that the socket is.
-    const ssize_t moved = splice(source->fd, nullptr, flow->pipe.writeEnd, nullptr, kChunk, kFlags);
+    const ssize_t moved = splice(source->fd, nullptr, flow->pipe.writeEnd, nullptr, flow->chunk, kFlags);
     if (moved > 0) {
       flow->parked = static_cast<uint32_t>(moved);
       counters->bytesParked += moved;
@@ -168,29 +168,46 @@ void boundBacklog(const Side& source) { resizeReceiveBuffer(source, kReceiveBuff
 // That of an MPTCP connection the kernel does not let grow before an eighth of what it once took for the round trip is over
 // (mptcp_rcv_space_adjust), and of a connection that has waited that can be far too much: HAGs received 64 kB a round trip of an upload for its
 // first twenty seconds.
-bool widenBacklog(Flow* flow, const Side& source, Protocol protocol) {
-  constexpr int kMost = 8 * 1024 * 1024;
+int widerBacklog(Flow* flow, const Side& source, Protocol protocol) {
   constexpr int kLittle = 64 * 1024;
   constexpr uint64_t kLeast = 32 * 1024;  // a quarter of what a buffer begins with
   const uint64_t moved = flow->bytes - flow->looked;
   flow->looked = flow->bytes;
   const uint64_t waited = std::exchange(flow->waited, 0);
-  if (flow->ended || flow->bytes < kLeast || protocol == Protocol::Unknown) return false;
+  if (flow->ended || flow->bytes < kLeast || protocol == Protocol::Unknown) return 0;
   int queued = 0;
-  if (ioctl(source.fd, SIOCINQ, &queued) != 0) return false;
+  if (ioctl(source.fd, SIOCINQ, &queued) != 0) return 0;
   flow->waited = static_cast<uint64_t>(queued);
   // What had waited for a slow target says nothing of the source.
   const uint64_t came = moved - std::min(moved, waited);
   const int size = came < kLeast ? -1 : receiveBuffer(source);
-  if (size < 0 || size >= kMost || came < static_cast<uint64_t>(size) / 4) return false;
+  if (size < 0 || size >= kMostBuffer || came < static_cast<uint64_t>(size) / 4) return 0;
   const bool passing = came > static_cast<uint64_t>(size) * 8;
-  if (!passing && queued >= kLittle) return false;
-  if (protocol == Protocol::Mptcp) {
-    doubleReceiveBuffer(source, size);
-    return true;
+  return passing || queued < kLittle ? 2 * size : 0;
+}
+
+void enlargeReceiveBuffer(const Flow& flow, const Side& source, Protocol protocol, int size) {
+  if (protocol == Protocol::Tcp) {
+    resizeReceiveBuffer(source, size);
+  } else if (flow.isHeld) {
+    setOption(source.fd, SOL_SOCKET, SO_RCVBUFFORCE, size / 2);
+  } else {
+    doubleReceiveBuffer(source, size / 2);
   }
-  resizeReceiveBuffer(source, 2 * size);
-  return false;
+}
+
+// The bound of an MPTCP subflow's window follows a low-water mark, and no size of ours (window_clamp); and once there is a size of ours, no mark
+// either. So the mark comes first, as high as the buffer may ever become. Before Linux 6.9 it does nothing, and the kernel goes on.
+bool holdReceiveBuffer(Flow* flow, const Side& source, Protocol protocol, int size) {
+  if (protocol == Protocol::Unknown) return false;
+  if (protocol == Protocol::Mptcp && !flow->isHeld) {
+    const int before = receiveBuffer(source);
+    const bool isSet = setOption(source.fd, SOL_SOCKET, SO_RCVLOWAT, kMostBuffer / 2);
+    setsockopt(source.fd, SOL_SOCKET, SO_RCVLOWAT, &kUsualMark, sizeof kUsualMark);
+    if (!isSet || (before < kMostBuffer && receiveBuffer(source) <= before)) return false;
+  }
+  if (protocol == Protocol::Tcp) resizeReceiveBuffer(source, size);
+  return flow->isHeld = protocol == Protocol::Tcp || setOption(source.fd, SOL_SOCKET, SO_RCVBUFFORCE, size / 2);
 }
 
 void discardFlow(Flow* flow, PipePool* pipes, Counters* counters) {

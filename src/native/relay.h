@@ -29,12 +29,18 @@ struct Metered {
   bool yields = false;                 // CUBIC instead of BBR
 };
 
+constexpr uint32_t kMostChunk = 1 << 20;  // the pipe's size is the real limit
+
 struct Flow {
   uint64_t bytes = 0;
   Pipe pipe;
   uint32_t parked = 0;   // bytes in the pipe
   uint64_t looked = 0;   // `bytes` at the last look
   uint64_t waited = 0;   // and what the source held then
+  uint64_t bulkAt = UINT64_MAX;  // of `bytes`: then it counts (buffers.cpp)
+  int64_t charged = 0;           // to the budget
+  uint32_t chunk = kMostChunk;   // bytes that are read at a time
+  bool isHeld = false;           // the kernel does not size its source's receive buffer any more
   int64_t room = -1;     // bytes that the target may still be given (meter.h); -1: what it takes
   std::unique_ptr<Metered> metered;
   bool ended = false;   // the source's FIN was read
@@ -52,10 +58,14 @@ enum class Pumped {
 Pumped pump(Flow* flow, Side* source, Side* target, int64_t budget, PipePool* pipes, Counters* counters);
 
 // Keep what waits for a target slower than its source near what keeps the target busy: the first at the beginning, of plain TCP, the second
-// every 100 ms or so while bytes flow.
+// every 100 ms or so while bytes flow. It returns the size of the receive buffer that would be better, or 0.
 void boundBacklog(const Side& source);
-// True where the source is to be read again: what came while the low-water mark was high may have made no edge.
-bool widenBacklog(Flow* flow, const Side& source, Protocol protocol);
+int widerBacklog(Flow* flow, const Side& source, Protocol protocol);
+// After these two the source is to be read again: what came while the low-water mark was high may have made no edge.
+void enlargeReceiveBuffer(const Flow& flow, const Side& source, Protocol protocol, int size);
+// From now on it has the size that it is given. False where the kernel does not do that.
+bool holdReceiveBuffer(Flow* flow, const Side& source, Protocol protocol, int size);
+int receiveBuffer(const Side& source);  // -1: unknown
 
 // Drops what is under way.
 void discardFlow(Flow* flow, PipePool* pipes, Counters* counters);

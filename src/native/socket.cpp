@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <linux/sockios.h>
 #include <netinet/tcp.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -73,9 +74,15 @@ void keepQueuesShort(int fd) {
   if (needed) setCongestion(fd, "bbr");
 }
 
-// Of plain TCP, for which the meter does nothing: what is not sent yet waits where it still holds up the other end. On the fastest links
-// less costs processor time.
-void boundUnsent(int fd) { setOption(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, 1024 * 1024); }
+// The third of its numbers, or what Linux has at most where it is not told otherwise.
+int64_t largestOf(const char* sysctl, int64_t usual) {
+  long long numbers[3];
+  FILE* const file = fopen(sysctl, "re");
+  if (file == nullptr) return usual;
+  const int found = fscanf(file, "%lld %lld %lld", &numbers[0], &numbers[1], &numbers[2]);
+  fclose(file);
+  return found == 3 ? numbers[2] : usual;
+}
 
 int streamSocket(int family, bool mptcp, Protocol* protocol) {
   const int type = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
@@ -295,6 +302,14 @@ int unacknowledged(int fd) {
 
 void yieldToLoss(int fd, bool yields) {
   if (usesBbr(fd) == yields) setCongestion(fd, yields ? "cubic" : "bbr");
+}
+
+void boundUnsent(int fd, int bytes) { setOption(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, bytes); }
+
+// Asked for the first time when the first connection is relayed: then the owner has set what it sets.
+int64_t kernelBuffers() {
+  static const int64_t bytes = largestOf("/proc/sys/net/ipv4/tcp_rmem", 32 << 20) + largestOf("/proc/sys/net/ipv4/tcp_wmem", 4 << 20);
+  return bytes;
 }
 
 int socketError(int fd) {

@@ -84,6 +84,12 @@ constexpr uint64_t kWaitedLongMs = 5000;
 // Bytes, and one for the end; 0 also where the kernel does not tell (MPTCP before Linux 5.17).
 int unacknowledged(int fd);
 
+// Of plain TCP, for which the meter does nothing: what is not sent yet waits where it still holds up the other end. On the fastest links
+// less costs processor time.
+void boundUnsent(int fd, int bytes = 1024 * 1024);
+// Bytes that the kernel may make the buffers of one direction: what it receives, and what it sends.
+int64_t kernelBuffers();
+
 int socketError(int fd);
 void closeFd(int fd);
 // Whether closing it, by whomever, aborts the connection (linger 0) or ends it.

@@ -160,6 +160,7 @@ void Worker::sweepIdle() {
     Connection* const connection = entry.second.get();
     if (connection->phase != Connection::Phase::Relaying) continue;
     if (now_ - connection->activeMs >= host_->limits.idleTimeoutMs) idle.push_back(connection);
+    letRest(connection);
     const bool isSocks = connection->kind == ListenerKind::Socks;
     if (isSocks && now_ - connection->acceptedMs >= everyMs) askAboutOldSubflows(connection);
     const int keptAliveS = connection->keptAliveS;

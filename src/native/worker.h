@@ -10,6 +10,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "budget.h"
 #include "clients.h"
 #include "connection.h"
 #include "crowd.h"
@@ -38,6 +39,7 @@ class WorkerHost {
   Counters counters;
   PreparedPool prepared{&counters};
   Shares shares;
+  BufferBudget budget;
   Refusals refusals;
   std::atomic<int> keepaliveS{kWanIdleS};  // of upstreams
   Outlets outlets;
@@ -164,6 +166,23 @@ class Worker {
   // draining.cpp
   void drain(Connection* connection);
   void lookAtDraining(Connection* connection, bool isDue = false);
+
+  // buffers.cpp
+  struct Direction {
+    Flow* flow;
+    Side* source;
+    Side* target;
+    Protocol from;
+    Protocol to;
+  };
+  static Direction forwardOf(Connection* connection);
+  static Direction backwardOf(Connection* connection);
+  void beginSmall(Connection* connection);
+  bool countBulk(Connection* connection, const Direction& direction);
+  bool mayHold(Connection* connection, const Direction& direction, int size);
+  static void writeLessAhead(const Direction& direction, int size);
+  void stopCounting(Connection* connection, Flow* flow);
+  void letRest(Connection* connection);
 
   // connection.cpp
   Connection* find(ConnectionId id);

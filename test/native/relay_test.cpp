@@ -250,6 +250,11 @@ uint64_t nowMs() {
   return static_cast<uint64_t>(time.tv_sec) * 1000 + static_cast<uint64_t>(time.tv_nsec) / 1000000;
 }
 
+void look(Flow* flow, const Side& source) {
+  const int size = widerBacklog(flow, source, Protocol::Tcp);
+  if (size > 0) enlargeReceiveBuffer(*flow, source, Protocol::Tcp, size);
+}
+
 // A fast source whose bytes go on slowly: little waits, and always something. Where they go on quickly there is more room.
 void backlog() {
   const Pair pair = tcpPair();
@@ -282,21 +287,21 @@ void backlog() {
     int queued = 0;
     CHECK(ioctl(pair.near, SIOCINQ, &queued) == 0);
     most = std::max(most, queued);
-    widenBacklog(&flow, source, Protocol::Tcp);
+    look(&flow, source);
   }
   CHECK(most > 0 && most <= kReceiveBuffer && receiveBuffer(pair.near) == kReceiveBuffer);
   CHECK(longestPauseMs < 500);
   // As through a fast path: what waits is always a little, and gone at once.
   flow.bytes += 10 * kReceiveBuffer;
-  widenBacklog(&flow, source, Protocol::Tcp);
+  look(&flow, source);
   CHECK(receiveBuffer(pair.near) == 2 * kReceiveBuffer);
   over = true;
   sender.join();
   while (recv(pair.near, &heard[0], heard.size(), MSG_DONTWAIT) > 0) poll(nullptr, 0, 5);
   // As from a distant server: all that its window lets through has been read.
-  for (int look = 0; look < 3; ++look) {
+  for (int i = 0; i < 3; ++i) {
     flow.bytes += static_cast<uint64_t>(receiveBuffer(pair.near));
-    widenBacklog(&flow, source, Protocol::Tcp);
+    look(&flow, source);
   }
   CHECK(receiveBuffer(pair.near) == 16 * kReceiveBuffer);
   for (const int fd : {pair.near, pair.far}) closeFd(fd);
@@ -317,10 +322,10 @@ void whatHasWaited() {
     CHECK(ioctl(pair.near, SIOCINQ, &queued) == 0);
   }
   CHECK(queued >= kReceiveBuffer / 4 + 32 * 1024);
-  widenBacklog(&flow, source, Protocol::Tcp);
+  look(&flow, source);
   std::string heard(kReceiveBuffer, '\0');
   for (ssize_t size; (size = recv(pair.near, &heard[0], heard.size(), MSG_DONTWAIT)) > 0;) flow.bytes += static_cast<uint64_t>(size);
-  widenBacklog(&flow, source, Protocol::Tcp);
+  look(&flow, source);
   CHECK(receiveBuffer(pair.near) == kReceiveBuffer);
   for (const int fd : {pair.near, pair.far}) closeFd(fd);
 }

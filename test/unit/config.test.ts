@@ -1,7 +1,7 @@
 import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { connectionsFor, descriptorLimit, engineLimits, limitTexts } from '../../src/config/defaults.js'
+import { bufferMemory, connectionsFor, descriptorLimit, engineLimits, limitTexts } from '../../src/config/defaults.js'
 import { schemaFile } from '../../src/config/json-schema.js'
 import { checkConfig, loadGateway, loadHag, parseGateway, parseHag } from '../../src/config/load.js'
 import { readPassword, readUsers } from '../../src/config/secrets.js'
@@ -273,6 +273,7 @@ t.test('what the examples show as defaults are the defaults', async (t) => {
     'workers',
     'max_connections',
     'max_connections_per_client',
+    'buffer_memory_mb',
     'users_file',
     'mark',
     'rule_priority',
@@ -353,7 +354,16 @@ t.test('defaults of the machine', async (t) => {
   t.equal(connectionsFor(1024), 336)
   t.equal(connectionsFor(64), 16)
   t.equal(connectionsFor(Number.POSITIVE_INFINITY), 65_536)
-  t.same(engineLimits({ workers: 3, max_connections: 7 }), { workers: 3, maxConnections: 7, maxConnectionsPerClient: 6 })
+  t.same(engineLimits({ workers: 3, max_connections: 7, buffer_memory_mb: 16 }), {
+    workers: 3,
+    maxConnections: 7,
+    maxConnectionsPerClient: 6,
+    bufferMemory: 16 * 1024 * 1024,
+  })
+  t.equal(bufferMemory(2 ** 33, 0), 2 ** 28)
+  t.equal(bufferMemory(2 ** 33, 2 ** 64), 2 ** 28, 'where no control group bounds it')
+  t.equal(bufferMemory(2 ** 33, 2 ** 29), 2 ** 24, 'where one does')
+  t.equal(bufferMemory(2 ** 20, 0), 2 ** 20)
   t.same(limitTexts({}, 1024), {
     connections: '336 connections (as many as 1024 descriptors carry)',
     perClient: '252 connections (three quarters of all 336; max_connections_per_client)',

@@ -1,0 +1,51 @@
+/** Clients that stop reading: what the kernel holds for them has a budget, nobody else waits for it, and they get every byte. */
+import t from 'tap'
+import { ports, remeasure, sleep, World } from '../support/hybrid.js'
+import { needsRoot } from '../support/namespaces.js'
+
+const budget = 32
+const bytes = 20_000_000
+
+/** Megabytes that a host's sockets hold, of what they received or are to send. A byte of MPTCP is at its connection or at its subflow. */
+async function held(world: World, host: string): Promise<number> {
+  const text = await world.execute(host)('ss', '-tMamn')
+  const all = [...text.matchAll(/skmem:\(r(\d+),rb\d+,t\d+,tb\d+,f\d+,w(\d+)/g)]
+  return all.reduce((sum, [, received, written]) => sum + Number(received) + Number(written), 0) / 2 ** 20
+}
+
+// As fast as the machine is, so that the kernel's buffers grow at once to what they may.
+t.test('stalled downloads hold no more than the budget', { skip: needsRoot, timeout: 120_000 }, async (t) => {
+  const limits = { buffer_memory_mb: budget }
+  const world = await World.run(t, { shaped: false, gateway: limits, hag: limits })
+  const { client, lab } = world
+  const target = { host: lab.addresses.server, port: ports.source }
+  const addresses = Array.from({ length: 11 }, (_, i) => `192.168.1.${70 + i}`)
+  for (const one of addresses) await world.execute('lan')('ip', 'address', 'add', `${one}/24`, 'dev', 'eth0')
+  const beside = addresses.pop() as string
+  const download = async () => {
+    const { intact, seconds } = await client.call('download', { ...target, localAddress: beside, bytes })
+    t.ok(intact, 'another client gets all')
+    return (bytes * 8) / seconds / 1e6
+  }
+  /** Beside the budget each has what the kernel and a pipe begin with. */
+  const check = async (most: number, connections: number) => {
+    await sleep(1000)
+    for (const host of ['cpe', 'hag']) {
+      const megabytes = await held(world, host)
+      t.ok(megabytes < most + connections / 2, `${host}: ${megabytes.toFixed(1)} MB`)
+    }
+    // Twice what the lab's WANs carry.
+    const rate = await remeasure(download, (one) => one > 100)
+    t.ok(rate > 100, `at ${rate.toFixed(0)} Mbit/s`)
+  }
+
+  // One client has half of it at most.
+  await client.call('stall', { ...target, localAddress: addresses.shift() as string }, 40, bytes, 1_000_000)
+  await check(budget / 2, 40)
+  for (const one of addresses) await client.call('stall', { ...target, localAddress: one }, 1, bytes, 1_000_000)
+  await check(budget, 49)
+  const { intact, seconds } = await client.call('readOn')
+  t.equal(intact, 49, 'those that read on get every byte')
+  t.comment(`after ${Math.max(...seconds).toFixed(1)} s`)
+  await check(0, 1)
+})

@@ -1,0 +1,52 @@
+// The budget of kernel buffers, without sockets.
+#include "budget.h"
+
+#include "check.h"
+
+namespace {
+constexpr int64_t kMega = 1024 * 1024;
+const Source one = {1, 1};
+const Source other = {1, 2};
+
+void halfOfWhatIsLeft() {
+  BufferBudget budget;
+  CHECK(budget.take(one, 1000 * kMega) && budget.offered(one) == INT64_MAX);  // no limit
+  budget.setLimit(64 * kMega);
+  CHECK(budget.offered(one) == 16 * kMega);
+  CHECK(!budget.take(one, 16 * kMega + 1));
+  CHECK(budget.take(one, 16 * kMega));
+  CHECK(budget.offered(one) == 8 * kMega);
+  CHECK(budget.offered(other) == 16 * kMega);
+  CHECK(budget.take(other, 16 * kMega) && budget.take(other, 8 * kMega));
+  CHECK(budget.offered(one) == 8 * kMega);
+  budget.charge(one, -16 * kMega);
+  CHECK(budget.offered(one) == 16 * kMega);
+}
+
+// Whatever one client does, another one has what it needs.
+void oneClientLeavesHalf() {
+  BufferBudget budget;
+  budget.setLimit(64 * kMega);
+  int64_t held = 0;
+  for (int64_t share = budget.offered(one); share > 0; share = budget.offered(one)) {
+    CHECK(budget.take(one, share));
+    held += share;
+  }
+  CHECK(held <= 32 * kMega && held > 31 * kMega);
+  CHECK(budget.offered(other) == 16 * kMega);
+  // Also with what each of its connections needs to get on.
+  budget.charge(one, 100 * kMega);
+  CHECK(budget.offered(one) == 0 && budget.offered(other) == 16 * kMega);
+  CHECK(budget.take(other, 16 * kMega));
+  budget.charge(one, -100 * kMega - held);
+  CHECK(budget.offered(one) == 16 * kMega);
+  budget.charge(other, -16 * kMega);
+  CHECK(budget.offered(one) == 16 * kMega && budget.offered(other) == 16 * kMega);
+}
+}  // namespace
+
+int main() {
+  halfOfWhatIsLeft();
+  oneClientLeavesHalf();
+  return passed();
+}
