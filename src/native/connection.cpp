@@ -215,14 +215,14 @@ void Worker::pumpBoth(Connection* connection) {
     Flow* const flow = direction.flow;
     if (flow->done) return true;
     // No further than to where it begins to count: the kernel may enlarge its buffer with every read.
-    const int64_t budget = flow->bulkAt - flow->bytes < kBudget ? static_cast<int64_t>(flow->bulkAt - flow->bytes) : kBudget;
+    const uint64_t left = flow->bulkAt - std::min(flow->bulkAt, flow->bytes + flow->parked);
+    const int64_t budget = left > 0 && left < kBudget ? static_cast<int64_t>(left) : kBudget;
     switch (pump(flow, direction.source, direction.target, budget, &pipes_, &host_->counters)) {
       case Pumped::More:
         more = true;
         [[fallthrough]];
       case Pumped::Waiting:
-        if (flow->done) stopCounting(connection, flow);
-        if (!flow->done && flow->bytes >= flow->bulkAt && countBulk(connection, direction)) more = true;
+        if (!flow->done && flow->bytes + flow->parked >= flow->bulkAt && countBulk(connection, direction)) more = true;
         return true;
       case Pumped::SourceFailed:
         closeConnection(connection, sourceReset, {errno, "splice"});

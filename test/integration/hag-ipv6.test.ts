@@ -18,7 +18,7 @@ t.test('a HAG without IPv6', { skip: needsRoot }, async (t) => {
   t.ok(isRedirected(await rules()))
   t.equal(isIntact(await settle(get, isIntact, 10_000)), true, 'some are reset, the next ones work')
   t.notOk(isRedirected(await rules()))
-  t.match(gateway.output, /no HAG can reach IPv6 destinations: IPv6 is not redirected/)
+  await gateway.waitFor(/no HAG can reach IPv6 destinations: IPv6 is not redirected/)
   for (let count = 0; count < 3; count++) t.match(await get(), { intact: true, error: undefined })
   t.match(await get(server), { intact: true, error: undefined }, 'IPv4 goes on')
 

@@ -35,6 +35,14 @@ void fewOnABadPathAreNone() {
   CHECK(!crowd.isThere(now));
 }
 
+void whereAllIsSilentThereIsNone() {
+  Crowd crowd;
+  for (uint64_t now = 1; now < 10 * kWindow; now += kWindow) {
+    for (unsigned one = 0; one < 20; ++one) crowd.report(3, 3, now);
+  }
+  CHECK(!crowd.isThere(10 * kWindow));
+}
+
 void itEndsWithTheLast() {
   Crowd crowd;
   uint64_t now = report(&crowd, 1, 3 * kWindow, 20, 40);
@@ -52,6 +60,7 @@ void itEndsWithTheLast() {
 int main() {
   manyThatLoseMuch();
   fewOnABadPathAreNone();
+  whereAllIsSilentThereIsNone();
   itEndsWithTheLast();
   return passed();
 }

@@ -68,7 +68,10 @@ t.test('no loop, no bypassed destination through a HAG, and every connection end
           }
           if (isOwn(client) || (isOwn(destination) && port === 12_345)) t.same(ways, [], 'never opened')
           if (isInside(destination, bypassed)) t.ok(ways.every(({ socks }) => socks === undefined))
-          if (onHagDown === 'reject' && !isInside(destination, bypassed)) t.ok(ways.every(({ socks }) => socks !== undefined))
+          // A service on a HAG's own machine that the HAG refuses is reached without it.
+          const isHags = hags.some((hag) => hag.address === destination)
+          if (onHagDown === 'reject' && !isHags && !isInside(destination, bypassed))
+            t.ok(ways.every(({ socks }) => socks !== undefined))
           t.equal(
             new Set(ways.map((way) => `${way.remote.address} ${way.bind} ${way.socks === undefined}`)).size,
             ways.length,
