@@ -1,7 +1,7 @@
 /** Runs a scenario in a lab of its own, and leaves nothing behind however it ends. */
 import { setTimeout as wait } from 'node:timers/promises'
 import { BondsocksError } from '../shared/errors.js'
-import { mptcpKernel } from '../shared/kernel.js'
+import { mptcpKernel } from '../shared/kernel-version.js'
 import { type Download, download, filePort, type Sample } from './download.js'
 import { type Configs, type Lab, type LabOptions, labUp, type Topology } from './lab.js'
 import { processorTicks } from './measure.js'

@@ -14,13 +14,12 @@ constexpr uint64_t kBulk = 64 * 1024;
 // What a receive buffer may have whatever the others hold: half of it is window, so an MPTCP one keeps WANs of 100 Mbit/s and 80 ms busy, in
 // sum. (1 MB is enough for the lab's 50 Mbit/s, with 256 kB they give 18.) That of plain TCP begins as it always does.
 constexpr int beginningOf(Protocol from) { return from == Protocol::Tcp ? kReceiveBuffer : 2 * 1024 * 1024; }
-constexpr int kLeastChunk = 64 * 1024;
 constexpr int kPipe = 256 * 1024;
 constexpr int kLeastSendBuffer = 2 * 1024 * 1024;
 constexpr uint64_t kRestMs = 10 * 1000;
 
 // What may wait in the pipe.
-int chunkOf(int receiveBuffer) { return std::clamp(receiveBuffer / 4, kLeastChunk, kPipe); }
+int chunkOf(int receiveBuffer) { return std::min(receiveBuffer / 4, kPipe); }
 // And in the target: unsent in plain TCP, whose acknowledgements do not stop with its reader; in MPTCP also what is under way.
 int aheadOf(int receiveBuffer, Protocol to) { return to == Protocol::Tcp ? chunkOf(receiveBuffer) : std::max(receiveBuffer, kLeastSendBuffer); }
 int64_t weightOf(int receiveBuffer, Protocol to) { return int64_t{receiveBuffer} + chunkOf(receiveBuffer) + aheadOf(receiveBuffer, to); }

@@ -2,7 +2,7 @@
 import * as z from 'zod'
 import type { Family } from '../shared/address.js'
 import { BondsocksError } from '../shared/errors.js'
-import { mptcpKernel } from '../shared/kernel.js'
+import { mptcpKernel } from '../shared/kernel-version.js'
 import { readJson } from './kernel/json.js'
 import { parseEndpoints, parseSubflowLimit } from './kernel/mptcp.js'
 import { parseRoutes } from './kernel/route.js'

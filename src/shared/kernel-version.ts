@@ -1,5 +1,8 @@
-/** What cannot be seen from outside, but by the kernel's version. */
+/** What depends on the kernel's version, and cannot be seen in another way. */
 import { release } from 'node:os'
+
+/** What every text promises: older kernels may work, and nobody tries them (scripts/test-kernel). */
+export const mptcpKernel = 'Linux 6.1 or later, built with CONFIG_MPTCP'
 
 /**
  * A socket that is bound to a device: do MPTCP's other subflows leave by their endpoints' devices all the same? Before Linux 6.7 they took

@@ -1,18 +1,16 @@
 /** A path that drops full-size packets without a word: seen, not used while another WAN works, and used with the MTU of its route. */
 import t from 'tap'
-import { ports, settle, World } from '../support/hybrid.js'
+import { settle, World } from '../support/hybrid.js'
 import { needsRoot } from '../support/namespaces.js'
 
 t.test('small packets only', { skip: needsRoot }, async (t) => {
   const wans = ['dsl', 'lte'].map((name) => ({ name, interface: name, metered: false }))
   const world = await World.create(t, { gateway: { wans } })
-  const { client, lab } = world
-  const host = lab.addresses.server
+  const { lab } = world
   const download = async () => {
-    const before = await lab.wanBytes()
-    t.match(await client.call('download', { host, port: ports.source, bytes: 3_000_000 }), { intact: true, error: undefined })
-    const after = await lab.wanBytes()
-    return ['dsl', 'lte'].filter((wan) => (after[wan]?.down ?? 0) - (before[wan]?.down ?? 0) > 3_000_000 / 7)
+    const { wans, outcome } = await world.downloadByWans(3_000_000)
+    t.match(outcome, { intact: true, error: undefined })
+    return wans
   }
   const [hag, cpe] = [world.execute('hag'), world.execute('cpe')]
   const drop = (chain: string, option: string) =>

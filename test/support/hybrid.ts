@@ -127,6 +127,15 @@ export class World {
     return Math.max(0, acknowledged - received)
   }
 
+  /** What became of a download by a new connection of the LAN, and the WANs that carried more than a seventh of it. */
+  async downloadByWans(bytes: number): Promise<{ wans: string[]; outcome: Awaited<ReturnType<Agent['call']>> }> {
+    const before = await this.lab.wanBytes()
+    const outcome = await this.client.call('download', { host: this.lab.addresses.server, port: ports.source, bytes })
+    const after = await this.lab.wanBytes()
+    const wans = ['dsl', 'lte'].filter((wan) => (after[wan]?.down ?? 0) - (before[wan]?.down ?? 0) > bytes / 7)
+    return { wans, outcome }
+  }
+
   /** The devices of the CPE's MPTCP endpoints, sorted. */
   async endpoints(): Promise<string[]> {
     const text = await this.execute('cpe')('ip', 'mptcp', 'endpoint', 'show')

@@ -1,5 +1,6 @@
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { copyOf, keepInitialWindow, parseRoute } from '../../src/network/initial-window.js'
+import type { CommandResult } from '../../src/network/kernel.js'
 import { settle } from '../support/fake-engine.js'
 import { memoryLog } from '../support/memory-log.js'
 
@@ -82,13 +83,14 @@ t.test('where it is not allowed: said once a family, and not tried again and aga
   await kept
 })
 
-t.test('a look that fails once, at a change, leaves no untrue copy for long', async (t) => {
-  const main = ['default via 192.0.2.1 dev eth0']
-  const rules = ['0:\tfrom all lookup 255', '32766:\tfrom all lookup 254']
-  let copy: string[] = []
-  let own: string[] = []
-  let fails = 0
-  let changed: () => void = () => undefined
+/** A machine whose `ip` does as it is told, unless `looks` and `copies` have something else in store, and what keeps its window. */
+function machine(
+  t: Test,
+  main: string[],
+  looks: (argv: readonly string[]) => CommandResult | undefined,
+  copies: () => number | undefined,
+) {
+  const here = { main, copy: [] as string[], own: [] as string[], changed: () => {}, copied: () => {}, end: async () => {} }
   const stop = new AbortController()
   const kept = keepInitialWindow(
     {
@@ -97,108 +99,91 @@ t.test('a look that fails once, at a change, leaves no untrue copy for long', as
       log: memoryLog(),
       lock: async () => () => undefined,
       watch: async ({ onChange }) => {
-        changed = onChange
+        here.changed = onChange
       },
       run: async (argv, input) => {
         const words = argv.join(' ')
         let code = 0
         if (input?.startsWith('rule show')) {
-          if (argv[1] === '-4' && fails-- > 0) return { code: 124, stdout: '', stderr: 'no end after 10 s' }
-          const copies = copy.map((route) => `${route} table 5808`)
-          return { code: 0, stdout: [...rules, ...own, ...main, ...copies, ''].join('\n'), stderr: '' }
-        }
-        if (argv[1] === '-6') code = 2
-        else if (input !== undefined) copy = main.map((route) => `${route} initcwnd 48`)
-        else if (words.includes('route flush')) copy = []
-        else if (words.includes('rule add')) own = ['32765:\tfrom all iif lo ipproto tcp sport 1080 lookup 5808']
-        else if (words.includes('rule del')) {
-          code = own.length > 0 ? 0 : 2
-          own = []
-        }
-        return { code, stdout: '', stderr: '' }
-      },
-    },
-    stop.signal,
-  )
-  const isTrue = () => own.length === 1 && copy.length === 1 && copy[0]?.startsWith(main[0] ?? '') === true
-  t.ok(await until(isTrue))
-  fails = 1
-  main[0] = 'default via 192.0.2.9 dev eth0'
-  changed()
-  t.ok(await until(isTrue), 'it looks again soon')
-  stop.abort()
-  await kept
-})
-
-t.test('a link that flaps between the look and the copy: nothing counts as copied before it is', async (t) => {
-  const near = '192.0.2.0/24 dev eth0'
-  const all = [near, 'default via 192.0.2.1 dev eth0']
-  let main = [...all]
-  let copy: string[] = []
-  let own: string[] = []
-  let changed: () => void = () => undefined
-  /** What becomes of each copying in turn; the next ones succeed. */
-  const fates: (() => number)[] = [
-    // Down: `ip -batch` stops at a device that has no network any more. And up again, a moment later.
-    () => {
-      main = []
-      copy = [`${near} initcwnd 48`]
-      setTimeout(() => {
-        main = [...all]
-        changed()
-      }, 100)
-      return 1
-    },
-    // Down and up while it copies: the table has lost all that was in it, or some of it, with no error at all.
-    () => {
-      copy = []
-      return 0
-    },
-    () => {
-      copy = [`${near} initcwnd 48`]
-      return 0
-    },
-  ]
-  const stop = new AbortController()
-  const kept = keepInitialWindow(
-    {
-      port: 1080,
-      segments: 48,
-      log: memoryLog(),
-      lock: async () => () => undefined,
-      watch: async ({ onChange }) => {
-        changed = onChange
-      },
-      run: async (argv, input) => {
-        const words = argv.join(' ')
-        let code = 0
-        if (input?.startsWith('rule show')) {
-          const rules = ['0:\tfrom all lookup 255', ...own, '32766:\tfrom all lookup 254']
-          return { code, stdout: [...rules, ...main, ...copy.map((route) => `${route} table 5808`), ''].join('\n'), stderr: '' }
+          const rules = ['0:\tfrom all lookup 255', ...here.own, '32766:\tfrom all lookup 254']
+          const stdout = [...rules, ...here.main, ...here.copy.map((route) => `${route} table 5808`), ''].join('\n')
+          return looks(argv) ?? { code, stdout, stderr: '' }
         }
         if (argv[1] === '-6') code = 2
         else if (input !== undefined) {
-          const fate = fates.shift()
-          if (fate === undefined) copy = main.map((route) => `${route} initcwnd 48`)
-          else code = fate()
-          changed()
-        } else if (words.includes('route flush')) copy = []
+          const fate = copies()
+          if (fate === undefined) here.copy = here.main.map((route) => `${route} initcwnd 48`)
+          else code = fate
+          here.copied()
+        } else if (words.includes('route flush')) here.copy = []
         else if (words.includes('rule add')) {
-          own = ['32765:\tfrom all iif lo ipproto tcp sport 1080 lookup 5808']
-          t.equal(copy.length, main.length, 'no rule leads to half a table')
+          here.own = ['32765:\tfrom all iif lo ipproto tcp sport 1080 lookup 5808']
+          t.equal(here.copy.length, here.main.length, 'no rule leads to half a table')
         } else if (words.includes('rule del')) {
-          code = own.length > 0 ? 0 : 2
-          own = []
+          code = here.own.length > 0 ? 0 : 2
+          here.own = []
         }
         return { code, stdout: '', stderr: code === 0 ? '' : 'Error: Nexthop has invalid gateway.' }
       },
     },
     stop.signal,
   )
-  const isWhole = () => fates.length === 0 && own.length === 1 && copy.length === all.length
+  here.end = async () => {
+    stop.abort()
+    await kept
+  }
+  return here
+}
+
+t.test('a look that fails once, at a change, leaves no untrue copy for long', async (t) => {
+  let fails = 0
+  const failure = { code: 124, stdout: '', stderr: 'no end after 10 s' }
+  const looks = ([, family]: readonly string[]) => (family === '-4' && fails-- > 0 ? failure : undefined)
+  const here = machine(t, ['default via 192.0.2.1 dev eth0'], looks, () => undefined)
+  const isTrue = () => here.own.length === 1 && here.copy.length === 1 && here.copy[0]?.startsWith(here.main[0] ?? '') === true
+  t.ok(await until(isTrue))
+  fails = 1
+  here.main = ['default via 192.0.2.9 dev eth0']
+  here.changed()
+  t.ok(await until(isTrue), 'it looks again soon')
+  await here.end()
+})
+
+t.test('a link that flaps between the look and the copy: nothing counts as copied before it is', async (t) => {
+  const near = '192.0.2.0/24 dev eth0'
+  const all = [near, 'default via 192.0.2.1 dev eth0']
+  /** What becomes of each copying in turn; the next ones succeed. */
+  const fates: (() => number)[] = [
+    // Down: `ip -batch` stops at a device that has no network any more. And up again, a moment later.
+    () => {
+      here.main = []
+      here.copy = [`${near} initcwnd 48`]
+      setTimeout(() => {
+        here.main = [...all]
+        here.changed()
+      }, 100)
+      return 1
+    },
+    // Down and up while it copies: the table has lost all that was in it, or some of it, with no error at all.
+    () => {
+      here.copy = []
+      return 0
+    },
+    () => {
+      here.copy = [`${near} initcwnd 48`]
+      return 0
+    },
+  ]
+  const here = machine(
+    t,
+    [...all],
+    () => undefined,
+    () => fates.shift()?.(),
+  )
+  here.copied = () => here.changed()
+  const isWhole = () => fates.length === 0 && here.own.length === 1 && here.copy.length === all.length
   t.ok(await until(isWhole), 'in the end the copy is whole, and is used')
-  stop.abort()
-  await kept
+  await here.end()
 })
 
 /** Within 5 s. */
