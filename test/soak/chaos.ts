@@ -27,7 +27,7 @@ const restarts: Restart[] = [
 
 /** A connection whose only subflow is lost with its WAN is reset within 2 s of the WAN's being found down, which takes about a second. */
 const cutMs = 4000
-/** README: a HAG that died resets what went over it, at the latest when another one answers in its place. Its clients are found one by one. */
+/** docs/behaviour.md: a HAG that died resets what went over it, at the latest when another one answers in its place. Its clients are found one by one. */
 const hagMs = 12_000
 
 export class Chaos {

@@ -290,6 +290,32 @@ t.test('what the examples show as defaults are the defaults', async (t) => {
   }
 })
 
+t.test('the README names every key, none that is not there, and the defaults', async (t) => {
+  interface Schema {
+    properties?: Record<string, Schema>
+    items?: Schema
+    default?: unknown
+  }
+  const leaves = ({ properties = {} }: Schema, prefix = ''): [string, unknown][] =>
+    Object.entries(properties).flatMap(([key, value]) => {
+      const name = `${prefix}${key}`
+      if (value.properties) return leaves(value, `${name}.`)
+      return value.items?.properties ? leaves(value.items, `${name}[].`) : [[name, value.default] as [string, unknown]]
+    })
+  const readme = readFileSync(join(root, 'README.md'), 'utf8')
+  const rows = [...readme.matchAll(/^\| *(`[a-z].*?`) *\| (.*?) *\|/gm)].flatMap(([, names = '', shown = '']) =>
+    [...names.matchAll(/`([a-z0-9_.[\]]+)`/g)].map(([, name = '']): [string, string] => [name, shown]),
+  )
+  const known = (['gateway', 'hag'] as const).flatMap((kind) => leaves(JSON.parse(schemaFile(kind))))
+  const sorted = (names: readonly [string, unknown][]) => [...new Set(names.map(([name]) => name))].sort()
+  t.same(sorted(rows), sorted(known))
+  for (const [name, value] of known) {
+    if (value === undefined) continue
+    const isShown = rows.some(([key, shown]) => key === name && shown.includes(`\`${value}\``))
+    t.ok(isShown, `${name} is ${value}`)
+  }
+})
+
 t.test('config/*.schema.json is what the schema says (else: npm run schema)', async (t) => {
   for (const kind of ['gateway', 'hag'] as const) {
     t.equal(readFileSync(join(root, `config/${kind}.schema.json`), 'utf8'), schemaFile(kind))
