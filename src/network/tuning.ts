@@ -1,8 +1,9 @@
 /** The sysctls of a gateway and why; what a kernel lacks is not asked of it. */
 import type { GatewayConfig } from '../config/schema.js'
 import { BondsocksError } from '../shared/errors.js'
+import { heldOf } from './kernel/sysctl.js'
 import { neededByMptcp } from './mptcp-settings.js'
-import { isHeld, type Observed, type Sysctls, textOf } from './state.js'
+import { type Observed, type Sysctls, textOf } from './state.js'
 
 /**
  * RFC 6182 section 5.3 asks for 2 x sum of bandwidths x largest RTT: 16 MB carry 1 Gbit/s at 64 ms or 500 Mbit/s at 128 ms down, 4 MB a
@@ -28,16 +29,13 @@ export function desiredSysctls(config: GatewayConfig, { sysctls, saved, interfac
   const want = (path: string, value: string) => {
     if (sysctls.has(path)) wanted.set(path, value)
   }
-  const held = (path: string) => (isHeld(saved.sysctls[path], sysctls.get(path)) ? saved.sysctls[path] : undefined)
-  /** The value before we changed it; an interface that came later would have got the default's. */
-  const former = (name: string, key: string) => {
-    const path = `net/ipv6/conf/${name}/${key}`
-    return (held(path) ?? held(`net/ipv6/conf/default/${key}`))?.former ?? sysctls.get(path)
-  }
+  const held = (path: string) => heldOf(path, { sysctls, saved: saved.sysctls })
+  /** The value before we changed it. */
+  const former = (path: string) => held(path)?.former ?? sysctls.get(path)
 
   want('net/mptcp/enabled', '1')
   // By what they were: what was put right would look as if it had always been.
-  const before = [...sysctls].map(([path, value]): [string, string] => [path, held(path)?.former ?? value])
+  const before = [...sysctls.keys()].map((path): [string, string] => [path, former(path) ?? ''])
   for (const [path, value] of neededByMptcp(new Map(before))) want(path, value)
   // One WAN that drops MP_CAPABLE would turn MPTCP off on all of them for an hour.
   want('net/mptcp/blackhole_timeout', '0')
@@ -58,11 +56,16 @@ export function desiredSysctls(config: GatewayConfig, { sysctls, saved, interfac
     ({ name, addresses }) => ends.includes(name) && addresses.some((one) => one.family === 6 && one.usable),
   )
   if (!hasIpv6) return wanted
-  // A router ignores router advertisements, and forgets routes learned from them, unless accept_ra is 2: so that comes first.
+  // A router ignores router advertisements, and forgets routes learned from them, unless accept_ra is 2: so that comes first. A device without
+  // link layer (PPP, many modems) asks for them as soon as it is up, or never: it has to have that from the default.
   const advertised = mainRoutes.filter((route) => route.advertised).map(({ device }) => device)
-  for (const name of new Set([...config.wans.map((wan) => wan.interface), ...advertised])) {
-    const listens = former(name, 'accept_ra') === '1' && former(name, 'forwarding') === '0'
-    if (listens) want(`net/ipv6/conf/${name}/accept_ra`, '2')
+  const listening = [...sysctls.keys()].flatMap((path) => {
+    const [, name] = /^net\/ipv6\/conf\/(.+)\/accept_ra$/.exec(path) ?? []
+    return name !== undefined && held(path) !== undefined ? [name] : []
+  })
+  for (const name of new Set(['default', ...config.wans.map((wan) => wan.interface), ...advertised, ...listening])) {
+    const path = `net/ipv6/conf/${name}/`
+    if (former(`${path}accept_ra`) === '1' && former(`${path}forwarding`) === '0') want(`${path}accept_ra`, '2')
   }
   want(ipv6Forwarding, '1')
   return wanted

@@ -2,8 +2,9 @@
 import { execFileSync } from 'node:child_process'
 import t from 'tap'
 import { Network } from '../../src/network/network.js'
-import { needsRoot, type Scope } from '../support/namespaces.js'
+import { needsRoot, needsTun, type Scope } from '../support/namespaces.js'
 import { gateway, netnsWorld } from '../support/network-world.js'
+import { start } from '../support/process.js'
 
 /** A gateway with a LAN and one WAN, `dsl`, of which the config says no more than the interface. */
 async function home(scope: Scope) {
@@ -245,5 +246,50 @@ t.test(
     t.match(await way(address), /via fe80:\S+ dev dsl table 5800/, 'and is learned again')
     await network.remove()
     t.notMatch(await ip('-6 route show table all'), /table 5800/)
+  },
+)
+
+/** A modem without a link layer, whose router answers who asks, and says nothing of itself: its device is made and up at once. */
+const modem = `
+  use Socket qw(:DEFAULT inet_pton);
+  my ($device) = @ARGV;
+  open(my $tun, '+<', '/dev/net/tun') or die $!;
+  my $request = pack('a16sx22', $device, 0x1001);
+  ioctl($tun, 0x400454ca, $request) or die $!;
+  system("ip link set $device up") == 0 or die;
+  while (sysread($tun, my $packet, 2048)) {
+    # A router solicitation.
+    next if unpack('x40C', $packet) != 133;
+    my ($from, $to) = (inet_pton(AF_INET6, 'fe80::1'), inet_pton(AF_INET6, 'ff02::1'));
+    my $prefix = pack('CCCCNNN', 3, 4, 64, 0xc0, 3600, 3600, 0) . inet_pton(AF_INET6, '2001:db8:7::');
+    my $message = pack('CCnCCnNN', 134, 0, 0, 64, 0, 1800, 0, 0) . $prefix;
+    my $sum = unpack('%32n*', $from . $to . pack('NN', length $message, 58) . $message);
+    $sum = ($sum & 0xffff) + ($sum >> 16) while $sum >> 16;
+    substr($message, 2, 2) = pack('n', ~$sum & 0xffff);
+    syswrite($tun, pack('NnCC', 0x60000000, length $message, 58, 255) . $from . $to . $message);
+  }
+`
+
+t.test(
+  'from the answer to the one question that a new device asks as soon as it is up',
+  { skip: needsRoot || needsTun || lacksPerl() },
+  async (t) => {
+    const { world, ip, network, pass } = await home(t)
+    const { namespace } = world
+    await namespace.exec('sysctl', '-qw', 'net.ipv6.conf.default.addr_gen_mode=0')
+    await world.addAddress('br0', 'fd00:1::1/64')
+    const listening = async (name: string) => (await namespace.exec('sysctl', '-n', `net.ipv6.conf.${name}.accept_ra`)).trim()
+    await pass()
+    const { pid } = start(t, namespace.argv('perl', '-e', modem, 'dsl'))
+    const isLearned = async () => (await ip('-6 route show default proto ra')).includes('via fe80::1')
+    await until(isLearned)
+    t.ok(await isLearned())
+    await world.addDevice('other')
+    const { wans } = await pass()
+    t.match(wans, [{ name: 'dsl', address6: /^2001:db8:7:/ }])
+    t.same((await pass()).steps, [])
+    await network.remove()
+    t.same(await Promise.all(['default', 'dsl', 'other', 'br0'].map(listening)), ['1', '1', '1', '1'], 'all is as it was')
+    process.kill(pid)
   },
 )

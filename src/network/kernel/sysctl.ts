@@ -18,6 +18,17 @@ export function consequences(path: string, value: string, all: Iterable<string>)
   return changes
 }
 
+/**
+ * What we made of a value, unless somebody else has changed it since. An interface that came later has what we made of the default's; those
+ * that were there before are known by their forwarding, which is always kept.
+ */
+export function heldOf(path: string, { sysctls, saved }: { sysctls: Sysctls; saved: Record<string, Held<string>> }) {
+  const [, family, name] = /^net\/(ipv[46])\/conf\/([^/]+)\//.exec(path) ?? []
+  const cameLater = saved[path] === undefined && saved[`net/${family}/conf/${name}/forwarding`] === undefined
+  const held = saved[cameLater ? path.replace(`/conf/${name}/`, '/conf/default/') : path]
+  return isHeld(held, sysctls.get(path)) ? held : undefined
+}
+
 const isMaster = (path: string) => path === masters[4] || path === masters[6]
 
 /** The writes that lead from `from` to the `targets`. What else they change follows them, as it does for an interface that came later. */
@@ -46,8 +57,12 @@ export interface SysctlChange {
 /** `wanted` in the order in which it is to be set. Paths that the kernel lacks must not be in it. */
 export function diffSysctls(current: Sysctls, saved: Record<string, Held<string>>, wanted: Sysctls): SysctlChange {
   const covered = new Set([...wanted].flatMap(([path, value]) => [...consequences(path, value, current.keys()).keys()]))
-  // An interface that went away took its values along.
-  const still = Object.entries(saved).filter(([path, held]) => isHeld(held, current.get(path)))
+  // An interface that went away took its values along, and one that came has what we made of the default's.
+  const kept = new Set([...Object.keys(saved), ...wanted.keys()])
+  const still = [...kept].flatMap((path): [string, Held<string>][] => {
+    const held = heldOf(path, { sysctls: current, saved })
+    return held === undefined ? [] : [[path, held]]
+  })
   const after = Object.fromEntries(still.filter(([path]) => covered.has(path)))
 
   const values = new Map(current)
