@@ -73,10 +73,16 @@ Pumped copy(Flow* flow, Side* source, Side* target, int64_t* budget, PipePool* p
   return Pumped::More;
 }
 
-// Without CAP_NET_ADMIN it stays as it was.
-void resizeReceiveBuffer(const Side& source, int size) {
+// One that is held must not grow: without CAP_NET_ADMIN it has as much as net.core.rmem_max lets it have. One that is not stays as it was.
+bool setReceiveBuffer(const Side& source, int size, bool isHeld) {
   const int half = size / 2;  // the kernel doubles what it is given
-  if (!setOption(source.fd, SOL_SOCKET, SO_RCVBUFFORCE, half)) return;
+  if (setOption(source.fd, SOL_SOCKET, SO_RCVBUFFORCE, half)) return true;
+  return isHeld && setOption(source.fd, SOL_SOCKET, SO_RCVBUF, half);
+}
+
+// Of plain TCP.
+void resizeReceiveBuffer(const Side& source, int size, bool isHeld) {
+  if (!setReceiveBuffer(source, size, isHeld)) return;
   // The bound of the window follows only a size that the kernel chose.
   setsockopt(source.fd, IPPROTO_TCP, TCP_WINDOW_CLAMP, &size, sizeof size);
 }
@@ -163,7 +169,7 @@ Pumped pump(Flow* flow, Side* source, Side* target, int64_t budget, PipePool* pi
 // gather that help nobody. To make it smaller then is no cure: what the other end sends into room that it was told of is dropped, and sent
 // again after longer and longer pauses. So it begins small, and grows while it is empty although much comes through it, or while so much
 // comes through that a full one is a matter of milliseconds: on a fast path each byte then costs less.
-void boundBacklog(const Side& source) { resizeReceiveBuffer(source, kReceiveBuffer); }
+void boundBacklog(const Side& source) { resizeReceiveBuffer(source, kReceiveBuffer, false); }
 
 // That of an MPTCP connection the kernel does not let grow before an eighth of what it once took for the round trip is over
 // (mptcp_rcv_space_adjust), and of a connection that has waited that can be far too much: HAGs received 64 kB a round trip of an upload for its
@@ -188,9 +194,9 @@ int widerBacklog(Flow* flow, const Side& source, Protocol protocol) {
 
 void enlargeReceiveBuffer(const Flow& flow, const Side& source, Protocol protocol, int size) {
   if (protocol == Protocol::Tcp) {
-    resizeReceiveBuffer(source, size);
+    resizeReceiveBuffer(source, size, flow.isHeld);
   } else if (flow.isHeld) {
-    setOption(source.fd, SOL_SOCKET, SO_RCVBUFFORCE, size / 2);
+    setReceiveBuffer(source, size, true);
   } else {
     doubleReceiveBuffer(source, size / 2);
   }
@@ -206,8 +212,8 @@ bool holdReceiveBuffer(Flow* flow, const Side& source, Protocol protocol, int si
     setsockopt(source.fd, SOL_SOCKET, SO_RCVLOWAT, &kUsualMark, sizeof kUsualMark);
     if (!isSet || (before < kMostBuffer && receiveBuffer(source) <= before)) return false;
   }
-  if (protocol == Protocol::Tcp) resizeReceiveBuffer(source, size);
-  return flow->isHeld = protocol == Protocol::Tcp || setOption(source.fd, SOL_SOCKET, SO_RCVBUFFORCE, size / 2);
+  if (protocol == Protocol::Tcp) resizeReceiveBuffer(source, size, true);
+  return flow->isHeld = protocol == Protocol::Tcp || setReceiveBuffer(source, size, true);
 }
 
 void discardFlow(Flow* flow, PipePool* pipes, Counters* counters) {

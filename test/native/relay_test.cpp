@@ -3,11 +3,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/sockios.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -329,6 +331,48 @@ void whatHasWaited() {
   CHECK(receiveBuffer(pair.near) == kReceiveBuffer);
   for (const int fd : {pair.near, pair.far}) closeFd(fd);
 }
+
+// Of this thread: as a HAG that does not run as root.
+void dropNetAdmin() {
+  __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct data[2];
+  CHECK(syscall(SYS_capget, &header, data) == 0);
+  data[0].effective &= ~(1U << CAP_NET_ADMIN);
+  CHECK(syscall(SYS_capset, &header, data) == 0);
+}
+
+// Without CAP_NET_ADMIN a buffer that is to be held may become smaller than it should be, never larger.
+void heldByWhomever() {
+  for (const bool isMptcp : {false, true}) {
+    const Protocol protocol = isMptcp ? Protocol::Mptcp : Protocol::Tcp;
+    const Pair pair = tcpPair(isMptcp);
+    Flow flow;
+    const Side source = {pair.near, true, true};
+    const int size = 512 * 1024;
+    const std::string text(size, 'x');
+    std::string heard(size, '\0');
+    const auto sendMuch = [&](bool isRead) {
+      for (int i = 0; i < 100; ++i) {
+        send(pair.far, text.data(), text.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+        poll(nullptr, 0, 2);
+        while (isRead && recv(pair.near, &heard[0], heard.size(), MSG_DONTWAIT) > 0) continue;
+      }
+    };
+    std::thread([&] {
+      dropNetAdmin();
+      holdReceiveBuffer(&flow, source, protocol, size);
+      if (flow.isHeld) enlargeReceiveBuffer(flow, source, protocol, 2 * size);
+    }).join();
+    CHECK(receiveBuffer(source) <= 2 * size);
+    if (!flow.isHeld) continue;  // MPTCP before Linux 6.9
+    sendMuch(true);
+    CHECK(receiveBuffer(source) <= 2 * size);
+    sendMuch(false);
+    int queued = 0;
+    CHECK(ioctl(pair.near, SIOCINQ, &queued) == 0 && queued > 0 && queued <= 2 * size);
+    for (const int fd : {pair.near, pair.far}) closeFd(fd);
+  }
+}
 }  // namespace
 
 int main() {
@@ -346,5 +390,6 @@ int main() {
   for (const bool withPipe : {true, false}) resetThatWasTold(withPipe);
   backlog();
   whatHasWaited();
+  heldByWhomever();
   return passed();
 }
