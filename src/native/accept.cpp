@@ -161,13 +161,7 @@ void Worker::countRefusal(RefusalCause cause, const Address& client, const Addre
 
 // Of a SOCKS client what has asked for something counts. What has not holds no place that others need, and a HAG that did not even greet
 // would be taken for dead.
-bool Worker::takeShare(const Address& client, ListenerKind kind) {
-  return host_->shares.take(sharerOf(client, kind), host_->limits.maxConnectionsPerClient);
-}
-
-Source Worker::sharerOf(const Address& client, ListenerKind kind) {
-  return kind == ListenerKind::Redirect ? deviceOf(client) : sourceOf(client);
-}
+bool Worker::takeShare(const Source& client) { return host_->shares.take(client, host_->limits.maxConnectionsPerClient); }
 
 void Worker::pauseAccepting(LimitCause cause) {
   for (auto& listener : listeners_) {
@@ -202,11 +196,12 @@ bool Worker::comesBack(const Event& accepted, RefusalCause* cause) {
   *cause = RefusalCause::NotRedirected;
   if (isSamePort && (sameHost(accepted.destination, accepted.local) || routes_.to(accepted.destination) == Route::Local)) return true;
   *cause = RefusalCause::Loop;
-  return ownClients_.has(accepted.client, &routes_, now_);
+  return lanClients_.of(accepted.client, &routes_, now_).isOwn;
 }
 
 void Worker::welcome(int fd, const Address& client, const Listener& listener) {
   Event accepted;
+  Source sharer = sourceOf(client);
   if (listener.kind == ListenerKind::Redirect) {
     accepted.type = Event::Type::Accepted;
     accepted.client = client;
@@ -214,7 +209,8 @@ void Worker::welcome(int fd, const Address& client, const Listener& listener) {
     if (!originalDestination(fd, accepted.local.sa.sa_family, &accepted.destination)) accepted.destination = accepted.local;
     RefusalCause cause;
     if (listener.refusesLoops && comesBack(accepted, &cause)) return turnAway(fd, cause, client, listener, accepted.destination);
-    if (!takeShare(client, listener.kind)) return turnAway(fd, RefusalCause::Share, client, listener);
+    sharer = lanClients_.of(client, &routes_, now_).source;
+    if (!takeShare(sharer)) return turnAway(fd, RefusalCause::Share, client, listener);
   }
   auto owned = std::make_unique<Connection>();
   Connection* const connection = owned.get();
@@ -223,6 +219,7 @@ void Worker::welcome(int fd, const Address& client, const Listener& listener) {
   connection->authentication = listener.authentication;
   connection->client.fd = fd;
   connection->clientAddress = client;
+  connection->sharer = sharer;
   connection->acceptedMs = connection->activeMs = now_;
   if (connections_.empty()) nextSweep_ = now_;
   connections_[connection->id] = std::move(owned);
@@ -320,7 +317,7 @@ void Worker::serve(Connection* connection) {
         return refuseNow(connection, request.reply);
       }
       if (parsed == socks5::Parsed::Complete) {
-        connection->sharing = takeShare(connection->clientAddress, connection->kind);
+        connection->sharing = takeShare(connection->sharer);
         if (!connection->sharing) {
           recv(connection->client.fd, data, used, 0);
           countRefusal(RefusalCause::Share, connection->clientAddress);

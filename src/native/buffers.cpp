@@ -30,7 +30,7 @@ int64_t weightOf(int receiveBuffer, Protocol to) { return int64_t{receiveBuffer}
 void Worker::beginSmall(Connection* connection) {
   if (!host_->budget.hasLimit()) return;
   connection->forward.bulkAt = connection->backward.bulkAt = kBulk;
-  if (host_->budget.offered(sharerOf(connection->clientAddress, connection->kind)) >= kernelBuffers()) return;
+  if (host_->budget.offered(connection->sharer) >= kernelBuffers()) return;
   for (const Direction& direction : {forwardOf(connection), backwardOf(connection)}) {
     const int size = receiveBuffer(*direction.source);
     if (size > 0) holdReceiveBuffer(direction.flow, *direction.source, direction.from, size);
@@ -42,15 +42,14 @@ void Worker::beginSmall(Connection* connection) {
 bool Worker::countBulk(Connection* connection, const Direction& direction) {
   Flow* const flow = direction.flow;
   flow->bulkAt = UINT64_MAX;
-  const Source client = sharerOf(connection->clientAddress, connection->kind);
-  if (!flow->isHeld && host_->budget.take(client, kernelBuffers())) {
+  if (!flow->isHeld && host_->budget.take(connection->sharer, kernelBuffers())) {
     flow->charged = kernelBuffers();
     return false;
   }
   const int size = std::max(receiveBuffer(*direction.source), beginningOf(direction.from));
   const bool isHeld = holdReceiveBuffer(flow, *direction.source, direction.from, size);
   flow->charged = isHeld ? weightOf(size, direction.to) : kernelBuffers();
-  host_->budget.charge(client, flow->charged);
+  host_->budget.charge(connection->sharer, flow->charged);
   if (isHeld) writeLessAhead(direction, size);
   direction.source->readable = true;
   return true;
@@ -61,7 +60,7 @@ bool Worker::mayHold(Connection* connection, const Direction& direction, int siz
   const int64_t more = weightOf(size, direction.to) - flow->charged;
   if (more <= 0 || !host_->budget.hasLimit()) return true;
   if (flow->charged == 0) return !flow->isHeld;  // it does not count yet
-  if (!host_->budget.take(sharerOf(connection->clientAddress, connection->kind), more)) return false;
+  if (!host_->budget.take(connection->sharer, more)) return false;
   flow->charged += more;
   if (flow->isHeld) writeLessAhead(direction, size);
   return true;
@@ -77,7 +76,7 @@ void Worker::writeLessAhead(const Direction& direction, int size) {
 
 void Worker::stopCounting(Connection* connection, Flow* flow) {
   if (flow->charged == 0) return;
-  host_->budget.charge(sharerOf(connection->clientAddress, connection->kind), -std::exchange(flow->charged, 0));
+  host_->budget.charge(connection->sharer, -std::exchange(flow->charged, 0));
   flow->bulkAt = flow->bytes + kBulk;
 }
 

@@ -7,20 +7,22 @@ namespace {
 constexpr size_t kRememberedSources = 256;
 constexpr size_t kRememberedClients = 1024;
 constexpr uint64_t kRememberedMs = 1000;
+// In front of what is no IPv6 address: multicast ones, which no client has, begin like that.
+constexpr uint64_t kIpv4 = UINT64_MAX;
+constexpr uint64_t kMac = UINT64_MAX - 1;
+
+std::pair<uint64_t, uint64_t> bitsOf(const Address& address) {
+  if (address.sa.sa_family != AF_INET6) return {kIpv4, address.in.sin_addr.s_addr};
+  std::pair<uint64_t, uint64_t> bits;
+  memcpy(&bits.first, address.in6.sin6_addr.s6_addr, sizeof bits.first);
+  memcpy(&bits.second, address.in6.sin6_addr.s6_addr + sizeof bits.first, sizeof bits.second);
+  return bits;
+}
 }  // namespace
 
 Source sourceOf(const Address& client) {
-  const Source device = deviceOf(client);
-  return {device.first, client.sa.sa_family == AF_INET6 ? 0 : device.second};
-}
-
-Source deviceOf(const Address& client) {
-  Source device = {UINT64_MAX, client.in.sin_addr.s_addr};
-  if (client.sa.sa_family == AF_INET6) {
-    memcpy(&device.first, client.in6.sin6_addr.s6_addr, sizeof device.first);
-    memcpy(&device.second, client.in6.sin6_addr.s6_addr + sizeof device.first, sizeof device.second);
-  }
-  return device;
+  const auto address = bitsOf(client);
+  return {address.first, client.sa.sa_family == AF_INET6 ? 0 : address.second};
 }
 
 bool Shares::take(const Source& client, uint64_t limit) {
@@ -62,17 +64,18 @@ std::vector<Refusal> Refusals::take() {
   return taken;
 }
 
-bool OwnClients::has(const Address& client, Routes* routes, uint64_t nowMs) {
-  const Source device = deviceOf(client);
-  const auto found = known_.find(device);
-  if (found != known_.end() && nowMs < found->second.untilMs) return found->second.isOwn;
+const LanClients::Known& LanClients::of(const Address& client, Routes* routes, uint64_t nowMs) {
+  const auto found = known_.find(bitsOf(client));
+  if (found != known_.end() && nowMs < found->second.untilMs) return found->second;
   if (known_.size() >= kRememberedClients) known_.clear();
   // Its answers go to its address, whatever port.
   Address host = client;
   (host.sa.sa_family == AF_INET6 ? host.in6.sin6_port : host.in.sin_port) = 0;
-  const bool isOwn = routes->to(host) == Route::Local;
-  known_[device] = {isOwn, nowMs + kRememberedMs};
-  return isOwn;
+  int interface = 0;
+  uint64_t mac = 0;
+  const Route route = routes->to(host, &interface);
+  const bool isNeighbour = route == Route::Unicast && routes->macOf(host, interface, &mac);
+  return known_[bitsOf(client)] = {route == Route::Local, isNeighbour ? Source{kMac, mac} : sourceOf(client), nowMs + kRememberedMs};
 }
 
 Lobby::Rank Lobby::rankOf(const Source& source, const std::set<ConnectionId>& connections) {

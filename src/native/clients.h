@@ -12,11 +12,11 @@
 #include "events.h"
 #include "route.h"
 
-// Who a client is to limits. On the Internet an IPv4 address, or the first 64 bits of an IPv6 one, because a machine may take any address of
-// its network (RFC 4291 section 2.5.1), and one household has that network for itself. In a LAN all devices share those bits.
+// Who a client is to limits: an IPv4 address, or the first 64 bits of an IPv6 one, because a machine may take any address of its network
+// (RFC 4291 section 2.5.1). In a LAN all devices share those bits, and each may take any address of either family: there it is the device
+// (LanClients).
 using Source = std::pair<uint64_t, uint64_t>;
 Source sourceOf(const Address& client);
-Source deviceOf(const Address& client);
 
 // Connections of each client, of all workers. A limit of 0 is none.
 class Shares {
@@ -43,17 +43,18 @@ class Refusals {
   std::map<RefusalCause, Refusal> others_;  // of sources beyond those that are remembered
 };
 
-// Which clients are this machine itself, asked of the kernel once a second.
-class OwnClients {
+// Who the clients of a redirection are, asked of the kernel once a second.
+class LanClients {
  public:
-  bool has(const Address& client, Routes* routes, uint64_t nowMs);
-
- private:
   struct Known {
-    bool isOwn;
+    bool isOwn;     // this machine itself
+    Source source;  // its MAC address if it is a neighbour; otherwise, behind another router, as everywhere
     uint64_t untilMs;
   };
-  std::map<Source, Known> known_;
+  const Known& of(const Address& client, Routes* routes, uint64_t nowMs);
+
+ private:
+  std::map<std::pair<uint64_t, uint64_t>, Known> known_;  // by address
 };
 
 // A worker's SOCKS clients that have asked for nothing yet, or were refused and have not left. They hold only places that nobody else needs.

@@ -289,7 +289,7 @@ void Worker::closeConnection(Connection* connection, Reason reason, Failure fail
   }
   setDeadline(connection, 0);
   leaveLobby(connection);
-  if (connection->sharing) host_->shares.giveBack(sharerOf(connection->clientAddress, connection->kind));
+  if (connection->sharing) host_->shares.giveBack(connection->sharer);
   connection->phase = Connection::Phase::Closed;
   --host_->counters.connections;
   const auto found = connections_.find(connection->id);

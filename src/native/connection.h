@@ -8,10 +8,10 @@
 #include <utility>
 #include <vector>
 
+#include "clients.h"
 #include "events.h"
 #include "relay.h"
 
-class Lobby;
 class Worker;
 struct Connection;
 
@@ -83,6 +83,7 @@ struct Connection : Timed {
   Flow forward;   // client to upstream
   Flow backward;
   Address clientAddress;
+  Source sharer;  // to whose share it counts
   Lobby* lobby = nullptr;  // where it waits; null: it has asked for something
   uint64_t acceptedMs = 0;
   uint64_t activeMs = 0;

@@ -1,4 +1,4 @@
-// Asks the kernel where it would send a packet (rtnetlink(7), RTM_GETROUTE): no list of interface addresses is as complete, because local
+// Asks the kernel where it would send a packet (rtnetlink(7)): no list of interface addresses is as complete, because local
 // routes make whole networks this machine's own, addresses without carrier stay reachable, and rules may lead elsewhere.
 #pragma once
 
@@ -15,11 +15,15 @@ class Routes {
   Routes& operator=(const Routes&) = delete;
 
   // Of a TCP connection to this address and port. None: there is no route. Unknown: the kernel could not be asked; errno says why.
-  Route to(const Address& address);
+  // *interface: by which it would leave.
+  Route to(const Address& address, int* interface = nullptr);
+  // The Ethernet address of a neighbour there. False: none is known, or the kernel does not tell (before Linux 5.0).
+  bool macOf(const Address& neighbour, int interface, uint64_t* mac);
 
  private:
-  bool ask(const Address& address);
-  Route answer();
+  struct Answer;
+  template <typename Question>
+  bool ask(Question* question, Answer* answer);
 
   int fd_ = -1;
   uint32_t sequence_ = 0;

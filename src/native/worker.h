@@ -123,8 +123,7 @@ class Worker {
   void countRefusal(RefusalCause cause, const Address& client, const Address& destination = noAddress());
   bool comesBack(const Event& accepted, RefusalCause* cause);
   void welcome(int fd, const Address& client, const Listener& listener);
-  bool takeShare(const Address& client, ListenerKind kind);
-  static Source sharerOf(const Address& client, ListenerKind kind);
+  bool takeShare(const Source& client);
   bool isOrdered(const Event& accepted) const;
   void follow(Connection* connection, const Address& destination);
   void announce(Connection* connection, const Way& way, bool late);
@@ -231,7 +230,7 @@ class Worker {
   Lobby lobby_;
   Lobby guests_;  // those that have proven who they are
   Routes routes_;
-  OwnClients ownClients_;
+  LanClients lanClients_;
 };
 
 constexpr uint32_t kStreamEvents = EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET;

@@ -135,18 +135,38 @@ t.test('what would come back to us gets a RST, without an event of its own', { s
   await child.end('SIGKILL')
 })
 
-t.test('devices of one IPv6 LAN have a share each', { skip: needsRoot || needsAddon }, async (t) => {
-  const { cpe, hag } = await twoPaths(t)
-  const lan = await startAgent(t, hag)
-  await hag.exec('ip', 'address', 'add', '2001:db8:1::3/64', 'dev', 'wan1', 'nodad')
+t.test('a device has one share for all its addresses', { skip: needsRoot || needsAddon }, async (t) => {
+  const { cpe, hag: device } = await twoPaths(t)
+  await device.exec('ip', 'address', 'add', '2001:db8:1::3/64', 'dev', 'wan1', 'nodad')
+  const other = await createNamespace(t, 'other')
+  const peer = ['link', 'wan1', 'name', 'lan', 'netns', other.name, 'type', 'macvlan', 'mode', 'bridge']
+  await device.exec('ip', 'link', 'add', ...peer)
+  await other.exec('ip', 'address', 'add', '2001:db8:1::4/64', 'dev', 'lan', 'nodad')
+  await other.exec('ip', 'link', 'set', 'lan', 'up')
+  // Two behind it, as behind another router: what is no neighbour is told apart by its network.
+  await other.exec('sysctl', '-qw', 'net.ipv6.conf.all.forwarding=1')
+  const behind = await createNamespace(t, 'behind')
+  await connect(
+    { namespace: other, device: 'below', addresses: ['2001:db8:7::1/64', '2001:db8:8::1/64'] },
+    { namespace: behind, device: 'up', addresses: ['2001:db8:7::2/64', '2001:db8:7::3/64', '2001:db8:8::2/64'] },
+  )
+  await behind.exec('ip', 'route', 'add', 'default', 'via', '2001:db8:7::1')
+  for (const network of [7, 8]) await cpe.exec('ip', 'route', 'add', `2001:db8:${network}::/64`, 'via', '2001:db8:1::4')
   const way = wayTo({ address: '10.0.1.2', port: echoPort })
   const listen = { kind: 'redirect', address: '2001:db8:1::1', port: 0 } as const
   const child = startChild(t, cpe, { options: { maxConnectionsPerClient: 4 }, listen, way })
   const target = { host: '2001:db8:1::1', port: await portOf(child) }
-  const greedy = { ...target, localAddress: '2001:db8:1::2' }
-  t.equal(await lan.call('hold', greedy, 4), 4)
-  t.match(await lan.call('talk', greedy, 'hello', 5), { received: '' }, 'one above its share')
-  t.match(await lan.call('talk', { ...target, localAddress: '2001:db8:1::3' }, 'hello', 5), { received: 'hello' }, 'another')
+  const hello = async (agent: Agent, host: number | string, received: string, what: string) =>
+    t.match(await agent.call('talk', { ...target, localAddress: `2001:db8:${host}` }, 'hello', 5), { received }, what)
+  const [greedy, neighbour, distant] = await Promise.all([device, other, behind].map((one) => startAgent(t, one)))
+  t.equal(await greedy?.call('hold', { ...target, localAddress: '2001:db8:1::2' }, 4), 4)
+  await hello(greedy as Agent, '1::2', '', 'one above its share')
+  await hello(greedy as Agent, '1::3', '', 'and by another address')
+  await hello(neighbour as Agent, '1::4', 'hello', 'another device of the same network')
+  t.equal(await distant?.call('hold', { ...target, localAddress: '2001:db8:7::2' }, 4), 4)
+  await hello(distant as Agent, '7::3', '', 'another address of a network behind a router')
+  await hello(distant as Agent, '8::2', 'hello', 'another network behind it')
+  await hello(neighbour as Agent, '1::4', 'hello', 'the router itself')
   await child.end('SIGKILL')
 })
 

@@ -22,9 +22,6 @@ void shares() {
   CHECK(take("2001:db8::1", 2) && take("2001:db8::ffff:1", 2));
   CHECK(!take("2001:db8::2", 2));
   CHECK(take("2001:db8:0:1::1", 2));
-  // In a LAN every device has its own.
-  for (const char* const device : {"2001:db8:0:2::1", "2001:db8:0:2::2", "192.0.2.3"}) CHECK(shares.take(deviceOf(at(device)), 1));
-  CHECK(!shares.take(deviceOf(at("2001:db8:0:2::1")), 1));
   CHECK(sourceOf(at("2001:db8::1")) == sourceOf(at("2001:db8::2")) && sourceOf(at("192.0.2.1")) != sourceOf(at("192.0.2.2")));
   // No limit.
   for (int i = 0; i < 10; ++i) CHECK(take("192.0.2.9", 0));
