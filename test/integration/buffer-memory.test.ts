@@ -1,10 +1,11 @@
 /** Clients that stop reading: what the kernel holds for them has a budget, nobody else waits for it, and they get every byte. */
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { ports, remeasure, settle, World } from '../support/hybrid.js'
 import { needsRoot } from '../support/namespaces.js'
 
 const budget = 32
 const bytes = 20_000_000
+const beside = '192.168.1.90'
 
 /** Megabytes that a host's sockets hold, of what they received or are to send. A byte of MPTCP is at its connection or at its subflow. */
 async function held(world: World, host: string): Promise<number> {
@@ -13,21 +14,18 @@ async function held(world: World, host: string): Promise<number> {
   return all.reduce((sum, [, received, written]) => sum + Number(received) + Number(written), 0) / 2 ** 20
 }
 
-// As fast as the machine is, so that the kernel's buffers grow at once to what they may.
-t.test('stalled downloads hold no more than the budget', { skip: needsRoot, timeout: 120_000 }, async (t) => {
+/** As fast as the machine is, so that the kernel's buffers grow at once to what they may. Whoever asks for them gets `addresses`. */
+async function worldOf(t: Test, addresses: string[]) {
   const limits = { buffer_memory_mb: budget }
   const world = await World.run(t, { shaped: false, gateway: limits, hag: limits })
-  const { client, lab } = world
-  const target = { host: lab.addresses.server, port: ports.source }
-  const addresses = Array.from({ length: 11 }, (_, i) => `192.168.1.${70 + i}`)
-  for (const one of addresses) await world.execute('lan')('ip', 'address', 'add', `${one}/24`, 'dev', 'eth0')
-  const beside = addresses.pop() as string
+  const host = world.lab.addresses.server
+  for (const one of [...addresses, beside]) await world.device(one)
   const download = async () => {
-    const { intact, seconds } = await client.call('download', { ...target, localAddress: beside, bytes })
+    const { intact, seconds } = await world.client.call('download', { host, port: ports.source, localAddress: beside, bytes })
     t.ok(intact, 'another client gets all')
     return (bytes * 8) / seconds / 1e6
   }
-  /** Beside the budget each has what a buffer may always have; without one 49 hold 1200 MB on the gateway. */
+  /** Beside the budget each has what a buffer may always have; without one 49 downloads hold 1200 MB on the gateway. */
   const check = async (most: number, connections: number) => {
     for (const host of ['cpe', 'hag']) {
       // Once nothing more comes.
@@ -44,7 +42,14 @@ t.test('stalled downloads hold no more than the budget', { skip: needsRoot, time
     const rate = await remeasure(download, (one) => one > 100)
     t.ok(rate > 100, `at ${rate.toFixed(0)} Mbit/s`)
   }
+  return { world, host, check }
+}
 
+t.test('stalled downloads hold no more than the budget', { skip: needsRoot, timeout: 120_000 }, async (t) => {
+  const addresses = Array.from({ length: 10 }, (_, i) => `192.168.1.${70 + i}`)
+  const { world, host, check } = await worldOf(t, addresses)
+  const { client } = world
+  const target = { host, port: ports.source }
   // One client has half of it at most.
   await client.call('stall', { ...target, localAddress: addresses.shift() as string }, 40, bytes, 1_000_000)
   await check(budget / 2, 40)
@@ -53,5 +58,17 @@ t.test('stalled downloads hold no more than the budget', { skip: needsRoot, time
   const { intact, seconds } = await client.call('readOn')
   t.equal(intact, 49, 'those that read on get every byte')
   t.comment(`after ${Math.max(...seconds).toFixed(1)} s`)
+  await check(0, 1)
+})
+
+t.test('uploads to a server that does not read hold no more either', { skip: needsRoot, timeout: 120_000 }, async (t) => {
+  const greedy = '192.168.1.70'
+  const { world, host, check } = await worldOf(t, [greedy])
+  const count = 40
+  const target = { host, port: ports.lateSink, localAddress: greedy, bytes, back: 0 }
+  const uploads = world.client.call('many', 'halfClose', count, target)
+  await check(budget / 2, count)
+  await world.server.call('readLate')
+  t.same(await uploads, [], 'once it reads it gets every byte')
   await check(0, 1)
 })

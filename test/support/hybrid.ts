@@ -18,6 +18,7 @@ export const ports = {
   echo: 7,
   source: 9000,
   sink: 9001,
+  lateSink: 9006,
   greeter: 9002,
   aborter: 9003,
   witness: 9004,
@@ -143,6 +144,19 @@ export class World {
       .split('\n')
       .flatMap((line) => line.match(/ dev (\S+)/)?.[1] ?? [])
       .sort()
+  }
+
+  /** Another device in the LAN: what its client binds to this address has a MAC address of its own. */
+  async device(address: string): Promise<void> {
+    const lan = this.execute('lan')
+    const name = `lan${address.split('.').at(-1)}`
+    const table = String(1000 + Number(address.split('.').at(-1)))
+    await lan('sysctl', '-qw', 'net.ipv4.conf.all.arp_ignore=1', 'net.ipv4.conf.all.arp_announce=2')
+    await lan('ip', 'link', 'add', 'link', 'eth0', 'name', name, 'type', 'macvlan', 'mode', 'bridge')
+    await lan('ip', 'address', 'add', `${address}/24`, 'dev', name, 'noprefixroute')
+    await lan('ip', 'link', 'set', name, 'up')
+    await lan('ip', 'route', 'add', 'default', 'via', '192.168.1.1', 'dev', name, 'onlink', 'table', table)
+    await lan('ip', 'rule', 'add', 'from', address, 'lookup', table)
   }
 
   start(host: string, ...args: string[]): Program {

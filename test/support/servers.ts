@@ -36,6 +36,31 @@ export async function writeStream(socket: Writable, seed: number, bytes: number)
   return !socket.destroyed
 }
 
+function receive(socket: Socket): void {
+  let check: Check | undefined
+  let back = 0
+  socket.on('data', (data) => {
+    let rest = data
+    if (check === undefined) {
+      const newline = data.indexOf('\n')
+      const [seed = 0, wanted = 0] = data.subarray(0, newline).toString().split(' ').map(Number)
+      check = new Check(seed)
+      back = wanted
+      rest = data.subarray(newline + 1)
+    }
+    if (rest.length > 0) check.add(rest)
+  })
+  socket.on('end', async () => {
+    if (check !== undefined) {
+      socket.write(`${check.bytes} ${check.differsAt === undefined} ${check.sha256()}\n`)
+      await writeStream(socket, check.seed + 1, back)
+    }
+    socket.end()
+  })
+}
+
+const late: Socket[] = []
+
 export const servers = {
   /** Sends back what it gets; ends when the client ends. */
   echo: (port: number) => listen(port, (socket) => socket.pipe(socket)),
@@ -63,29 +88,14 @@ export const servers = {
    * The first line is `<seed> <back>`, then a stream until the client ends; only then it answers with `<bytes> <intact> <sha256>\n` and
    * `back` bytes of the stream of seed + 1, which prove that the way back still works.
    */
-  sink: (port: number) =>
-    listen(port, (socket) => {
-      let check: Check | undefined
-      let back = 0
-      socket.on('data', (data) => {
-        let rest = data
-        if (check === undefined) {
-          const newline = data.indexOf('\n')
-          const [seed = 0, wanted = 0] = data.subarray(0, newline).toString().split(' ').map(Number)
-          check = new Check(seed)
-          back = wanted
-          rest = data.subarray(newline + 1)
-        }
-        if (rest.length > 0) check.add(rest)
-      })
-      socket.on('end', async () => {
-        if (check !== undefined) {
-          socket.write(`${check.bytes} ${check.differsAt === undefined} ${check.sha256()}\n`)
-          await writeStream(socket, check.seed + 1, back)
-        }
-        socket.end()
-      })
-    }),
+  sink: (port: number) => listen(port, receive),
+
+  /** The same, but it reads nothing before `readLate`. */
+  lateSink: (port: number) => listen(port, (socket) => late.push(socket)),
+
+  readLate: async () => {
+    for (const socket of late.splice(0)) receive(socket)
+  },
 
   /** Sends without an end, and drops what it gets. */
   torrent: (port: number) =>
