@@ -36,7 +36,7 @@ async function realParts(config: HagConfig): Promise<HagParts> {
   const { alone, joinHags } = await import('./network/lock.js')
   const { listen, initial_window: segments } = config
   const keepWindow = async (sharing: Membership, signal: AbortSignal) => {
-    const guardian = guardHag(log)
+    const guardian = guardHag(log, listen.port)
     await keepInitialWindow({ port: listen.port, segments, log, sharing }, signal)
     await guardian.dismiss()
   }

@@ -53,12 +53,15 @@ exec 3>&-
 echo "bondsocks: the gateway ended without an end: clients go straight to their servers, and $end" >&2
 `
 
-// The copy of the main table is not followed any more. Another HAG on this machine makes its own anew. The limit of subflows does no harm.
+/*
+ * $1: the HAG's port. The copy of the main table is not followed any more, unless other HAGs use it: each has a rule for its own port. One at the
+ * same port makes its rule anew. The limit of subflows does no harm.
+ */
 const forHag = `${waits}
 had=
 for family in -4 -6; do
-  for rule in 1 2 3 4; do ip $family rule del lookup ${hagTable} && had=rule || break; done
-  ip $family route flush table ${hagTable}
+  for rule in 1 2 3 4; do ip $family rule del sport $1 lookup ${hagTable} && had=rule || break; done
+  ip -N $family rule show | grep -q ' lookup ${hagTable}$' || ip $family route flush table ${hagTable}
 done >/dev/null 2>&1
 [ -z "$had" ] || echo 'bondsocks: the HAG ended without an end: its rule is removed' >&2
 `
@@ -76,8 +79,8 @@ export async function guardGateway(log: Pick<Log, 'warn'>): Promise<Guardian> {
   }
 }
 
-export function guardHag(log: Pick<Log, 'warn'>): Guardian {
-  return startGuardian(log, forHag, [], 'ignore')
+export function guardHag(log: Pick<Log, 'warn'>, port: number): Guardian {
+  return startGuardian(log, forHag, [String(port)], 'ignore')
 }
 
 function startGuardian(log: Pick<Log, 'warn'>, script: string, args: readonly string[], lock: number | 'ignore'): Guardian {

@@ -2,6 +2,7 @@
 import t from 'tap'
 import { ports, settle, World } from '../support/hybrid.js'
 import { needsRoot } from '../support/namespaces.js'
+import { start } from '../support/process.js'
 
 t.test('two HAGs on one machine: what they share goes with the last one', { skip: needsRoot }, async (t) => {
   const world = await World.create(t, { shaped: false })
@@ -40,4 +41,31 @@ t.test('two HAGs on one machine: what they share goes with the last one', { skip
   await list.end()
   await every.end()
   t.equal(await state(), before)
+})
+
+t.test('of two HAGs on one machine one is killed: the other one keeps what it uses', { skip: needsRoot }, async (t) => {
+  const world = await World.create(t, { shaped: false })
+  const hagHost = world.execute('hag')
+  const { hag: address } = world.lab.addresses
+  const rules = async () =>
+    [...(await hagHost('ip', 'rule')).matchAll(/ sport (\d+) lookup 5808/g)].map(([, port]) => port).sort()
+  const table = () => hagHost('ip', 'route', 'show', 'table', '5808')
+  const stays = await world.startHag({ listen: { address, port: 1081 } })
+  const killed = await world.startHag({ listen: { address } })
+  const both = (ports: unknown[]) => ports.join() === '1080,1081'
+  t.same(await settle(rules, both), ['1080', '1081'])
+  const copy = await table()
+  t.match(copy, /initcwnd/)
+  const monitor = start(t, world.lab.argv('hag', ['ip', 'monitor', 'route', 'rule']))
+  await killed.end('SIGKILL')
+  await monitor.waitFor(/^Deleted .* sport 1080 lookup 5808/m)
+  await settle(
+    () => killed.output,
+    (text) => text.includes('ended without an end'),
+  )
+  t.same(await rules(), ['1081'])
+  t.equal(await table(), copy)
+  t.notMatch(monitor.output, /^Deleted .* table 5808/m)
+  await stays.end('SIGKILL')
+  t.equal(await settle(table, (text) => text === ''), '', 'the last one leaves nothing')
 })
