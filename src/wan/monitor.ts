@@ -104,7 +104,7 @@ export class WanMonitor {
   }
 
   /** The WANs that have a link and an address now; the others count as down, and those that were not before for this reason. */
-  useWans(wans: readonly WanAddresses[], reason = 'it lacks a link, an address or a gateway'): void {
+  useWans(wans: readonly WanAddresses[], reason = 'the network set-up has no way over it'): void {
     for (const line of this.#lines) {
       const wan = wans.find(({ name }) => name === line.wan)
       const address = wan?.[`address${line.family}`]

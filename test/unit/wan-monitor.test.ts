@@ -433,7 +433,7 @@ t.test('a WAN whose address goes is no path any more, and one that comes back st
       'info WAN dsl is up: a HAG answered in 30 ms',
       'info WAN dsl is probing: its address is 10.1.0.78',
       'info WAN dsl is up: a HAG answered in 30 ms',
-      'warn WAN dsl is down: it lacks a link, an address or a gateway',
+      'warn WAN dsl is down: the network set-up has no way over it',
     ],
     'each change is said once, with its reason',
   )
