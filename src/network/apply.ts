@@ -4,7 +4,7 @@ import { BondsocksError } from '../shared/errors.js'
 import type { Kernel } from './kernel.js'
 import { commandFailed } from './observe.js'
 import { textOfSaved } from './saved.js'
-import { type Action, type Change, type Command, type Saved, textOf } from './state.js'
+import { type Action, type Change, type Command, type Saved, type Step, textOf } from './state.js'
 
 /** `gone`: what was to be deleted is not there, so there is nothing to undo. */
 type Outcome = 'done' | 'gone' | BondsocksError
@@ -103,7 +103,8 @@ export async function carryOut(
     change.steps.map(({ action }) => action),
     false,
   )
-  const cause = outcomes.find((one) => one instanceof BondsocksError) ?? (await check())
+  const failedAt = outcomes.findIndex(isFailure)
+  const cause = failedAt < 0 ? await check() : (outcomes[failedAt] as BondsocksError)
   if (cause !== undefined) {
     const done = change.steps.filter((_, at) => outcomes[at] === 'done').reverse()
     const failures = await performAll(
@@ -111,17 +112,28 @@ export async function carryOut(
       done.flatMap(({ undo }) => undo),
     )
     if (failures.length === 0) await save(kernel, before)
-    throw failed(cause, failures)
+    throw failed(cause, failures, change.steps[failedAt])
   }
   if (!isDeepStrictEqual(change.savedMeanwhile, change.savedAfter)) await save(kernel, change.savedAfter)
 }
 
-function failed(cause: BondsocksError, failures: readonly Error[]): BondsocksError {
+/** `step`: the one that failed, unless all was done and did not do what it should. */
+export class ChangeFailed extends BondsocksError {
+  constructor(
+    message: string,
+    cause: BondsocksError,
+    readonly step: Step | undefined,
+  ) {
+    super(cause.code, message, { cause })
+  }
+}
+
+function failed(cause: BondsocksError, failures: readonly Error[], step: Step | undefined): ChangeFailed {
   const end =
     failures.length === 0
       ? 'the network is as it was before'
       : `undoing the steps before it failed too (${messages(failures)}): run bondsocks remove`
-  return new BondsocksError(cause.code, `${cause.message}; ${end}`, { cause })
+  return new ChangeFailed(`${cause.message}; ${end}`, cause, step)
 }
 
 const messages = (errors: readonly Error[]) => errors.map(({ message }) => message).join('; ')

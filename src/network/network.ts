@@ -2,7 +2,7 @@
 import type { GatewayConfig } from '../config/schema.js'
 import { type Family, familyOf, type SocketAddress } from '../shared/address.js'
 import { BondsocksError } from '../shared/errors.js'
-import { carryOut, carryOutAsFarAsPossible, performAll, save } from './apply.js'
+import { ChangeFailed, carryOut, carryOutAsFarAsPossible, performAll, save } from './apply.js'
 import { Arrivals } from './arrivals.js'
 import { desired, withRealNames } from './desired.js'
 import { diff } from './diff.js'
@@ -11,7 +11,7 @@ import type { Kernel } from './kernel.js'
 import { notKept, observe } from './observe.js'
 import { lookOutside } from './outgoing.js'
 import type { Extra } from './redirection.js'
-import { type Change, type NumberedEndpoint, nothing, type Plan, type Saved, type Step } from './state.js'
+import { type NumberedEndpoint, nothing, type Plan, type Saved, type Step } from './state.js'
 import type { Tables } from './tables.js'
 import { unseen } from './unseen.js'
 
@@ -100,7 +100,7 @@ export class Network {
         tables === undefined ? unseen(this.kernel, observed.families, change) : undefined,
       )
     } catch (error) {
-      const lacking = lackingExtra(error as Error, change, this.lacks)
+      const lacking = lackingExtra(error, this.lacks)
       if (lacking === undefined) throw error
       this.lacks.add(lacking)
       return this.round(config, options)
@@ -185,14 +185,12 @@ export class Network {
 }
 
 /** The error of a kernel that lacks a match or a target of iptables, and the part of ours that can do without. */
-function lackingExtra({ message }: Error, { steps }: Change, known: ReadonlySet<Extra>): Extra | undefined {
-  if (
-    !/^"ip6?tables\S*-restore .*(missing kernel module|No such file or directory|not supported|load match|line \d+ failed)/i.test(
-      message,
-    )
-  )
-    return undefined
-  const uses = (words: string) => steps.some(({ text }) => text.includes(words))
-  if (!known.has('bpf') && uses(' -m bpf ')) return 'bpf'
-  return !known.has('filter') && uses('*filter') ? 'filter' : undefined
+function lackingExtra(error: unknown, known: ReadonlySet<Extra>): Extra | undefined {
+  if (!(error instanceof ChangeFailed) || error.step === undefined) return undefined
+  const isLack =
+    /^"ip6?tables\S*-restore .*(missing kernel module|No such file or directory|not supported|load match|line \d+ failed)/i
+  if (!isLack.test(error.message)) return undefined
+  const { text } = error.step
+  const extra = text.includes('*filter') ? 'filter' : text.includes(' -m bpf ') ? 'bpf' : undefined
+  return extra !== undefined && !known.has(extra) ? extra : undefined
 }

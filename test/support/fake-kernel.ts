@@ -41,6 +41,10 @@ export class FakeKernel implements Kernel {
   /** Programs that are not installed. */
   readonly missing = new Set<string>()
   privileged = true
+  /** Matches and targets that its iptables lacks, as words of a rule, and what iptables-restore says then. */
+  readonly lacking = new Map<string, string>()
+  /** Without ports. */
+  readonly bridges = new Set<string>()
   state: string | undefined
   leases: Lease[] = []
   private readonly devices = new Map<string, { flags: string[]; addresses: Address[] }>()
@@ -213,8 +217,8 @@ export class FakeKernel implements Kernel {
       const options = rest.filter((word) => word.startsWith('-'))
       const [object, ...words] = rest.filter((word) => !word.startsWith('-'))
       const family: Family = options.includes('-6') ? 6 : 4
-      // It has no bridges.
-      if (object === 'link') return '[]'
+      if (object === 'link')
+        return JSON.stringify([...this.bridges].map((ifname) => ({ ifname })).filter(() => words[2] === 'bridge'))
       if (object === 'address') return JSON.stringify(this.showAddresses())
       if (object === 'rule') return this.rule(family, words)
       if (object === 'route') return this.route(family, words)
@@ -437,6 +441,7 @@ export class FakeKernel implements Kernel {
     for (const line of input.split('\n')) {
       const [verb = '', name = '', ...rest] = line.split(' ')
       const rule = rest.join(' ')
+      for (const [words, complaint] of this.lacking) if (rule.includes(words)) refuse(complaint)
       const target = rule.match(/-j (\w+)/)?.[1] ?? ''
       if (verb.startsWith(':')) chains.set(verb.slice(1), [])
       else if (verb === '-A' || verb === '-I') {

@@ -308,6 +308,45 @@ t.test('sysctls that cannot be written: what goes without them goes, and says wh
   t.same(await snapshot(kernel), before)
 })
 
+t.test('what iptables lacks: the rest is done without it, and that is said', async (t) => {
+  const quic = { quic: 'reject' }
+  const run = async (lacking: [words: string, complaint: string]) => {
+    const { network, kernel } = await prepare((kernel) => {
+      kernel.bridges.add('br0')
+      for (const name of ['iptables', 'ip6tables']) kernel.setSysctl(`net/bridge/bridge-nf-call-${name}`, '1')
+      kernel.lacking.set(...lacking)
+    })
+    const before = await snapshot(kernel)
+    const { notes } = await network.apply(gateway(quic))
+    t.same((await network.apply(gateway(quic))).steps, [], 'once and for all')
+    const { nat4, nat6, filter4 } = await snapshot(kernel)
+    await network.remove()
+    t.same(await snapshot(kernel), before)
+    t.match(
+      [nat4, nat6].map((one) => one.join('\n')),
+      [/REDIRECT/, /REDIRECT/],
+    )
+    return { nat: nat4.join('\n'), filter: filter4.join('\n'), notes: notes.filter((one) => one.startsWith('this kernel')) }
+  }
+  for (const complaint of [
+    "iptables-restore v1.8.9 (legacy): Couldn't load match `bpf':No such file or directory",
+    'iptables-restore v1.8.9 (nf_tables): \nline 7: RULE_APPEND failed (No such file or directory): rule in chain BONDSOCKS',
+    'iptables-restore: line 9 failed',
+  ]) {
+    const bpf = await run(['-m bpf', complaint])
+    t.notMatch(bpf.nat, /bpf/)
+    t.match(bpf.filter, /REJECT/)
+    t.match(bpf.notes, [/^this kernel has no xt_bpf, .*set net\.bridge\.bridge-nf-call-iptables=0$/])
+    t.equal(bpf.notes.length, 1)
+  }
+  const refusing = await run(['-j REJECT', 'Warning: Extension REJECT revision 0 not supported, missing kernel module?'])
+  t.match(refusing.nat, /bpf/)
+  t.notMatch(refusing.filter, /BONDSOCKS/)
+  t.match(refusing.notes, [
+    /^this kernel lacks a match or target of iptables \(conntrack, REJECT\): the redirector's port is open/,
+  ])
+})
+
 t.test('a full disk keeps nothing from being removed', async (t) => {
   const { network, kernel } = await prepare()
   await network.apply(gateway())
