@@ -35,6 +35,9 @@ for (const [name, make, stride, skip] of worlds) {
       return { ...made, network: new Network(made.kernel), before: await snapshot(made.kernel) }
     }
 
+    const addressesOf = async (kernel: World['kernel']) =>
+      (await observe(kernel)).endpoints.filter(isOurs).map(({ address }) => address)
+
     t.test('plan changes nothing, apply does what plan said, a second apply nothing, remove undoes it', async (t) => {
       const { kernel, network, before } = await world(t)
       const plan = await network.plan(gateway())
@@ -97,6 +100,32 @@ for (const [name, make, stride, skip] of worlds) {
       ])
       t.same(texts((await network.plan(moved)).steps), [])
     })
+
+    t.test(
+      'two WANs that get the same address while it runs: the first one stays, and what others take away comes back',
+      async (t) => {
+        const { kernel, network, addAddress, removeAddress } = await world(t)
+        const pass = async () => network.apply(gateway(), { tolerant: true })
+        await pass()
+        const isRedirected = async () => (await snapshot(kernel)).nat4.join('\n').includes('REDIRECT')
+        await removeAddress('lte', '10.2.0.2/24')
+        await addAddress('lte', '10.1.0.2/24')
+        const { wans, notes } = await pass()
+        t.match(wans, [{ name: 'dsl', address4: '10.1.0.2' }])
+        t.equal(wans.length, 1)
+        t.match(notes.join('\n'), /WAN lte is down: its address 10\.1\.0\.2 is another WAN's too/)
+        t.match(await addressesOf(kernel), ['10.1.0.2'])
+        await kernel.run(['iptables-restore', '--noflush'], '*nat\n-F BONDSOCKS\nCOMMIT\n')
+        t.notOk(await isRedirected())
+        await pass()
+        t.ok(await isRedirected())
+        t.same(texts((await pass()).steps), [])
+        await removeAddress('lte', '10.1.0.2/24')
+        await addAddress('lte', '10.2.0.2/24')
+        t.equal((await pass()).wans.length, 2)
+        t.same((await addressesOf(kernel)).sort(), ['10.1.0.2', '10.2.0.2'])
+      },
+    )
 
     t.test('a WAN that is no longer configured is taken away', async (t) => {
       const { network, kernel, before } = await world(t)
@@ -239,9 +268,6 @@ for (const [name, make, stride, skip] of worlds) {
       await network.remove()
       t.same(await snapshot(kernel), before)
     })
-
-    const addressesOf = async (kernel: World['kernel']) =>
-      (await observe(kernel)).endpoints.filter(isOurs).map(({ address }) => address)
 
     t.test("somebody else's endpoints of a WAN are taken over, and put back as they were", async (t) => {
       const { kernel, network } = await world(t)

@@ -2,6 +2,7 @@
 import t from 'tap'
 import { Network } from '../../src/network/network.js'
 import { type Agent, startAgent } from '../support/agent.js'
+import { ports, World } from '../support/hybrid.js'
 import { connect, createNamespace, type Namespace, needsRoot, type Scope } from '../support/namespaces.js'
 import { gateway, netnsWorld } from '../support/network-world.js'
 
@@ -149,4 +150,14 @@ t.test('tables that iptables cannot list', { skip: needsRoot }, async (t) => {
   for (let tries = 0; tries < 3; tries++) await t.rejects(blind.apply(gateway()), { code: 'FIREWALL_UNSEEN' })
   t.notMatch(await cpe.exec('nft', 'list', 'ruleset'), /BONDSOCKS/, 'nothing piles up')
   await network.remove()
+})
+
+t.test("a modem's own page while no HAG answers, with on_hag_down: reject", { skip: needsRoot }, async (t) => {
+  const world = await World.create(t, { shaped: false })
+  const modem = await startAgent(t, { argv: (...argv) => world.lab.argv('hag', argv) })
+  await modem.call('greeter', 80)
+  await world.startGateway({ on_hag_down: 'reject' })
+  const ask = (host: string, port: number) => world.client.call('talk', { host, port }, '', 1)
+  for (const host of ['10.1.0.1', '10.2.0.1']) t.match((await ask(host, 80)).received, taken, host)
+  t.equal((await ask(world.lab.addresses.server, ports.greeter)).received, '', 'the Internet is not reached')
 })
