@@ -154,6 +154,10 @@ export class Uplinks {
       ...{ engine, log },
       hags: () => this.#hags.usable,
       pathTo: (hag) => this.#hags.pathTo(hag),
+      own: () =>
+        this.#plan.wans.flatMap(({ address6 }) =>
+          address6 === undefined ? [] : [{ address: address6, port: config.listen.port }],
+        ),
       onChange: () => this.#reconciler?.poke(),
     })
     this.#duty = new WanDuty({
@@ -207,6 +211,7 @@ export class Uplinks {
 
   /** Settles when the LAN is redirected, or at the end. */
   async redirect(): Promise<void> {
+    await this.#ipv6.look()
     this.#redirects = true
     this.#reconciler?.poke()
     await Promise.race([aborted(this.#redirected.signal), aborted(this.#ended.signal)])

@@ -1,9 +1,10 @@
 /**
  * Can a HAG reach IPv6 destinations? Where none can, redirected connections would be accepted and then reset, which no Happy Eyeballs of a client
- * (RFC 8305) gets over. Learned from what HAGs reply to users' requests, because only those ask for real destinations.
+ * (RFC 8305) gets over. Where this gateway has a public IPv6 address a HAG is asked for that before anybody is redirected; and it is learned
+ * from what HAGs reply to users' requests, because only those ask for real destinations.
  */
 import type { Engine } from '../native/index.js'
-import { formatSocketAddress, type SocketAddress } from '../shared/address.js'
+import { formatSocketAddress, isInside, parseCidr, type SocketAddress } from '../shared/address.js'
 import { pause } from '../shared/pause.js'
 import type { Log } from '../telemetry/log.js'
 import type { WanPath } from '../wan/monitor.js'
@@ -17,6 +18,10 @@ const askMs = { free: 10_000, metered: 15 * 60_000 }
 const firstTrialMs = 5 * 60_000
 const longestTrialMs = 60 * 60_000
 const timeoutMs = 2000
+/** Nobody is redirected meanwhile, and a firewall on the way may leave us without an answer. */
+const firstTimeoutMs = 1000
+/** RFC 4291 section 2.4: what is routed in the Internet. */
+const globalUnicast = [parseCidr('2000::/3')].filter((one) => one !== undefined)
 /** What is older says nothing of now. */
 const recentMs = 60_000
 /** An address of a documentation network (RFC 3849): without any IPv6 a machine says so at once. */
@@ -24,6 +29,8 @@ const nobody: SocketAddress = { address: '2001:db8::1', port: 1 }
 /** RFC 1928 section 6: what a HAG without IPv6 says. A network is unreachable (3), a host (4), the address's type unknown (8); some say just 1. */
 const lacking: readonly Reply[] = ['NetworkUnreachable', 'HostUnreachable', 'AddressNotSupported', 'Failure']
 export const lackingReplies: readonly number[] = [1, 3, 4, 8]
+/** What nobody else says: a router next to our address may say that it is unreachable, and some HAGs say 1 whatever it is. */
+const surelyLacking: readonly Reply[] = ['NetworkUnreachable', 'AddressNotSupported']
 
 interface Carriage {
   refusals: number
@@ -41,6 +48,8 @@ export interface Ipv6Options {
   hags(): readonly Hag[]
   /** Over which to ask a HAG. */
   pathTo(hag: Hag): Pick<WanPath, 'bind' | 'metered'> | undefined
+  /** IPv6 addresses of this gateway's WANs, with a port that refuses connections. */
+  own(): readonly SocketAddress[]
   log: Pick<Log, 'info'>
   onChange(): void
   /** Tests pass their own. */
@@ -69,10 +78,7 @@ export class Ipv6 {
   /** A HAG has found no way to a user's IPv6 destination. */
   async refused(hag: Hag, destination: SocketAddress): Promise<void> {
     const now = this.#now()
-    const known = this.#carriages.get(hag)
-    const fresh = { refusals: 0, lacks: false, askedAt: Number.NEGATIVE_INFINITY, trialMs: firstTrialMs, trialAt: 0 }
-    const one: Carriage = known ?? { ...fresh, destination }
-    this.#carriages.set(hag, one)
+    const one = this.#carriageOf(hag, destination)
     one.refusals += 1
     one.destination = destination
     const path = this.#options.pathTo(hag)
@@ -84,13 +90,17 @@ export class Ipv6 {
       return
     }
     if (await this.#finds(hag, path.bind, nobody)) return
-    one.lacks = true
-    one.trialAt = this.#now() + one.trialMs
-    one.trialMs = Math.min(2 * one.trialMs, longestTrialMs)
-    this.#options.onChange()
+    this.#dismiss(one)
   }
 
-  /** Until the signal: asks those that cannot whether they can again. */
+  #carriageOf(hag: Hag, destination: SocketAddress): Carriage {
+    const fresh = { refusals: 0, lacks: false, askedAt: Number.NEGATIVE_INFINITY, trialMs: firstTrialMs, trialAt: 0 }
+    const one = this.#carriages.get(hag) ?? { ...fresh, destination }
+    this.#carriages.set(hag, one)
+    return one
+  }
+
+  /** Until the signal: asks those of which nothing is known, and those that cannot whether they can again. */
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       await pause(1000, signal)
@@ -100,7 +110,20 @@ export class Ipv6 {
 
   async look(): Promise<void> {
     for (const hag of this.#carriages.keys()) if (!this.#options.hags().includes(hag)) this.#carriages.delete(hag)
-    await Promise.all([...this.#carriages].filter(([, { lacks }]) => lacks).map(([hag, one]) => this.#lookAt(hag, one)))
+    const lacking = [...this.#carriages].filter(([, { lacks }]) => lacks)
+    const fresh = this.#options.hags().filter((hag) => familyOfAddress(hag.address) === 4 && !this.#carriages.has(hag))
+    await Promise.all([...lacking.map(([hag, one]) => this.#lookAt(hag, one)), ...fresh.map((hag) => this.#askFirst(hag))])
+  }
+
+  /** One that is reached by IPv6 has it. */
+  async #askFirst(hag: Hag): Promise<void> {
+    const path = this.#options.pathTo(hag)
+    const destination = this.#options.own().find(({ address }) => isInside(address, globalUnicast))
+    if (path === undefined || destination === undefined) return
+    const one = this.#carriageOf(hag, destination)
+    one.askedAt = this.#now()
+    const reply = await this.#ask(this.#options.engine, { hag, bind: path.bind }, { destination, timeoutMs: firstTimeoutMs })
+    if (reply !== undefined && surelyLacking.includes(reply)) this.#dismiss(one)
   }
 
   async #lookAt(hag: Hag, one: Carriage): Promise<void> {
@@ -114,6 +137,13 @@ export class Ipv6 {
     one.trialMs = firstTrialMs
     this.#options.log.info(`HAG ${formatSocketAddress(hag)} reaches IPv6 destinations again`)
     this.#admit(one)
+  }
+
+  #dismiss(one: Carriage): void {
+    one.lacks = true
+    one.trialAt = this.#now() + one.trialMs
+    one.trialMs = Math.min(2 * one.trialMs, longestTrialMs)
+    this.#options.onChange()
   }
 
   #admit(one: Carriage): void {

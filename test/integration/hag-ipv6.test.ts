@@ -28,3 +28,37 @@ t.test('a HAG without IPv6', { skip: needsRoot }, async (t) => {
   t.match(await get(), { intact: true, error: undefined })
   t.same(await gateway.end(), { code: 0, signal: null })
 })
+
+t.test(
+  'a HAG without IPv6 is known before the first client, where a WAN has a public address to ask for',
+  { skip: needsRoot },
+  async (t) => {
+    const wans = [
+      { name: 'dsl', interface: 'dsl', gateway: '10.1.0.1', gateway6: '2001:db8:77::1' },
+      { name: 'lte', interface: 'lte', gateway: '10.2.0.1' },
+    ]
+    const world = await World.create(t, { shaped: false, gateway: { wans } })
+    const { hag2: address, server6: host } = world.lab.addresses
+    await world.execute('hag')('ip', 'address', 'add', '2001:db8:77::1/64', 'dev', 'dsl', 'nodad')
+    await world.execute('cpe')('ip', 'address', 'add', '2001:db8:77::2/64', 'dev', 'dsl', 'nodad')
+    const isRedirected = async () => (await world.execute('cpe')('ip6tables', '-t', 'nat', '-S')).includes('REDIRECT')
+    const get = () => world.client.call('download', { host, port: ports.source, bytes: 100_000 })
+
+    const machine = world.execute('hag2')
+    const hag = await world.startHag({}, 'hag2')
+    const served = await world.startGateway({ hags: [{ address }], drain_seconds: 0 })
+    t.ok(await isRedirected(), 'one with IPv6')
+    t.match(await get(), { intact: true, error: undefined })
+    t.same(await served.end(), { code: 0, signal: null })
+
+    await machine('ip', '-6', 'route', 'delete', 'default')
+    const without = await world.startGateway({ hags: [{ address }], drain_seconds: 0 })
+    t.notOk(await isRedirected())
+    t.match(without.output, /no HAG can reach IPv6 destinations: IPv6 is not redirected/)
+    for (let count = 0; count < 3; count++) t.match(await get(), { intact: true, error: undefined }, 'nobody is reset')
+    await machine('ip', '-6', 'route', 'add', 'default', 'via', '2001:db8:b::1')
+    t.ok(await settle(isRedirected, (is) => is, 25_000), 'taken back')
+    t.same(await without.end(), { code: 0, signal: null })
+    await hag.end()
+  },
+)

@@ -8,7 +8,9 @@ const hag = { address: '203.0.113.3', port: 1080 }
 const other = { address: '203.0.113.4', port: 1080 }
 const destination = { address: '2001:db8:5::2', port: 443 }
 
-function start(options: { hags?: (typeof hag)[]; relayed?: () => string[]; metered?: boolean; ageMs?: number } = {}) {
+function start(
+  options: { hags?: (typeof hag)[]; relayed?: () => string[]; metered?: boolean; ageMs?: number; own?: string[] } = {},
+) {
   let now = 0
   let reply: Reply | undefined = 'NetworkUnreachable'
   const asked: string[] = []
@@ -25,6 +27,7 @@ function start(options: { hags?: (typeof hag)[]; relayed?: () => string[]; meter
     },
     hags: () => options.hags ?? [hag],
     pathTo: () => ({ bind: '10.1.0.2', metered: options.metered ?? false }),
+    own: () => (options.own ?? []).map((address) => ({ address, port: 12345 })),
     log: memoryLog(),
     onChange: () => {
       changes += 1
@@ -99,5 +102,37 @@ t.test('users try it again after a while, ever more seldom', async (t) => {
     t.equal(ipv6.isCarried, true, `after ${minutes} minutes`)
     await refuse()
     t.equal(ipv6.isCarried, false)
+  }
+})
+
+t.test('asked for our own address before anybody is redirected', async (t) => {
+  const own = ['fd00:1::2', '2001:db8:77::2']
+  for (const [reply, isCarried] of [
+    ['NetworkUnreachable', false],
+    ['AddressNotSupported', false],
+    ['HostUnreachable', true],
+    ['Failure', true],
+    ['ConnectionRefused', true],
+    ['NotAllowed', true],
+    [undefined, true],
+  ] as const) {
+    const { ipv6, says, pass, asked } = start({ own })
+    says(reply)
+    await pass(0)
+    t.same([ipv6.isCarried, asked], [isCarried, ['2001:db8:77::2']], reply ?? 'silence')
+    await pass(1000)
+    t.equal(asked.length, 1, 'once')
+  }
+  const { ipv6, pass, says } = start({ own })
+  await pass(0)
+  says('ConnectionRefused')
+  await pass(10_000)
+  t.equal(ipv6.isCarried, true, 'until it can')
+
+  const known = { address: '2001:db8:3::3', port: 1080 }
+  for (const options of [{}, { own: ['fd00:1::2'] }, { own, hags: [known] }]) {
+    const { asked, pass } = start(options)
+    await pass(0)
+    t.same(asked, [], JSON.stringify(options))
   }
 })
