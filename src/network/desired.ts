@@ -127,11 +127,12 @@ function endpointsOf(
   const isKept = ({ address, device }: Endpoint) =>
     families.has(familyOf(address)) && !fit.some((one) => familyOf(one.address) === familyOf(address)) && isWans(device)
   const kept = tolerant ? observed.endpoints.filter((one) => isOurs(one) && isKept(one)) : []
-  // An address can be held once; and whatever joins by a WAN does so as the WAN's role and health have it, or not at all.
+  // An address can be held once; and whatever joins by a WAN does so as the WAN's role and health have it, or not at all. What has no
+  // interface leaves by the main table, over a WAN, and takes a place that the limit of subflows has for another WAN.
   const onWans = observed.interfaces.filter(({ name }) => isWans(name)).flatMap(({ addresses }) => addresses)
   const isReplaced = ({ address, device, flags }: KernelEndpoint) =>
     [...all, ...kept].some((one) => one.address === address) ||
-    (flags.includes('subflow') && (isWans(device) || onWans.some((one) => one.address === address)))
+    (flags.includes('subflow') && (device === undefined || isWans(device) || onWans.some((one) => one.address === address)))
   const [foreign, now] = parted(
     observed.endpoints.filter((one) => !isOurs(one)),
     isReplaced,
@@ -150,7 +151,7 @@ function endpointsOf(
     notes: [
       ...[...new Set(replaced)].map(
         (address) =>
-          `somebody else's MPTCP endpoint ${address} belongs to a WAN: ours takes its place, and it is put back at the end`,
+          `somebody else's MPTCP endpoint ${address} joins over a WAN: it makes way for ours, and is put back at the end`,
       ),
       ...left.filter(isFirst).map(({ address }) => `no MPTCP endpoint for ${address}: the kernel holds ${owned.count} at most`),
       ...(left.every(isFirst)

@@ -271,11 +271,13 @@ for (const [name, make, stride, skip] of worlds) {
 
     t.test("somebody else's endpoints of a WAN are taken over, and put back as they were", async (t) => {
       const { kernel, network } = await world(t)
-      // As NetworkManager makes them, and as a person might: of a WAN in use, of a backup, and of a third address.
+      // As NetworkManager makes them, and as a person might: of a WAN in use, of a backup, of a third address, and of the LAN's without an
+      // interface, whose joins would leave over a WAN.
       for (const command of [
         'ip mptcp endpoint add 10.1.0.2 dev dsl id 9 subflow',
         'ip mptcp endpoint add 10.2.0.2 dev lte id 10 backup subflow',
         'ip mptcp endpoint add 10.2.0.9 dev lte id 11 fullmesh subflow',
+        'ip mptcp endpoint add 192.168.1.7 id 12 subflow',
       ]) {
         t.equal((await kernel.run(command.split(' '))).code, 0, command)
       }
@@ -288,7 +290,7 @@ for (const [name, make, stride, skip] of worlds) {
         ['192.168.1.1', '198.51.100.250'],
         'what is none of a WAN stays',
       )
-      t.equal(first.notes.filter((note) => /somebody else's MPTCP endpoint .* put back at the end/.test(note)).length, 3)
+      t.equal(first.notes.filter((note) => /somebody else's MPTCP endpoint .* put back at the end/.test(note)).length, 4)
       const again = await network.apply(gateway())
       t.same(texts(again.steps), ['ip mptcp endpoint add 10.2.0.2 dev lte id 254 subflow'])
       t.same(again.notes, first.notes, 'said as long as it lasts')

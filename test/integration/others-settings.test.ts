@@ -31,7 +31,7 @@ t.test("somebody else's endpoint, path manager and window settings", { skip: nee
     return { dsl: over('dsl'), lte: over('lte') }
   }
   const backup = await world.startGateway({ wans: wans({ role: 'backup' }), drain_seconds: 0 })
-  await backup.waitFor(/somebody else's MPTCP endpoint 10\.2\.0\.2 belongs to a WAN: ours takes its place/)
+  await backup.waitFor(/somebody else's MPTCP endpoint 10\.2\.0\.2 joins over a WAN: it makes way for ours/)
   await backup.waitFor(/WAN lte is up/)
   const { lte } = await download(4_000_000)
   t.ok(lte < 100_000, `the backup carried ${lte} bytes`)
