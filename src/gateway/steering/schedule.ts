@@ -1,0 +1,70 @@
+/** When what is to be asked next. Without clock or I/O; the probers ask. */
+import type { Family } from '../../shared/address.js'
+import { nextProbe } from '../../wan/health.js'
+import { type Hag, isSameHag, type WanLink } from '../model.js'
+import { isAdmissionDue } from './admissions.js'
+import { type HagState, hagsThere } from './hag-states.js'
+import { familyOf, linksByCost, linkTo, type State, wanLinks } from './state.js'
+import type { LinkState } from './wan-links.js'
+
+/**
+ * How often a HAG is asked for a greeting: the one in use while somebody would notice, otherwise if no WAN's probe has asked, the others, and any
+ * one over WANs whose volume costs money.
+ */
+const askMs = { busy: 500, inUse: 1500, spare: 10_000, metered: 15 * 60_000 }
+/** A HAG that is down, over a WAN whose volume costs money: a SYN a minute. */
+const meteredDownMs = 60_000
+/** Whether it does more than greet: a whole CONNECT. */
+const checkMs = { free: 5 * 60_000, metered: 60 * 60_000 }
+
+/** When a round of probes over a WAN link begins, and how long each waits. undefined: not before the link or the HAGs are others. */
+export function nextProbeAt(state: State, link: LinkState, probedAt: number): { at: number; timeoutMs: number } | undefined {
+  if (link.address === undefined || !state.hags.some(({ hag }) => familyOf(hag) === link.family)) return undefined
+  const due = nextProbe(link.health, link.metered)
+  return due && { at: probedAt + due.afterMs, timeoutMs: Math.ceil(due.timeoutMs) }
+}
+
+/** Whether a round begins with MPTCP. A WAN that is down must be found to be back as soon as anything passes. */
+export const asksForMptcp = ({ mptcp, health }: LinkState, now: number): boolean =>
+  mptcp.state === 'unknown' || (health.state === 'up' && now >= mptcp.dueAt)
+
+/** HAGs of a family in the order in which a WAN's probe asks them: those that are down last. */
+export function hagsToAsk(ordered: readonly HagState[], family: Family): Hag[] {
+  const there = hagsThere(ordered)
+  return [...there, ...ordered.filter((one) => !there.includes(one))]
+    .map(({ hag }) => hag)
+    .filter((hag) => familyOf(hag) === family)
+}
+
+/** Over which link a HAG is asked: one whose volume costs nothing if one is usable; one over which it serves us, if there is one. */
+export const cheapestLink = (state: State, hag: Hag): WanLink | undefined =>
+  linkTo(state, hag) ?? linksByCost(state, hag)[0] ?? wanLinks(state, familyOf(hag))[0]
+
+/** Whether a HAG is to be asked for a greeting now. `inUse`: the HAG that is. `isRelaying`: users' connections run. */
+export function isHagDue(
+  state: State,
+  one: HagState,
+  how: { inUse: Hag | undefined; isRelaying: boolean },
+  now: number,
+): boolean {
+  const { hag, health, heardAt, askedAt, isBusy, isBroken } = one
+  const link = cheapestLink(state, hag)
+  if (isBroken || link === undefined) return false
+  if ((health.misses > 0 || isBusy) && health.state !== 'down') return true
+  const silentMs = now - Math.max(heardAt, askedAt)
+  if (link.metered) return silentMs >= (health.state === 'down' ? meteredDownMs : askMs.metered)
+  if (health.state === 'down' || health.state === 'returning') return silentMs >= askMs.inUse
+  if (how.inUse === undefined || !isSameHag(how.inUse, hag)) return silentMs >= askMs.spare
+  return silentMs >= (how.isRelaying ? askMs.busy : askMs.inUse)
+}
+
+/** Whether a HAG is to be asked for a whole CONNECT now. */
+export function isCheckDue(state: State, { hag, health, checkedAt, isBroken }: HagState, now: number): boolean {
+  const links = linksByCost(state, hag)
+  const [link] = links
+  if (link === undefined) return false
+  if (isBroken) return now - checkedAt >= (link.metered ? meteredDownMs : askMs.inUse)
+  if (health.state === 'down') return false
+  const afterMs = link.metered ? checkMs.metered : checkMs.free
+  return now - checkedAt >= afterMs || links.some((one) => isAdmissionDue(state.admissions, hag, one, now))
+}

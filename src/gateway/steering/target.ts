@@ -1,0 +1,216 @@
+/**
+ * What is to be, as a pure function of what is known: where connections go, which WANs have endpoints, where the default route leads. Rules
+ * that keep to what they chose before, so that nothing flaps, look at the former target. Each rule stands here once.
+ */
+import { type Family, formatSocketAddress } from '../../shared/address.js'
+import { type ByFamily, byFamily, families, type Hag, isUsable, type Path, type WanLink } from '../model.js'
+import { isRefused } from './admissions.js'
+import { type HagState, hagsThere } from './hag-states.js'
+import { familyOf, roleOf, type State, usableHags, wanLinks } from './state.js'
+
+export interface Target {
+  /** Best first. */
+  readonly links: ByFamily<readonly WanLink[]>
+  /** The family of which HAGs come first. */
+  readonly family: Family
+  /** All HAGs, best first. */
+  readonly hags: readonly Hag[]
+  /** Those that serve us, best first. */
+  readonly usableHags: readonly Hag[]
+  /** The families of the HAGs, the best HAG's first: no other address needs an endpoint. */
+  readonly hagFamilies: readonly Family[]
+  readonly paths: PathTable
+  /** The WAN over which what is not redirected leaves. */
+  readonly best: ByFamily<string | undefined>
+  /** Addresses of links that are to have no MPTCP endpoint. */
+  readonly withoutEndpoint: ReadonlySet<string>
+  /** Has no endpoint until a pass has taken it away. */
+  readonly remaking: string | undefined
+  /** False if no HAG in use can reach IPv6 destinations. */
+  readonly isIpv6Carried: boolean
+}
+
+/** The paths for new connections, best first. */
+export interface PathTable {
+  /** To HAGs, whatever the destination. */
+  readonly hagPaths: readonly Path[]
+  /** Around the HAGs: for bypassed destinations and, with on_hag_down: direct, for what no HAG serves. */
+  readonly direct: ByFamily<readonly Path[]>
+  /** Of `hagPaths`, those over usable WANs to the first HAG that has any: connections over them may be prepared. */
+  readonly preparable: readonly Path[]
+}
+
+/** One lost SYN sends a connection another way. */
+const directAnswersToTrust = 3
+/**
+ * Before the next path is tried beside a silent one: three round trips, in which a lost SYN would not be sent again anyway (RFC 6298 section
+ * 2.1: after 1 s).
+ */
+const patience = { roundTrips: 3, minMs: 150, maxMs: 1000, unknownMs: 300 }
+/** Going around a HAG loses the bundle and changes the public address: not for a moment's silence. */
+const directPatienceMs = 1000
+
+export function target(state: State, before: Target | undefined): Target {
+  const links = byFamily((family) => wanLinks(state, family))
+  const inUse = byFamily((family) => linksInUse(links[family], state.roles.used))
+  const family = bestFamily(links, state.roles.used, before?.family)
+  const hags = inOrder(state.hags, family)
+  const usable = usableHags(state, hags)
+  const hagFamilies = [...new Set([...usable, ...hags].map(({ hag }) => familyOf(hag)))]
+  return {
+    links,
+    family,
+    hags: hags.map(({ hag }) => hag),
+    usableHags: usable.map(({ hag }) => hag),
+    hagFamilies,
+    paths: pathTable(state, links, inUse, hags, usable),
+    best: byFamily((one) => bestWan(state, inUse[one], one, before?.best[one])),
+    withoutEndpoint: new Set(
+      families.flatMap((one) => withoutEndpoint(links[one], inUse[one], before?.withoutEndpoint ?? new Set())),
+    ),
+    remaking: state.remaking,
+    isIpv6Carried: usable.length === 0 || usable.some(({ ipv6 }) => ipv6?.lacks !== true),
+  }
+}
+
+/** Where connections may begin: over the WANs in use, if one of them has the family and works. */
+function linksInUse(links: readonly WanLink[], used: ReadonlySet<string>): readonly WanLink[] {
+  const inUse = links.filter(({ wan }) => used.has(wan))
+  return inUse.some(isUsable) ? inUse : links
+}
+
+/**
+ * The last WAN keeps its endpoint: WANs that are lost or not in use have none, as long as another one of the family is usable. Connections
+ * outlive a short outage of their last WAN, but not the end of their last subflow. While none is usable those without an endpoint get none:
+ * what joined over a silent WAN would try again after longer and longer pauses, and on its return the connections would have to leave the WAN
+ * that was lost last before they are there.
+ *
+ * The network set-up has the same rule for what it finds on the machine (endpoints of WANs that it cannot use).
+ */
+function withoutEndpoint(links: readonly WanLink[], inUse: readonly WanLink[], before: ReadonlySet<string>): string[] {
+  const kept = inUse.filter(({ state }) => state !== 'down')
+  const isWithout = kept.some(isUsable) ? (link: WanLink) => !kept.includes(link) : ({ bind }: WanLink) => before.has(bind)
+  return links.filter(isWithout).map(({ bind }) => bind)
+}
+
+/**
+ * Whether an address is to have an endpoint, be it of a link or not. One of which nothing is known, because it has just come or gone, has none
+ * while another WAN is usable: all connections would join with it, and would have to leave it again at once.
+ */
+export function hasEndpoint({ links, withoutEndpoint, remaking }: Target, address: string): boolean {
+  if (withoutEndpoint.has(address) || address === remaking) return false
+  const own = links[familyOf({ address })]
+  return !own.some(isUsable) || own.some(({ bind }) => bind === address)
+}
+
+/** Links that connections to HAGs are bonded over now. */
+export const bondedLinks = ({ links, withoutEndpoint }: Target, family: Family): WanLink[] =>
+  links[family].filter((link) => isUsable(link) && link.protocol === 'mptcp' && !withoutEndpoint.has(link.bind))
+
+/**
+ * The family in which connections to HAGs find most WANs: a connection is bonded over the WANs of its family only. If both are as good it
+ * stays as it is, and at first is IPv4, of which a packet carries 20 bytes more.
+ */
+function bestFamily(links: ByFamily<readonly WanLink[]>, used: ReadonlySet<string>, current: Family | undefined): Family {
+  const count = (family: Family, test: (link: WanLink) => boolean) =>
+    links[family].filter((link) => used.has(link.wan) && test(link)).length
+  const more = (test: (link: WanLink) => boolean): Family | undefined => {
+    const [four, six] = [count(4, test), count(6, test)]
+    return four === six ? undefined : four > six ? 4 : 6
+  }
+  // Before anybody has answered, and while all are lost, what has an address counts.
+  return more(isUsable) ?? more(({ state }) => state !== 'down') ?? current ?? 4
+}
+
+/** Of HAGs of one priority those of the family come first. */
+function inOrder(hags: readonly HagState[], family: Family): HagState[] {
+  const place = new Map<string, number>()
+  for (const { priority } of hags) if (!place.has(priority)) place.set(priority, place.size)
+  const isOther = ({ hag }: HagState) => (familyOf(hag) === family ? 0 : 1)
+  const placeOf = ({ priority }: HagState) => place.get(priority) ?? 0
+  return [...hags].sort((one, other) => placeOf(one) - placeOf(other) || isOther(one) - isOther(other))
+}
+
+/**
+ * The first WAN of the config that is usable and in use. While none is usable it stays as it is, until connections around the HAGs show which
+ * one works; at first it is as the first pass has made it. So it stays while nothing is known yet of the current one.
+ */
+function bestWan(state: State, inUse: readonly WanLink[], family: Family, before: string | undefined): string | undefined {
+  const current = before ?? state.wans.find((wan) => wan[`address${family}`] !== undefined)?.name
+  if (inUse.some((link) => link.wan === current && link.state === 'probing')) return current
+  const usable = state.config.wans.find(({ name }) => inUse.some((link) => link.wan === name && isUsable(link)))?.name
+  if (usable !== undefined) return usable
+  const direct = state.direct[family]
+  return direct !== undefined && direct.times >= directAnswersToTrust ? direct.wan : current
+}
+
+function pathTable(
+  state: State,
+  links: ByFamily<readonly WanLink[]>,
+  inUse: ByFamily<readonly WanLink[]>,
+  hags: readonly HagState[],
+  usable: readonly HagState[],
+): PathTable {
+  const isDirectAllowed = state.config.onHagDown === 'direct'
+  const over = ({ hag, pipelines }: HagState, isWanted: boolean) =>
+    inUse[familyOf(hag)]
+      .filter((link) => isUsable(link) === isWanted && !isRefused(state.admissions, hag, link.bind))
+      .map((link) => hagPath(link, hag, pipelines))
+  const ready = usable.map((hag) => over(hag, true))
+  // HAGs that are down are tried if nothing else is left and connections may not go around them.
+  const last = isDirectAllowed ? [] : hags.filter((hag) => !usable.includes(hag))
+  const hagPaths = [
+    ...ready.flat(),
+    // A WAN that is thought to be down is worth a try only if no other path is left.
+    ...usable.flatMap((hag) => over(hag, false)),
+    ...last.flatMap((hag) => [...over(hag, true), ...over(hag, false)]),
+  ]
+  if (isDirectAllowed && hagPaths.length > 0) {
+    const final = hagPaths[hagPaths.length - 1] as Path
+    hagPaths[hagPaths.length - 1] = { ...final, patienceMs: Math.max(final.patienceMs, directPatienceMs) }
+  }
+  return {
+    hagPaths,
+    direct: byFamily((family) => directLinks(state, links[family]).map(directPath)),
+    // The paths of HAGs that have no usable one take no places in front of them.
+    preparable: hagPaths.slice(0, ready.find((paths) => paths.length > 0)?.length ?? 0),
+  }
+}
+
+/**
+ * Links for connections around the HAGs: they are not bonded, so the roles and the config's order count, not the milliseconds. That nobody
+ * answers over a WAN says nothing against it while no HAG answers over any.
+ */
+function directLinks(state: State, links: readonly WanLink[]): WanLink[] {
+  const isHagThere = hagsThere(state.hags).length > 0
+  const isStandby = (link: WanLink) => isUsable(link) && !state.roles.used.has(link.wan)
+  const places = { normal: 0, overflow: 1, backup: 2 }
+  const rank = (link: WanLink) => (isUsable(link) || !isHagThere ? 0 : 3) + places[roleOf(state, link.wan)]
+  const place = ({ wan }: WanLink) => state.config.wans.findIndex(({ name }) => name === wan)
+  const inUse = links.filter((link) => !isStandby(link))
+  return (inUse.length > 0 ? inUse : [...links]).sort((one, other) => rank(one) - rank(other) || place(one) - place(other))
+}
+
+function patienceOf(rttMs: number | undefined): number {
+  const { roundTrips, minMs, maxMs, unknownMs } = patience
+  return rttMs === undefined ? unknownMs : Math.ceil(Math.min(Math.max(roundTrips * rttMs, minMs), maxMs))
+}
+
+const directPath = ({ wan, bind, rttMs, leastRttMs }: WanLink): Path => ({
+  wan,
+  bind,
+  patienceMs: patienceOf(rttMs),
+  leastRttMs,
+  pipelined: false,
+  protocol: 'tcp',
+})
+
+const hagPath = (link: WanLink, hag: Hag, pipelined: boolean): Path => ({
+  ...directPath(link),
+  pipelined,
+  protocol: link.protocol,
+  hag,
+})
+
+/** A WAN with another address is another path. */
+export const pathKey = ({ hag, wan, bind }: Path): string => `${hag === undefined ? '' : formatSocketAddress(hag)} ${wan} ${bind}`

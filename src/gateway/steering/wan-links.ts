@@ -1,0 +1,130 @@
+/** What is known of each WAN in each family, and the WAN links that follow from it. Without clock or I/O. */
+import type { Protocol } from '../../native/index.js'
+import type { Family } from '../../shared/address.js'
+import { type Health, next, type Sign, unknown } from '../../wan/health.js'
+import { families, isUsable, type WanAddresses, type WanLink } from '../model.js'
+import type { WanFact } from './facts.js'
+
+/** What the path does to MPTCP. `blocked`: its SYNs vanish, those of TCP do not. */
+export interface MptcpSupport {
+  readonly state: 'unknown' | 'yes' | 'stripped' | 'blocked'
+  readonly askedAt: number
+  readonly dueAt: number
+}
+
+export interface LinkState {
+  readonly wan: string
+  readonly family: Family
+  readonly metered: boolean
+  readonly device: string
+  /** undefined: no link, or no address of the family. */
+  readonly address: string | undefined
+  readonly health: Health
+  readonly mptcp: MptcpSupport
+  /** Small packets pass, full-size ones vanish. */
+  readonly isNarrow: boolean
+}
+
+/** Whether a path carries MPTCP changes seldom, and every such probe makes the kernel join the other WANs, metered ones too. */
+const mptcpCheckMs = 15 * 60_000
+/** A fault is mended sooner than it comes. */
+const mptcpRecheckMs = 10_000
+/** A HAG without MPTCP makes every connection fall back: not a probe for each. */
+const mptcpDoubtMs = 2000
+
+const mptcpUnknown: MptcpSupport = { state: 'unknown', askedAt: Number.NEGATIVE_INFINITY, dueAt: 0 }
+
+export function firstLinks(wans: readonly { name: string; metered: boolean }[]): LinkState[] {
+  return wans.flatMap(({ name, metered }) =>
+    families.map((family) => ({
+      wan: name,
+      family,
+      metered,
+      device: '',
+      address: undefined,
+      health: { ...unknown, link: false },
+      mptcp: mptcpUnknown,
+      isNarrow: false,
+    })),
+  )
+}
+
+/** The WANs that have a link and an address now. The others are down, and those that were not before for this reason. */
+export function withWans(links: readonly LinkState[], wans: readonly WanAddresses[], reason: string, now: number): LinkState[] {
+  return links.map((link) => {
+    const wan = wans.find(({ name }) => name === link.wan)
+    const address = wan?.[`address${link.family}`]
+    if (address === link.address) return link
+    const gone: Sign = { type: 'link', present: false, reason }
+    const isMoved = address !== undefined && link.address !== undefined
+    const left = address === undefined || isMoved ? next(link.health, gone, now) : link.health
+    return {
+      ...link,
+      device: wan?.interface ?? link.device,
+      address,
+      health:
+        address === undefined ? left : next(left, { type: 'link', present: true, reason: `its address is ${address}` }, now),
+      // Another address may mean another path.
+      mptcp: mptcpUnknown,
+      isNarrow: false,
+    }
+  })
+}
+
+export function withWanFact(links: readonly LinkState[], fact: WanFact, now: number): LinkState[] {
+  return links.map((link) => (link.address === fact.bind ? linkAfter(link, fact, now) : link))
+}
+
+function linkAfter(link: LinkState, fact: WanFact, now: number): LinkState {
+  switch (fact.type) {
+    case 'wan-answered':
+      return { ...link, health: next(link.health, { type: 'answer', rttMs: fact.rttMs }, now) }
+    case 'wan-silent':
+      return { ...link, health: next(link.health, { type: 'silence', reason: fact.reason, sure: fact.isSure }, now) }
+    case 'mptcp-seen': {
+      const state = fact.seen === 'mptcp' ? 'yes' : fact.seen === 'tcp' ? 'stripped' : 'blocked'
+      const dueAt = now + (link.metered || state === 'yes' ? mptcpCheckMs : mptcpRecheckMs)
+      return { ...link, mptcp: { state, askedAt: now, dueAt } }
+    }
+    case 'full-size-seen':
+      return { ...link, isNarrow: !fact.passes }
+  }
+}
+
+/** A connection over this address did not become MPTCP: a path that carried it is asked again soon. */
+export function withMptcpDoubt(links: readonly LinkState[], bind: string): LinkState[] {
+  return links.map((link) => {
+    if (link.address !== bind || link.mptcp.state !== 'yes') return link
+    return { ...link, mptcp: { ...link.mptcp, dueAt: Math.min(link.mptcp.dueAt, link.mptcp.askedAt + mptcpDoubtMs) } }
+  })
+}
+
+/** What begins over it is not bonded. */
+const isPoor = ({ state }: MptcpSupport) => state === 'blocked' || state === 'stripped'
+const protocolOf = ({ state }: MptcpSupport): Protocol => (state === 'blocked' ? 'tcp' : 'mptcp')
+
+/**
+ * The WANs that have an address of the family, best first: usable ones by their round-trip time, then the others. `hasHag`: a HAG has an
+ * address of the family.
+ */
+export function linksOf(all: readonly LinkState[], family: Family, hasHag: boolean): WanLink[] {
+  // If no HAG has an address of the family nobody can be asked: the WAN is as good as in its other one.
+  const judged = (link: LinkState): Health => {
+    const other = hasHag ? undefined : all.find((one) => one.wan === link.wan && one.family !== family)
+    return other?.address === undefined ? link.health : other.health
+  }
+  const own = all.flatMap((link) => {
+    const { wan, metered, mptcp, address: bind, isNarrow } = link
+    if (link.family !== family || bind === undefined) return []
+    const { state, rttMs, leastRttMs } = judged(link)
+    const rank = { up: 0, degraded: 1, probing: 2, down: 3 }[state] + (isPoor(mptcp) ? 0.5 : 0)
+    return [{ rank, isNarrow, link: { wan, bind, metered, state, rttMs, leastRttMs, protocol: protocolOf(mptcp) } }]
+  })
+  own.sort((one, other) => one.rank - other.rank || (one.link.rttMs ?? 1e5) - (other.link.rttMs ?? 1e5))
+  // Greetings pass over a narrow path and downloads hang: it is as good as down as long as there is a better one.
+  if (!own.some(({ link, isNarrow }) => isUsable(link) && !isNarrow)) return own.map(({ link }) => link)
+  return [
+    ...own.filter(({ isNarrow }) => !isNarrow).map(({ link }) => link),
+    ...own.filter(({ isNarrow }) => isNarrow).map(({ link }): WanLink => ({ ...link, state: 'down' })),
+  ]
+}
