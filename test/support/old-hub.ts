@@ -1,0 +1,356 @@
+/**
+ * The hub of callbacks (`Uplinks`) in virtual time, with what it observes written down as facts: its WAN and HAG monitors ask a world that the test
+ * makes, and every sign that they take is told to `onFact` at that moment. To prove that the new core decides the same.
+ */
+import type { Test } from 'tap'
+import type { Fact, HagSilent } from '../../src/gateway/steering/facts.js'
+import type { Inspection, Probe, ProbeResult } from '../../src/native/index.js'
+import type { NetworkOptions } from '../../src/network/network.js'
+import type { ReconcileOptions } from '../../src/network/reconcile.js'
+import type { Plan } from '../../src/network/state.js'
+import type { WatchEvents } from '../../src/network/watch.js'
+import type { PathAddress } from '../../src/redirect/admission.js'
+import type { HagAnswer } from '../../src/redirect/first-answer.js'
+import type { HagMonitorOptions } from '../../src/redirect/hag-monitor.js'
+import type { HagEntryWithPassword } from '../../src/redirect/hags.js'
+import type { Hag } from '../../src/redirect/policy.js'
+import type { Uplinks } from '../../src/uplinks.js'
+import type { FullSizeOptions } from '../../src/wan/full-size.js'
+import type { Health, Sign } from '../../src/wan/health.js'
+import type { WanAddresses, WanMonitorOptions, WanPath } from '../../src/wan/monitor.js'
+import type { Finding } from '../../src/wan/probe.js'
+import type { RejoinOptions } from '../../src/wan/rejoin.js'
+import type { Selection, WanReport } from '../../src/wan/selection.js'
+import type { memoryLog } from './memory-log.js'
+
+/** What the monitors meet. */
+export interface World {
+  /** How long the answer takes, milliseconds, and what it is. */
+  probe(probe: Probe): { afterMs: number; result: ProbeResult }
+  examine(hag: Hag, bind: string): { afterMs: number; find(): Finding }
+  inspect(): Inspection[]
+  counters(): Map<string, { received: number; sent: number }>
+  relaying(): number
+}
+
+/** A hub, while it is made and runs. */
+interface Running extends OldHubOptions {
+  /** Of each state of a WAN's health, the address. */
+  addresses: WeakMap<Health, string>
+  /** The newest of those that remember what a path does to MPTCP; its address follows. */
+  mptcp: { bind: string }
+  lookedAt: number
+  narrow: Set<string>
+  changed: (() => void)[]
+  remake: ((bind: string) => void)[]
+  /** By HAG and address of ours. */
+  found: Map<string, Finding>
+}
+
+let current: Running | undefined
+
+const wait = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
+
+function hub() {
+  if (current === undefined) throw new Error('no hub runs')
+  return current
+}
+
+/** The class `Uplinks` with monitors that write down what they take. */
+export async function loadOldHub(t: Test): Promise<typeof Uplinks> {
+  const health = await import('../../src/wan/health.js')
+  const mptcpPath = await import('../../src/wan/mptcp-path.js')
+  const admission = await import('../../src/redirect/admission.js')
+  const selection = await import('../../src/wan/selection.js')
+  const reconcile = await import('../../src/network/reconcile.js')
+  const counters = await import('../../src/wan/counters.js')
+  const probe = await import('../../src/wan/probe.js')
+
+  class MptcpPath extends mptcpPath.MptcpPath {
+    readonly own = { bind: '' }
+    constructor(metered: boolean) {
+      super(metered)
+      hub().mptcp = this.own
+    }
+    override learn(seen: 'mptcp' | 'tcp' | 'blocked' | undefined, now: number): boolean {
+      if (seen !== undefined) hub().onFact({ type: 'mptcp-seen', bind: this.own.bind, seen })
+      return super.learn(seen, now)
+    }
+  }
+
+  class Admissions extends admission.Admissions {
+    override asks(hag: Hag, bind: string): void {
+      hub().onFact({ type: 'hag-asked', hag, about: 'request', bind })
+      super.asks(hag, bind)
+    }
+    override answered(hag: Hag, path: PathAddress, isRefused: boolean): void {
+      const finding = hub().found.get(`${hag.address} ${path.bind}`)
+      const pipelines = finding?.state === 'works' ? finding.pipelines : undefined
+      hub().onFact({ type: 'hag-request-answered', hag, path, isRefused, pipelines })
+      super.answered(hag, path, isRefused)
+    }
+  }
+
+  const examiner = {
+    ...probe,
+    async examine(_engine: unknown, { hag, bind }: { hag: Hag; bind: string }): Promise<Finding> {
+      const { afterMs, find } = hub().world.examine(hag, bind)
+      await wait(afterMs)
+      const finding = find()
+      hub().found.set(`${hag.address} ${bind}`, finding)
+      return finding
+    },
+  }
+  const hagMonitor = (await t.mockImport('../../src/redirect/hag-monitor.ts', {
+    '../../src/redirect/admission.ts': { ...admission, Admissions },
+    '../../src/wan/probe.ts': examiner,
+  })) as typeof import('../../src/redirect/hag-monitor.js')
+  class HagMonitor extends hagMonitor.HagMonitor {
+    constructor(options: HagMonitorOptions) {
+      const warn = (message: string, ...rest: []) => {
+        const [, address] = /^HAG \[?([^\]\s]+)\]?:1080 is down: does nothing$/.exec(message) ?? []
+        const hag = this.all.find((one) => one.address === address)
+        if (hag !== undefined) hub().onFact({ type: 'hag-request-broken', hag, reason: 'does nothing' })
+        options.log.warn(message, ...rest)
+      }
+      super({ ...options, log: { ...options.log, warn } })
+    }
+    override heard(hag: Hag, result: ProbeResult, askedAt: number, path: PathAddress, isPatient = false): void {
+      hub().onFact(factOf(hag, result, { askedAt, path, isPatient }))
+      super.heard(hag, result, askedAt, path, isPatient)
+    }
+    override turnedAway(hag: Hag, path: PathAddress, how: 'stranger' | 'closes'): void {
+      hub().onFact({ type: 'hag-turned-away', hag, path, how })
+      super.turnedAway(hag, path, how)
+    }
+    override async askAll(timeoutMs: number, hags?: readonly Hag[], hear?: (answer: HagAnswer) => void): Promise<HagAnswer[]> {
+      const answers = await super.askAll(timeoutMs, hags, hear)
+      const isStranger = ({ result }: HagAnswer) => !result.ok && result.failure.code === 'NOT_A_CLIENT'
+      for (const hag of this.all) {
+        const own = answers.filter((one) => one.hag === hag)
+        const [first] = own
+        if (first?.result.ok === false && own.every((one) => !one.result.ok && !isStranger(one)))
+          hub().onFact({ type: 'hag-unreachable', hag, reason: hagMonitor.troubleOf(hag, first.result) })
+      }
+      return answers
+    }
+  }
+
+  class Reconciler extends reconcile.Reconciler {
+    constructor(options: ReconcileOptions) {
+      super({
+        ...options,
+        onWans: (wans) => {
+          hub().onFact({ type: 'wans-planned', wans })
+          options.onWans(wans)
+        },
+      })
+    }
+    override poke(): void {
+      hub().onReconcile()
+      super.poke()
+    }
+  }
+
+  /** Its verdicts are the test's. */
+  class FullSize {
+    constructor(options: FullSizeOptions) {
+      hub().changed.push(options.onChange)
+    }
+    judge(paths: readonly WanPath[]): WanPath[] {
+      const isNarrow = ({ bind }: WanPath) => hub().narrow.has(bind)
+      if (!paths.some((path) => path.usable && !isNarrow(path))) return [...paths]
+      const judged = paths.map((path) => (isNarrow(path) ? { ...path, usable: false, lost: true } : path))
+      return [...judged.filter((path) => !isNarrow(path)), ...judged.filter(isNarrow)]
+    }
+    rouse(): void {}
+    async run(): Promise<void> {}
+  }
+
+  class Rejoin {
+    constructor({ remake }: RejoinOptions) {
+      hub().remake.push(remake)
+    }
+    async look(): Promise<void> {}
+  }
+
+  const mocks = {
+    '../../src/wan/health.ts': {
+      ...health,
+      next(before: Health, sign: Sign, now: number): Health {
+        const { addresses, mptcp, onFact } = hub()
+        const after = health.next(before, sign, now)
+        const [, came] = sign.type === 'link' && sign.present ? (/^its address is (\S+)$/.exec(sign.reason) ?? []) : []
+        if (came !== undefined) mptcp.bind = came
+        const bind = came ?? addresses.get(before)
+        if (bind !== undefined) addresses.set(after, bind)
+        if (bind !== undefined && sign.type === 'answer') onFact({ type: 'wan-answered', bind, rttMs: sign.rttMs })
+        if (bind !== undefined && sign.type === 'silence')
+          onFact({ type: 'wan-silent', bind, reason: sign.reason, isSure: sign.sure === true })
+        if (bind !== undefined && after.link) hub().onHealth(bind, after)
+        return after
+      },
+    },
+    '../../src/wan/mptcp-path.ts': { ...mptcpPath, MptcpPath },
+    '../../src/redirect/hag-monitor.ts': { ...hagMonitor, HagMonitor },
+    '../../src/wan/selection.ts': {
+      ...selection,
+      select(before: Selection, reports: readonly WanReport[], now: number): Selection {
+        if (now !== hub().lookedAt) {
+          hub().lookedAt = now
+          const rates = new Map(reports.map(({ name, ...rates }) => [name, rates]))
+          hub().onFact({ type: 'rates-sampled', rates, exhausted: new Set() })
+        }
+        return selection.select(before, reports, now)
+      },
+    },
+    '../../src/network/reconcile.ts': { ...reconcile, Reconciler },
+    '../../src/wan/full-size.ts': { FullSize },
+    '../../src/wan/rejoin.ts': { Rejoin, rejoinLookMs: 20_000 },
+    '../../src/wan/counters.ts': { ...counters, readCounters: () => hub().world.counters() },
+    '../../src/wan/black-hole.ts': { watchBlackHole: async () => {} },
+    '../../src/wan/keepalive.ts': { watchKeepalive: async () => {} },
+    '../../src/wan/bundle-watch.ts': {
+      BundleWatch: class {
+        run = async () => {}
+      },
+    },
+  }
+  const monitor = (await t.mockImport('../../src/wan/monitor.ts', mocks)) as typeof import('../../src/wan/monitor.js')
+  /**
+   * Mends an accident, so that all else can be compared: a WAN's links of both families go one after the other, and the hub decides in between. A
+   * WAN with both families that goes makes it prefer IPv6, and another HAG with it, for good.
+   */
+  class WanMonitor extends monitor.WanMonitor {
+    readonly #quiet: { isOn: boolean }
+    readonly #onChange: () => void
+    constructor(options: WanMonitorOptions) {
+      const quiet = { isOn: false }
+      super({ ...options, onChange: () => quiet.isOn || options.onChange() })
+      this.#quiet = quiet
+      this.#onChange = options.onChange
+    }
+    override useWans(wans: readonly WanAddresses[], reason?: string): void {
+      const addresses = wans.flatMap(({ address4 = '', address6 = '' }) => [address4, address6])
+      for (const bind of hub().narrow) if (!addresses.includes(bind)) hub().narrow.delete(bind)
+      this.#quiet.isOn = true
+      super.useWans(wans, reason)
+      this.#quiet.isOn = false
+      this.#onChange()
+    }
+  }
+  const all = { ...mocks, '../../src/wan/monitor.ts': { ...monitor, WanMonitor } }
+  return ((await t.mockImport('../../src/uplinks.ts', all)) as { Uplinks: typeof Uplinks }).Uplinks
+}
+
+function factOf(
+  hag: Hag,
+  result: ProbeResult,
+  { askedAt, path, isPatient }: { askedAt: number; path: PathAddress; isPatient: boolean },
+): Fact {
+  if (result.ok) return { type: 'hag-answered', hag, path }
+  const { code } = result.failure
+  if (code === 'ECONNREFUSED') return { type: 'hag-refused', hag }
+  if (code === 'EADDRNOTAVAIL' || code === 'ENETUNREACH' || code === 'EINVAL') return { type: 'hag-not-asked', hag }
+  return {
+    type: 'hag-silent',
+    hag,
+    reason: code,
+    askedAt,
+    silentAt: performance.now(),
+    hasConnected: result.stage !== 'connect',
+    hasTimedOut: code === 'ETIMEDOUT',
+    isPatient,
+    isBehindFullWan: hub().isBehindFullWan(hag),
+  } satisfies HagSilent
+}
+
+export interface OldHubOptions {
+  Hub: typeof Uplinks
+  wans: Plan['wans']
+  entries: readonly HagEntryWithPassword[]
+  config: ConstructorParameters<typeof Uplinks>[0]['config']
+  world: World
+  log: ReturnType<typeof memoryLog>
+  onFact(fact: Fact): void
+  onReconcile(): void
+  /** Whether a HAG's connections are acknowledged over a WAN that is full. */
+  isBehindFullWan(hag: Hag): boolean
+  /** The hub holds the WAN with this address to be so. */
+  onHealth(bind: string, health: Health): void
+  /** What the hub does, with its time. */
+  onDeed(deed: string): void
+  /** A pass: what the hub wants of the network, and what that finds. */
+  onPass(options: NetworkOptions): Plan
+}
+
+/** Makes a hub and runs it until `stop`. */
+export function startOldHub(options: OldHubOptions) {
+  const { Hub, wans, entries, config, world, log } = options
+  const running: Running = {
+    ...options,
+    addresses: new WeakMap(),
+    mptcp: { bind: '' },
+    lookedAt: performance.now(),
+    narrow: new Set(),
+    changed: [],
+    remake: [],
+    found: new Map(),
+  }
+  current = running
+  const engine = {
+    async probe(probe: Probe): Promise<ProbeResult> {
+      const { afterMs, result } = world.probe(probe)
+      await wait(afterMs)
+      return result
+    },
+    prepare: () => engine.probe({} as Probe),
+    keepPrepared: (probes: readonly Probe[]) => ({ counts: probes.map(() => 0) }),
+    inspect: async () => world.inspect(),
+    inspectBusy: async () => [],
+    setKeepalive() {},
+    connect: async () => ({ ok: false, failure: { code: 'ETIMEDOUT', errno: 110, syscall: 'connect' } }) as const,
+    useDevices() {},
+    abandon: (address: string) => options.onDeed(`abandon ${address}`),
+    async resetUpstreams({ address }: Hag) {
+      options.onDeed(`reset-connections ${address}`)
+      return 0
+    },
+    async resetStranded() {
+      options.onDeed('look-for-stranded')
+      return 0
+    },
+    countOnly: async () => 0,
+    watchUpstreams: ({ address }: Hag, isOn: boolean) => isOn && options.onDeed(`wake-connections ${address}`),
+    stats: () => ({ connections: 0, relaying: world.relaying(), pipesInUse: 0, pipesPooled: 0, bytesParked: 0 }),
+  }
+  const network = {
+    apply: async (_config: unknown, wanted: NetworkOptions = {}) => options.onPass(wanted),
+    async dropEndpoints(addresses: readonly string[]) {
+      options.onDeed(`drop-endpoints ${addresses.join()}`)
+    },
+    async forgetBlackHole() {},
+    async remove() {},
+  }
+  const uplinks = new Hub({ config, entries, engine: engine as never, network, log })
+  const stop = new AbortController()
+  let events: WatchEvents | undefined
+  const watch = async (given: WatchEvents) => {
+    events = given
+  }
+  const failures: unknown[] = []
+  const ended = uplinks.run({ wans, notes: [] }, watch, stop.signal, (error) => failures.push(error))
+  return {
+    uplinks,
+    failures,
+    events: () => events as WatchEvents,
+    setNarrow(bind: string, isNarrow: boolean) {
+      if (isNarrow) running.narrow.add(bind)
+      else running.narrow.delete(bind)
+      for (const changed of running.changed) changed()
+    },
+    remake: (bind: string) => running.remake[0]?.(bind),
+    stop: () => stop.abort(),
+    ended,
+  }
+}

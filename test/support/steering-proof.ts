@@ -1,0 +1,290 @@
+/**
+ * Plays a scenario to the hub of callbacks and to the core at once. The hub runs in virtual time; each fact that its monitors take is given to the
+ * core at that moment, and after each moment both must want the same.
+ */
+import { parseGateway } from '../../src/config/load.js'
+import { isUsable } from '../../src/gateway/model.js'
+import { isToConfirm } from '../../src/gateway/steering/admissions.js'
+import type { Deed } from '../../src/gateway/steering/deeds.js'
+import type { Fact } from '../../src/gateway/steering/facts.js'
+import { hasEndpoint } from '../../src/gateway/steering/target.js'
+import type { NetworkOptions } from '../../src/network/network.js'
+import { HagDirectory } from '../../src/redirect/hags.js'
+import type { Hag, Path } from '../../src/redirect/policy.js'
+import type { Uplinks } from '../../src/uplinks.js'
+import { memoryLog } from './memory-log.js'
+import { startOldHub } from './old-hub.js'
+import { Steering } from './steering.js'
+import { everyAddress, type Scenario, SimulatedWorld, type Step, type Wan } from './steering-world.js'
+import { VirtualTime } from './virtual-time.js'
+
+const round = (ms: number) => Math.round(ms * 1000) / 1000
+const textOf = ({ hag, wan, bind, protocol, pipelined, patienceMs, leastRttMs }: Path) =>
+  `${hag?.address ?? 'direct'} ${wan} ${bind} ${protocol} ${pipelined} ${patienceMs} ${leastRttMs}`
+const portOf = 1080
+
+/** What differs between hub and core; no lines: nothing. `counts`: of facts and deeds, by their types. */
+export async function play(Hub: typeof Uplinks, scenario: Scenario, counts = new Map<string, number>()): Promise<string[]> {
+  const proof = new Proof(Hub, scenario, counts)
+  proof.time.start()
+  try {
+    await proof.run()
+  } finally {
+    proof.time.end()
+  }
+  return proof.faults
+}
+
+class Proof {
+  readonly time = new VirtualTime()
+  readonly faults: string[] = []
+  readonly #log = memoryLog()
+  readonly #core: Steering
+  readonly #world: SimulatedWorld
+  /** What each is to do or has done, and when. */
+  readonly #deeds: Record<'hub' | 'core', { at: number; deed: string }[]> = { hub: [], core: [] }
+  /** When a pass of the network set-up was wanted, but for changes that the kernel told of. */
+  readonly #passes: Record<'hub' | 'core', Set<number>> = { hub: new Set(), core: new Set() }
+  #isTold = false
+  /** What was compared last. */
+  #seen: readonly unknown[] = []
+  #wanted: NetworkOptions | undefined
+  readonly #config
+  readonly #entries
+
+  constructor(
+    private readonly Hub: typeof Uplinks,
+    private readonly scenario: Scenario,
+    private readonly counts: Map<string, number>,
+  ) {
+    const { onHagDown, wans, roles, metered, hags } = scenario
+    const text = [
+      ...['lan: {interfaces: [br0]}', `on_hag_down: ${onHagDown}`, 'wans:'],
+      ...wans.map((name, at) => `  - {name: ${name}, interface: ${name}, role: ${roles[at]}, metered: ${metered[at]}}`),
+      'hags:',
+      ...hags.map(({ address, priority }) => `  - {address: '${address}', priority: ${priority}}`),
+    ]
+    this.#config = parseGateway(`${text.join('\n')}\n`, 'g.yaml')
+    this.#entries = hags.map((one) => ({ ...one, port: portOf, weight: 1 }))
+    const configured = this.#config.wans.map(({ name, role, metered = false }) => ({ name, role, metered }))
+    this.#core = new Steering({ wans: configured, onHagDown }, this.time.now)
+    const isDown = ({ address }: Hag) =>
+      this.#core.state.hags.some(({ hag, health }) => hag.address === address && health.state === 'down')
+    this.#world = new SimulatedWorld(scenario, () => this.time.now, isDown)
+  }
+
+  async run(): Promise<void> {
+    const ordered = new HagDirectory({ entries: this.#entries, log: this.#log }).hags
+    const priorityOf = (hag: Hag) => `${this.#entries.find(({ address }) => address === hag.address)?.priority}`
+    this.#take({ type: 'hags-changed', hags: ordered.map((hag) => ({ hag, priority: priorityOf(hag) })) })
+    this.#take({ type: 'wans-planned', wans: this.#world.planned() })
+    this.#deeds.core.length = 0
+    this.#passes.core.clear()
+    const hub = this.#start()
+    await this.time.settle()
+    void hub.uplinks.firstAnswer()
+    const compare = () => this.#compare(hub.uplinks)
+    await this.time.advance(1, compare)
+    for (const step of this.scenario.steps) {
+      if (this.faults.length > 0) break
+      if (step.type === 'wait') await this.time.advance(step.ms + 0.0137, compare)
+      else this.#step(step, hub)
+      await this.time.settle()
+      compare()
+    }
+    await this.time.advance(100, compare)
+    const until = (all: { at: number; deed: string }[]) =>
+      all.filter(({ at }) => at <= this.time.now).map(({ at, deed }) => `${round(at)} ${deed}`)
+    this.#same('deeds', until(this.#deeds.hub).sort(), until(this.#deeds.core).sort())
+    const times = (all: Set<number>) => [...all].filter((at) => at <= this.time.now).sort()
+    this.#same('passes', times(this.#passes.hub), times(this.#passes.core))
+    for (const failure of hub.failures) this.faults.push(`failure ${(failure as Error).stack}`)
+    hub.stop()
+    await this.time.advance(5000)
+    await hub.ended
+  }
+
+  #start() {
+    return startOldHub({
+      Hub: this.Hub,
+      config: this.#config,
+      entries: this.#entries,
+      wans: this.#world.planned(),
+      world: this.#world,
+      log: this.#log,
+      onFact: (fact) => this.#take(fact),
+      isBehindFullWan: ({ address }) => {
+        const links = this.#core.target.links[address.includes(':') ? 6 : 4]
+        return links.some(({ wan }) => this.#world.wan(wan as Wan).isFull)
+      },
+      onHealth: (bind, health) => {
+        const link = this.#core.state.links.find(({ address }) => address === bind)
+        this.#same(`health of ${bind}`, health, link?.health)
+      },
+      onReconcile: () => {
+        if (!this.#isTold) this.#passes.hub.add(round(this.time.now))
+      },
+      onDeed: (deed) => this.#deeds.hub.push({ at: this.time.now, deed }),
+      onPass: (options) => this.#pass(options),
+    })
+  }
+
+  #pass(options: NetworkOptions) {
+    this.#wanted = options
+    const { best, hagFamilies, hags } = this.#core.target
+    this.#same('best', options.best, JSON.parse(JSON.stringify(best)))
+    this.#same('HAG families', options.hagFamilies, hagFamilies)
+    const addresses = (all: NetworkOptions['hags'] = []) => all.map(({ address }) => address)
+    this.#same('HAGs', addresses(options.hags), addresses(hags))
+    const { remaking } = this.#core.state
+    if (remaking !== undefined) queueMicrotask(() => this.#take({ type: 'endpoint-removed', bind: remaking }))
+    return { steps: [], wans: this.#world.planned(), notes: [] }
+  }
+
+  #step(step: Exclude<Step, { type: 'wait' }>, hub: ReturnType<typeof startOldHub>): void {
+    const world = this.#world
+    const hagOf = (index: number): Hag | undefined => {
+      const all = this.#wanted?.hags ?? []
+      const address = this.#entries[index % this.#entries.length]?.address
+      return all.find((hag) => hag.address === address)
+    }
+    switch (step.type) {
+      case 'wan':
+        world.change(step.wan, step.change)
+        if (step.change.isNarrow !== undefined) this.#judgeSize(step.wan, step.change.isNarrow, hub)
+        break
+      case 'link-gone':
+        world.change(step.wan, { isThere: false })
+        this.#take({ type: 'link-gone', interface: step.wan, what: 'has no carrier' })
+        hub.events().onGone(step.wan, 'has no carrier')
+        this.#tell(hub)
+        break
+      case 'address-gone': {
+        const address = world.addressOf(step.wan, step.family)
+        this.#take({ type: 'address-gone', address })
+        hub.events().onAddressGone(address)
+        this.#tell(hub)
+        break
+      }
+      case 'look':
+        this.#tell(hub)
+        break
+      case 'hag': {
+        const hag = hagOf(step.hag)
+        if (hag !== undefined) world.changeHag(hag, step.change)
+        break
+      }
+      case 'trouble': {
+        const hag = hagOf(step.hag)
+        if (hag === undefined) break
+        this.#take({ type: 'hag-trouble', hag, about: step.about })
+        hub.uplinks.suspect(hag, step.about)
+        break
+      }
+      case 'request-refused': {
+        const hag = hagOf(step.hag)
+        const path = { wan: step.wan, bind: world.addressOf(step.wan, 4) }
+        if (hag === undefined) break
+        this.#take({ type: 'request-refused', hag, path })
+        if (isToConfirm(this.#core.state.admissions, hag, path.bind))
+          this.#take({ type: 'users-served', hag, path, isAnyServed: false })
+        hub.uplinks.requestRefused(hag, path)
+        break
+      }
+      case 'direct': {
+        // An accident: the hub also counts answers from before the last WAN was lost.
+        if (this.#core.target.links[step.family].some(isUsable)) break
+        const path = { wan: step.wan, bind: world.addressOf(step.wan, step.family) }
+        for (let times = 0; times < step.times; times++) {
+          this.#take({ type: 'direct-answered', path })
+          hub.uplinks.wentAround(path as Path)
+        }
+        break
+      }
+      case 'fell-back':
+        this.#take({ type: 'mptcp-fell-back', bind: world.addressOf(step.wan, 4) })
+        hub.uplinks.doubtMptcp(world.addressOf(step.wan, 4))
+        break
+      case 'remake':
+        if (this.#core.state.remaking !== undefined) break
+        this.#take({ type: 'endpoint-to-remake', bind: world.addressOf(step.wan, 4) })
+        hub.remake(world.addressOf(step.wan, 4))
+        break
+    }
+  }
+
+  #judgeSize(wan: Wan, isNarrow: boolean, hub: ReturnType<typeof startOldHub>): void {
+    for (const family of [4, 6] as const) {
+      const bind = this.#world.addressOf(wan, family)
+      if (!this.#core.target.links[family].some((link) => link.bind === bind)) continue
+      this.#take({ type: 'full-size-seen', bind, passes: !isNarrow })
+      hub.setNarrow(bind, isNarrow)
+    }
+  }
+
+  /** As the kernel tells of changes. */
+  #tell(hub: ReturnType<typeof startOldHub>): void {
+    this.#isTold = true
+    hub.events().onChange()
+    this.#isTold = false
+  }
+
+  #take(fact: Fact): void {
+    this.#count(fact.type)
+    this.#core.now = this.time.now
+    for (const deed of this.#core.take(fact)) this.#do(deed)
+  }
+
+  #count(what: string): void {
+    this.counts.set(what, (this.counts.get(what) ?? 0) + 1)
+  }
+
+  /** In the hub's words. */
+  #do(deed: Deed): void {
+    const { now } = this.time
+    this.#count(deed.type)
+    const at = (ms: number, text: string) => this.#deeds.core.push({ at: now + ms, deed: text })
+    const look = (firstMs: number, looks: number) => {
+      for (let look = 0; look < looks; look++) at(firstMs + look * 500, 'look-for-stranded')
+    }
+    if (deed.type === 'abandon') at(0, `abandon ${deed.address}`)
+    if (deed.type === 'drop-endpoints') at(deed.afterMs, `drop-endpoints ${deed.addresses.join()}`)
+    if (deed.type === 'look-for-stranded') look(deed.firstMs, deed.looks)
+    if (deed.type === 'reset-connections') at(0, `reset-connections ${deed.hag.address}`)
+    if (deed.type === 'wake-connections') {
+      at(0, `wake-connections ${deed.hag.address}`)
+      look(deed.firstMs, deed.looks)
+    }
+    if (deed.type === 'reconcile') this.#passes.core.add(round(now + deed.afterMs))
+  }
+
+  #compare({ upstreams }: Uplinks): void {
+    // The hub makes them anew at every look.
+    const seen = [this.#core.situation, upstreams.ways('198.51.100.7')]
+    if (seen.every((one, at) => one === this.#seen[at])) return
+    this.#seen = seen
+    const { paths } = this.#core.target
+    const around = (family: 4 | 6) => (this.scenario.onHagDown === 'direct' ? paths.direct[family] : [])
+    for (const [family, destination] of [
+      [4, '198.51.100.7'],
+      [6, '2001:db8:9::7'],
+    ] as const) {
+      this.#same(`paths ${family}`, upstreams.ways(destination).map(textOf), [...paths.hagPaths, ...around(family)].map(textOf))
+      this.#same(`direct ${family}`, upstreams.direct(destination).map(textOf), paths.direct[family].map(textOf))
+    }
+    this.#same('preparable', upstreams.preparable.map(textOf), paths.preparable.map(textOf))
+    const without = this.#wanted?.withoutEndpoint
+    if (without === undefined) return
+    const coresWithout = everyAddress.filter((one) => !hasEndpoint(this.#core.target, one))
+    this.#same(
+      'without endpoint',
+      everyAddress.filter((one) => without.has(one)),
+      coresWithout,
+    )
+  }
+
+  #same(what: string, hubs: unknown, cores: unknown): void {
+    const [one, other] = [JSON.stringify(hubs), JSON.stringify(cores)]
+    if (one !== other && this.faults.length < 5) this.faults.push(`${round(this.time.now)} ${what}: hub ${one}, core ${other}`)
+  }
+}
