@@ -84,7 +84,11 @@ export async function performAll(kernel: Kernel, actions: readonly Action[]): Pr
 }
 
 export function save(kernel: Kernel, saved: Saved): Promise<void> {
-  const isEmpty = Object.keys(saved.sysctls).length === 0 && saved.subflows === undefined && saved.endpoints === undefined
+  const isEmpty =
+    Object.keys(saved.sysctls).length === 0 &&
+    saved.subflows === undefined &&
+    saved.endpoints === undefined &&
+    saved.ownIds === undefined
   return kernel.writeState(isEmpty ? undefined : textOfSaved(saved))
 }
 

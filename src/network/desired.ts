@@ -2,7 +2,7 @@
 import type { GatewayConfig } from '../config/schema.js'
 import { type Family, familyOf, isInside } from '../shared/address.js'
 import type { Blocked } from './arrivals.js'
-import { isMade, isOurs } from './kernel/mptcp.js'
+import { isMade } from './kernel/mptcp.js'
 import { routeEntry } from './kernel/route.js'
 import { mainRules, sourceRule } from './kernel/rule.js'
 import { remarksOnSettings } from './mptcp-settings.js'
@@ -126,7 +126,7 @@ function endpointsOf(
   // Connections outlive a short outage of their last WAN, but not the end of their last subflow.
   const isKept = ({ address, device }: Endpoint) =>
     families.has(familyOf(address)) && !fit.some((one) => familyOf(one.address) === familyOf(address)) && isWans(device)
-  const kept = tolerant ? observed.endpoints.filter((one) => isOurs(one) && isKept(one)) : []
+  const kept = tolerant ? observed.endpoints.filter((one) => one.isOurs && isKept(one)) : []
   // An address can be held once; and whatever joins by a WAN does so as the WAN's role and health have it, or not at all. What has no
   // interface leaves by the main table, over a WAN, and takes a place that the limit of subflows has for another WAN.
   const onWans = observed.interfaces.filter(({ name }) => isWans(name)).flatMap(({ addresses }) => addresses)
@@ -134,7 +134,7 @@ function endpointsOf(
     [...all, ...kept].some((one) => one.address === address) ||
     (flags.includes('subflow') && (device === undefined || isWans(device) || onWans.some((one) => one.address === address)))
   const [foreign, now] = parted(
-    observed.endpoints.filter((one) => !isOurs(one)),
+    observed.endpoints.filter((one) => !one.isOurs),
     isReplaced,
   )
   const places = Math.max(0, owned.count - foreign.length)

@@ -1,7 +1,7 @@
 /** From what is to what should be: a pure function. Adds come before deletes, and each path is complete before traffic is sent into it. */
 import type { Family } from '../shared/address.js'
 import { diffChain } from './kernel/firewall.js'
-import { diffEndpoints, isMade, isOurs, limitStep } from './kernel/mptcp.js'
+import { diffEndpoints, isMade, limitStep } from './kernel/mptcp.js'
 import { diffRoutes } from './kernel/route.js'
 import { diffRules } from './kernel/rule.js'
 import { diffSysctls } from './kernel/sysctl.js'
@@ -15,6 +15,7 @@ import {
   joinHeld,
   type KernelChain,
   type KernelEndpoint,
+  type NumberedEndpoint,
   type Observed,
   type Saved,
   step,
@@ -37,6 +38,7 @@ export function diff(observed: Observed, desired: Desired): Change {
     replace: desired.replaced.now,
     putBack: foreign.putBack,
   })
+  const before = observed.endpoints.filter(({ isOurs }) => isOurs)
   const wantedFor = (have: KernelChain) =>
     have.isUsed ? desired.chains.find(({ family, table }) => family === have.family && table === have.table) : undefined
   // What lets redirected connections in comes before them, and goes after them.
@@ -55,8 +57,11 @@ export function diff(observed: Observed, desired: Desired): Change {
     steps,
     endpoints: endpoints.after,
     chains: observed.chains.map((have) => chainAfter(have, wantedFor(have))),
-    savedMeanwhile: saved(sysctl.meanwhile, joinHeld(limit.before, limit.after), foreign.meanwhile),
-    savedAfter: saved(sysctl.after, limit.after, foreign.after),
+    savedMeanwhile: saved(sysctl.meanwhile, joinHeld(limit.before, limit.after), foreign.meanwhile, [
+      ...before,
+      ...endpoints.after,
+    ]),
+    savedAfter: saved(sysctl.after, limit.after, foreign.after, endpoints.after),
   }
 }
 
@@ -64,10 +69,16 @@ function chainAfter(have: KernelChain, wanted: Chain | undefined): KernelChain {
   return { ...have, isInFront: true, exists: wanted !== undefined, rules: wanted?.rules ?? [], jumps: wanted?.jumps ?? [] }
 }
 
-const saved = (sysctls: Saved['sysctls'], subflows: Saved['subflows'], endpoints: KernelEndpoint[]): Saved => ({
+const saved = (
+  sysctls: Saved['sysctls'],
+  subflows: Saved['subflows'],
+  endpoints: KernelEndpoint[],
+  own: readonly NumberedEndpoint[],
+): Saved => ({
   sysctls,
   ...(subflows && { subflows }),
   ...(endpoints.length > 0 && { endpoints }),
+  ...(own.length > 0 && { ownIds: [...new Set(own.map(({ id }) => id))].sort() }),
 })
 
 /** Somebody else's endpoints: what is kept of them, and which of those that were kept are put back. */
@@ -77,7 +88,7 @@ function diffForeign({ endpoints, saved, interfaces }: Observed, { replaced, end
   const before = (saved.endpoints ?? []).filter((one) => !now.some(({ address }) => address === one.address))
   const after = [...before.filter((one) => replaced.before.includes(one)), ...now]
   const isThere = ({ device }: KernelEndpoint) => device === undefined || interfaces.some(({ name }) => name === device)
-  const stays = (one: KernelEndpoint) => !isOurs(one) && !replaced.now.includes(one)
+  const stays = (one: KernelEndpoint) => !one.isOurs && !replaced.now.includes(one)
   const isHeldAgain = ({ address }: KernelEndpoint) =>
     endpoints.some((one) => one.address === address && stays(one)) || wanted.some((one) => one.address === address)
   const putBack = before.filter((one) => !replaced.before.includes(one) && isThere(one) && !isHeldAgain(one))

@@ -6,7 +6,7 @@ import { ChangeFailed, carryOut, carryOutAsFarAsPossible, performAll, save } fro
 import { Arrivals } from './arrivals.js'
 import { desired, withRealNames } from './desired.js'
 import { diff } from './diff.js'
-import { deleteCommand, isOurs } from './kernel/mptcp.js'
+import { deleteCommand } from './kernel/mptcp.js'
 import type { Kernel } from './kernel.js'
 import { notKept, observe } from './observe.js'
 import { lookOutside } from './outgoing.js'
@@ -91,7 +91,7 @@ export class Network {
     const { plan, change, observed } = await this.prepare(config, options, tables)
     const isAlive = ({ id }: { id: number }) => !this.dropped.has(id)
     const reused = new Set(change.endpoints.map(({ id }) => id))
-    this.endpoints = [...change.endpoints, ...observed.endpoints.filter((one) => isOurs(one) && !reused.has(one.id))].filter(
+    this.endpoints = [...change.endpoints, ...observed.endpoints.filter((one) => one.isOurs && !reused.has(one.id))].filter(
       isAlive,
     )
     if (observed.isStateStale) await save(this.kernel, observed.saved)

@@ -4,7 +4,7 @@ import type { Family } from '../shared/address.js'
 import { BondsocksError } from '../shared/errors.js'
 import { mptcpKernel } from '../shared/kernel-version.js'
 import { readJson } from './kernel/json.js'
-import { parseEndpoints, parseSubflowLimit } from './kernel/mptcp.js'
+import { looksOurs, parseEndpoints, parseSubflowLimit } from './kernel/mptcp.js'
 import { parseRoutes } from './kernel/route.js'
 import { parseForeignRules, parseRules } from './kernel/rule.js'
 import type { Kernel } from './kernel.js'
@@ -75,6 +75,9 @@ export async function observe(
   const loss = stored.isDamaged && !isKnown ? lossOf({ sysctls: values, saved, subflows }) : undefined
   if (loss !== undefined) notes.push(loss)
   const firewall = tables ?? (await observeTables(kernel, families, lenient))
+  const rules = [...parseRules(rules4, 4), ...parseRules(rules6, 6)]
+  // Without the state file: each of ours was made behind a rule of ours, and goes before it.
+  const isKept = ({ id }: { id: number }) => saved.ownIds?.includes(id) ?? rules.length > 0
   const parsed = [parseRoutes(routes4, 4), parseRoutes(routes6, 6)]
   return {
     ...{ families, interfaces: parseInterfaces(links, bridges, ports), ...firewall, sysctls: values, saved, leases, notes },
@@ -82,13 +85,13 @@ export async function observe(
     mainRoutes: parsed.flatMap(({ main }) => main),
     routes: parsed.flatMap(({ ours }) => ours),
     otherDefaults: parsed.flatMap(({ otherDefaults }) => otherDefaults),
-    rules: [...parseRules(rules4, 4), ...parseRules(rules6, 6)],
+    rules,
     isBridgeFiltering: {
       4: values.get('net/bridge/bridge-nf-call-iptables') === '1',
       6: values.get('net/bridge/bridge-nf-call-ip6tables') === '1',
     },
     otherRules: [...parseForeignRules(rules4), ...parseForeignRules(rules6)],
-    endpoints: parseEndpoints(endpoints),
+    endpoints: parseEndpoints(endpoints).map((one) => ({ ...one, isOurs: looksOurs(one) && isKept(one) })),
     subflows,
     ...(loss !== undefined && { loss }),
     isStateStale: stored.isDamaged || (isKnown && Object.keys(saved.sysctls).length > 0),

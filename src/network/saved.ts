@@ -14,6 +14,7 @@ const schema = z.object({
   sysctls: z.record(z.string(), held(z.string())),
   subflows: held(z.number()).optional(),
   endpoints: z.array(endpoint).optional(),
+  ownIds: z.array(z.number()).optional(),
 })
 
 export interface Stored {
@@ -42,12 +43,13 @@ export function parseSaved(text: string | undefined): Stored {
   return { saved: savedOf({ sysctls: Object.fromEntries(sysctls), subflows, endpoints }), isDamaged: true }
 }
 
-function savedOf({ sysctls, subflows, endpoints = [] }: z.infer<typeof schema>): Saved {
+function savedOf({ sysctls, subflows, endpoints = [], ownIds }: z.infer<typeof schema>): Saved {
   return {
     sysctls,
     ...(subflows && { subflows }),
+    ...(ownIds && { ownIds }),
     ...(endpoints.length > 0 && {
-      endpoints: endpoints.map(({ device, port, ...one }) => ({ ...one, device, ...(port && { port }) })),
+      endpoints: endpoints.map(({ device, port, ...one }) => ({ ...one, device, ...(port && { port }), isOurs: false })),
     }),
   }
 }
@@ -60,9 +62,10 @@ function jsonOf(text: string): unknown {
   }
 }
 
-export function textOfSaved({ sysctls, ...rest }: Saved): string {
+export function textOfSaved({ sysctls, subflows, ownIds, endpoints }: Saved): string {
+  const theirs = endpoints?.map(({ isOurs: _, ...one }) => one)
   // What is short stands first, where it is not cut off.
-  return `${JSON.stringify({ ...rest, sysctls }, null, 2)}\n`
+  return `${JSON.stringify({ subflows, ownIds, endpoints: theirs, sysctls }, null, 2)}\n`
 }
 
 /** What we set, as far as it can be told without a config. */

@@ -105,6 +105,8 @@ export interface NumberedEndpoint extends Endpoint {
 export interface KernelEndpoint extends NumberedEndpoint {
   /** Sorted; a WAN's is just `subflow`. */
   flags: string[]
+  /** We have made it. */
+  isOurs: boolean
   port?: number
 }
 
@@ -165,6 +167,8 @@ export interface Saved {
   subflows?: Held<number>
   /** Somebody else's, in whose place ours are. */
   endpoints?: KernelEndpoint[]
+  /** Of our endpoints. */
+  ownIds?: number[]
 }
 
 /** Where what this machine sends would go. */

@@ -1,7 +1,6 @@
 /** The same promises on the model and on the real kernel, with both flavours of iptables. */
 import { execFileSync } from 'node:child_process'
 import t from 'tap'
-import { isOurs } from '../../src/network/kernel/mptcp.js'
 import type { Kernel } from '../../src/network/kernel.js'
 import { Network, type NetworkOptions } from '../../src/network/network.js'
 import { observe } from '../../src/network/observe.js'
@@ -36,7 +35,7 @@ for (const [name, make, stride, skip] of worlds) {
     }
 
     const addressesOf = async (kernel: World['kernel']) =>
-      (await observe(kernel)).endpoints.filter(isOurs).map(({ address }) => address)
+      (await observe(kernel)).endpoints.filter(({ isOurs }) => isOurs).map(({ address }) => address)
 
     t.test('plan changes nothing, apply does what plan said, a second apply nothing, remove undoes it', async (t) => {
       const { kernel, network, before } = await world(t)
@@ -269,6 +268,29 @@ for (const [name, make, stride, skip] of worlds) {
       t.same(await snapshot(kernel), before)
     })
 
+    t.test("somebody else's endpoint that looks like ours stays theirs", async (t) => {
+      const { kernel, network } = await world(t)
+      const add = async (words: string) => t.equal((await kernel.run(`ip mptcp endpoint add ${words}`.split(' '))).code, 0)
+      await add('192.168.1.7 dev br0 id 255 subflow')
+      const before = await snapshot(kernel)
+      await network.apply(gateway())
+      const addresses = async () => (await observe(kernel)).endpoints.map(({ address }) => address).sort()
+      const all = ['10.1.0.2', '10.2.0.2', '192.168.1.1', '192.168.1.7', '198.51.100.250']
+      t.same(await addresses(), all)
+      t.same((await new Network(kernel).apply(gateway())).steps, [])
+      await add('192.168.1.8 dev br0 id 248 subflow')
+      t.same((await network.apply(gateway())).steps, [], 'one that comes later, too')
+      await kernel.run('ip mptcp endpoint delete id 248'.split(' '))
+      await network.remove()
+      t.same(await snapshot(kernel), before)
+
+      await kernel.run('ip mptcp endpoint delete id 255'.split(' '))
+      await network.apply(gateway())
+      kernel.state = undefined
+      await new Network(kernel).remove()
+      t.same(await addresses(), ['192.168.1.1', '198.51.100.250'], 'ours are known without the state file, too')
+    })
+
     t.test("somebody else's endpoints of a WAN are taken over, and put back as they were", async (t) => {
       const { kernel, network } = await world(t)
       // As NetworkManager makes them, and as a person might: of a WAN in use, of a backup, of a third address, and of the LAN's without an
@@ -286,7 +308,7 @@ for (const [name, make, stride, skip] of worlds) {
       const first = await network.apply(gateway(), { withoutEndpoint })
       t.same(await addressesOf(kernel), ['10.1.0.2'], 'a backup has none')
       t.same(
-        (await observe(kernel)).endpoints.filter((one) => !isOurs(one)).map(({ address }) => address),
+        (await observe(kernel)).endpoints.filter(({ isOurs }) => !isOurs).map(({ address }) => address),
         ['192.168.1.1', '198.51.100.250'],
         'what is none of a WAN stays',
       )

@@ -3,7 +3,6 @@ import { isDeepStrictEqual } from 'node:util'
 import fc from 'fast-check'
 import t from 'tap'
 import { desired } from '../../src/network/desired.js'
-import { isOurs } from '../../src/network/kernel/mptcp.js'
 import { Network } from '../../src/network/network.js'
 import { observe } from '../../src/network/observe.js'
 import type { Entry } from '../../src/network/state.js'
@@ -134,7 +133,7 @@ async function meddle(world: Walker, what: number, which: number): Promise<void>
   const choices: Record<string, string[]> = {
     rule: del('rule', rules),
     route: del('route', routes),
-    endpoint: endpoints.filter(isOurs).map(({ id }) => `ip mptcp endpoint delete id ${id}`),
+    endpoint: endpoints.filter(({ isOurs }) => isOurs).map(({ id }) => `ip mptcp endpoint delete id ${id}`),
     ...(exists ? alterations : {}),
   }
   const name = pick(
@@ -224,7 +223,7 @@ async function apply(world: Walker, addresses: Map<string, string>, event: Apply
   const wanted = desired(config, after, options)
   same(sorted(after.rules), sorted(wanted.rules), 'rules')
   same(sorted(after.routes), sorted(wanted.routes), 'routes')
-  const endpoints = after.endpoints.filter(isOurs).map(({ address, device }) => ({ address, device }))
+  const endpoints = after.endpoints.filter(({ isOurs }) => isOurs).map(({ address, device }) => ({ address, device }))
   same(sorted(endpoints), sorted(wanted.endpoints), 'endpoints')
   const isThere = after.chains.filter(({ exists, rules, jumps }) => exists || rules.length > 0 || jumps.length > 0)
   const ours = isThere.map(({ family, table, rules, jumps }) => ({ family, table, rules, jumps }))
@@ -273,7 +272,7 @@ t.test('random walks', async (t) => {
         if (one.type === 'meddle') await meddle(world, one.what, one.which)
         if (one.type === 'drop') {
           const known = ['4', '6'].map((family) => here.get(`${names[one.wan]}${family}`)?.split('/')[0] ?? '')
-          const foreign = async () => (await observe(world.kernel, { lenient: true })).endpoints.filter((each) => !isOurs(each))
+          const foreign = async () => (await observe(world.kernel, { lenient: true })).endpoints.filter(({ isOurs }) => !isOurs)
           const before = await foreign()
           await world.network.dropEndpoints(known)
           same(await foreign(), before, "somebody else's endpoints")

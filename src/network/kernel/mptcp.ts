@@ -5,8 +5,8 @@ import { readJson } from './json.js'
 
 const { lowest, highest } = owned.endpointIds
 
-export const isOurs = ({ id, flags, device }: KernelEndpoint) =>
-  // A foreign endpoint without an id of its own may have been numbered into our range; what is none of a WAN's cannot be ours.
+/** It has a number of ours, which others may give to theirs, too, and is as we make them. */
+export const looksOurs = ({ id, flags, device }: KernelEndpoint) =>
   id >= lowest && id <= highest && flags.join() === 'subflow' && device !== undefined
 
 /** By somebody, and not by the kernel itself for a subflow that the other end began. */
@@ -17,7 +17,7 @@ const endpoint = z.looseObject({ address: z.string(), id: z.number(), dev: z.str
 /** Reads `ip -j mptcp endpoint show`: a flag is a key with the value true, present only when set. */
 export function parseEndpoints(json = ''): KernelEndpoint[] {
   return readJson(endpoint, json, 'mptcp endpoint').map(({ address, id, dev: device, port, ...flags }) => ({
-    ...{ address, id, device, ...(port !== undefined && { port }) },
+    ...{ address, id, device, ...(port !== undefined && { port }), isOurs: false },
     flags: Object.keys(flags)
       .filter((key) => flags[key] === true)
       .sort(),
@@ -47,7 +47,7 @@ export function diffEndpoints(
   others: { replace: readonly KernelEndpoint[]; putBack: readonly KernelEndpoint[] },
 ): { add: Step[]; remove: Step[]; after: NumberedEndpoint[] } {
   const isSame = (one: Endpoint, other: Endpoint) => one.address === other.address && one.device === other.device
-  const stale = have.filter((one) => isOurs(one) && !want.some((other) => isSame(one, other)))
+  const stale = have.filter((one) => one.isOurs && !want.some((other) => isSame(one, other)))
   const staying = have.filter((one) => !others.replace.includes(one))
   const missing = want.filter((one) => !staying.some((other) => isSame(one, other)))
   const isFull = staying.length + missing.length > owned.count
@@ -62,7 +62,7 @@ export function diffEndpoints(
   const add = added.map((endpoint) => step(addCommand(endpoint), deleteCommand(endpoint)))
   const remove = (one: KernelEndpoint) => step(deleteCommand(one), addCommand(one))
   const foreign = others.replace.map((one) => step(deleteCommand(one), ...(isMade(one) ? [addForeignCommand(one)] : [])))
-  const after = [...have.filter((one) => isOurs(one) && !stale.includes(one)), ...added]
+  const after = [...have.filter((one) => one.isOurs && !stale.includes(one)), ...added]
   const held = new Set([...staying.filter((one) => !stale.includes(one)), ...after].map(({ id }) => id))
   const putBack = others.putBack.map((one) => {
     let { id } = one
