@@ -326,7 +326,7 @@ export class Uplinks {
     const withoutEndpoint = { has: (address: string) => this.#withholds(address) }
     const redirect = this.#redirects
     const facts = { hags: this.#hags.all, hagFamilies: this.#hagFamilies }
-    const unserved = new Map<Family, string>(this.#ipv6.isCarried ? [] : [[6, noIpv6]])
+    const unserved = new Map<Family, string>(this.#ipv6.isCarried ? [] : [[6, noIpv6[config.on_hag_down]]])
     const options = { quick, tolerant: true, redirect, withoutEndpoint, unserved, best: this.#best, ...facts }
     const remaking = this.#remaking
     const plan = await network.apply(config, options)
@@ -519,7 +519,10 @@ export class Uplinks {
   }
 }
 
-const noIpv6 = 'no HAG can reach IPv6 destinations: IPv6 is not redirected, and goes as it did before'
+const noIpv6 = {
+  direct: 'no HAG can reach IPv6 destinations: IPv6 is not redirected, and goes as it did before',
+  reject: 'no HAG can reach IPv6 destinations: IPv6 connections are refused (on_hag_down)',
+}
 
 const isEndpointDeletion = ({ text }: Plan['steps'][number]) => /^ip mptcp endpoint delete /.test(text)
 

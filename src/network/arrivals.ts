@@ -54,7 +54,9 @@ export class Arrivals {
       // Where others' rules came in front of ours, that is mended first.
       if (nat.table !== 'nat' || !nat.isUsed || filter?.isInFront === false) continue
       for (const [device, redirected] of nat.redirected) {
-        const count = this.#count(`${nat.family} ${device}`, redirected, nat.arrived.get(device) ?? 0)
+        const arrived = nat.arrived.get(device)
+        // Where it is not counted it is refused by ourselves.
+        const count = arrived === undefined ? undefined : this.#count(`${nat.family} ${device}`, redirected, arrived)
         if (count === undefined) continue
         const found = await suspects(this.#kernel, nat.family, filter?.program)
         const note = noteOn(nat.family, device, count, found, port)

@@ -38,7 +38,7 @@ export interface NetworkOptions {
   hagFamilies?: readonly Family[]
   /** Those whose names were looked up too. Default: those that the config has addresses of. */
   hags?: readonly SocketAddress[]
-  /** Families whose destinations no HAG can reach, and what to say of it: they are not redirected. */
+  /** Families whose destinations no HAG can reach, and what to say of it: they are not redirected, or refused (`on_hag_down`). */
   unserved?: ReadonlyMap<Family, string>
   /** True: after a change of links, addresses, routes or rules; the tables of iptables are taken to be as the last apply left them. */
   quick?: boolean

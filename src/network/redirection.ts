@@ -22,6 +22,8 @@ export interface RedirectionOptions {
   redirect: boolean
   /** Whether a firewall of this machine drops what is redirected. */
   isBlocked(family: Family, device: string): boolean
+  /** Whether what is redirected is to be refused, before it is accepted. */
+  isRefused(family: Family): boolean
   lacks: ReadonlySet<Extra>
 }
 
@@ -47,7 +49,7 @@ export function redirection(
   config: GatewayConfig,
   observed: Observed,
   ways: WanWays,
-  { redirect, isBlocked, lacks }: RedirectionOptions,
+  { redirect, isBlocked, isRefused, lacks }: RedirectionOptions,
 ): Redirection {
   const lan = [...new Set(config.lan.interfaces)]
   const find = (name: string) => observed.interfaces.find((one) => one.name === name)
@@ -68,11 +70,16 @@ export function redirection(
     const kept = [...networksOf(near), ...config.bypass]
     return [
       ...(redirect && open.length > 0
-        ? [redirectChain({ family, sides: open, bridges, kept, others, port: config.listen.port })]
+        ? [redirectChain({ family, sides: open, bridges, kept, others, port: config.listen.port, refuse: isRefused(family) })]
         : []),
       ...(lacks.has('filter')
         ? []
-        : [guardChain({ family, sides, wans: [...ways.keys()].filter(isKernelName), port: config.listen.port, rejectQuic })]),
+        : [
+            guardChain({
+              ...{ family, sides, rejectQuic, port: config.listen.port, refuse: isRefused(family) },
+              wans: [...ways.keys()].filter(isKernelName),
+            }),
+          ]),
     ]
   })
   return { chains, notes: [...notesOnLan(lan, find), ...notesOnLacks(lacks), ...notesOnRoutes([...elsewhere.values()].flat())] }
@@ -141,8 +148,9 @@ function redirectChain(options: {
   kept: readonly Cidr[]
   others: readonly Elsewhere[]
   port: number
+  refuse: boolean
 }): Chain {
-  const { family, sides, bridges, kept, others, port } = options
+  const { family, sides, bridges, kept, others, port, refuse } = options
   const types = family === 4 ? ['LOCAL', 'BROADCAST', 'MULTICAST'] : ['LOCAL', 'MULTICAST']
   const networks = new Set(kept.filter(({ address }) => (address.kind() === 'ipv4') === (family === 4)).map(formatCidr))
   const devices = [...new Set(sides.map(({ device }) => device))]
@@ -165,7 +173,9 @@ function redirectChain(options: {
     ],
     jumps: [
       ...sides.map(({ words }) => `-A PREROUTING ${words} -p tcp -j ${chain}`),
-      ...devices.map((device) => `-A INPUT -i ${device} -p tcp -m tcp --dport ${port} -m comment --comment ${chain}`),
+      ...(refuse
+        ? []
+        : devices.map((device) => `-A INPUT -i ${device} -p tcp -m tcp --dport ${port} -m comment --comment ${chain}`)),
     ],
   }
 }
@@ -185,7 +195,7 @@ function notFor(mac: string): string {
 }
 
 /**
- * Lets redirected connections of the LAN in, whatever the host's firewall says, and nobody else to the port. QUIC that would be forwarded to a
+ * Lets redirected connections of the LAN in, unless they are to be refused, whatever the host's firewall says, and nobody else to the port. QUIC that would be forwarded to a
  * WAN is refused where that is wanted, so that browsers take TCP at once.
  */
 function guardChain(options: {
@@ -194,15 +204,16 @@ function guardChain(options: {
   wans: readonly string[]
   port: number
   rejectQuic: boolean
+  refuse: boolean
 }): Chain {
-  const { family, sides, wans, port, rejectQuic } = options
+  const { family, sides, wans, port, rejectQuic, refuse } = options
   const unreachable = family === 4 ? 'icmp-port-unreachable' : 'icmp6-port-unreachable'
   const devices = [...new Set(sides.map(({ device }) => device))]
   return {
     family,
     table: 'filter',
     rules: [
-      ...devices.map((device) => `-A ${chain} -i ${device} -p tcp -m conntrack --ctstate DNAT -j ACCEPT`),
+      ...(refuse ? [] : devices.map((device) => `-A ${chain} -i ${device} -p tcp -m conntrack --ctstate DNAT -j ACCEPT`)),
       `-A ${chain} -p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -j REJECT --reject-with tcp-reset`,
       ...(rejectQuic ? [`-A ${chain} -p udp -j REJECT --reject-with ${unreachable}`] : []),
     ],

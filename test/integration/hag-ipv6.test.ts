@@ -38,7 +38,7 @@ t.test(
       { name: 'lte', interface: 'lte', gateway: '10.2.0.1' },
     ]
     const world = await World.create(t, { shaped: false, gateway: { wans } })
-    const { hag2: address, server6: host } = world.lab.addresses
+    const { hag2: address, server6: host, server } = world.lab.addresses
     await world.execute('hag')('ip', 'address', 'add', '2001:db8:77::1/64', 'dev', 'dsl', 'nodad')
     await world.execute('cpe')('ip', 'address', 'add', '2001:db8:77::2/64', 'dev', 'dsl', 'nodad')
     const isRedirected = async () => (await world.execute('cpe')('ip6tables', '-t', 'nat', '-S')).includes('REDIRECT')
@@ -56,9 +56,17 @@ t.test(
     t.notOk(await isRedirected())
     t.match(without.output, /no HAG can reach IPv6 destinations: IPv6 is not redirected/)
     for (let count = 0; count < 3; count++) t.match(await get(), { intact: true, error: undefined }, 'nobody is reset')
-    await machine('ip', '-6', 'route', 'add', 'default', 'via', '2001:db8:b::1')
-    t.ok(await settle(isRedirected, (is) => is, 25_000), 'taken back')
     t.same(await without.end(), { code: 0, signal: null })
+
+    const rejecting = await world.startGateway({ hags: [{ address }], drain_seconds: 0, on_hag_down: 'reject' })
+    t.match(rejecting.output, /no HAG can reach IPv6 destinations: IPv6 connections are refused/)
+    for (let count = 0; count < 3; count++)
+      t.match(await get(), { error: 'ECONNREFUSED' }, 'before it is accepted, so that clients try IPv4')
+    t.match(await world.client.call('download', { host: server, port: ports.source, bytes: 100_000 }), { intact: true })
+    await machine('ip', '-6', 'route', 'add', 'default', 'via', '2001:db8:b::1')
+    t.equal((await settle(get, ({ intact }) => intact, 25_000)).intact, true, 'taken back')
+    t.notMatch(rejecting.output, /a firewall of this machine/)
+    t.same(await rejecting.end(), { code: 0, signal: null })
     await hag.end()
   },
 )

@@ -347,6 +347,22 @@ t.test('what iptables lacks: the rest is done without it, and that is said', asy
   ])
 })
 
+t.test('a family that no HAG can reach: not redirected, or refused', async (t) => {
+  for (const [on_hag_down, redirected, accepted] of [
+    ['direct', false, true],
+    ['reject', true, false],
+  ] as const) {
+    const { network, kernel } = await prepare()
+    const { notes } = await network.apply(gateway({ on_hag_down }), { unserved: new Map([[6, 'none has IPv6']]) })
+    const { nat4, nat6, filter4, filter6 } = await snapshot(kernel)
+    const has = (lines: readonly string[], word: string) => lines.join('\n').includes(word)
+    t.same([has(nat6, 'REDIRECT'), has(filter6, 'ACCEPT\n-A BONDSOCKS')], [redirected, accepted], on_hag_down)
+    t.same([has(nat4, 'REDIRECT'), has(filter4, 'ACCEPT\n-A BONDSOCKS')], [true, true])
+    t.notMatch(nat6.join('\n'), /-A INPUT/, 'what does not arrive is not counted')
+    t.ok(notes.includes('none has IPv6'))
+  }
+})
+
 t.test('a full disk keeps nothing from being removed', async (t) => {
   const { network, kernel } = await prepare()
   await network.apply(gateway())
