@@ -163,6 +163,17 @@ for (const { name, keys, wrap, code, stderr, commands = ['plan', 'apply', 'run']
   })
 }
 
+t.test('two modems that give one address: check says so', { skip: needsRoot }, async (t) => {
+  const { cpe, config } = await machine(t)
+  const check = () => outcome(cpe.argv(...bondsocks('check', config())))
+  t.match(await check(), { code: 0, stdout: /gateway config, valid\n$/ })
+  await cpe.exec('ip', 'address', 'flush', 'dev', 'lte')
+  await cpe.exec('ip', 'address', 'add', '10.1.0.2/24', 'dev', 'lte')
+  const text =
+    /on this machine: WAN lte cannot be used: its address 10\.1\.0\.2 .*: give one of the modems another network in its settings\n$/
+  t.match(await check(), { code: 0, stdout: text })
+})
+
 t.test('HAG unreachable: it says so and runs', { skip: needsRoot }, async (t) => {
   const { cpe, config } = await machine(t)
   const execute = (...argv: string[]) => cpe.exec(...argv)

@@ -197,6 +197,21 @@ t.test(
   },
 )
 
+t.test('rule_priority puts our rules elsewhere', async (t) => {
+  const { network } = await prepare()
+  const priorities = async (more: Record<string, unknown>) =>
+    lines((await network.apply(gateway(more))).steps).flatMap(
+      (text) => /^ip rule (add|del) from (10\S+) .*pref (\d+)/.exec(text)?.slice(1, 4).join(' ') ?? [],
+    )
+  t.same(await priorities({}), ['add 10.1.0.2 5800', 'add 10.2.0.2 5801'])
+  t.same(await priorities({ rule_priority: 900 }), [
+    'add 10.1.0.2 900',
+    'add 10.2.0.2 901',
+    'del 10.1.0.2 5800',
+    'del 10.2.0.2 5801',
+  ])
+})
+
 t.test('a gateway beyond the connected networks is taken to be on the link', async (t) => {
   const { network } = await prepare()
   const config = gateway({ wans: [{ name: 'dsl', interface: 'dsl', gateway: '172.31.1.1' }] })

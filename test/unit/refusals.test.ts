@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs'
 import { mock } from 'node:test'
 import t from 'tap'
 import type { Refusal } from '../../src/native/index.js'
@@ -45,6 +46,23 @@ t.test('each address at once, then once a minute while it goes on', async (t) =>
   t.same(lines(), [])
   refuse({ ...stranger, cause: 'waited', count: 2 })
   t.same(lines(), ['warn refused 203.0.113.9: it had asked for nothing yet, and others needed its place (2 times)'])
+})
+
+t.test('as fail2ban reads it', (t) => {
+  const { refuse, lines } = start(t)
+  const guide = readFileSync(new URL('../../docs/operations.md', import.meta.url), 'utf8')
+  const [, expression = ''] = /`failregex = (.+?)`/.exec(guide) ?? []
+  const failure = new RegExp(expression.replace('<ADDR>', '(?<address>[0-9a-f.:]+)'))
+  const banned = (...those: Refusal[]) => {
+    refuse(...those)
+    mock.timers.tick(1000)
+    const asLogged = lines().map((line) => JSON.stringify({ level: 'warn', message: line.replace(/^warn /, '') }))
+    return asLogged.map((line) => failure.exec(line)?.groups?.address)
+  }
+  t.same(banned(stranger), ['203.0.113.9'])
+  t.same(banned({ cause: 'credentials', client: '2001:db8::9', count: 3 }), ['2001:db8::9'])
+  t.same(banned({ cause: 'share', client: '203.0.113.8', count: 1 }), [undefined], 'who asks for much is no attacker')
+  t.end()
 })
 
 t.test('a flood from everywhere is a few lines', async (t) => {
