@@ -116,7 +116,8 @@ export async function loadOldHub(t: Test): Promise<typeof Uplinks> {
       super({ ...options, log: { ...options.log, warn } })
     }
     override heard(hag: Hag, result: ProbeResult, askedAt: number, path: PathAddress, isPatient = false): void {
-      hub().onFact(factOf(hag, result, { askedAt, path, isPatient }))
+      const trouble = result.ok ? '' : hagMonitor.troubleOf(hag, result)
+      hub().onFact(factOf(hag, result, { askedAt, path, isPatient, trouble }))
       super.heard(hag, result, askedAt, path, isPatient)
     }
     override turnedAway(hag: Hag, path: PathAddress, how: 'stranger' | 'closes'): void {
@@ -246,7 +247,7 @@ export async function loadOldHub(t: Test): Promise<typeof Uplinks> {
 function factOf(
   hag: Hag,
   result: ProbeResult,
-  { askedAt, path, isPatient }: { askedAt: number; path: PathAddress; isPatient: boolean },
+  { askedAt, path, isPatient, trouble }: { askedAt: number; path: PathAddress; isPatient: boolean; trouble: string },
 ): Fact {
   if (result.ok) return { type: 'hag-answered', hag, path }
   const { code } = result.failure
@@ -255,7 +256,7 @@ function factOf(
   return {
     type: 'hag-silent',
     hag,
-    reason: code,
+    reason: trouble,
     askedAt,
     silentAt: performance.now(),
     hasConnected: result.stage !== 'connect',

@@ -23,6 +23,16 @@ const textOf = ({ hag, wan, bind, protocol, pipelined, patienceMs, leastRttMs }:
   `${hag?.address ?? 'direct'} ${wan} ${bind} ${protocol} ${pipelined} ${patienceMs} ${leastRttMs}`
 const portOf = 1080
 
+/** Each line as often as it stands in the one more often than in the other. */
+function without(lines: readonly string[], others: readonly string[]): string[] {
+  const left = [...others]
+  return lines.filter((line) => {
+    const at = left.indexOf(line)
+    if (at >= 0) left.splice(at, 1)
+    return at < 0
+  })
+}
+
 /** What differs between hub and core; no lines: nothing. `counts`: of facts and deeds, by their types. */
 export async function play(Hub: typeof Uplinks, scenario: Scenario, counts = new Map<string, number>()): Promise<string[]> {
   const proof = new Proof(Hub, scenario, counts)
@@ -98,6 +108,10 @@ class Proof {
     this.#same('deeds', until(this.#deeds.hub).sort(), until(this.#deeds.core).sort())
     const times = (all: Set<number>) => [...all].filter((at) => at <= this.time.now).sort()
     this.#same('passes', times(this.#passes.hub), times(this.#passes.core))
+    // The directory and the reconciler have lines of their own.
+    const lines = this.#log.lines.filter((line) => !/(HAGs|WANs) changed|cannot be looked up|full-size/.test(line))
+    const own = this.#core.lines.filter((line) => !line.includes('full-size'))
+    this.#same('log', without(lines, own), without(own, lines))
     for (const failure of hub.failures) this.faults.push(`failure ${(failure as Error).stack}`)
     hub.stop()
     await this.time.advance(5000)

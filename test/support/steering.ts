@@ -1,5 +1,6 @@
 /** The core of facts, state and target with a clock that the test moves. */
 import { type Deed, deeds, type Situation } from '../../src/gateway/steering/deeds.js'
+import { events, lineOf } from '../../src/gateway/steering/events.js'
 import type { Fact } from '../../src/gateway/steering/facts.js'
 import { firstState, reduce, type SteeringConfig } from '../../src/gateway/steering/state.js'
 import { hasEndpoint, target } from '../../src/gateway/steering/target.js'
@@ -7,6 +8,8 @@ import type { Hag, Path } from '../../src/redirect/policy.js'
 
 export class Steering {
   situation: Situation
+  /** What the log says. */
+  readonly lines: string[] = []
 
   constructor(
     config: SteeringConfig,
@@ -21,6 +24,8 @@ export class Steering {
     const state = reduce(this.situation.state, fact, this.now)
     const after = { state, target: target(state, this.situation.target) }
     const todo = deeds(this.situation, after)
+    const lines = events(this.state, state, fact).map(lineOf)
+    this.lines.push(...lines.map(({ level, text }) => `${level} ${text}`))
     this.situation = after
     return todo
   }

@@ -1,0 +1,129 @@
+/** What is news in the change that a fact made, and how the log says it. Without clock or I/O. */
+import { type Family, formatSocketAddress } from '../../shared/address.js'
+import { answersMissing, type WanState } from '../../wan/health.js'
+import { families, type Hag, isSameHag, type PathAddress } from '../model.js'
+import { admissionOf } from './admissions.js'
+import type { Fact } from './facts.js'
+import type { HagState } from './hag-states.js'
+import { familyOf, type State } from './state.js'
+import type { LinkState, MptcpSupport } from './wan-links.js'
+
+/** `wan`: its name, with the family if HAGs have addresses of both. */
+export type SteeringEvent =
+  | { type: 'wan-changed'; wan: string; state: WanState; reason: string; rttMs: number | undefined }
+  | { type: 'wan-answers-again'; wan: string; missing: number }
+  | { type: 'wan-mptcp'; wan: string; support: MptcpSupport['state'] }
+  | { type: 'wan-full-size'; wan: string; passes: boolean }
+  | { type: 'hag-changed'; hag: Hag; state: HagState['health']['state']; reason: string }
+  | { type: 'hag-answers-requests'; hag: Hag }
+  /** It refuses us over a WAN for this reason; without one: it serves us there again. */
+  | { type: 'hag-admission'; hag: Hag; path: PathAddress; reason: string }
+  | { type: 'hag-reaches-ipv6'; hag: Hag }
+  /** Which WANs are in use, or why they stay so. */
+  | { type: 'roles'; text: string }
+
+export function events(before: State, after: State, fact: Fact): SteeringEvent[] {
+  if (before === after) return []
+  return [
+    ...after.links.flatMap((link, index) => ofLink(before.links[index] as LinkState, link, after, fact)),
+    ...after.hags.flatMap((one) =>
+      ofHag(
+        before.hags.find(({ hag }) => isSameHag(hag, one.hag)),
+        one,
+      ),
+    ),
+    ...ofAdmission(before, after, fact),
+    ...(before.roles === after.roles ? [] : [...after.roles.reasons.values()].map((text) => ({ type: 'roles', text }) as const)),
+  ]
+}
+
+function ofLink(before: LinkState, after: LinkState, state: State, fact: Fact): SteeringEvent[] {
+  if (before === after) return []
+  const { health, mptcp, isNarrow, family } = after
+  const asked = families.filter((one) => hasHag(state, one))
+  const wan = asked.length > 1 ? `${after.wan} (IPv${family})` : after.wan
+  const all: SteeringEvent[] = []
+  if (mptcp.state !== before.mptcp.state && fact.type === 'mptcp-seen')
+    if (before.mptcp.state !== 'unknown' || mptcp.state !== 'yes') all.push({ type: 'wan-mptcp', wan, support: mptcp.state })
+  if (isNarrow !== before.isNarrow && fact.type === 'full-size-seen')
+    all.push({ type: 'wan-full-size', wan: after.wan, passes: !isNarrow })
+  const isMoved = before.address !== undefined && after.address !== undefined && after.address !== before.address
+  // A WAN that is down may lose its link too: that is a better reason.
+  const losesLink = before.health.link && !health.link
+  const isAnswer = fact.type === 'wan-answered'
+  // Of a family in which no HAG is, nothing but its link is known.
+  if ((health.state !== before.health.state || losesLink || isMoved) && hasHag(state, family)) {
+    const reason = isAnswer ? `a HAG answered in ${Math.round(fact.rttMs)} ms` : health.reason
+    all.push({ type: 'wan-changed', wan, state: health.state, reason, rttMs: health.rttMs })
+  } else if (isAnswer && health.answers === 1 && answersMissing(health) > 0)
+    all.push({ type: 'wan-answers-again', wan, missing: answersMissing(health) })
+  return all
+}
+
+const hasHag = ({ hags }: State, family: Family) => hags.some(({ hag }) => familyOf(hag) === family)
+
+function ofHag(before: HagState | undefined, { hag, health, isBroken, ipv6 }: HagState): SteeringEvent[] {
+  if (before === undefined) return []
+  const all: SteeringEvent[] = []
+  if (health.state !== before.health.state) all.push({ type: 'hag-changed', hag, state: health.state, reason: health.reason })
+  if (before.isBroken && !isBroken) all.push({ type: 'hag-answers-requests', hag })
+  // What time alone brings back is a trial, and no news.
+  const isMended = before.ipv6?.lacks === true && ipv6?.lacks === false && ipv6.trialMs < before.ipv6.trialMs
+  if (isMended) all.push({ type: 'hag-reaches-ipv6', hag })
+  return all
+}
+
+function ofAdmission(before: State, after: State, fact: Fact): SteeringEvent[] {
+  if (before.admissions === after.admissions || !('path' in fact) || !('hag' in fact)) return []
+  const { hag, path } = fact
+  const reason = admissionOf(after.admissions, hag, path.bind)?.reason ?? ''
+  const isNews = reason !== (admissionOf(before.admissions, hag, path.bind)?.reason ?? '')
+  return isNews ? [{ type: 'hag-admission', hag, path, reason }] : []
+}
+
+export interface Line {
+  readonly level: 'info' | 'warn'
+  readonly text: string
+  readonly fields?: { readonly rttMs: number }
+}
+
+export function lineOf(event: SteeringEvent): Line {
+  const info = (text: string): Line => ({ level: 'info', text })
+  const warn = (text: string): Line => ({ level: 'warn', text })
+  switch (event.type) {
+    case 'wan-changed': {
+      const { wan, state, reason, rttMs } = event
+      const line = { level: state === 'down' ? 'warn' : 'info', text: `WAN ${wan} is ${state}: ${reason}` } as const
+      return rttMs === undefined ? line : { ...line, fields: { rttMs: Math.round(rttMs) } }
+    }
+    case 'wan-answers-again':
+      return info(`WAN ${event.wan} answers again: it is used after ${event.missing} more, because it fell lately`)
+    case 'wan-mptcp': {
+      if (event.support === 'yes') return info(`WAN ${event.wan} carries MPTCP again`)
+      const what = event.support === 'blocked' ? 'drops it' : 'removes it'
+      return warn(`WAN ${event.wan} carries no MPTCP, something on its path ${what}: what begins there is not bonded`)
+    }
+    case 'wan-full-size':
+      if (event.passes) return info(`WAN ${event.wan} carries full-size packets again`)
+      return warn(
+        `WAN ${event.wan} is down: full-size packets vanish on its path, small ones pass: lower its MTU (ip link set dev IFACE mtu 1400, say); until then it is used only where no other WAN works`,
+      )
+    case 'hag-changed': {
+      const name = `HAG ${formatSocketAddress(event.hag)}`
+      if (event.state === 'down') return warn(`${name} is down: ${event.reason}`)
+      return info(event.state === 'returning' ? `${name} answers again` : `${name} is up`)
+    }
+    case 'hag-answers-requests':
+      return info(`HAG ${formatSocketAddress(event.hag)} answers requests again`)
+    case 'hag-admission': {
+      const { hag, path, reason } = event
+      const [name, where] = [formatSocketAddress(hag), `${path.wan}, from ${path.bind}`]
+      if (reason === '') return info(`HAG ${name} serves us over WAN ${where}`)
+      return warn(`HAG ${name} refuses us over WAN ${where}: ${reason}`)
+    }
+    case 'hag-reaches-ipv6':
+      return info(`HAG ${formatSocketAddress(event.hag)} reaches IPv6 destinations again`)
+    case 'roles':
+      return info(event.text)
+  }
+}
