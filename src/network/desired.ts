@@ -13,6 +13,7 @@ import {
   type Endpoint,
   type Entry,
   type ForeignRoute,
+  type InterfaceAddress,
   isHeld,
   type KernelEndpoint,
   type Observed,
@@ -23,18 +24,21 @@ import { gatewayKey, networksOf, type Path, type UsableWan, uniqueLocal, usableW
 
 const isLinkLocal = (destination: string) => destination.startsWith('fe80:')
 
-function routesOf({ config: wan, index, paths }: UsableWan, lan: readonly string[], observed: Observed): Entry[] {
+function routesOf({ config: wan, index, paths }: UsableWan, config: GatewayConfig, observed: Observed): Entry[] {
   const table = owned.base + index
+  const isLan = (name: string) => config.lan.interfaces.includes(name)
+  const others = observed.interfaces.filter(({ name }) => isLan(name) || !config.wans.some((one) => one.interface === name))
   return paths.flatMap(({ family, source, gateway, metrics }) => {
     const own = connected(observed, wan.interface, family)
     const near = own.map((destination) => ({
       ...{ destination, device: wan.interface, table },
       source: isLinkLocal(destination) ? undefined : source,
     }))
-    // Without the LAN's networks an answer from the WAN's address to a LAN client would leave by the WAN.
-    const inside = lan.flatMap((device) =>
+    // Without these networks an answer from the WAN's address to a client in the LAN, a guest network or a container would leave by the WAN.
+    // Of others than the LAN only those that they have an address in: a VPN's routes may lead to the HAG.
+    const inside = others.flatMap(({ name: device, addresses }) =>
       connected(observed, device, family)
-        .filter((destination) => !isLinkLocal(destination))
+        .filter((destination) => !isLinkLocal(destination) && (isLan(device) || isOwnNetwork(destination, addresses)))
         .map((destination) => ({ destination, device, table })),
     )
     const onlink = isOnlink(gateway, own)
@@ -44,6 +48,11 @@ function routesOf({ config: wan, index, paths }: UsableWan, lan: readonly string
       routes.findIndex((one) => one.destination === destination) === at
     return routes.filter(isFirst).map((route) => routeEntry(family, route))
   })
+}
+
+function isOwnNetwork(destination: string, addresses: readonly InterfaceAddress[]): boolean {
+  const networks = networksOf([destination])
+  return addresses.some(({ address, prefix }) => networks[0]?.prefix === prefix && isInside(address, networks))
 }
 
 /**
@@ -227,7 +236,7 @@ export function desired(given: GatewayConfig, observed: Observed, options: Desir
       ),
       ...rest.rules,
     ],
-    routes: [...wans.flatMap((wan) => routesOf(wan, config.lan.interfaces, observed)), ...rest.routes],
+    routes: [...wans.flatMap((wan) => routesOf(wan, config, observed)), ...rest.routes],
     endpoints,
     replaced,
     // One more than the extra subflows that a connection needs: one that is about to die may still count. The kernel's limit is 8.

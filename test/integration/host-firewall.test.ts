@@ -7,7 +7,7 @@ import { connect, createNamespace, Namespace, needsRoot } from '../support/names
 import { bondsocks } from '../support/process.js'
 import { snapshot, stillness } from '../support/snapshot.js'
 
-const port = 9006
+const port = 9010
 const udp = 443
 
 t.test('hosts with firewalls of their own', { skip: needsRoot }, async (t) => {
@@ -142,7 +142,10 @@ t.test('hosts with firewalls of their own', { skip: needsRoot }, async (t) => {
     for (const way of ['192.168.20.1', 'fd00:20::1']) await guest.exec('ip', 'route', 'add', 'default', 'via', way)
     await guest.exec('ip', 'address', 'add', '10.20.0.9/32', 'dev', 'lo')
     const modem = { argv: (...argv: string[]) => world.lab.argv('hag', argv) }
-    for (const place of [guest, modem]) await (await startAgent(t, place)).call('mirror', port)
+    const ourselves = { argv: (...argv: string[]) => world.lab.argv('cpe', argv) }
+    const visitor = await startAgent(t, guest)
+    await visitor.call('mirror', port)
+    for (const place of [modem, ourselves]) await (await startAgent(t, place)).call('mirror', port)
     const gateway = await world.startGateway({ on_hag_down: 'reject' })
     t.equal(await talk('192.168.20.2'), lan)
     t.equal(await talk('fd00:20::2'), lan6)
@@ -157,6 +160,13 @@ t.test('hosts with firewalls of their own', { skip: needsRoot }, async (t) => {
       lan,
       'a route that came later',
     )
+    for (const [host, seen] of [
+      ['10.1.0.2', '192.168.20.2'],
+      ['10.2.0.2', '192.168.20.2'],
+      ['fd00:1::2', 'fd00:20::2'],
+    ] as const) {
+      t.equal((await visitor.call('talk', { host, port })).received.trim(), seen, `the WAN's address ${host} answers a guest`)
+    }
     t.equal(await talk(), viaHag[server] ?? '', 'the Internet still is')
     t.equal(await talk('10.1.0.1'), '10.1.0.2', "and the modem's own page is reached directly")
     await gateway.end()
