@@ -168,7 +168,7 @@ const passing = new Set(['COMMAND_FAILED', 'SYSCTL_FAILED', 'LOCKED'])
 /** With the WANs that there are. Nobody is redirected before it is known where to. */
 async function setUp(network: NetworkControl, config: GatewayConfig, log: Log): Promise<Pick<Plan, 'wans' | 'notes'>> {
   try {
-    const plan = await network.apply(config, { redirect: false, tolerant: true })
+    const plan = await network.apply(config, { redirect: false })
     for (const note of plan.notes) log.warn(note)
     log.info('network is set up', { wans: plan.wans })
     return plan

@@ -327,7 +327,7 @@ export class Uplinks {
     const redirect = this.#redirects
     const facts = { hags: this.#hags.all, hagFamilies: this.#hagFamilies }
     const unserved = new Map<Family, string>(this.#ipv6.isCarried ? [] : [[6, noIpv6[config.on_hag_down]]])
-    const options = { quick, tolerant: true, redirect, withoutEndpoint, unserved, best: this.#best, ...facts }
+    const options = { quick, redirect, withoutEndpoint, unserved, best: this.#best, ...facts }
     const remaking = this.#remaking
     const plan = await network.apply(config, options)
     if (remaking !== undefined && this.#remaking === remaking) {
@@ -338,7 +338,7 @@ export class Uplinks {
     if (plan.steps.some(isEndpointDeletion)) this.#watchStranded(strandedMs, 1)
     if (!redirect || this.#redirected.signal.aborted) return plan
     this.#redirected.abort()
-    log.info('the LAN is redirected', { steps: plan.steps.map(({ text }) => text) })
+    log.info('the LAN is redirected')
     return { ...plan, steps: [] }
   }
 

@@ -115,7 +115,7 @@ function endpointsOf(
   wans: readonly UsableWan[],
   config: GatewayConfig,
   observed: Observed,
-  { tolerant = false, withoutEndpoint, hagFamilies = [] }: NetworkOptions,
+  { withoutEndpoint, hagFamilies = [] }: NetworkOptions,
 ) {
   const numberOf = (family: Family) => wans.filter(({ paths }) => paths.some((path) => path.family === family)).length
   const byWans: Family[] = numberOf(6) > numberOf(4) ? [6, 4] : [4, 6]
@@ -135,7 +135,7 @@ function endpointsOf(
   // Connections outlive a short outage of their last WAN, but not the end of their last subflow.
   const isKept = ({ address, device }: Endpoint) =>
     families.has(familyOf(address)) && !fit.some((one) => familyOf(one.address) === familyOf(address)) && isWans(device)
-  const kept = tolerant ? observed.endpoints.filter((one) => one.isOurs && isKept(one)) : []
+  const kept = observed.endpoints.filter((one) => one.isOurs && isKept(one))
   // An address can be held once; and whatever joins by a WAN does so as the WAN's role and health have it, or not at all. What has no
   // interface leaves by the main table, over a WAN, and takes a place that the limit of subflows has for another WAN.
   const onWans = observed.interfaces.filter(({ name }) => isWans(name)).flatMap(({ addresses }) => addresses)
@@ -210,11 +210,11 @@ export interface DesiredOptions extends NetworkOptions {
   lacks?: ReadonlySet<Extra>
 }
 
-/** Throws `WAN_UNUSABLE`, unless it is to be tolerant. Without `redirect` everything is there but the redirect rules. */
+/** Without `redirect` everything is there but the redirect rules. */
 export function desired(given: GatewayConfig, observed: Observed, options: DesiredOptions = {}): Desired {
-  const { tolerant = false, blocked = [], unserved = new Map(), lacks = new Set() } = options
+  const { blocked = [], unserved = new Map(), lacks = new Set() } = options
   const config = withRealNames(given, observed)
-  const { wans, notes: troubles } = usableWans(config, observed, tolerant)
+  const { wans, notes: troubles } = usableWans(config, observed)
   // Without a WAN we are no help: what goes by other ways may go on.
   const redirect = options.redirect !== false && (wans.length > 0 || config.on_hag_down === 'reject')
   const { endpoints, replaced, notes } = endpointsOf(wans, config, observed, options)

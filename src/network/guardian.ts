@@ -50,7 +50,7 @@ for try in 1 2 3 4 5; do
 done
 rm -f "$lock"
 exec 3>&-
-echo "bondsocks: the gateway ended without an end: clients go straight to their servers, and $end" >&2
+echo "bondsocks: the gateway ended unexpectedly: clients go straight to their servers, and $end" >&2
 `
 
 /*
@@ -63,7 +63,7 @@ for family in -4 -6; do
   for rule in 1 2 3 4; do ip $family rule del sport $1 lookup ${hagTable} && had=rule || break; done
   ip -N $family rule show | grep -q ' lookup ${hagTable}$' || ip $family route flush table ${hagTable}
 done >/dev/null 2>&1
-[ -z "$had" ] || echo 'bondsocks: the HAG ended without an end: its rule is removed' >&2
+[ -z "$had" ] || echo 'bondsocks: the HAG ended unexpectedly: its rule is removed' >&2
 `
 
 /** Rejects with `LOCKED` where another gateway runs in this network namespace. */

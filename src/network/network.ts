@@ -22,8 +22,6 @@ export type { Plan, Step, WanAddresses } from './state.js'
 export interface NetworkOptions {
   /** False: everything but the redirect rules, for the time in which connections drain. Default true. */
   redirect?: boolean
-  /** True: a WAN that cannot be used is left out with a note, which a running gateway lives with. Default false: it is an error. */
-  tolerant?: boolean
   /**
    * Source addresses of either family that keep their routes and rules, for probes, but have no endpoint, so that connections leave. Where
    * no other endpoint of the family would be left, those that are there stay.
@@ -68,7 +66,7 @@ export class Network {
 
   /**
    * Makes it so and returns what it did. Rejects with a BondsocksError (exit code 1): nothing changed where the machine is not fit
-   * (`NOT_ROOT`, `NO_IPROUTE2`, `NO_IPTABLES`, `NO_NAT`, `NO_MPTCP`, `MPTCP_OFF`, `WAN_UNUSABLE`); rolled back where a step failed. Waits
+   * (`NOT_ROOT`, `NO_IPROUTE2`, `NO_IPTABLES`, `NO_NAT`, `NO_MPTCP`, `MPTCP_OFF`); rolled back where a step failed. Waits
    * for another process that is about it (`LOCKED` after 10 s).
    */
   apply(config: GatewayConfig, options: NetworkOptions = {}): Promise<Plan> {

@@ -76,7 +76,7 @@ export async function lookOutside(
     const isSetUp = (address: string, device: string) =>
       observed.rules.some(({ spelling }) => {
         const table = spelling.startsWith(`from ${address} `) ? / lookup (\d+) /.exec(spelling)?.[1] : undefined
-        return table !== undefined && observed.routes.some(isDefaultBy(device, table))
+        return table !== undefined && observed.routes.some(isDefaultBy(family, device, table))
       })
     const from = config.wans.flatMap(({ interface: device }) => {
       const { addresses = [] } = observed.interfaces.find(({ name }) => name === device) ?? {}
@@ -99,9 +99,12 @@ export async function lookOutside(
 }
 
 const isDefaultBy =
-  (device: string, table: string) =>
-  ({ spelling }: Entry) =>
-    spelling.startsWith('default ') && spelling.includes(` dev ${device} `) && spelling.endsWith(` table ${table}`)
+  (family: Family, device: string, table: string) =>
+  ({ family: of, spelling }: Entry) =>
+    of === family &&
+    spelling.startsWith('default ') &&
+    spelling.includes(` dev ${device} `) &&
+    spelling.endsWith(` table ${table}`)
 
 const configured = ({ hags }: GatewayConfig): SocketAddress[] =>
   hags.flatMap(({ address, port = 1080 }) => (address === undefined ? [] : [{ address, port }]))

@@ -20,20 +20,23 @@ export async function keepSubflowLimit(
   { kernel, log, isLast = () => true }: { kernel: Kernel; log: Log; isLast?: () => boolean },
   signal: AbortSignal,
 ): Promise<void> {
-  const attempt = async (what: string, act: () => Promise<void>) => {
+  const needs = [
+    { what: 'how many WANs can join a connection', set: (raises: boolean) => change(kernel, raises) },
+    { what: 'what becomes of lines that drop full-size packets', set: (raises: boolean) => probeMtu(kernel, raises) },
+  ]
+  const attempt = async ({ what, set }: (typeof needs)[number], raises: boolean) => {
     try {
-      await act()
+      await set(raises)
+      return true
     } catch (error) {
       log.info(`${what} stays as it is: ${(error as Error).message}`)
+      return false
     }
   }
-  const both = async (raises: boolean) => {
-    await attempt('how many WANs can join a connection', () => change(kernel, raises))
-    await attempt('what becomes of lines that drop full-size packets', () => probeMtu(kernel, raises))
-  }
-  await both(true)
+  const done: typeof needs = []
+  for (const need of needs) if (await attempt(need, true)) done.push(need)
   await aborted(signal)
-  if (isLast()) await both(false)
+  if (isLast()) for (const need of done) await attempt(need, false)
 }
 
 async function probeMtu(kernel: Kernel, begins: boolean): Promise<void> {

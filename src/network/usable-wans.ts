@@ -1,7 +1,6 @@
 /** Which WANs can be used, from which addresses, by which gateways: what the config says, and what the system has learned. */
 import { type GatewayConfig, sameAddress, type WanConfig } from '../config/schema.js'
 import { type Cidr, type Family, isInside, parseCidr } from '../shared/address.js'
-import { BondsocksError } from '../shared/errors.js'
 import type { ForeignRoute, Interface, Observed } from './state.js'
 
 export interface Path {
@@ -19,23 +18,19 @@ export interface UsableWan {
   paths: Path[]
 }
 
-/**
- * The one place that decides what an unusable WAN means: an error where a person sets the network up and can mend it; a remark, and the
- * other WANs, while the gateway runs.
- */
-export function usableWans(config: GatewayConfig, observed: Observed, tolerant: boolean): { wans: UsableWan[]; notes: string[] } {
+/** A WAN that cannot be used is left out, with a note that says what mends it: the others are used, and it may come later. */
+export function usableWans(config: GatewayConfig, observed: Observed): { wans: UsableWan[]; notes: string[] } {
   const wans: UsableWan[] = []
   const notes: string[] = []
   const isTaken = ({ source }: Path) => wans.some(({ paths }) => paths.some((one) => one.source === source))
   for (const [index, wan] of config.wans.entries()) {
-    const found = pathsOf(wan, observed, tolerant)
+    const found = pathsOf(wan, observed, true)
     const twice = Array.isArray(found) ? found.filter(isTaken) : []
     notes.push(...twice.map(({ source }) => `WAN ${wan.name} is down: its address ${sameAddress(source)}`))
     const usable = Array.isArray(found) ? found.filter((path) => !twice.includes(path)) : found
     if (Array.isArray(usable) && usable.length === 0) continue
     if (Array.isArray(usable)) wans.push({ config: wan, index, paths: usable })
-    else if (tolerant) notes.push(`WAN ${wan.name} is down: ${usable.trouble}`)
-    else throw new BondsocksError('WAN_UNUSABLE', `WAN ${wan.name}: ${usable.trouble}`)
+    else notes.push(`WAN ${wan.name} is down: ${usable.trouble}`)
   }
   if (wans.length > 0) return { wans, notes }
   // Nothing is gained by taking the last one away, and its connections may outlive a short outage.

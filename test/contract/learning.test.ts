@@ -21,7 +21,7 @@ async function home(scope: Scope) {
   return {
     ...{ world, ip, network },
     /** What the gateway does after each change while it runs. */
-    pass: () => network.apply(config, { tolerant: true }),
+    pass: () => network.apply(config),
     way: async (source: string) => ip(`route get ${source.includes(':') ? '2001:db8:3::3' : '203.0.113.3'} from ${source}`),
     endpoints: async () => (await ip('mptcp endpoint show')).split('\n').flatMap((line) => line.split(' ')[0] || []),
   }
@@ -79,7 +79,7 @@ t.test(
       await world.addAddress(device, address)
     }
     const config = gateway({ wans: ['dsl', 'lte'].map((name) => ({ name, interface: name })) })
-    const pass = async () => (await network.apply(config, { tolerant: true })).notes
+    const pass = async () => (await network.apply(config)).notes
     const way = () => ip('route get 203.0.113.3 from 10.2.0.2')
     await ip('route add default via 10.1.0.1 dev dsl')
     await t.rejects(ip('route add default via 10.2.0.1 dev lte'), /File exists/, 'as both clients try it')

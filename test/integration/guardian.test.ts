@@ -69,7 +69,7 @@ t.test('ends of every kind', { skip: needsRoot }, async (t) => {
       t.ok(ms < 1000, `direct after ${ms.toFixed(0)} ms`)
       await gateway.exited
       await asBefore(t, signal)
-      t.match(gateway.output, /bondsocks: the gateway ended without an end: clients go straight to their servers/)
+      t.match(gateway.output, /bondsocks: the gateway ended unexpectedly: clients go straight to their servers/)
       await world.client.call('release', 'rst')
     })
   }
@@ -77,7 +77,7 @@ t.test('ends of every kind', { skip: needsRoot }, async (t) => {
   t.test('an orderly end needs no guardian', async (t) => {
     const gateway = await world.startGateway()
     t.same(await gateway.end(), { code: 0, signal: null })
-    t.notMatch(gateway.output, /ended without an end|guardian/)
+    t.notMatch(gateway.output, /ended unexpectedly|guardian/)
     await asBefore(t, 'SIGTERM')
   })
 
@@ -120,7 +120,7 @@ t.test('ends of every kind', { skip: needsRoot }, async (t) => {
     t.same(await gateway.exited, { code: 1, signal: null })
     t.match(gateway.output, /"error".*the end follows: nobody caught me.*network is as before/s)
     t.match(gateway.output, /^bondsocks: unexpected error: nobody caught me/m)
-    t.notMatch(gateway.output, /ended without an end/)
+    t.notMatch(gateway.output, /ended unexpectedly/)
     await asBefore(t, 'exit')
   })
 
@@ -325,7 +325,7 @@ t.test('a HAG that is killed leaves no rule', { skip: needsRoot }, async (t) => 
     await program.end(end)
     const after = await settle(rules, (text) => text === before, 5000)
     t.equal(after, before, end)
-    const said = /the HAG ended without an end/
+    const said = /the HAG ended unexpectedly/
     if (end === 'SIGKILL') t.match(program.output, said)
     else t.notMatch(program.output, said)
   }

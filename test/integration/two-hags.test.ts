@@ -61,7 +61,7 @@ t.test('of two HAGs on one machine one is killed: the other one keeps what it us
   await monitor.waitFor(/^Deleted .* sport 1080 lookup 5808/m)
   await settle(
     () => killed.output,
-    (text) => text.includes('ended without an end'),
+    (text) => text.includes('ended unexpectedly'),
   )
   t.same(await rules(), ['1081'])
   t.equal(await table(), copy)

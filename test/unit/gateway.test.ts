@@ -176,9 +176,9 @@ const failing: [string, FarSide, Parameters<typeof start>[1], 1 | 2, string, str
   [
     'network set-up fails: what was there stays',
     {},
-    { apply: () => Promise.reject(new BondsocksError('WAN_UNUSABLE', 'WAN dsl has no address')) },
+    { apply: () => Promise.reject(new BondsocksError('NO_IPTABLES', 'iptables is missing')) },
     1,
-    'WAN dsl has no address',
+    'iptables is missing',
     ['guard', 'apply without redirect', 'dismiss', 'dispose'],
   ],
   [

@@ -43,3 +43,14 @@ t.test('what somebody else has set stays', async (t) => {
   await end()
   t.equal((await state(kernel))[1], '2')
 })
+
+t.test('without permission it is said once, and nothing is put back', async (t) => {
+  const kernel = new FakeKernel()
+  kernel.lock = () => Promise.reject(new Error('needs root'))
+  const lines: string[] = []
+  const ending = new AbortController()
+  const ended = keepSubflowLimit({ kernel, log: { ...log, info: (text: string) => lines.push(text) } }, ending.signal)
+  ending.abort()
+  await ended
+  t.equal(lines.length, 2)
+})
