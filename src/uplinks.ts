@@ -211,7 +211,7 @@ export class Uplinks {
 
   /** Settles when the LAN is redirected, or at the end. */
   async redirect(): Promise<void> {
-    await this.#ipv6.look()
+    await this.#ipv6.begin()
     this.#redirects = true
     this.#reconciler?.poke()
     await Promise.race([aborted(this.#redirected.signal), aborted(this.#ended.signal)])

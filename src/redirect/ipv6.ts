@@ -100,6 +100,18 @@ export class Ipv6 {
     return one
   }
 
+  /** Before anybody is redirected. The WAN over which a HAG has just been heard is found to work a moment later. */
+  async begin(): Promise<void> {
+    const isReady = () => this.#options.hags().some((hag) => this.#options.pathTo(hag) !== undefined)
+    const isAskable = this.#options.hags().length > 0 && this.#destination !== undefined
+    for (let waits = 0; waits < 20 && isAskable && !isReady(); waits++) await pause(25)
+    await this.look()
+  }
+
+  get #destination(): SocketAddress | undefined {
+    return this.#options.own().find(({ address }) => isInside(address, globalUnicast))
+  }
+
   /** Until the signal: asks those of which nothing is known, and those that cannot whether they can again. */
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
@@ -118,7 +130,7 @@ export class Ipv6 {
   /** One that is reached by IPv6 has it. */
   async #askFirst(hag: Hag): Promise<void> {
     const path = this.#options.pathTo(hag)
-    const destination = this.#options.own().find(({ address }) => isInside(address, globalUnicast))
+    const destination = this.#destination
     if (path === undefined || destination === undefined) return
     const one = this.#carriageOf(hag, destination)
     one.askedAt = this.#now()

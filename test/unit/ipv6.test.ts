@@ -9,7 +9,14 @@ const other = { address: '203.0.113.4', port: 1080 }
 const destination = { address: '2001:db8:5::2', port: 443 }
 
 function start(
-  options: { hags?: (typeof hag)[]; relayed?: () => string[]; metered?: boolean; ageMs?: number; own?: string[] } = {},
+  options: {
+    hags?: (typeof hag)[]
+    relayed?: () => string[]
+    metered?: boolean
+    ageMs?: number
+    own?: string[]
+    isPathKnown?: () => boolean
+  } = {},
 ) {
   let now = 0
   let reply: Reply | undefined = 'NetworkUnreachable'
@@ -26,7 +33,7 @@ function start(
       stats: () => ({ connections: 1, relaying: 1, pipesInUse: 0, pipesPooled: 0, bytesParked: 0 }),
     },
     hags: () => options.hags ?? [hag],
-    pathTo: () => ({ bind: '10.1.0.2', metered: options.metered ?? false }),
+    pathTo: () => (options.isPathKnown?.() === false ? undefined : { bind: '10.1.0.2', metered: options.metered ?? false }),
     own: () => (options.own ?? []).map((address) => ({ address, port: 12345 })),
     log: memoryLog(),
     onChange: () => {
@@ -128,6 +135,11 @@ t.test('asked for our own address before anybody is redirected', async (t) => {
   says('ConnectionRefused')
   await pass(10_000)
   t.equal(ipv6.isCarried, true, 'until it can')
+
+  let looks = 0
+  const early = start({ own, isPathKnown: () => ++looks > 4 })
+  await early.ipv6.begin()
+  t.equal(early.ipv6.isCarried, false, 'over a path that is known a moment later')
 
   const known = { address: '2001:db8:3::3', port: 1080 }
   for (const options of [{}, { own: ['fd00:1::2'] }, { own, hags: [known] }]) {
