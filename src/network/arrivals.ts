@@ -4,6 +4,7 @@
  * the LAN's Internet away.
  */
 import * as z from 'zod'
+import type { GatewayConfig } from '../config/schema.js'
 import type { Family } from '../shared/address.js'
 import { programOf } from './kernel/firewall.js'
 import type { Kernel } from './kernel.js'
@@ -47,7 +48,7 @@ export class Arrivals {
   }
 
   /** After each look at the tables. */
-  async look(chains: readonly KernelChain[], port: number): Promise<void> {
+  async look(chains: readonly KernelChain[], config: Pick<GatewayConfig, 'listen' | 'on_hag_down'>): Promise<void> {
     for (const [key, { until }] of this.#blocked) if (this.#now() >= until) this.#blocked.delete(key)
     for (const nat of chains) {
       const filter = chains.find((one) => one.family === nat.family && one.isUsed && one.table === 'filter')
@@ -59,7 +60,7 @@ export class Arrivals {
         const count = arrived === undefined ? undefined : this.#count(`${nat.family} ${device}`, redirected, arrived)
         if (count === undefined) continue
         const found = await suspects(this.#kernel, nat.family, filter?.program)
-        const note = noteOn(nat.family, device, count, found, port)
+        const note = noteOn(nat.family, device, count, found, config)
         this.#blocked.set(`${nat.family} ${device}`, { family: nat.family, device, note, until: this.#now() + retryMs })
       }
     }
@@ -82,7 +83,13 @@ export class Arrivals {
   }
 }
 
-function noteOn(family: Family, device: string, count: number, found: readonly Suspect[], port: number): string {
+function noteOn(
+  family: Family,
+  device: string,
+  count: number,
+  found: readonly Suspect[],
+  { listen: { port }, on_hag_down: onHagDown }: Pick<GatewayConfig, 'listen' | 'on_hag_down'>,
+): string {
   const commands = found.map(({ where }) => `nft insert rule ${where} tcp dport ${port} ct status dnat accept`)
   const mend =
     commands.length > 0
@@ -90,7 +97,8 @@ function noteOn(family: Family, device: string, count: number, found: readonly S
       : `let what is redirected in to TCP port ${port} (iptables -S, iptables -t mangle -S and nft list ruleset show what does not)`
   return (
     `a firewall of this machine drops the LAN's redirected IPv${family} connections from ${device} (of the last ${count} none arrived), ` +
-    `so they go straight to their servers for ${retryMs / 60_000} minutes, without bonding; ${mend}`
+    `so they ${onHagDown === 'direct' ? 'go straight to their servers, without bonding,' : 'are not served (on_hag_down: reject)'} ` +
+    `for ${retryMs / 60_000} minutes; ${mend}`
   )
 }
 

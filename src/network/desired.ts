@@ -221,10 +221,7 @@ export function desired(given: GatewayConfig, observed: Observed, options: Desir
   const rest = unredirected(config, wans, observed, options)
   const { chains, notes: redirectNotes } = redirection(config, observed, waysOf(config, observed, wans), {
     ...{ redirect, lacks },
-    isBlocked: (family, device) =>
-      (unserved.has(family) && config.on_hag_down === 'direct') ||
-      blocked.some((one) => one.family === family && one.device === device),
-    isRefused: (family) => unserved.has(family) && config.on_hag_down === 'reject',
+    isInVain: (family, device) => unserved.has(family) || blocked.some((one) => one.family === family && one.device === device),
   })
   const { subflows = 0, saved } = observed
   const former = isHeld(saved.subflows, subflows) ? saved.subflows.former : subflows

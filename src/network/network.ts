@@ -168,7 +168,7 @@ export class Network {
     const seen = await observe(this.kernel, { tables, known: this.saved })
     const outside = await lookOutside(this.kernel, withRealNames(config, seen), seen, options.hags)
     const observed = { ...seen, outside }
-    if (tables === undefined) await this.arrivals.look(observed.chains, config.listen.port)
+    if (tables === undefined) await this.arrivals.look(observed.chains, config)
     const more = { ...options, blocked: this.arrivals.blocked, lacks: this.lacks }
     const decide = (fixedSysctls: ReadonlySet<string>) => {
       const target = desired(config, { ...observed, fixedSysctls }, more)

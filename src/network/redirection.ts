@@ -20,10 +20,8 @@ export interface Redirection {
 export interface RedirectionOptions {
   /** False: the nat table is left alone, and QUIC with it. */
   redirect: boolean
-  /** Whether a firewall of this machine drops what is redirected. */
-  isBlocked(family: Family, device: string): boolean
-  /** Whether what is redirected is to be refused, before it is accepted. */
-  isRefused(family: Family): boolean
+  /** Whether redirecting would be in vain, and what comes in there is to go as it would without us, or to be refused before it is accepted. */
+  isInVain(family: Family, device: string): boolean
   lacks: ReadonlySet<Extra>
 }
 
@@ -49,7 +47,7 @@ export function redirection(
   config: GatewayConfig,
   observed: Observed,
   ways: WanWays,
-  { redirect, isBlocked, isRefused, lacks }: RedirectionOptions,
+  { redirect, isInVain, lacks }: RedirectionOptions,
 ): Redirection {
   const lan = [...new Set(config.lan.interfaces)]
   const find = (name: string) => observed.interfaces.find((one) => one.name === name)
@@ -65,18 +63,20 @@ export function redirection(
       others.filter(({ network, device, isKept }) => isKept && !near.includes(network) && !ways.has(device)),
     )
     const sides = lan.filter(isKernelName).flatMap((name) => sidesOf(name, observed, ways, family))
-    const open = sides.filter(({ device }) => !isBlocked(family, device))
+    const inVain = new Set(lan.filter((device) => isInVain(family, device)))
+    const refused = config.on_hag_down === 'reject' ? inVain : new Set<string>()
+    const open = sides.filter(({ device }) => !inVain.has(device) || refused.has(device))
     const bridges = observed.isBridgeFiltering[family] && !lacks.has('bpf') ? lan.map(find).filter((one) => one?.isBridge) : []
     const kept = [...networksOf(near), ...config.bypass]
     return [
       ...(redirect && open.length > 0
-        ? [redirectChain({ family, sides: open, bridges, kept, others, port: config.listen.port, refuse: isRefused(family) })]
+        ? [redirectChain({ family, sides: open, bridges, kept, others, port: config.listen.port, refused })]
         : []),
       ...(lacks.has('filter')
         ? []
         : [
             guardChain({
-              ...{ family, sides, rejectQuic, port: config.listen.port, refuse: isRefused(family) },
+              ...{ family, sides, rejectQuic, port: config.listen.port, refused },
               wans: [...ways.keys()].filter(isKernelName),
             }),
           ]),
@@ -148,9 +148,9 @@ function redirectChain(options: {
   kept: readonly Cidr[]
   others: readonly Elsewhere[]
   port: number
-  refuse: boolean
+  refused: ReadonlySet<string>
 }): Chain {
-  const { family, sides, bridges, kept, others, port, refuse } = options
+  const { family, sides, bridges, kept, others, port, refused } = options
   const types = family === 4 ? ['LOCAL', 'BROADCAST', 'MULTICAST'] : ['LOCAL', 'MULTICAST']
   const networks = new Set(kept.filter(({ address }) => (address.kind() === 'ipv4') === (family === 4)).map(formatCidr))
   const devices = [...new Set(sides.map(({ device }) => device))]
@@ -173,9 +173,9 @@ function redirectChain(options: {
     ],
     jumps: [
       ...sides.map(({ words }) => `-A PREROUTING ${words} -p tcp -j ${chain}`),
-      ...(refuse
-        ? []
-        : devices.map((device) => `-A INPUT -i ${device} -p tcp -m tcp --dport ${port} -m comment --comment ${chain}`)),
+      ...devices
+        .filter((device) => !refused.has(device))
+        .map((device) => `-A INPUT -i ${device} -p tcp -m tcp --dport ${port} -m comment --comment ${chain}`),
     ],
   }
 }
@@ -204,16 +204,18 @@ function guardChain(options: {
   wans: readonly string[]
   port: number
   rejectQuic: boolean
-  refuse: boolean
+  refused: ReadonlySet<string>
 }): Chain {
-  const { family, sides, wans, port, rejectQuic, refuse } = options
+  const { family, sides, wans, port, rejectQuic, refused } = options
   const unreachable = family === 4 ? 'icmp-port-unreachable' : 'icmp6-port-unreachable'
   const devices = [...new Set(sides.map(({ device }) => device))]
   return {
     family,
     table: 'filter',
     rules: [
-      ...(refuse ? [] : devices.map((device) => `-A ${chain} -i ${device} -p tcp -m conntrack --ctstate DNAT -j ACCEPT`)),
+      ...devices
+        .filter((device) => !refused.has(device))
+        .map((device) => `-A ${chain} -i ${device} -p tcp -m conntrack --ctstate DNAT -j ACCEPT`),
       `-A ${chain} -p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -j REJECT --reject-with tcp-reset`,
       ...(rejectQuic ? [`-A ${chain} -p udp -j REJECT --reject-with ${unreachable}`] : []),
     ],

@@ -71,6 +71,13 @@ t.test('hosts with firewalls of their own', { skip: needsRoot }, async (t) => {
     t.equal((await first).received.trim(), '10.1.0.2', 'even the first one gets through')
     t.equal(await talk(), '10.1.0.2', 'and so do all that follow')
     await gateway.end()
+
+    const rejecting = await world.startGateway({ on_hag_down: 'reject' })
+    const waiting = world.client.call('talk', { host: server, port })
+    await rejecting.waitFor(/a firewall of this machine drops [^\n]*, so they are not served \(on_hag_down: reject\)/, 20_000)
+    t.equal((await waiting).received, '', 'none goes direct')
+    t.equal(await talk(), '')
+    await rejecting.end()
     await cpe(...mend.split(' '))
     const again = await world.startGateway()
     t.equal(await talk(), viaHag[server], 'with that rule they are bonded')

@@ -16,7 +16,10 @@ function setUp(ruleset: object[] = []) {
   return {
     pass: (ms: number) => (now += ms),
     async look(counts: Record<string, [redirected: number, arrived: number]>, isInFront = true) {
-      await arrivals.look([chain('nat', counts), chain('filter', {}, isInFront)], 12345)
+      await arrivals.look([chain('nat', counts), chain('filter', {}, isInFront)], {
+        listen: { port: 12345 },
+        on_hag_down: 'direct',
+      })
       return arrivals.blocked
     },
   }
