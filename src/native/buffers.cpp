@@ -32,7 +32,8 @@ void Worker::beginSmall(Connection* connection) {
   connection->forward.bulkAt = connection->backward.bulkAt = kBulk;
   if (host_->budget.offered(connection->sharer) >= kernelBuffers()) return;
   for (const Direction& direction : {forwardOf(connection), backwardOf(connection)}) {
-    const int size = receiveBuffer(*direction.source);
+    // A WAN that joins later has for good the window that the size allows then (tcp_init_buffer_space).
+    const int size = direction.from == Protocol::Mptcp ? beginningOf(direction.from) : receiveBuffer(*direction.source);
     if (size > 0) holdReceiveBuffer(direction.flow, *direction.source, direction.from, size);
     direction.source->readable = true;
   }
