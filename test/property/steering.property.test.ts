@@ -1,6 +1,6 @@
 /**
- * The core of facts, state and target decides as the hub of callbacks does, over histories that happen and over random ones. See
- * test/support/steering-proof.ts. RUNS=1000 for a long proof.
+ * The core of facts, state and target decides as the hub of callbacks does, and steer and its probers ask, do and say the same: over histories that
+ * happen and over random ones. See test/support/steering-proof.ts. RUNS=1000 for a long proof.
  */
 import fc from 'fast-check'
 import t from 'tap'
@@ -211,9 +211,21 @@ const houses: Record<string, Scenario> = {
 t.test('what happens in homes: hub and core want the same at every moment', async (t) => {
   const Hub = await loadOldHub(t)
   const began: Step = { type: 'wait', ms: 4000 }
+  const counts = new Map<string, number>()
   for (const [home, scenario] of Object.entries(houses))
     for (const [history, steps] of Object.entries(histories))
-      t.same(await play(Hub, { ...scenario, steps: [began, ...steps] }), [], `${home}: ${history}`)
+      t.same(await play(Hub, { ...scenario, steps: [began, ...steps] }, counts), [], `${home}: ${history}`)
+  const facts = [
+    'wan-silent',
+    'hag-silent',
+    'hag-refused',
+    'hag-request-broken',
+    'request-refused',
+    'direct-answered',
+    'link-gone',
+  ]
+  const deeds = ['abandon', 'drop-endpoints', 'reset-connections', 'wake-connections', 'reconcile']
+  for (const one of [...facts, ...deeds]) t.ok(counts.get(one), `${one} comes up`)
 })
 
 t.test('random worlds: hub and core want the same at every moment', async (t) => {

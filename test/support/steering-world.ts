@@ -1,8 +1,7 @@
 /** A home whose WANs and HAGs fare as the test says, for monitors that run in virtual time. */
-import type { Inspection, Probe, ProbeResult } from '../../src/native/index.js'
+import type { Engine, Inspection, Probe, ProbeResult } from '../../src/native/index.js'
 import type { Hag } from '../../src/redirect/policy.js'
 import type { Finding } from '../../src/wan/probe.js'
-import type { World } from './old-hub.js'
 
 export const wanNames = ['dsl', 'lte', 'sat'] as const
 export type Wan = (typeof wanNames)[number]
@@ -77,8 +76,10 @@ export const everyAddress = wanNames.flatMap((name) =>
   [2, 3].flatMap((host) => [`10.${blockOf(name)}.0.${host}`, `2001:db8:${blockOf(name)}::${host}`]),
 )
 
-export class SimulatedWorld implements World {
+export class SimulatedWorld {
   readonly hags: readonly HagWorld[]
+  /** What it was asked, and when. */
+  readonly probes: string[] = []
   readonly #scenario: Scenario
   readonly #now: () => number
   readonly #isDown: (hag: Hag) => boolean
@@ -133,6 +134,7 @@ export class SimulatedWorld implements World {
   }
 
   probe({ remote, bind = '', protocol, connectTimeoutMs }: Probe) {
+    this.probes.push(`${this.#now()} ${protocol} ${remote.address} from ${bind} within ${connectTimeoutMs}`)
     const name = wanOf(bind)
     const { answers, rttMs, mptcp, isThere } = this.wan(name)
     const hag = this.#hag(remote)
@@ -152,6 +154,7 @@ export class SimulatedWorld implements World {
   }
 
   examine(hag: Hag, bind: string) {
+    this.probes.push(`${this.#now()} CONNECT ${hag.address} from ${bind}`)
     const find = (): Finding => {
       const { answers, request } = this.#hag(hag)
       if (this.wan(wanOf(bind)).answers !== 'all' || answers !== 'yes') return { state: 'unreachable' }
@@ -204,3 +207,32 @@ export class SimulatedWorld implements World {
 }
 
 const wanOf = (bind: string) => wanNames[Number(/^(?:10\.|2001:db8:)(\d)/.exec(bind)?.[1]) - 1] as Wan
+
+/** An engine that asks it. `did`: hears what is done. */
+export function engineOf(world: SimulatedWorld, did: (deed: string) => void): Engine {
+  const engine = {
+    async probe(probe: Probe) {
+      const { afterMs, result } = world.probe(probe)
+      await new Promise((resolve) => setTimeout(resolve, afterMs))
+      return result
+    },
+    inspect: async () => world.inspect(),
+    inspectBusy: async () => [],
+    connect: async () => ({ ok: false, failure: { code: 'ETIMEDOUT', errno: 110, syscall: 'connect' } }),
+    keepPrepared: (probes: readonly Probe[]) => ({ counts: probes.map(() => 0) }),
+    useDevices() {},
+    abandon: (address: string) => did(`abandon ${address}`),
+    async resetUpstreams({ address }: Hag) {
+      did(`reset-connections ${address}`)
+      return 0
+    },
+    async resetStranded() {
+      did('look-for-stranded')
+      return 0
+    },
+    watchUpstreams: ({ address }: Hag, isOn: boolean) => isOn && did(`wake-connections ${address}`),
+    countOnly: async () => 0,
+    stats: () => ({ relaying: world.relaying() }),
+  }
+  return engine as unknown as Engine
+}

@@ -1,7 +1,8 @@
 /** The core of facts, state and target with a clock that the test moves. */
+
+import type { Fact } from '../../src/gateway/facts.js'
 import { type Deed, deeds, type Situation } from '../../src/gateway/steering/deeds.js'
 import { events, lineOf } from '../../src/gateway/steering/events.js'
-import type { Fact } from '../../src/gateway/steering/facts.js'
 import { firstState, reduce, type SteeringConfig } from '../../src/gateway/steering/state.js'
 import { hasEndpoint, target } from '../../src/gateway/steering/target.js'
 import type { Hag, Path } from '../../src/redirect/policy.js'
@@ -114,7 +115,7 @@ function deedText(deed: Deed): string {
     case 'abandon':
       return `abandon ${deed.address}`
     case 'drop-endpoints':
-      return `after ${deed.afterMs} ms drop endpoints ${deed.addresses.join()}`
+      return `after ${deed.afterMs} ms drop endpoints ${deed.addresses.join()}${deed.reconciles ? ', then reconcile' : ''}`
     case 'look-for-stranded':
       return `after ${deed.firstMs} ms look ${deed.looks} times for stranded connections`
     case 'reset-connections':
@@ -122,7 +123,7 @@ function deedText(deed: Deed): string {
     case 'wake-connections':
       return `wake connections over ${deed.hag.address}`
     case 'reconcile':
-      return `after ${deed.afterMs} ms reconcile${deed.isForced ? ', and tell the WANs again' : ''}`
+      return `reconcile${deed.isForced ? ', and tell the WANs again' : ''}`
   }
 }
 

@@ -16,7 +16,8 @@ export type Deed =
   | { type: 'use-paths' }
   /** Attempts over this address fail at once, and running connections leave it. */
   | { type: 'abandon'; address: string }
-  | { type: 'drop-endpoints'; addresses: readonly string[]; afterMs: number }
+  /** `reconciles`: a pass of the network set-up follows when that is done. */
+  | { type: 'drop-endpoints'; addresses: readonly string[]; afterMs: number; reconciles: boolean }
   /** Connections that have no subflow left are reset, so that their clients begin anew. */
   | { type: 'look-for-stranded'; firstMs: number; looks: number }
   /** A HAG is dead: its connections are reset, so that their clients begin anew. */
@@ -29,7 +30,7 @@ export type Deed =
   /**
    * A pass of the network set-up. `isForced`: it tells the WANs even if it finds them as before, because the link may be back before it looks.
    */
-  | { type: 'reconcile'; afterMs: number; isForced: boolean }
+  | { type: 'reconcile'; isForced: boolean }
 
 /**
  * When it hears that a WAN is gone, a HAG sends again all that MPTCP has not acknowledged, also what has arrived over the other WANs and only
@@ -46,18 +47,14 @@ const strandedLooks = 10
 
 export function deeds(before: Situation | undefined, after: Situation): Deed[] {
   if (before === undefined)
-    return [
-      { type: 'use-wans', wans: after.state.wans },
-      { type: 'use-paths' },
-      { type: 'reconcile', afterMs: 0, isForced: false },
-    ]
+    return [{ type: 'use-wans', wans: after.state.wans }, { type: 'use-paths' }, { type: 'reconcile', isForced: false }]
   const all: Deed[] = []
   if (before.state.wans !== after.state.wans) all.push({ type: 'use-wans', wans: after.state.wans })
   if (!isSame(before.target.paths, after.target.paths)) all.push({ type: 'use-paths' })
   const gone = newlyGone(before, after)
   all.push(...leave(newlyLost(before.target, after.target), false), ...leave(gone, true), ...afterHags(before.state, after.state))
   const isForced = [...after.state.gone].some((address) => !before.state.gone.has(address))
-  if (isForced || isReconcileDue(before.target, after.target)) all.push({ type: 'reconcile', afterMs: 0, isForced })
+  if (isForced || isReconcileDue(before.target, after.target)) all.push({ type: 'reconcile', isForced })
   return all
 }
 
@@ -68,12 +65,10 @@ export function deeds(before: Situation | undefined, after: Situation): Deed[] {
  */
 function leave(addresses: readonly string[], isLinkGone: boolean): Deed[] {
   if (addresses.length === 0) return []
-  const afterMs = isLinkGone ? acknowledgedMs : 0
   return [
     ...addresses.map((address): Deed => ({ type: 'abandon', address })),
     { type: 'look-for-stranded', firstMs: strandedMs, looks: strandedLooks },
-    { type: 'drop-endpoints', addresses, afterMs },
-    ...(isLinkGone ? [{ type: 'reconcile', afterMs, isForced: false } satisfies Deed] : []),
+    { type: 'drop-endpoints', addresses, afterMs: isLinkGone ? acknowledgedMs : 0, reconciles: isLinkGone },
   ]
 }
 

@@ -1,9 +1,9 @@
 /** What is news in the change that a fact made, and how the log says it. Without clock or I/O. */
 import { type Family, formatSocketAddress } from '../../shared/address.js'
 import { answersMissing, type WanState } from '../../wan/health.js'
+import type { Fact } from '../facts.js'
 import { families, type Hag, isSameHag, type PathAddress } from '../model.js'
 import { admissionOf } from './admissions.js'
-import type { Fact } from './facts.js'
 import type { HagState } from './hag-states.js'
 import { familyOf, type State } from './state.js'
 import type { LinkState, MptcpSupport } from './wan-links.js'
@@ -22,10 +22,14 @@ export type SteeringEvent =
   /** Which WANs are in use, or why they stay so. */
   | { type: 'roles'; text: string }
 
+/** In the order in which the log has always had them. */
 export function events(before: State, after: State, fact: Fact): SteeringEvent[] {
   if (before === after) return []
+  const changed = after.links.flatMap((link, index) => {
+    const former = before.links[index]
+    return former === undefined || former === link ? [] : [[former, link] as const]
+  })
   return [
-    ...after.links.flatMap((link, index) => ofLink(before.links[index] as LinkState, link, after, fact)),
     ...after.hags.flatMap((one) =>
       ofHag(
         before.hags.find(({ hag }) => isSameHag(hag, one.hag)),
@@ -33,31 +37,39 @@ export function events(before: State, after: State, fact: Fact): SteeringEvent[]
       ),
     ),
     ...ofAdmission(before, after, fact),
+    ...changed.flatMap(([former, link]) => ofPath(former, link, after, fact)),
     ...(before.roles === after.roles ? [] : [...after.roles.reasons.values()].map((text) => ({ type: 'roles', text }) as const)),
+    ...changed.flatMap(([former, link]) => ofHealth(former, link, after, fact)),
   ]
 }
 
-function ofLink(before: LinkState, after: LinkState, state: State, fact: Fact): SteeringEvent[] {
-  if (before === after) return []
-  const { health, mptcp, isNarrow, family } = after
-  const asked = families.filter((one) => hasHag(state, one))
-  const wan = asked.length > 1 ? `${after.wan} (IPv${family})` : after.wan
-  const all: SteeringEvent[] = []
-  if (mptcp.state !== before.mptcp.state && fact.type === 'mptcp-seen')
-    if (before.mptcp.state !== 'unknown' || mptcp.state !== 'yes') all.push({ type: 'wan-mptcp', wan, support: mptcp.state })
-  if (isNarrow !== before.isNarrow && fact.type === 'full-size-seen')
-    all.push({ type: 'wan-full-size', wan: after.wan, passes: !isNarrow })
+const nameOf = ({ wan, family }: LinkState, state: State) =>
+  families.every((one) => hasHag(state, one)) ? `${wan} (IPv${family})` : wan
+
+/** What the path does to what is sent over it. */
+function ofPath(before: LinkState, after: LinkState, state: State, fact: Fact): SteeringEvent[] {
+  const { mptcp, isNarrow, wan } = after
+  if (fact.type === 'full-size-seen' && isNarrow !== before.isNarrow) return [{ type: 'wan-full-size', wan, passes: !isNarrow }]
+  const isNews = mptcp.state !== before.mptcp.state && (before.mptcp.state !== 'unknown' || mptcp.state !== 'yes')
+  if (fact.type !== 'mptcp-seen' || !isNews) return []
+  return [{ type: 'wan-mptcp', wan: nameOf(after, state), support: mptcp.state }]
+}
+
+function ofHealth(before: LinkState, after: LinkState, state: State, fact: Fact): SteeringEvent[] {
+  const { health } = after
+  const wan = nameOf(after, state)
   const isMoved = before.address !== undefined && after.address !== undefined && after.address !== before.address
   // A WAN that is down may lose its link too: that is a better reason.
   const losesLink = before.health.link && !health.link
   const isAnswer = fact.type === 'wan-answered'
-  // Of a family in which no HAG is, nothing but its link is known.
-  if ((health.state !== before.health.state || losesLink || isMoved) && hasHag(state, family)) {
+  if (health.state !== before.health.state || losesLink || isMoved) {
     const reason = isAnswer ? `a HAG answered in ${Math.round(fact.rttMs)} ms` : health.reason
-    all.push({ type: 'wan-changed', wan, state: health.state, reason, rttMs: health.rttMs })
-  } else if (isAnswer && health.answers === 1 && answersMissing(health) > 0)
-    all.push({ type: 'wan-answers-again', wan, missing: answersMissing(health) })
-  return all
+    // Of a family in which no HAG is, nothing but its link is known.
+    if (!hasHag(state, after.family)) return []
+    return [{ type: 'wan-changed', wan, state: health.state, reason, rttMs: health.rttMs }]
+  }
+  const missing = answersMissing(health)
+  return isAnswer && health.answers === 1 && missing > 0 ? [{ type: 'wan-answers-again', wan, missing }] : []
 }
 
 const hasHag = ({ hags }: State, family: Family) => hags.some(({ hag }) => familyOf(hag) === family)

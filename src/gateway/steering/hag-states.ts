@@ -1,7 +1,7 @@
 /** What is known of each HAG, and whether one that fell silent is dead or our WANs are. Without clock or I/O. */
 import { type HagHealth, type HagSign, nextHag, unknownHag } from '../../redirect/hag-health.js'
+import type { HagFact, HagSilent, RankedHag } from '../facts.js'
 import { type Hag, isSameHag } from '../model.js'
-import type { HagFact, HagSilent, RankedHag } from './facts.js'
 import { type Ipv6Reach, withIpv6Asked, withIpv6Verdict } from './ipv6.js'
 
 export interface HagState {
@@ -47,8 +47,10 @@ export interface HagFall {
 const sameTimeMs = 2000
 /** After trouble it is asked at once, but not more often than a HAG in use of which connections are relayed. */
 const troubleAskMs = 500
-/** A CONNECT check after a strange answer: at most once a second, whatever the clients meet. */
-const connectCheckMs = 5 * 60_000
+/** How often it is asked whether it does more than greet: a whole CONNECT. */
+export const checkMs = { free: 5 * 60_000, metered: 60 * 60_000 }
+/** Out of turn at most once a second, whatever the clients meet. */
+const soonMs = 1000
 
 export function withHags(known: readonly HagState[], hags: readonly RankedHag[]): HagState[] {
   return hags.map(({ hag, priority }) => {
@@ -80,8 +82,8 @@ export function withHagFact(all: readonly HagState[], fact: HagFact, now: number
   if (before === undefined) return all
   const after = hagAfter(before, fact, now)
   const next = judgeFalls(all.map((one) => (one === before ? after : one)))
-  const isUndecided = after.fall !== undefined && before.fall === undefined && verdictOn(after, next) === 'undecided'
-  if (!isUndecided) return next
+  const hasFallen = after.fall !== undefined && before.fall === undefined && after.fall.death === undefined
+  if (!hasFallen || verdictOn(after, next) !== 'undecided') return next
   // What the others say now decides whether it is dead.
   return next.map((one) => (one !== after && one.health.state === 'up' ? withTrouble(one, 'connection', now) : one))
 }
@@ -112,6 +114,9 @@ function hagAfter(state: HagState, fact: HagFact, now: number): HagState {
       if (state.isBroken) return { ...state, pipelines: false }
       return withSign({ ...state, pipelines: false, isBroken: true, askedAt: never }, { type: 'unfit', reason: fact.reason }, now)
     }
+    case 'hag-request-unknown':
+    case 'admission-asked':
+      return state
     case 'hag-ipv6-asked':
       return { ...state, ipv6: withIpv6Asked(state.ipv6, fact.destination, now) }
     case 'hag-ipv6-answered':
@@ -204,8 +209,14 @@ export function withTrouble(state: HagState, about: 'connection' | 'request', no
     ...state,
     heardAt: never,
     askedAt: Math.min(state.askedAt, now - troubleAskMs),
-    checkedAt: about === 'request' ? Math.min(state.checkedAt, now - connectCheckMs + 1000) : state.checkedAt,
+    checkedAt: about === 'request' ? Math.min(state.checkedAt, now - checkMs.free + soonMs) : state.checkedAt,
   }
+}
+
+/** It could not be asked for a CONNECT: soon again, unless it is asked often anyway. */
+export function withoutCheck(state: HagState, metered: boolean, now: number): HagState {
+  const afterMs = metered ? checkMs.metered : checkMs.free
+  return state.isBroken ? state : { ...state, checkedAt: now - afterMs + soonMs }
 }
 
 /** Those that are not down, best first: one that was down and has only just answered again comes last. */

@@ -3,7 +3,7 @@ import type { Family } from '../../shared/address.js'
 import { nextProbe } from '../../wan/health.js'
 import { type Hag, isSameHag, type WanLink } from '../model.js'
 import { isAdmissionDue } from './admissions.js'
-import { type HagState, hagsThere } from './hag-states.js'
+import { checkMs, type HagState, hagsThere } from './hag-states.js'
 import { familyOf, linksByCost, linkTo, type State, wanLinks } from './state.js'
 import type { LinkState } from './wan-links.js'
 
@@ -14,8 +14,6 @@ import type { LinkState } from './wan-links.js'
 const askMs = { busy: 500, inUse: 1500, spare: 10_000, metered: 15 * 60_000 }
 /** A HAG that is down, over a WAN whose volume costs money: a SYN a minute. */
 const meteredDownMs = 60_000
-/** Whether it does more than greet: a whole CONNECT. */
-const checkMs = { free: 5 * 60_000, metered: 60 * 60_000 }
 
 /** When a round of probes over a WAN link begins, and how long each waits. undefined: not before the link or the HAGs are others. */
 export function nextProbeAt(state: State, link: LinkState, probedAt: number): { at: number; timeoutMs: number } | undefined {

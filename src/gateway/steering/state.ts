@@ -4,6 +4,7 @@
  */
 import type { Family } from '../../shared/address.js'
 import { initial, type Role, type Selection, select } from '../../wan/selection.js'
+import type { Fact, Rates } from '../facts.js'
 import {
   type ByFamily,
   byFamily,
@@ -16,8 +17,7 @@ import {
   type WanLink,
 } from '../model.js'
 import * as admission from './admissions.js'
-import type { Fact, Rates } from './facts.js'
-import { type HagState, hagsThere, withDirectAnswer, withHagFact, withHags, withTrouble } from './hag-states.js'
+import { type HagState, hagsThere, withDirectAnswer, withHagFact, withHags, withoutCheck, withTrouble } from './hag-states.js'
 import { withIpv6Refusal, withIpv6Time } from './ipv6.js'
 import { firstLinks, type LinkState, linksOf, withMptcpDoubt, withWanFact, withWans } from './wan-links.js'
 
@@ -149,10 +149,12 @@ function withHagNews(state: State, fact: HagNews, now: number): State {
       return change((one) => withTrouble(one, fact.about, now))
     case 'ipv6-unreachable':
       return change((one) => ({ ...one, ipv6: withIpv6Refusal(one.ipv6, fact.destination) }))
-    case 'hag-asked':
-      if (fact.about === 'request')
-        return { ...admissions(admission.asked(all, hag, fact.bind, now)), hags: withHagFact(state.hags, fact, now) }
-      break
+    case 'admission-asked':
+      return admissions(admission.asked(all, hag, fact.bind, now))
+    case 'hag-request-unknown': {
+      const [link] = linksByCost(state, hag)
+      return link === undefined ? state : change((one) => withoutCheck(one, link.metered, now))
+    }
     case 'hag-answered':
       return { ...admissions(admission.greeted(all, hag, fact.path.bind)), hags: withHagFact(state.hags, fact, now) }
     case 'hag-turned-away': {

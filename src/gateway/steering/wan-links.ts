@@ -2,8 +2,8 @@
 import type { Protocol } from '../../native/index.js'
 import type { Family } from '../../shared/address.js'
 import { type Health, next, type Sign, unknown } from '../../wan/health.js'
+import type { WanFact } from '../facts.js'
 import { families, isUsable, type WanAddresses, type WanLink } from '../model.js'
-import type { WanFact } from './facts.js'
 
 /** What the path does to MPTCP. `blocked`: its SYNs vanish, those of TCP do not. */
 export interface MptcpSupport {

@@ -65,8 +65,9 @@ t.test('a whole CONNECT is asked for every five minutes, and soon where it is no
   const steering = home({ hags: [first] })
   const isDue = (afterMs: number) => isCheckDue(steering.state, hagOf(steering), steering.now + afterMs)
   t.equal(isDue(0), true, 'never asked')
+  steering.take({ type: 'hag-asked', hag: first, about: 'request' })
   for (const { bind, wan } of [overDsl, overLte]) {
-    steering.take({ type: 'hag-asked', hag: first, about: 'request', bind })
+    steering.take({ type: 'admission-asked', hag: first, bind })
     const path = { wan, bind }
     steering.take({ type: 'hag-request-answered', hag: first, path, isRefused: false, pipelines: true })
   }
@@ -74,6 +75,7 @@ t.test('a whole CONNECT is asked for every five minutes, and soon where it is no
   steering.take({ type: 'hag-trouble', hag: first, about: 'request' })
   t.same([isDue(999), isDue(1000)], [false, true])
   steering.take({ type: 'hag-turned-away', hag: first, path: overLte, how: 'stranger' })
-  steering.take({ type: 'hag-asked', hag: first, about: 'request', bind: overLte.bind })
+  steering.take({ type: 'hag-asked', hag: first, about: 'request' })
+  steering.take({ type: 'admission-asked', hag: first, bind: overLte.bind })
   t.same([isDue(9999), isDue(10_000)], [false, true], 'its rules may have changed')
 })

@@ -2,8 +2,8 @@
  * Everything that the gateway observes, as one union. Probers, the link watch, name look-ups, sessions and the role sampler report facts; what a
  * fact means is decided in state.ts and target.ts, nowhere else. Times are milliseconds of a clock that never jumps.
  */
-import type { SocketAddress } from '../../shared/address.js'
-import type { Hag, PathAddress, WanAddresses } from '../model.js'
+import type { SocketAddress } from '../shared/address.js'
+import type { Hag, PathAddress, WanAddresses } from './model.js'
 
 /** Probes of WANs. A fact about an address that no WAN has any more is ignored. */
 export type WanFact =
@@ -21,9 +21,10 @@ export type WanFact =
 
 /** Probes of HAGs, whoever sent them. A fact about a HAG that is not in use any more is ignored. */
 export type HagFact =
-  /** A probe begins. `about`: a greeting, or a whole CONNECT over `bind`. */
-  | { type: 'hag-asked'; hag: Hag; about: 'greeting' }
-  | { type: 'hag-asked'; hag: Hag; about: 'request'; bind: string }
+  /** It is asked for a greeting, or for a whole CONNECT over one WAN or several. */
+  | { type: 'hag-asked'; hag: Hag; about: 'greeting' | 'request' }
+  /** It is asked for a CONNECT from this address. */
+  | { type: 'admission-asked'; hag: Hag; bind: string }
   | { type: 'hag-answered'; hag: Hag; path: PathAddress }
   | HagSilent
   /** ECONNREFUSED: the HAG's machine answers, its program does not run. */
@@ -41,6 +42,8 @@ export type HagFact =
   | { type: 'hag-request-answered'; hag: Hag; path: PathAddress; isRefused: boolean; pipelines: boolean | undefined }
   /** It greets, but does not do what it is asked, over any WAN. */
   | { type: 'hag-request-broken'; hag: Hag; reason: string }
+  /** It could not be asked for a CONNECT over any WAN. */
+  | { type: 'hag-request-unknown'; hag: Hag }
   /** Asked about an IPv6 destination: it has a user connected to one, or it finds a way, or none. */
   | { type: 'hag-ipv6-asked'; hag: Hag; destination: SocketAddress }
   | { type: 'hag-ipv6-answered'; hag: Hag; verdict: 'serves-user' | 'reaches' | 'lacks' }

@@ -1,0 +1,66 @@
+/** What a probe says of a HAG, as a fact, whoever sent it. */
+import type { Engine, ProbeResult } from '../native/index.js'
+import { isBehindFullWan } from '../wan/acknowledged.js'
+import type { Fact } from './facts.js'
+import type { Hag, PathAddress, WanLink } from './model.js'
+
+/** A HAG whose connections over a full WAN are acknowledged within so long is behind it. */
+const acknowledgedMs = 1000
+
+export interface Probed {
+  readonly hag: Hag
+  readonly path: PathAddress
+  readonly result: ProbeResult
+  readonly askedAt: number
+  /** It has waited for longer than a full up-link takes. */
+  readonly isPatient: boolean
+}
+
+export interface HagFactsOptions {
+  readonly engine: Pick<Engine, 'inspect'>
+  /** Best first. */
+  readonly linksTo: (hag: Hag) => readonly WanLink[]
+  readonly isDown: (hag: Hag) => boolean
+  readonly report: (fact: Fact) => void
+}
+
+/** Reports it at once, or, of a silence that a full WAN may be the reason of, when that was found out. */
+export async function reportProbe(
+  { hag, path, result, askedAt, isPatient }: Probed,
+  { engine, linksTo, isDown, report }: HagFactsOptions,
+): Promise<void> {
+  if (result.ok) return report({ type: 'hag-answered', hag, path })
+  const { code } = result.failure
+  if (code === 'NOT_A_CLIENT') return report({ type: 'hag-turned-away', hag, path, how: 'stranger' })
+  if (code === 'ECONNREFUSED') return report({ type: 'hag-refused', hag })
+  // Our side's fault: no address, no route.
+  if (code === 'EADDRNOTAVAIL' || code === 'ENETUNREACH' || code === 'EINVAL') return report({ type: 'hag-not-asked', hag })
+  const hasConnected = result.stage !== 'connect'
+  // Its rules may be about our address.
+  const where = hasConnected && code === 'ECONNRESET' ? ` over ${path.wan}, from ${path.bind}` : ''
+  const hasTimedOut = code === 'ETIMEDOUT'
+  const silentAt = performance.now()
+  const reason = `${troubleOf(hag, result)}${where}`
+  const isInDoubt = hasTimedOut && !isPatient && !isDown(hag)
+  const links = linksTo(hag).map((link) => ({ ...link, usable: true, lost: false }))
+  const isFull = isInDoubt && (await isBehindFullWan(engine, hag, links, acknowledgedMs))
+  report({ type: 'hag-silent', hag, reason, askedAt, silentAt, hasConnected, hasTimedOut, isPatient, isBehindFullWan: isFull })
+}
+
+/** One line for people. */
+export function troubleOf(hag: Hag, { stage, failure }: Extract<ProbeResult, { ok: false }>): string {
+  // ICMPv6 "administratively prohibited"; after the handshake it is the HAG that refuses.
+  if (stage === 'connect' && failure.code === 'EACCES') return 'a firewall prohibits it'
+  const known: Record<string, string> = {
+    EACCES: hag.username === undefined ? 'it asks for a user name and password' : 'it refuses the user name or password',
+    NOT_A_CLIENT: 'our address is not in its `clients`: add it there',
+    ETIMEDOUT: stage === 'connect' ? 'no answer' : 'connected, but it does not answer',
+    ECONNREFUSED: 'connection refused, nothing listens there',
+    ENETUNREACH: 'no route to it',
+    EHOSTUNREACH: 'no route to it',
+    EADDRNOTAVAIL: 'the WAN has lost its address',
+    ECONNRESET: stage === 'connect' ? 'it closed the connection' : 'it closed the connection without an answer',
+    EPROTO: 'it does not speak SOCKS5',
+  }
+  return known[failure.code] ?? `${failure.code} in ${failure.syscall}`
+}

@@ -1,0 +1,237 @@
+/**
+ * Probes every HAG for as long as the gateway runs, if nobody else has lately: greetings, and now and then a whole CONNECT over each WAN. It
+ * reports facts; what they mean is decided elsewhere.
+ */
+import type { Engine, ProbeResult } from '../../native/index.js'
+import { hagProbe } from '../../shared/hag-probe.js'
+import { pause } from '../../shared/pause.js'
+import { inBackground } from '../../shared/service.js'
+import type { Log } from '../../telemetry/log.js'
+import { examine } from '../../wan/probe.js'
+import type { Fact } from '../facts.js'
+import { type Probed, troubleOf } from '../hag-facts.js'
+import { type Hag, isSameHag, type PathAddress, type WanLink } from '../model.js'
+
+const tickMs = 100
+/** For each step of a probe: above a round trip and a short queue, below a second SYN. */
+const patience = { roundTrips: 3, minMs: 200, unknownMs: 1000, connectMs: 5000 }
+/** A full up-link drops most of what is new: long enough for a second and a third SYN (after 1 s and 3 s, RFC 6298 section 2). */
+const busyPatienceMs = 3500
+
+/** What is known of a HAG. */
+export interface KnownHag {
+  readonly hag: Hag
+  readonly health: { readonly state: string; readonly misses: number }
+  readonly isBusy: boolean
+  readonly isBroken: boolean
+  readonly askedAt: number
+}
+
+export interface HagProberOptions {
+  engine: Pick<Engine, 'probe' | 'inspect' | 'connect' | 'stats'>
+  hags(): readonly KnownHag[]
+  /** Whether a greeting, or a whole CONNECT, is to be asked for now. */
+  isGreetingDue(hag: KnownHag): boolean
+  isRequestDue(hag: KnownHag): boolean
+  isAdmissionDue(hag: Hag, link: WanLink): boolean
+  /** Whether it is known to refuse us there. */
+  isRefused(hag: Hag, bind: string): boolean
+  /** All of its family, best first; those that are usable, the cheap ones first; and the one over which to ask it. */
+  links(hag: Hag): readonly WanLink[]
+  linksByCost(hag: Hag): readonly WanLink[]
+  cheapestLink(hag: Hag): WanLink | undefined
+  report(fact: Fact): void
+  reportHag(probed: Probed): void
+  /** A probe had its answer over this path. */
+  onAnswered(path: PathAddress): void
+  log: Pick<Log, 'error'>
+  /** Tests pass their own. */
+  examine?: typeof examine
+}
+
+export interface HagAnswer {
+  hag: Hag
+  path: WanLink
+  result: ProbeResult
+}
+
+/** What is under way. */
+interface Memory {
+  isAsking: boolean
+  isChecking: boolean
+}
+
+export class HagProber {
+  readonly #options: HagProberOptions
+  readonly #memories = new WeakMap<Hag, Memory>()
+  #wake = new AbortController()
+
+  constructor(options: HagProberOptions) {
+    this.#options = options
+  }
+
+  /** Looks at once what is to be asked. */
+  probeNow(): void {
+    this.#wake.abort()
+  }
+
+  /** Asks these over every WAN, all at once; resolves with what each said. */
+  async askAll(timeoutMs: number, hags: readonly Hag[], onAnswer: (answer: HagAnswer) => void = () => {}): Promise<HagAnswer[]> {
+    const pairs = hags.flatMap((hag) => this.#options.links(hag).map((path) => ({ hag, path })))
+    const answers = await Promise.all(
+      pairs.map(async ({ hag, path }) => {
+        const answer = { hag, path, result: await this.#ask(hag, path, timeoutMs, 'mptcp') }
+        onAnswer(answer)
+        return answer
+      }),
+    )
+    for (const { hag } of this.#options.hags()) {
+      const own = answers.filter((one) => isSameHag(one.hag, hag))
+      const { result } = own[0] ?? {}
+      if (result?.ok === false && own.every((one) => !one.result.ok && !isStranger(one.result)))
+        this.#options.report({ type: 'hag-unreachable', hag, reason: troubleOf(hag, result) })
+    }
+    return answers
+  }
+
+  /** Runs until the signal. */
+  async run(signal: AbortSignal): Promise<void> {
+    const { hags, isGreetingDue, isRequestDue, log } = this.#options
+    while (!signal.aborted) {
+      for (const one of hags()) {
+        const memory = this.#memory(one.hag)
+        // Beside the greetings: over a WAN that has just died it takes its time.
+        if (!memory.isChecking && isRequestDue(one)) {
+          memory.isChecking = true
+          const checked = this.#check(one, signal).finally(() => {
+            memory.isChecking = false
+          })
+          inBackground(log, checked)
+        }
+        if (memory.isAsking || !isGreetingDue(one)) continue
+        memory.isAsking = true
+        const asked = this.#greet(one).finally(() => {
+          memory.isAsking = false
+          const { askedAt = 0 } = hags().find(({ hag }) => isSameHag(hag, one.hag)) ?? {}
+          // What failed without a wait is left alone for a moment, unless a connection had trouble meanwhile.
+          if (performance.now() - askedAt >= tickMs) this.probeNow()
+        })
+        inBackground(log, asked)
+      }
+      await pause(tickMs, signal, this.#wake.signal)
+      if (this.#wake.signal.aborted) this.#wake = new AbortController()
+    }
+  }
+
+  #memory(hag: Hag): Memory {
+    const memory = this.#memories.get(hag) ?? { isAsking: false, isChecking: false }
+    this.#memories.set(hag, memory)
+    return memory
+  }
+
+  async #greet({ hag, health, isBusy }: KnownHag): Promise<void> {
+    const { cheapestLink, linksByCost, links, report, reportHag } = this.#options
+    const first = cheapestLink(hag)
+    if (first === undefined) return
+    report({ type: 'hag-asked', hag, about: 'greeting' })
+    if (health.misses === 0 && !isBusy) {
+      const answer = await this.#ask(hag, first, patienceOf(first))
+      if (answer.ok || isStranger(answer)) return
+    }
+    // It may be the WAN: over all of them at once. Those that are lost would be silent whatever the HAG does.
+    const usable = linksByCost(hag)
+    const all = usable.length > 0 ? usable : links(hag)
+    const askedAt = performance.now()
+    const patienceMs = (path: WanLink) => Math.max(patienceOf(path), isBusy ? busyPatienceMs : 0)
+    const answers = await Promise.all(all.map((path) => this.#ask(hag, path, patienceMs(path))))
+    // If it answers over one WAN, it is somebody on the way of another who refuses us.
+    const refusal = answers.findIndex((answer) => !isSilence(answer))
+    const [result, path] = [answers[refusal], all[refusal]]
+    if (result !== undefined && path !== undefined && !answers.some((one) => one.ok || isStranger(one)))
+      reportHag({ hag, path, result, askedAt, isPatient: false })
+  }
+
+  /** It greets, but does it work, and for all addresses of ours? What came over a WAN that died meanwhile does not count. */
+  async #check({ hag, isBroken }: KnownHag, signal: AbortSignal): Promise<void> {
+    const { engine, linksByCost, isAdmissionDue, report } = this.#options
+    const ask = this.#options.examine ?? examine
+    report({ type: 'hag-asked', hag, about: 'request' })
+    const before = isBroken ? [] : (await this.#relayed(hag)).map(({ connection }) => connection)
+    const asked = new Set<string>()
+    const turnedAway: WanLink[] = []
+    let trouble: string | undefined
+    let works = false
+    // Which WANs there are changes meanwhile.
+    const next = () =>
+      linksByCost(hag).find((link) => !signal.aborted && !asked.has(link.bind) && (!works || isAdmissionDue(hag, link)))
+    for (let path = next(); path !== undefined; path = next()) {
+      const { bind } = path
+      asked.add(bind)
+      report({ type: 'admission-asked', hag, bind })
+      const finding = await this.#whileUsable(hag, path, () => ask(engine, { hag, bind }, { timeoutMs: patience.connectMs }))
+      if (finding?.state === 'works') {
+        const pipelines = works ? undefined : finding.pipelines
+        report({ type: 'hag-request-answered', hag, path, isRefused: finding.isRefused, pipelines })
+        works = true
+      } else if (finding?.state === 'turned-away') turnedAway.push(path)
+      // Or somebody on the way has said so.
+      else if (finding?.state === 'broken') trouble ??= finding.trouble
+    }
+    for (const path of turnedAway) await this.#confirmTurnedAway(hag, path, works)
+    if (signal.aborted || works || turnedAway.length > 0) return
+    // What users' requests prove outweighs what ours doubt.
+    const isServing = async () =>
+      (await this.#relayed(hag)).some(({ connection, received }) => received > 0 && !before.includes(connection))
+    if (trouble !== undefined && !(await isServing())) return report({ type: 'hag-request-broken', hag, reason: trouble })
+    if (trouble === undefined) report({ type: 'hag-request-unknown', hag })
+  }
+
+  /** One that was just about to end closes connections, too. */
+  async #confirmTurnedAway(hag: Hag, path: WanLink, worksElsewhere: boolean): Promise<void> {
+    const result = await this.#ask(hag, path, patienceOf(path))
+    const isClosed = !result.ok && result.stage === 'greeting' && result.failure.code === 'ECONNRESET'
+    if (isClosed && worksElsewhere) this.#options.report({ type: 'hag-turned-away', hag, path, how: 'closes' })
+  }
+
+  async #relayed(hag: Hag) {
+    const { engine } = this.#options
+    if (engine.stats().relaying === 0) return []
+    return (await engine.inspect()).filter(({ remote }) => isSameHag(remote, hag))
+  }
+
+  /** Undefined if the path is lost before there is an answer. */
+  async #whileUsable<T>(hag: Hag, path: PathAddress, ask: () => Promise<T>): Promise<T | undefined> {
+    const answered = new AbortController()
+    const isUsable = () => this.#options.linksByCost(hag).some(({ wan, bind }) => wan === path.wan && bind === path.bind)
+    const lost = async () => {
+      while (!answered.signal.aborted && isUsable()) await pause(tickMs, answered.signal)
+    }
+    try {
+      const answer = await Promise.race([ask(), lost()])
+      return isUsable() ? (answer ?? undefined) : undefined
+    } finally {
+      answered.abort()
+    }
+  }
+
+  /** Reports what is heard, but for a refusal: whose that is, only all answers together tell. */
+  async #ask(hag: Hag, path: WanLink, timeoutMs: number, as = 'tcp' as 'tcp' | 'mptcp'): Promise<ProbeResult> {
+    const { engine, isRefused, onAnswered, reportHag } = this.#options
+    const how = { protocol: as === 'mptcp' ? path.protocol : as, connectTimeoutMs: timeoutMs, timeoutMs }
+    const askedAt = performance.now()
+    const result = await engine.probe(hagProbe({ hag, bind: path.bind }, how))
+    if (result.ok) onAnswered(path)
+    // One that closes connections from this address is there all the same.
+    const closesToUs = !result.ok && result.stage === 'greeting' && isRefused(hag, path.bind)
+    if (result.ok || isStranger(result) || (isSilence(result) && !closesToUs))
+      reportHag({ hag, path, result, askedAt, isPatient: timeoutMs >= busyPatienceMs })
+    return result
+  }
+}
+
+const patienceOf = ({ rttMs }: WanLink) =>
+  Math.ceil(rttMs === undefined ? patience.unknownMs : Math.max(patience.roundTrips * rttMs, patience.minMs))
+
+const isStranger = (result: ProbeResult) => !result.ok && result.failure.code === 'NOT_A_CLIENT'
+
+const isSilence = (result: ProbeResult) => !result.ok && !['ECONNREFUSED', 'EACCES', 'NOT_A_CLIENT'].includes(result.failure.code)

@@ -1,0 +1,152 @@
+/** Takes facts, and carries out what differs between the target before and after each. */
+import type { Engine } from '../../native/index.js'
+import { formatSocketAddress } from '../../shared/address.js'
+import { joinsByOwnDevice } from '../../shared/kernel-version.js'
+import { pause } from '../../shared/pause.js'
+import { inBackground } from '../../shared/service.js'
+import type { Log } from '../../telemetry/log.js'
+import type { Fact } from '../facts.js'
+import { families, type Hag, type WanAddresses } from '../model.js'
+import { type Deed, deeds, type Situation } from './deeds.js'
+import { events, lineOf } from './events.js'
+import { firstState, reduce, type State, type SteeringConfig } from './state.js'
+import { type Target, target } from './target.js'
+
+export interface SteerOptions {
+  config: SteeringConfig
+  engine: Pick<Engine, 'useDevices' | 'abandon' | 'resetUpstreams' | 'resetStranded' | 'watchUpstreams'>
+  /** Deletes the MPTCP endpoints of these addresses at once, ahead of a pass. */
+  dropEndpoints(addresses: readonly string[]): Promise<void>
+  /** A pass of the network set-up follows. `forced`: it tells the WANs even if they are as before, and not these remarks, which were logged. */
+  reconcile(forced?: readonly string[]): void
+  /** New connections take the paths of this target. */
+  usePaths(target: Target): void
+  /** After each fact that changed something; the probers wait for some changes. */
+  onChange(before: State, after: State): void
+  log: Log
+}
+
+/** How often connections without a way are looked for again. */
+const lookMs = 500
+
+export class Steer {
+  readonly #options: SteerOptions
+  readonly #ended = new AbortController()
+  #situation: Situation
+
+  constructor(options: SteerOptions) {
+    this.#options = options
+    const state = firstState(options.config, performance.now())
+    this.#situation = { state, target: target(state, undefined) }
+  }
+
+  get state(): State {
+    return this.#situation.state
+  }
+
+  get target(): Target {
+    return this.#situation.target
+  }
+
+  report(fact: Fact): void {
+    const { log, onChange } = this.#options
+    const before = this.#situation
+    const state = reduce(before.state, fact, performance.now())
+    if (state === before.state) return
+    const after = { state, target: target(state, before.target) }
+    this.#situation = after
+    for (const { level, text, fields } of events(before.state, state, fact).map(lineOf)) log[level](text, fields)
+    const left = before.state.wans.filter((wan) => !state.wans.includes(wan))
+    for (const deed of deeds(before, after)) this.#do(deed, left)
+    onChange(before.state, state)
+  }
+
+  /** From now on nothing is done any more. */
+  end(): void {
+    this.#ended.abort()
+  }
+
+  /** A pass has deleted endpoints: connections that had no other subflow have no way. */
+  endpointsDeleted(afterMs: number): void {
+    this.#background(this.#resetStranded(afterMs, 1))
+  }
+
+  #do(deed: Deed, left: readonly WanAddresses[]): void {
+    const { engine, reconcile, usePaths } = this.#options
+    switch (deed.type) {
+      case 'use-wans':
+        engine.useDevices(devicesOf(deed.wans), joinsByOwnDevice())
+        break
+      case 'use-paths':
+        usePaths(this.target)
+        break
+      case 'abandon':
+        engine.abandon(deed.address)
+        break
+      case 'drop-endpoints':
+        this.#background(this.#dropEndpoints(deed))
+        break
+      case 'look-for-stranded':
+        this.#background(this.#resetStranded(deed.firstMs, deed.looks))
+        break
+      case 'reset-connections':
+        this.#background(this.#resetConnections(deed.hag))
+        break
+      case 'wake-connections':
+        this.#background(this.#wakeConnections(deed.hag, deed.firstMs, deed.looks))
+        break
+      case 'reconcile':
+        reconcile(deed.isForced ? left.map((wan) => this.#remarkOn(wan)) : undefined)
+    }
+  }
+
+  /** As the log has said it, and as the pass would. */
+  #remarkOn({ name }: WanAddresses): string {
+    const link = this.state.links.find(({ wan, address }) => wan === name && address === undefined)
+    return `WAN ${name} is down: ${link?.health.reason}`
+  }
+
+  async #dropEndpoints({ addresses, afterMs, reconciles }: Extract<Deed, { type: 'drop-endpoints' }>): Promise<void> {
+    const { dropEndpoints, log, reconcile } = this.#options
+    if (afterMs > 0) await pause(afterMs, this.#ended.signal)
+    if (this.#ended.signal.aborted) return
+    await dropEndpoints(addresses).catch((error: Error) => log.warn(`an endpoint could not be deleted: ${error.message}`))
+    if (reconciles) reconcile()
+  }
+
+  async #resetConnections(hag: Hag): Promise<void> {
+    const count = await this.#options.engine.resetUpstreams(hag)
+    if (count === 0) return
+    const via = `HAG ${formatSocketAddress(hag)}`
+    this.#options.log.warn(`${count} connections over ${via} were reset, so that their clients begin anew`)
+  }
+
+  async #wakeConnections(hag: Hag, firstMs: number, looks: number): Promise<void> {
+    const { engine } = this.#options
+    engine.watchUpstreams(hag, true)
+    await this.#resetStranded(firstMs, looks)
+    if (!this.#ended.signal.aborted) engine.watchUpstreams(hag, false)
+  }
+
+  async #resetStranded(firstMs: number, looks: number): Promise<void> {
+    const { engine, log } = this.#options
+    for (let look = 0; look < looks; look++) {
+      await pause(look === 0 ? firstMs : lookMs, this.#ended.signal)
+      if (this.#ended.signal.aborted) return
+      const count = await engine.resetStranded()
+      if (count > 0) log.warn(`${count} connections had no way left and were reset, so that their clients begin anew`)
+    }
+  }
+
+  #background(work: Promise<void>): void {
+    inBackground(this.#options.log, work)
+  }
+}
+
+const devicesOf = (wans: readonly WanAddresses[]) =>
+  wans.flatMap((wan) =>
+    families.flatMap((family) => {
+      const address = wan[`address${family}`]
+      return address === undefined ? [] : [{ address, device: wan.interface }]
+    }),
+  )

@@ -1,0 +1,323 @@
+/**
+ * Probes every WAN in each family for as long as the gateway runs: asks the HAGs over it, and watches what it carries. It reports facts; what
+ * they mean for the WAN and the HAGs is decided elsewhere.
+ */
+import { closeSync } from 'node:fs'
+import type { Engine, ProbeResult, Protocol } from '../../native/index.js'
+import type { Family } from '../../shared/address.js'
+import { hagProbe } from '../../shared/hag-probe.js'
+import { pause } from '../../shared/pause.js'
+import { inBackground } from '../../shared/service.js'
+import type { Log } from '../../telemetry/log.js'
+import { isAcknowledged } from '../../wan/acknowledged.js'
+import { Allowance } from '../../wan/allowance.js'
+import { type Carried, readCounters } from '../../wan/counters.js'
+import { Flow, flowTickMs } from '../../wan/flow.js'
+import { type Health, stopPatience } from '../../wan/health.js'
+import type { Fact } from '../facts.js'
+import type { Probed } from '../hag-facts.js'
+import { type Hag, isUsable, type PathAddress } from '../model.js'
+
+/** Fewer bytes than these may be ours: the answers to a probe that came too late. */
+const signOfLifeBytes = 4000
+/** Rounds in a row that had no answer while the interface still received other traffic. */
+const maxLostWhileBusy = 20
+/** A probe costs about half a kB: below 2 MB a month. */
+const meteredIdleMs = 15 * 60_000
+/** Who it is that refuses us is asked over other WANs, half a kB each time: so long the answer counts if it is the path, or the HAG. */
+const refusalHoldsMs = { onPath: 5 * 60_000, hag: 60_000 }
+/** While nothing flows, one look in so many milliseconds notices that something begins to. */
+const idleTickMs = 250
+/** Longer than a round trip and a delayed acknowledgement (RFC 1122 section 4.2.3.2) of most paths. */
+const unansweredMs = 300
+
+/** What is known of a WAN in one family. */
+export interface KnownLink {
+  readonly wan: string
+  readonly family: Family
+  readonly metered: boolean
+  readonly device: string
+  readonly address: string | undefined
+  readonly health: Health
+  readonly mptcp: { readonly dueAt: number }
+}
+
+export interface LinkProberOptions {
+  engine: Pick<Engine, 'probe' | 'inspect' | 'connect'>
+  /** As known now, always in the same order. */
+  links(): readonly KnownLink[]
+  /** HAGs of a family, whom to ask in this order until one answers. */
+  hags(family: Family): readonly Hag[]
+  /** When the next round over a link begins after the last, and how long each probe waits; undefined: not before something changes. */
+  nextProbe(link: KnownLink): { afterMs: number; timeoutMs: number } | undefined
+  asksForMptcp(link: KnownLink): boolean
+  report(fact: Fact): void
+  /** What a HAG said, or that it said nothing. */
+  reportHag(probed: Probed): void
+  log: Pick<Log, 'error'>
+  /** Tests pass their own. */
+  counters?: () => Map<string, Carried>
+}
+
+/** What the prober remembers of a link. */
+interface Memory {
+  /** Whether it was the path that refused us, how long that counts, and when a refusal was met last. */
+  refusal: { isOnPath: boolean; until: number; metAt: number }
+  lostWhileBusy: number
+  /** What the interface had received when it was last probed. */
+  receivedThen: number
+  readonly budget: Allowance
+  wake: AbortController
+}
+
+const noRefusal = { isOnPath: false, until: 0, metAt: Number.NEGATIVE_INFINITY }
+
+export class LinkProber {
+  readonly #options: LinkProberOptions
+  readonly #memories: readonly Memory[]
+
+  constructor(options: LinkProberOptions) {
+    this.#options = options
+    this.#memories = options.links().map(() => ({
+      refusal: noRefusal,
+      lostWhileBusy: 0,
+      receivedThen: 0,
+      budget: new Allowance(performance.now()),
+      wake: new AbortController(),
+    }))
+  }
+
+  /** Its address, or what is known of its path, is another one. `isMoved`: so is whoever refused us there. */
+  probeNow(index: number, isMoved = false): void {
+    const memory = this.#memory(index)
+    if (isMoved) memory.refusal = noRefusal
+    memory.wake.abort()
+  }
+
+  /** Runs until the signal. */
+  async run(signal: AbortSignal): Promise<void> {
+    await Promise.all([this.#watchFlows(signal), ...this.#memories.map((_, index) => this.#follow(index, signal))])
+  }
+
+  #link(index: number): KnownLink {
+    return this.#options.links()[index] as KnownLink
+  }
+
+  #memory(index: number): Memory {
+    return this.#memories[index] as Memory
+  }
+
+  async #follow(index: number, signal: AbortSignal): Promise<void> {
+    const memory = this.#memory(index)
+    let probedAt = Number.NEGATIVE_INFINITY
+    let last: Carried = { received: 0, sent: 0 }
+    while (!signal.aborted) {
+      const { address, metered, device } = this.#link(index)
+      const due = this.#options.nextProbe(this.#link(index))
+      // Without a link there is nothing to do before a change.
+      await pause(due?.afterMs ?? 60_000, signal, memory.wake.signal)
+      if (memory.wake.signal.aborted) memory.wake = new AbortController()
+      if (signal.aborted) return
+      const link = this.#link(index)
+      if (due === undefined || address === undefined || link.address !== address) continue
+      const now = performance.now()
+      const carried = this.#counters().get(device) ?? last
+      const isUnanswered = carried.sent > last.sent && carried.received === last.received
+      last = carried
+      const isDue =
+        carried.received - memory.receivedThen >= signOfLifeBytes || now >= Math.min(link.mptcp.dueAt, probedAt + meteredIdleMs)
+      if (metered && link.health.state === 'up' && !isDue && !(isUnanswered && this.#mayAsk(index))) continue
+      const fact = await this.#round(index, address, Math.ceil(due.timeoutMs))
+      if (signal.aborted) return
+      probedAt = performance.now()
+      memory.receivedThen = this.#received(device) ?? 0
+      if (fact !== undefined) this.#options.report(fact)
+    }
+  }
+
+  /** One round over a WAN. undefined: no answer, but the WAN carries something; it is full, not dead. */
+  async #round(index: number, bind: string, timeoutMs: number): Promise<Fact | undefined> {
+    const memory = this.#memory(index)
+    const { report } = this.#options
+    const before = this.#received(this.#link(index).device) ?? 0
+    const startedAt = performance.now()
+    const asksForMptcp = this.#options.asksForMptcp(this.#link(index))
+    let answer = await this.#ask(index, bind, asksForMptcp ? 'mptcp' : 'tcp', timeoutMs)
+    if (asksForMptcp && answer?.protocol !== undefined) report({ type: 'mptcp-seen', bind, seen: answer.protocol })
+    else if (asksForMptcp && answer === undefined) {
+      // One packet may have been lost: only what happens again is the path's doing.
+      const ask = (protocol: Protocol) => this.#ask(index, bind, protocol, timeoutMs)
+      const [mptcp, tcp] = await Promise.all([ask('mptcp'), ask('tcp')])
+      const seen = mptcp === undefined ? tcp && 'blocked' : mptcp.protocol
+      if (seen !== undefined) report({ type: 'mptcp-seen', bind, seen })
+      answer = mptcp ?? tcp
+    }
+    const { lostWhileBusy } = memory
+    memory.lostWhileBusy = 0
+    if (answer !== undefined) return { type: 'wan-answered', bind, rttMs: answer.connectMs }
+    const isRefused = memory.refusal.metAt >= startedAt
+    const reason = isRefused ? 'something on its path answers in the place of the HAGs' : 'no HAG answers over it'
+    const carries = await this.#carries(index, bind, { before, withinMs: timeoutMs })
+    if (carries === false) return { type: 'wan-silent', bind, reason, isSure: false }
+    if (carries === true) return undefined
+    // A queue that is as long as that empties some time.
+    memory.lostWhileBusy = lostWhileBusy + 1
+    const [hag] = this.#options.hags(this.#link(index).family)
+    if (lostWhileBusy < maxLostWhileBusy || hag === undefined) return undefined
+    if (!(await this.#answersElsewhere(index, hag, timeoutMs))) return undefined
+    return { type: 'wan-silent', bind, reason: 'a HAG answers over another WAN, and none over it', isSure: false }
+  }
+
+  /**
+   * Is a WAN over which no HAG answers only full? True if its subflows are acknowledged; undefined if something else has come in since, as
+   * far as can be read, and there are no subflows to tell what that means.
+   */
+  async #carries(index: number, bind: string, how: { before: number; withinMs: number }): Promise<boolean | undefined> {
+    const received = this.#received(this.#link(index).device)
+    if (received !== undefined && received - how.before <= signOfLifeBytes) return false
+    return isAcknowledged(this.#options.engine, bind, how.withinMs)
+  }
+
+  /** Out of turn: on a metered WAN only if it adds little to what came in, or out of a small budget. */
+  #mayAsk(index: number): boolean {
+    const { metered, device } = this.#link(index)
+    const memory = this.#memory(index)
+    const isSmall = !metered || (this.#received(device) ?? 0) - memory.receivedThen >= signOfLifeBytes
+    return isSmall || memory.budget.take(performance.now())
+  }
+
+  /** Asks the first HAG and, if it is silent, all the others at once. */
+  async #ask(index: number, bind: string, protocol: Protocol, timeoutMs: number): Promise<Answer | undefined> {
+    const [first, ...others] = this.#options.hags(this.#link(index).family)
+    if (first === undefined) return undefined
+    const one = (hag: Hag) => this.#askOne(index, { hag, bind, protocol, timeoutMs })
+    return (await one(first)) ?? (await Promise.all(others.map(one))).find((other) => other !== undefined)
+  }
+
+  async #askOne(
+    index: number,
+    { hag, bind, protocol, timeoutMs }: { hag: Hag; bind: string; protocol: Protocol; timeoutMs: number },
+  ): Promise<Answer | undefined> {
+    const { report, reportHag } = this.#options
+    const link = this.#link(index)
+    if (link.address !== bind) return undefined
+    const path = { wan: link.wan, bind }
+    const askedAt = performance.now()
+    const result = await this.#probe(hag, bind, protocol, timeoutMs)
+    // A HAG that takes connections and says nothing tells how far away it is all the same.
+    const connectMs = result.connectMs ?? Math.min(performance.now() - askedAt, timeoutMs)
+    const isStranger = !result.ok && result.failure.code === 'NOT_A_CLIENT'
+    // A HAG that refuses us is a fault of the HAG's, and the WAN has carried its answer; unless it is somebody on the way who refuses.
+    const hasAnswered = result.ok || result.stage !== 'connect' || result.failure.code === 'ECONNREFUSED'
+    if (!result.ok && !isStranger && hasAnswered && (await this.#answersElsewhere(index, hag, timeoutMs))) {
+      if (result.failure.code === 'ECONNRESET' && (await this.#speaksMptcp(hag, bind, timeoutMs))) {
+        report({ type: 'hag-turned-away', hag, path, how: 'closes' })
+        return { protocol: undefined, connectMs }
+      }
+      this.#memory(index).refusal = { ...this.#memory(index).refusal, metAt: performance.now() }
+      return undefined
+    }
+    // A WAN that is down would be silent whatever the HAG does.
+    if (result.ok || isStranger || this.#link(index).health.state !== 'down')
+      reportHag({ hag, path, result, askedAt, isPatient: false })
+    if (result.ok) return result
+    return hasAnswered ? { protocol: undefined, connectMs } : undefined
+  }
+
+  #probe(hag: Hag, bind: string, protocol: Protocol, timeoutMs: number): Promise<ProbeResult> {
+    return this.#options.engine.probe(hagProbe({ hag, bind }, { protocol, connectTimeoutMs: timeoutMs, timeoutMs }))
+  }
+
+  /** Does a HAG that does not answer properly over this WAN do so over another one? Seldom asked, because that may be metered. */
+  async #answersElsewhere(index: number, hag: Hag, timeoutMs: number): Promise<boolean> {
+    const memory = this.#memory(index)
+    if (performance.now() < memory.refusal.until) return memory.refusal.isOnPath
+    const { family } = this.#link(index)
+    const others = this.#options.links().filter((one, at) => at !== index && one.family === family && isUsable(one.health))
+    if (others.length === 0) return false
+    const askedAt = performance.now()
+    const answers = await Promise.all(
+      others.map(async ({ wan, address: bind = '' }) => {
+        const path: PathAddress = { wan, bind }
+        return { path, result: await this.#probe(hag, bind, 'tcp', timeoutMs) }
+      }),
+    )
+    const answer = answers.find(({ result }) => result.ok)
+    if (answer !== undefined) this.#options.reportHag({ hag, ...answer, askedAt, isPatient: false })
+    const isOnPath = answer !== undefined
+    const until = performance.now() + (isOnPath ? refusalHoldsMs.onPath : refusalHoldsMs.hag)
+    memory.refusal = { ...memory.refusal, isOnPath, until }
+    return isOnPath
+  }
+
+  /** What ends connections in the place of a HAG ends them as TCP; the HAG may do so if it does not know our address. */
+  async #speaksMptcp(hag: Hag, bind: string, timeoutMs: number): Promise<boolean> {
+    const remote = { address: hag.address, port: hag.port }
+    const connected = await this.#options.engine.connect({ protocol: 'mptcp', remote, bind, connectTimeoutMs: timeoutMs })
+    if (!connected.ok) return false
+    closeSync(connected.fd)
+    return connected.protocol === 'mptcp'
+  }
+
+  /** Looks often while something flows, and asks at once when a steady stream stops. */
+  async #watchFlows(signal: AbortSignal): Promise<void> {
+    const flows = new Map<string, Flow>()
+    while (!signal.aborted) {
+      const now = performance.now()
+      let isFlowing = false
+      for (const [device, carried] of this.#counters()) {
+        const links = this.#options
+          .links()
+          .flatMap((link, index) =>
+            link.device === device && link.address !== undefined && isUsable(link.health) ? [{ link, index }] : [],
+          )
+        if (links.length === 0) continue
+        const flow = flows.get(device) ?? new Flow()
+        flows.set(device, flow)
+        flow.look(carried, now)
+        if (flow.isRecent(now)) isFlowing = true
+        const stopMs = Math.max(...links.map(({ link }) => stopPatience(link.health).stopMs))
+        // An acknowledgement needs no answer: if probes cost money, the slower look at what is unanswered must do.
+        const silence = 'no HAG answers over it'
+        const isUnanswered = flow.unanswered(unansweredMs, now) && !links.some(({ link }) => link.metered)
+        const doubt = flow.stopped(stopMs, now) ? `what it carried has stopped, and ${silence}` : isUnanswered && silence
+        if (doubt === false) continue
+        for (const { index } of links) inBackground(this.#options.log, this.#verify(index, doubt))
+      }
+      await pause(isFlowing ? flowTickMs : idleTickMs, signal)
+    }
+  }
+
+  /** What it carried has just stopped: is the WAN dead? Several probes at once, so that no lost packet decides. */
+  async #verify(index: number, reason: string): Promise<void> {
+    if (!this.#mayAsk(index)) return
+    const { address: bind, device, health, metered } = this.#link(index)
+    if (bind === undefined) return
+    const before = this.#received(device) ?? 0
+    const timeoutMs = Math.ceil(stopPatience(health).timeoutMs)
+    const probes = Array.from({ length: metered ? 2 : 3 }, () => this.#ask(index, bind, 'tcp', timeoutMs))
+    const answers = await Promise.all(probes)
+    if (this.#link(index).address !== bind) return
+    this.#memory(index).receivedThen = this.#received(device) ?? 0
+    const answer = answers.find((one) => one !== undefined)
+    if (answer !== undefined) return this.#options.report({ type: 'wan-answered', bind, rttMs: answer.connectMs })
+    if ((await this.#carries(index, bind, { before, withinMs: timeoutMs })) !== false) return
+    this.#options.report({ type: 'wan-silent', bind, reason, isSure: true })
+    this.probeNow(index)
+  }
+
+  #counters(): Map<string, Carried> {
+    return (this.#options.counters ?? readCounters)()
+  }
+
+  /** undefined if no counters can be read: then nothing says that nothing has come in. */
+  #received(device: string): number | undefined {
+    const counters = this.#counters()
+    return counters.size === 0 ? undefined : (counters.get(device)?.received ?? 0)
+  }
+}
+
+interface Answer {
+  protocol: Protocol | undefined
+  connectMs: number
+}
