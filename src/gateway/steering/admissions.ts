@@ -86,8 +86,10 @@ export function answered(all: Admissions, hag: Hag, bind: string, refused: boole
 }
 
 /** A user's request was refused there. */
-export const userRefused = (all: Admissions, hag: Hag, bind: string) =>
-  change(all, hag, bind, { refusals: (admissionOf(all, hag, bind)?.refusals ?? 0) + 1 })
+export function userRefused(all: Admissions, hag: Hag, bind: string): Admissions {
+  const refusals = admissionOf(all, hag, bind)?.refusals ?? 0
+  return refusals < refusalsToTell ? change(all, hag, bind, { refusals: refusals + 1 }) : all
+}
 
 /** Whether another user's request was served there. */
 export const userAsked = (all: Admissions, hag: Hag, bind: string, isServed: boolean, now: number): Admissions =>

@@ -196,21 +196,24 @@ export function verdictOn({ hag, fall, missedSince }: HagState, all: readonly Ha
 
 /** A connection around the HAGs was answered: those whose falls are undecided are asked once more, at once. */
 export function withDirectAnswer(all: readonly HagState[], now: number): readonly HagState[] {
+  const isAsked = (one: HagState) =>
+    one.fall !== undefined &&
+    one.fall.death === undefined &&
+    one.fall.directAnsweredAt === undefined &&
+    verdictOn(one, all) === 'undecided'
+  if (!all.some(isAsked)) return all
   return all.map((one) => {
-    if (one.fall === undefined || one.fall.death !== undefined || one.fall.directAnsweredAt !== undefined) return one
-    if (verdictOn(one, all) !== 'undecided') return one
+    if (one.fall === undefined || !isAsked(one)) return one
     return { ...one, fall: { ...one.fall, directAnsweredAt: now }, heardAt: never, askedAt: never }
   })
 }
 
 /** A connection had trouble with it: it is asked at once, for a whole CONNECT if its answer to one was strange. */
 export function withTrouble(state: HagState, about: 'connection' | 'request', now: number): HagState {
-  return {
-    ...state,
-    heardAt: never,
-    askedAt: Math.min(state.askedAt, now - troubleAskMs),
-    checkedAt: about === 'request' ? Math.min(state.checkedAt, now - checkMs.free + soonMs) : state.checkedAt,
-  }
+  const askedAt = Math.min(state.askedAt, now - troubleAskMs)
+  const checkedAt = about === 'request' ? Math.min(state.checkedAt, now - checkMs.free + soonMs) : state.checkedAt
+  const isKnown = state.heardAt === never && state.askedAt === askedAt && state.checkedAt === checkedAt
+  return isKnown ? state : { ...state, heardAt: never, askedAt, checkedAt }
 }
 
 /** It could not be asked for a CONNECT: soon again, unless it is asked often anyway. */

@@ -62,8 +62,8 @@ export function withIpv6Time(known: Ipv6Reach | undefined, canAsk: boolean, now:
 }
 
 /**
- * What a HAG is to be asked for now: our own address, if nothing is known of it; an address that nobody has, to find out what is wrong; or where
- * users wanted to go, to find out whether it is mended.
+ * What a HAG is to be asked for now: our own address, if nothing is known of it and it is reached by IPv4 (one that is reached by IPv6 has it);
+ * an address that nobody has, to find out what is wrong; or where users wanted to go, to find out whether it is mended.
  */
 export function ipv6Question(
   known: Ipv6Reach | undefined,

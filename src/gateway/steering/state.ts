@@ -51,6 +51,8 @@ export interface State {
 
 /** By then the first probes are answered. Until then what is not known to be lost counts as usable, or a backup would take over. */
 const firstProbesMs = 3000
+/** One lost SYN sends a connection another way. */
+export const directAnswersToTrust = 3
 const noRates: Rates = { receivedPerSecond: 0, sentPerSecond: 0 }
 const lacking = 'the network set-up has no way over it'
 const turnedAwayBecause = {
@@ -91,8 +93,10 @@ function apply(state: State, fact: Fact, now: number): State {
     case 'mptcp-seen':
     case 'full-size-seen':
       return { ...state, links: withWanFact(state.links, fact, now) }
-    case 'mptcp-fell-back':
-      return { ...state, links: withMptcpDoubt(state.links, fact.bind) }
+    case 'mptcp-fell-back': {
+      const links = withMptcpDoubt(state.links, fact.bind)
+      return links === state.links ? state : { ...state, links }
+    }
     case 'wans-planned':
       return { ...state, wans: fact.wans, gone: new Set(), links: withWans(state.links, fact.wans, lacking, now) }
     case 'link-gone': {
@@ -121,7 +125,7 @@ function apply(state: State, fact: Fact, now: number): State {
     case 'endpoint-removed':
       return state.remaking === fact.bind ? { ...state, remaking: undefined } : state
     case 'direct-answered':
-      return withDirect({ ...state, hags: withDirectAnswer(state.hags, now) }, fact.path)
+      return withDirect(state, fact.path, now)
     case 'tick':
       return withTime(state, now)
     default:
@@ -135,11 +139,11 @@ function withHagNews(state: State, fact: HagNews, now: number): State {
   const { hag } = fact
   if (!state.hags.some((one) => isSameHag(one.hag, hag))) return state
   const all = state.admissions
-  const admissions = (next: admission.Admissions) => ({ ...state, admissions: next })
-  const change = (to: (one: HagState) => HagState) => ({
-    ...state,
-    hags: state.hags.map((one) => (isSameHag(one.hag, hag) ? to(one) : one)),
-  })
+  const admissions = (next: admission.Admissions) => (next === all ? state : { ...state, admissions: next })
+  const change = (to: (one: HagState) => HagState) => {
+    const hags = state.hags.map((one) => (isSameHag(one.hag, hag) ? to(one) : one))
+    return hags.every((one, index) => one === state.hags[index]) ? state : { ...state, hags }
+  }
   switch (fact.type) {
     case 'request-refused':
       return admissions(admission.userRefused(all, hag, fact.path.bind))
@@ -178,10 +182,14 @@ function withoutWans(state: State, isGone: (wan: WanAddresses) => boolean, reaso
   return { ...state, wans, gone: new Set([...state.gone, ...addresses]), links: withWans(state.links, wans, reason, now) }
 }
 
-function withDirect(state: State, { wan, bind }: PathAddress): State {
+/** Each connection reports it while no HAG serves any: what is known already must cost nothing. */
+function withDirect(state: State, { wan, bind }: PathAddress, now: number): State {
   const family: Family = bind.includes(':') ? 6 : 4
   const last = state.direct[family]
-  return { ...state, direct: { ...state.direct, [family]: { wan, times: last?.wan === wan ? last.times + 1 : 1 } } }
+  const hags = withDirectAnswer(state.hags, now)
+  const isKnown = last?.wan === wan && last.times >= directAnswersToTrust
+  if (isKnown || wanLinks(state, family).some(isUsable)) return hags === state.hags ? state : { ...state, hags }
+  return { ...state, hags, direct: { ...state.direct, [family]: { wan, times: last?.wan === wan ? last.times + 1 : 1 } } }
 }
 
 /** What time alone changes. What was learned about IPv6 of a HAG that is not used any more is forgotten. */

@@ -6,7 +6,7 @@ import { type Family, formatSocketAddress } from '../../shared/address.js'
 import { type ByFamily, byFamily, families, type Hag, isUsable, type Path, type WanLink } from '../model.js'
 import { isRefused } from './admissions.js'
 import { type HagState, hagsThere } from './hag-states.js'
-import { familyOf, roleOf, type State, usableHags, wanLinks } from './state.js'
+import { directAnswersToTrust, familyOf, roleOf, type State, usableHags, wanLinks } from './state.js'
 
 export interface Target {
   /** Best first. */
@@ -40,8 +40,6 @@ export interface PathTable {
   readonly preparable: readonly Path[]
 }
 
-/** One lost SYN sends a connection another way. */
-const directAnswersToTrust = 3
 /**
  * Before the next path is tried beside a silent one: three round trips, in which a lost SYN would not be sent again anyway (RFC 6298 section
  * 2.1: after 1 s).

@@ -92,11 +92,12 @@ function linkAfter(link: LinkState, fact: WanFact, now: number): LinkState {
 }
 
 /** A connection over this address did not become MPTCP: a path that carried it is asked again soon. */
-export function withMptcpDoubt(links: readonly LinkState[], bind: string): LinkState[] {
-  return links.map((link) => {
-    if (link.address !== bind || link.mptcp.state !== 'yes') return link
-    return { ...link, mptcp: { ...link.mptcp, dueAt: Math.min(link.mptcp.dueAt, link.mptcp.askedAt + mptcpDoubtMs) } }
-  })
+export function withMptcpDoubt(links: readonly LinkState[], bind: string): readonly LinkState[] {
+  const link = links.find(({ address, mptcp }) => address === bind && mptcp.state === 'yes')
+  if (link === undefined) return links
+  const dueAt = Math.min(link.mptcp.dueAt, link.mptcp.askedAt + mptcpDoubtMs)
+  if (dueAt === link.mptcp.dueAt) return links
+  return links.map((one) => (one === link ? { ...one, mptcp: { ...one.mptcp, dueAt } } : one))
 }
 
 /** What begins over it is not bonded. */

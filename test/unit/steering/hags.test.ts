@@ -201,3 +201,19 @@ t.test('the family in which HAGs find most WANs comes first within a priority', 
   silences(steering, dsl.address4)
   t.same(used(steering), [six.address, first.address])
 })
+
+t.test('what each connection reports costs nothing once it is known', async (t) => {
+  const steering = home({ hags: [first] })
+  falls(steering)
+  for (const { bind } of [overDsl, overLte]) silences(steering, bind)
+  const report = () => {
+    steering.take({ type: 'hag-trouble', hag: first, about: 'request' })
+    steering.take({ type: 'direct-answered', path: overDsl })
+    steering.take({ type: 'request-refused', hag: first, path: overDsl })
+    steering.take({ type: 'mptcp-fell-back', bind: overDsl.bind })
+  }
+  for (let times = 0; times < 3; times++) report()
+  const known = steering.state
+  for (let times = 0; times < 3; times++) report()
+  t.equal(steering.state, known)
+})
