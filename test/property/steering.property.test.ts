@@ -1,6 +1,6 @@
 /**
  * The core of facts, state and target decides as the hub of callbacks does, and steer and its probers ask, do and say the same: over histories that
- * happen and over random ones. See test/support/steering-proof.ts. RUNS=1000 for a long proof.
+ * happen and over random ones. See test/support/steering-proof.ts. RUNS=1000 SEED=$RANDOM for a long proof.
  */
 import fc from 'fast-check'
 import t from 'tap'
@@ -159,6 +159,8 @@ const histories: Record<string, readonly Step[]> = {
     { type: 'request-refused', hag: 0, wan: 'lte' },
     { type: 'request-refused', hag: 0, wan: 'lte' },
     { type: 'wait', ms: 12_000 },
+    { type: 'wan', wan: 'lte', change: { answers: 'none' } },
+    { type: 'wait', ms: 4000 },
     { type: 'hag', hag: 0, change: { request: 'broken' } },
     { type: 'trouble', hag: 0, about: 'request' },
     { type: 'wait', ms: 4000 },
@@ -235,7 +237,7 @@ t.test('random worlds: hub and core want the same at every moment', async (t) =>
     faults = await play(Hub, scenario)
     return faults.length === 0
   })
-  const { RUNS = 40, SEED = Date.now() } = process.env
+  const { RUNS = 40, SEED = 14 } = process.env
   // A run takes 0.2 s: shrinking one that fails would take thousands.
   const { seed, counterexample } = await fc.check(isSame, { numRuns: Number(RUNS), seed: Number(SEED), endOnFailure: true })
   if (counterexample !== null) t.comment(`SEED=${seed}`, JSON.stringify(counterexample))

@@ -231,7 +231,7 @@ export async function loadOldHub(t: Test): Promise<typeof Uplinks> {
       this.#onChange = options.onChange
     }
     override useWans(wans: readonly WanAddresses[], reason?: string): void {
-      const addresses = wans.flatMap(({ address4 = '', address6 = '' }) => [address4, address6])
+      const addresses = wans.flatMap(({ address4, address6 }) => [address4 ?? [], address6 ?? []].flat())
       hub().present = new Set(addresses)
       for (const bind of hub().narrow) if (!addresses.includes(bind)) hub().narrow.delete(bind)
       this.#quiet.isOn = true

@@ -16,7 +16,7 @@ import type { Uplinks } from '../../src/uplinks.js'
 import { memoryLog } from './memory-log.js'
 import { startOldHub } from './old-hub.js'
 import { Steering } from './steering.js'
-import { configOf, record } from './steering-record.js'
+import { configOf, isHidden, record } from './steering-record.js'
 import { everyAddress, type Scenario, SimulatedWorld, type Step, type Wan } from './steering-world.js'
 import { VirtualTime } from './virtual-time.js'
 
@@ -96,9 +96,11 @@ class Proof {
     this.#entries = hags.map((one) => ({ ...one, port: portOf, weight: 1 }))
     const configured = this.#config.wans.map(({ name, role, metered = false }) => ({ name, role, metered }))
     this.#core = new Steering({ wans: configured, onHagDown }, this.time.now)
-    const isDown = ({ address }: Hag) =>
-      this.#core.state.hags.some(({ hag, health }) => hag.address === address && health.state === 'down')
-    this.world = new SimulatedWorld(scenario, () => this.time.now, isDown)
+    this.world = new SimulatedWorld(
+      scenario,
+      () => this.time.now,
+      (hag) => isHidden(this.#core.state, hag),
+    )
   }
 
   async run(): Promise<void> {

@@ -2,6 +2,7 @@
 import { parseGateway } from '../../src/config/load.js'
 import type { GatewayConfig } from '../../src/config/schema.js'
 import { isUsable } from '../../src/gateway/model.js'
+import { linksByCost, type State } from '../../src/gateway/steering/state.js'
 import type { Engine } from '../../src/native/index.js'
 import type { NetworkOptions } from '../../src/network/network.js'
 import type { Plan } from '../../src/network/state.js'
@@ -38,13 +39,19 @@ export function configOf({ onHagDown, wans, roles, metered, hags }: Scenario): s
   return `${text.join('\n')}\n`
 }
 
+/** Whether what a CONNECT finds of a HAG may come too late for the hub's log. */
+export const isHidden = (state: State, { address }: Hag): boolean =>
+  state.hags.some(({ hag, health }) => hag.address === address && (health.state === 'down' || linksByCost(state, hag).length > 1))
+
 export async function record(scenario: Scenario) {
   const time = new VirtualTime()
   const log = memoryLog()
   const deeds: { at: number; deed: string }[] = []
-  const isDown = ({ address }: Hag): boolean =>
-    hub.steer.state.hags.some(({ hag, health }) => hag.address === address && health.state === 'down')
-  const world = new SimulatedWorld(scenario, () => time.now, isDown)
+  const world = new SimulatedWorld(
+    scenario,
+    () => time.now,
+    (hag): boolean => isHidden(hub.steer.state, hag),
+  )
   const did = (deed: string) => deeds.push({ at: time.now, deed })
   time.start()
   const hub = startNewHub({

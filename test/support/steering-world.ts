@@ -82,17 +82,17 @@ export class SimulatedWorld {
   readonly probes: string[] = []
   readonly #scenario: Scenario
   readonly #now: () => number
-  readonly #isDown: (hag: Hag) => boolean
+  readonly #isHidden: (hag: Hag) => boolean
   readonly #wans: Map<Wan, WanWorld>
   readonly #carried = new Map<string, number>()
   #countedAt: number
   #jitterMs = 0
 
-  /** `isDown`: the gateway holds the HAG to be down. */
-  constructor(scenario: Scenario, now: () => number, isDown: (hag: Hag) => boolean) {
+  /** `isHidden`: the gateway holds the HAG to be down, or asks it over several WANs in turn. */
+  constructor(scenario: Scenario, now: () => number, isHidden: (hag: Hag) => boolean) {
     this.#scenario = scenario
     this.#now = now
-    this.#isDown = isDown
+    this.#isHidden = isHidden
     this.#countedAt = now()
     this.hags = hagAddresses.map((_, index) => ({ answers: scenario.answers[index] ?? 'yes', request: 'works' }))
     this.#wans = new Map(
@@ -158,8 +158,8 @@ export class SimulatedWorld {
     const find = (): Finding => {
       const { answers, request } = this.#hag(hag)
       if (this.wan(wanOf(bind)).answers !== 'all' || answers !== 'yes') return { state: 'unreachable' }
-      // What is found of a HAG that went down meanwhile cannot be seen from outside.
-      if (request === 'unreachable' || (request === 'broken' && this.#isDown(hag))) return { state: 'unreachable' }
+      // That a HAG was found broken after it went down cannot be seen from outside.
+      if (request === 'unreachable' || (request === 'broken' && this.#isHidden(hag))) return { state: 'unreachable' }
       if (request === 'broken') return { state: 'broken', trouble: 'does nothing' }
       const isRefused = request === 'refused' && wanOf(bind) === 'lte'
       return { state: 'works', isRefused, pipelines: isRefused ? undefined : this.#scenario.pipelines }
