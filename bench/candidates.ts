@@ -110,11 +110,15 @@ export const candidates: Candidate[] = [
   { name: 'direct', start: async () => ({ stop: async () => {} }) },
   { name: 'redsocks', needs: '/usr/sbin/redsocks', start: redsocks(true) },
   {
-    ...{ name: 'redsocks without splice', needs: '/usr/sbin/redsocks', start: redsocks(false) },
+    name: 'redsocks without splice',
+    needs: '/usr/sbin/redsocks',
+    start: redsocks(false),
     figures: ['idle', 'short-connections', 'cpu-down', 'cpu-up'],
   },
   {
-    ...{ name: 'v2ray', needs: '/usr/bin/v2ray', start: v2ray },
+    name: 'v2ray',
+    needs: '/usr/bin/v2ray',
+    start: v2ray,
     // The others are about the second WAN; an upload never ends, because it passes no half-close on.
     figures: ['idle', 'short-connections', 'cpu-down', 'first-byte', 'downloads'],
   },
@@ -125,11 +129,14 @@ export const candidates: Candidate[] = [
   },
   { name: 'bondsocks', start: bondsocksWith({ max_connections: maxConnections }) },
   {
-    ...{ name: 'bondsocks without pool', start: bondsocksWith({ prepared_connections: 0 }) },
+    name: 'bondsocks without pool',
+    start: bondsocksWith({ prepared_connections: 0 }),
     figures: ['first-byte', 'downloads'],
   },
   {
-    ...{ name: 'bondsocks to Dante', needs: '/usr/sbin/danted', start: toDante },
+    name: 'bondsocks to Dante',
+    needs: '/usr/sbin/danted',
+    start: toDante,
     figures: ['short-connections', 'cpu-down', 'cpu-up'],
   },
 ]

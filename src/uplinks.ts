@@ -123,13 +123,16 @@ export class Uplinks {
     this.#options = options
     this.upstreams = new Upstreams({ onHagDown: config.on_hag_down })
     this.pool = new Pool({
-      ...{ engine, log, most: config.prepared_connections },
+      engine,
+      log,
+      most: config.prepared_connections,
       paths: () => this.upstreams.preparable,
       onDoubt: ({ bind }) => this.doubtMptcp(bind),
     })
     this.#directory = new HagDirectory({ entries, log, sources: () => this.#plan.wans })
     this.#hags = new HagMonitor({
-      ...{ engine, log },
+      engine,
+      log,
       paths: (family) => this.#paths(family),
       onPassed: ({ bind }) => this.#wans.passed(bind),
       onChange: () => this.#update(),
@@ -137,7 +140,8 @@ export class Uplinks {
       onReturn: (hag) => this.#lookAgain(hag),
     })
     this.#wans = new WanMonitor({
-      ...{ engine, log },
+      engine,
+      log,
       wans: config.wans.map(({ name, metered }, index) => ({ name, metered: metered ?? index > 0 })),
       hags: (family) => this.#hags.targets(family),
       heard: (hag, result, askedAt, path) => this.#hags.heard(hag, result, askedAt, path),
@@ -145,13 +149,15 @@ export class Uplinks {
       onChange: () => this.#update(),
     })
     this.#fullSize = new FullSize({
-      ...{ engine, log },
+      engine,
+      log,
       paths: (family) => this.#wans.paths(family),
       hags: (family) => this.#hags.targets(family),
       onChange: () => this.#update(),
     })
     this.#ipv6 = new Ipv6({
-      ...{ engine, log },
+      engine,
+      log,
       hags: () => this.#hags.usable,
       pathTo: (hag) => this.#hags.pathTo(hag),
       own: () =>
@@ -177,10 +183,11 @@ export class Uplinks {
       onChange: () => this.#update(),
     })
     this.bundle = new BundleWatch({
-      ...{ engine, log },
+      engine,
+      log,
       members: () =>
         this.#hagFamilies.flatMap((family) =>
-          this.#bonded(family).map(({ wan, bind }) => ({ ...{ wan, family, bind }, device: this.#deviceOf(wan) })),
+          this.#bonded(family).map(({ wan, bind }) => ({ wan, family, bind, device: this.#deviceOf(wan) })),
         ),
       obstacles: () => withoutHag(this.#plan.wans, this.#hagFamilies),
       isToHag: ({ remote }) => this.#hags.all.some(({ address, port }) => address === remote.address && port === remote.port),
@@ -188,7 +195,8 @@ export class Uplinks {
     this.#rejoins = families.map(
       (family) =>
         new Rejoin({
-          ...{ engine, log },
+          engine,
+          log,
           paths: () => this.#bonded(family).map(({ wan, bind }) => ({ wan, bind, rate: this.#duty.rate(wan) })),
           remake: (bind) => {
             this.#remaking = bind
@@ -278,7 +286,8 @@ export class Uplinks {
         this.#update()
         this.#directory.rouse()
       },
-      ...{ log, initial: this.#plan },
+      log,
+      initial: this.#plan,
     })
     this.#reconciler = reconciler
     const events: WatchEvents = {

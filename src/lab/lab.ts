@@ -326,7 +326,9 @@ function describeWan({ name, ends: [near, far] }: Wire, { rateDown, rateUp, dela
     address4: bare(near.addresses[0]),
     ...(address6 === undefined ? {} : { address6: bare(address6) }),
     gateway4: bare(far.addresses[0]),
-    ...{ rateDown, rateUp, delayMs },
+    rateDown,
+    rateUp,
+    delayMs,
   }
 }
 

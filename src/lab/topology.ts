@@ -135,8 +135,16 @@ function hybridAccess(wans: Wan[], hag: string, hag6: string): Plan {
     routers: ['cpe', 'hag'],
     masquerade: lines.map(({ name }) => name),
     addresses: {
-      ...{ lan: '192.168.1.2', lan6: 'fd00::2', cpe: '192.168.1.1', cpe6: 'fd00::1' },
-      ...{ hag, hag6, hag2, hag2v6, server: '198.51.100.2', server6: '2001:db8:5::2' },
+      lan: '192.168.1.2',
+      lan6: 'fd00::2',
+      cpe: '192.168.1.1',
+      cpe6: 'fd00::1',
+      hag,
+      hag6,
+      hag2,
+      hag2v6,
+      server: '198.51.100.2',
+      server6: '2001:db8:5::2',
     },
     configs: {
       'gateway.yaml': gateway([hag]),

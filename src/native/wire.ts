@@ -97,7 +97,8 @@ export function engineOf(Bound: new (options: BoundOptions) => BoundEngine): new
       const decoder = new Decoder()
       const { numbers } = decoder
       super({
-        ...{ ...options, numbers },
+        ...options,
+        numbers,
         // Node-API swallows what a callback throws, and the addon's next calls with it.
         onEvents: (count, objects) => {
           try {

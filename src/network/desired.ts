@@ -31,7 +31,9 @@ function routesOf({ config: wan, index, paths }: UsableWan, config: GatewayConfi
   return paths.flatMap(({ family, source, gateway, metrics }) => {
     const own = connected(observed, wan.interface, family)
     const near = own.map((destination) => ({
-      ...{ destination, device: wan.interface, table },
+      destination,
+      device: wan.interface,
+      table,
       source: isLinkLocal(destination) ? undefined : source,
     }))
     // Without these networks an answer from the WAN's address to a client in the LAN, a guest network or a container would leave by the WAN.
@@ -220,7 +222,8 @@ export function desired(given: GatewayConfig, observed: Observed, options: Desir
   const { endpoints, replaced, notes } = endpointsOf(wans, config, observed, options)
   const rest = unredirected(config, wans, observed, options)
   const { chains, notes: redirectNotes } = redirection(config, observed, waysOf(config, observed, wans), {
-    ...{ redirect, lacks },
+    redirect,
+    lacks,
     isInVain: (family, device) => unserved.has(family) || blocked.some((one) => one.family === family && one.device === device),
   })
   const { subflows = 0, saved } = observed

@@ -80,7 +80,13 @@ export async function observe(
   const isKept = ({ id }: { id: number }) => saved.ownIds?.includes(id) ?? rules.length > 0
   const parsed = [parseRoutes(routes4, 4), parseRoutes(routes6, 6)]
   return {
-    ...{ families, interfaces: parseInterfaces(links, bridges, ports), ...firewall, sysctls: values, saved, leases, notes },
+    families,
+    interfaces: parseInterfaces(links, bridges, ports),
+    ...firewall,
+    sysctls: values,
+    saved,
+    leases,
+    notes,
     outside: { astray: new Map(), notes: [] },
     mainRoutes: parsed.flatMap(({ main }) => main),
     routes: parsed.flatMap(({ ours }) => ours),

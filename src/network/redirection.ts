@@ -76,7 +76,11 @@ export function redirection(
         ? []
         : [
             guardChain({
-              ...{ family, sides, rejectQuic, port: config.listen.port, refused },
+              family,
+              sides,
+              rejectQuic,
+              port: config.listen.port,
+              refused,
               wans: [...ways.keys()].filter(isKernelName),
             }),
           ]),

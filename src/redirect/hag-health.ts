@@ -38,7 +38,9 @@ export const unknownHag: HagHealth = { state: 'unknown', reason: '', since: 0, m
 
 export function nextHag(health: HagHealth, sign: HagSign, now: number): HagHealth {
   const to = (state: HagState, reason = ''): HagHealth => ({
-    ...{ ...unknownHag, state, reason },
+    ...unknownHag,
+    state,
+    reason,
     since: state === health.state ? health.since : now,
   })
   switch (sign.type) {

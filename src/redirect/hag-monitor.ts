@@ -90,10 +90,20 @@ export class HagMonitor {
     this.#entries = hags.map(
       (hag) =>
         known.get(hag) ?? {
-          ...{ hag, health: unknownHag, heardAt: Number.NEGATIVE_INFINITY, askedAt: Number.NEGATIVE_INFINITY },
-          ...{ answeredAt: Number.NEGATIVE_INFINITY, checkedAt: Number.NEGATIVE_INFINITY, missedSince: 0 },
-          ...{ checking: false, pipelines: false, broken: false, asking: false, busy: false },
-          ...{ undecidedAt: undefined, wentAroundAt: undefined },
+          hag,
+          health: unknownHag,
+          heardAt: Number.NEGATIVE_INFINITY,
+          askedAt: Number.NEGATIVE_INFINITY,
+          answeredAt: Number.NEGATIVE_INFINITY,
+          checkedAt: Number.NEGATIVE_INFINITY,
+          missedSince: 0,
+          checking: false,
+          pipelines: false,
+          broken: false,
+          asking: false,
+          busy: false,
+          undecidedAt: undefined,
+          wentAroundAt: undefined,
         },
     )
     this.#admissions.keep(hags)

@@ -46,7 +46,8 @@ const longestFlushMs = 1000
 function standardOutput(): LogSink {
   let flushUntil = Number.POSITIVE_INFINITY
   const sink = pino.destination({
-    ...{ dest: 1, sync: false },
+    dest: 1,
+    sync: false,
     // What cannot be written now (a full disk, a reader that is gone or stuck) is kept up to here; what comes then is dropped.
     maxLength: 1024 * 1024,
     retryEAGAIN: () => performance.now() < flushUntil,

@@ -60,7 +60,9 @@ export class WanDuty {
     const healths = wans.map(({ name }) => health(name))
     const isKnown = healths.some(({ usable }) => usable)
     const reports = wans.map(({ name, role }, index) => ({
-      ...{ name, role, rttMs: healths[index]?.rttMs },
+      name,
+      role,
+      rttMs: healths[index]?.rttMs,
       usable: healths[index]?.usable === true || (isEarly && isKnown && healths[index]?.lost === false),
       ...(this.#rates.get(name) ?? { receivedPerSecond: 0, sentPerSecond: 0 }),
       volumeExhausted: role !== 'backup' && this.roleOf(name) === 'backup',

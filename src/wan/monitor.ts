@@ -96,9 +96,18 @@ export class WanMonitor {
     this.#options = options
     this.#lines = options.wans.flatMap(({ name, metered }) =>
       families.map((family) => ({
-        ...{ wan: name, family, metered, device: '', address: undefined, health: { ...unknown, link: false } },
-        ...{ mptcp: new MptcpPath(metered), wake: new AbortController() },
-        ...{ refusal: noRefusal, masked: 0, receivedThen: 0, allowance: new Allowance(performance.now()) },
+        wan: name,
+        family,
+        metered,
+        device: '',
+        address: undefined,
+        health: { ...unknown, link: false },
+        mptcp: new MptcpPath(metered),
+        wake: new AbortController(),
+        refusal: noRefusal,
+        masked: 0,
+        receivedThen: 0,
+        allowance: new Allowance(performance.now()),
       })),
     )
   }
@@ -140,9 +149,14 @@ export class WanMonitor {
         const rank = { up: 0, degraded: 1, probing: 2, down: 3 }[health.state] + (mptcp.isPoor ? 0.5 : 0)
         return {
           path: {
-            ...{ wan, bind, metered, protocol: mptcp.protocol },
-            ...{ usable: isUsable(health), lost: health.state === 'down' },
-            ...{ rttMs: health.rttMs, leastRttMs: health.leastRttMs },
+            wan,
+            bind,
+            metered,
+            protocol: mptcp.protocol,
+            usable: isUsable(health),
+            lost: health.state === 'down',
+            rttMs: health.rttMs,
+            leastRttMs: health.leastRttMs,
           },
           rank,
         }

@@ -81,7 +81,9 @@ async function asksForConnect(
   socket.on('error', () => {})
   const credentials = { ...(username !== undefined && { userId: username }), ...(password !== undefined && { password }) }
   const options: SocksClientOptions = {
-    ...{ command: 'connect', existing_socket: socket, timeout: timeoutMs },
+    command: 'connect',
+    existing_socket: socket,
+    timeout: timeoutMs,
     proxy: { host: address, port, type: 5, ...credentials },
     destination: { host: destination.address, port: destination.port },
   }

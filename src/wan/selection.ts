@@ -61,11 +61,21 @@ export interface Selection {
 
 const none: Rates = { receivedPerSecond: 0, sentPerSecond: 0 }
 const fresh: Memory = {
-  ...{ recent: [], ceiling: none, outUntil: 0, clearUntil: 0, drags: 0, restsUntil: 0, failures: 0 },
+  recent: [],
+  ceiling: none,
+  outUntil: 0,
+  clearUntil: 0,
+  drags: 0,
+  restsUntil: 0,
+  failures: 0,
 }
 /** Before anything is known; `used` is what has endpoints now. */
 export const initial = (used: Iterable<string>): Selection => ({
-  ...{ used: new Set(used), reasons: new Map(), joined: new Set(), memories: new Map(), trial: undefined },
+  used: new Set(used),
+  reasons: new Map(),
+  joined: new Set(),
+  memories: new Map(),
+  trial: undefined,
   sampledAt: Number.NEGATIVE_INFINITY,
 })
 
@@ -102,7 +112,12 @@ export function select(before: Selection, wans: readonly WanReport[], now: numbe
   const isSample = now - before.sampledAt >= sampleMs
   const known = new Map(wans.map((wan) => [wan.name, before.memories.get(wan.name) ?? fresh]))
   const state: Working = {
-    ...{ before, wans, now, reasons: new Map(), trial: before.trial, joined: new Set(before.joined) },
+    before,
+    wans,
+    now,
+    reasons: new Map(),
+    trial: before.trial,
+    joined: new Set(before.joined),
     memories: isSample ? new Map(wans.map((wan) => [wan.name, learn(known.get(wan.name) ?? fresh, wan)])) : known,
   }
   const cast = chosen(state)
@@ -114,7 +129,8 @@ export function select(before: Selection, wans: readonly WanReport[], now: numbe
     used,
     reasons: reasonsOf(state, used),
     joined: new Set([...state.joined].filter((name) => used.has(name) || state.trial?.wan === name)),
-    ...{ memories: state.memories, trial: state.trial },
+    memories: state.memories,
+    trial: state.trial,
     sampledAt: isSample ? now : before.sampledAt,
   }
 }

@@ -27,7 +27,11 @@ const fake: MakeHarness = async (_t, options) => {
     abort: () => engine.leave(connection, 'client-reset'),
   })
   return {
-    ...{ engine, accepting, refusing, silent, hag },
+    engine,
+    accepting,
+    refusing,
+    silent,
+    hag,
     redirected: () => client(engine.accept()),
     requesting: (host, port) => client(engine.request(host, { port })),
   }
@@ -73,13 +77,19 @@ function silentPort(): Promise<SocketAddress> {
 /** On loopback, where a `redirect` listener reports itself as the destination. */
 const real: MakeHarness = async (t, options) => {
   const engine = new (native as Native).Engine({
-    ...{ workers: 2, maxConnections: 100, idleTimeoutMs: 60_000, handshakeTimeoutMs: 20_000 },
+    workers: 2,
+    maxConnections: 100,
+    idleTimeoutMs: 60_000,
+    handshakeTimeoutMs: 20_000,
     ...options,
   })
   const redirect = engine.listen({ kind: 'redirect', address: '127.0.0.1', port: 0 })
   const socks = engine.listen({ kind: 'socks', address: '127.0.0.1', port: 0 })
   const hagEngine: Engine = new (native as Native).Engine({
-    ...{ workers: 1, maxConnections: 100, idleTimeoutMs: 10_000, handshakeTimeoutMs: 2000 },
+    workers: 1,
+    maxConnections: 100,
+    idleTimeoutMs: 10_000,
+    handshakeTimeoutMs: 2000,
     onEvents: (events) => {
       for (const event of events) {
         if (event.type !== 'request') continue
@@ -151,7 +161,10 @@ t.test(
     })
     const accepted: EngineEvent[] = []
     const engine = new (native as Native).Engine({
-      ...{ workers: 2, maxConnections: 2000, idleTimeoutMs: 60_000, handshakeTimeoutMs: 20_000 },
+      workers: 2,
+      maxConnections: 2000,
+      idleTimeoutMs: 60_000,
+      handshakeTimeoutMs: 20_000,
       onEvents: (events) => {
         accepted.push(...events.filter(({ type }) => type === 'accepted'))
         // A pending exception would also keep the addon from answering this.

@@ -19,7 +19,9 @@ async function home(scope: Scope) {
   const network = new Network(kernel)
   const ip = (words: string) => namespace.exec('ip', ...words.split(' '))
   return {
-    ...{ world, ip, network },
+    world,
+    ip,
+    network,
     /** What the gateway does after each change while it runs. */
     pass: () => network.apply(config),
     way: async (source: string) => ip(`route get ${source.includes(':') ? '2001:db8:3::3' : '203.0.113.3'} from ${source}`),

@@ -144,7 +144,9 @@ t.test('passwords that are wrong hold no places either', { skip: needsAddon }, a
   t.same(
     tested.engine.takeRefusals().find(({ cause }) => cause === 'credentials'),
     {
-      ...{ cause: 'credentials', client: '127.0.0.3', count: 10 },
+      cause: 'credentials',
+      client: '127.0.0.3',
+      count: 10,
     },
   )
   t.same([...(await callFrom(t, '127.0.0.2', entry, greeting).hears(2))], [5, 0xff])

@@ -155,7 +155,10 @@ t.test('a WAN that dies while a HAG is asked does not speak for it', { skip: nee
     },
     log,
     paths: () => (asked === 0 ? [dying, other] : [{ ...dying, usable: false }, other]),
-    ...{ onChange: () => {}, onPassed: () => {}, onDead: () => {}, onReturn: () => {} },
+    onChange: () => {},
+    onPassed: () => {},
+    onDead: () => {},
+    onReturn: () => {},
   })
   monitor.useHags([hag])
   await runUntilPipelined(monitor, hag)
@@ -181,7 +184,10 @@ t.test(
       },
       log,
       paths: () => [wanPath('dsl', '127.0.0.2'), wanPath('lte', '127.0.0.3', { metered: true })],
-      ...{ onChange: () => {}, onPassed: () => {}, onDead: () => {}, onReturn: () => {} },
+      onChange: () => {},
+      onPassed: () => {},
+      onDead: () => {},
+      onReturn: () => {},
     })
     monitor.useHags([hag])
     await runUntilPipelined(monitor, hag)
@@ -209,7 +215,10 @@ t.test('a HAG that was broken and cannot be reached any more is not asked withou
     },
     log: memoryLog(),
     paths: () => [wanPath('dsl', '127.0.0.2')],
-    ...{ onChange: () => {}, onPassed: () => {}, onDead: () => {}, onReturn: () => {} },
+    onChange: () => {},
+    onPassed: () => {},
+    onDead: () => {},
+    onReturn: () => {},
   })
   monitor.useHags([hag])
   const end = new AbortController()

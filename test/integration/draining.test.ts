@@ -29,7 +29,9 @@ async function world(t: Scope, hagOptions: Setup['options'] = {}) {
   const gateway = startChild(t, cpe, {
     listen: { kind: 'redirect', address: '127.0.0.1', port: 0 },
     way: {
-      ...{ protocol: 'mptcp', remote: { address: '10.0.1.2', port: await portOf(entry) }, connectTimeoutMs: 5000 },
+      protocol: 'mptcp',
+      remote: { address: '10.0.1.2', port: await portOf(entry) },
+      connectTimeoutMs: 5000,
       socks: { host: '10.0.1.2', port: sinkPort, handshake: 'pipelined', timeoutMs: 5000 },
     },
   })

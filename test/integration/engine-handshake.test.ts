@@ -406,7 +406,9 @@ t.test('SOCKS5 server', { skip: needsAddon }, async (t) => {
   t.test('the `socks` package as the client: IPv4, IPv6, a domain name, a wrong password', async (t) => {
     const connect = (destination: { host: string; port: number }, password = credentials.password) =>
       SocksClient.createConnection({
-        ...{ command: 'connect', destination, timeout: 15_000 },
+        command: 'connect',
+        destination,
+        timeout: 15_000,
         proxy: { host: proxy.address, port: proxy.port, type: 5, userId: credentials.username, password },
       })
     for (const { host, port } of [

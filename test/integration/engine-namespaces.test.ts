@@ -178,11 +178,15 @@ t.test('a standing order: clients who need no decision, and those who do', { ski
   const nobody = { address: '10.0.1.2', port: 9 }
   for (const { tool, address, plain, excepted } of [
     {
-      ...{ tool: 'iptables', address: '127.0.0.1', plain: '192.0.2.9' },
+      tool: 'iptables',
+      address: '127.0.0.1',
+      plain: '192.0.2.9',
       excepted: { address: '192.0.2.129', network: { address: '192.0.2.128', bits: 25 } },
     },
     {
-      ...{ tool: 'ip6tables', address: '::1', plain: '2001:db8:9::9' },
+      tool: 'ip6tables',
+      address: '::1',
+      plain: '2001:db8:9::9',
       excepted: { address: '2001:db8:9::8001', network: { address: '2001:db8:9::8000', bits: 113 } },
     },
   ]) {
@@ -193,14 +197,12 @@ t.test('a standing order: clients who need no decision, and those who do', { ski
     for (const isThere of [true, false]) {
       const socks = { handshake: 'pipelined', timeoutMs: 5000 } as const
       const order = {
-        ...{
-          order: 5,
-          protocol: 'tcp' as const,
-          remote: isThere ? remote : nobody,
-          connectTimeoutMs: 5000,
-          patienceMs: 3000,
-          socks,
-        },
+        order: 5,
+        protocol: 'tcp' as const,
+        remote: isThere ? remote : nobody,
+        connectTimeoutMs: 5000,
+        patienceMs: 3000,
+        socks,
         askAboutDestinations: [excepted.network],
       } as const
       const way = { ...order, remote, socks: { ...socks, host: '10.0.1.2', port: 443 } }

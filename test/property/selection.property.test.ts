@@ -53,8 +53,11 @@ t.test('without a change of health a WAN changes at most 8 times a minute, whate
       for (const [second, all] of seconds.entries()) {
         const before = state.used
         const wans = all.map((one, index) => ({
-          ...{ ...one, usable: true, volumeExhausted: false },
-          ...{ name: names[index] ?? '', role: roles[index] ?? 'normal' },
+          ...one,
+          usable: true,
+          volumeExhausted: false,
+          name: names[index] ?? '',
+          role: roles[index] ?? 'normal',
         }))
         state = select(state, wans, second * 1000)
         for (const name of names) {

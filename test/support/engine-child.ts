@@ -23,7 +23,10 @@ const say = (value: unknown) => console.log(typeof value === 'string' ? value : 
 if (process.argv[2] !== undefined) {
   const setup = JSON.parse(process.argv[2]) as Setup
   const engine = new native.Engine({
-    ...{ workers: 2, maxConnections: 1000, idleTimeoutMs: 60_000, handshakeTimeoutMs: 5000 },
+    workers: 2,
+    maxConnections: 1000,
+    idleTimeoutMs: 60_000,
+    handshakeTimeoutMs: 5000,
     ...setup.options,
     onEvents: (events) => {
       for (const event of events) {

@@ -25,7 +25,10 @@ export class EngineUnderTest {
 
   constructor(scope: Scope, options: Partial<EngineOptions> = {}) {
     this.engine = new (native as Native).Engine({
-      ...{ workers: 2, maxConnections: 1000, idleTimeoutMs: 60_000, handshakeTimeoutMs: 20_000 },
+      workers: 2,
+      maxConnections: 1000,
+      idleTimeoutMs: 60_000,
+      handshakeTimeoutMs: 20_000,
       ...options,
       onEvents: (events) => {
         for (const event of events) {
@@ -64,7 +67,9 @@ export class EngineUnderTest {
 }
 
 export const wayTo = (remote: SocketAddress, more: Partial<Way> = {}): Way => ({
-  ...{ protocol: 'tcp', remote, connectTimeoutMs: 10_000 },
+  protocol: 'tcp',
+  remote,
+  connectTimeoutMs: 10_000,
   ...more,
 })
 

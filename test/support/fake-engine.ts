@@ -144,7 +144,11 @@ export class FakeEngine implements Engine {
       }
       const local = { address: way.bind ?? '10.1.0.2', port: 50_000 }
       this.#emit({
-        ...{ type: 'opened', connection, attempt, local, protocol: way.protocol },
+        type: 'opened',
+        connection,
+        attempt,
+        local,
+        protocol: way.protocol,
         ...(entry.prepared && { prepared: true }),
       })
       return

@@ -267,7 +267,9 @@ export class FakeKernel implements Kernel {
       const shown = this.rules.filter((one) => one.family === family).sort((one, other) => priorityOf(one) - priorityOf(other))
       return JSON.stringify(
         shown.map(({ words }) => ({
-          ...{ priority: Number(words.get('pref')), src: words.get('from') ?? 'all', table: words.get('lookup') },
+          priority: Number(words.get('pref')),
+          src: words.get('from') ?? 'all',
+          table: words.get('lookup'),
           ...(words.has('suppress_prefixlength') && { suppress_prefixlen: Number(words.get('suppress_prefixlength')) }),
           ...(words.has('protocol') && { protocol: words.get('protocol') }),
         })),
@@ -399,7 +401,8 @@ export class FakeKernel implements Kernel {
   private endpoint([verb, ...words]: string[]): string {
     if (verb === 'show') {
       const shown = this.endpoints.map(({ id, address, device, flags }) => ({
-        ...{ address, id },
+        address,
+        id,
         ...Object.fromEntries(flags.map((flag) => [flag, true])),
         ...(device !== undefined && { dev: device }),
       }))

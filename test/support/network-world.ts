@@ -35,7 +35,8 @@ export async function netnsWorld(scope: Scope, flavour?: string): Promise<World 
   await namespace.exec('sysctl', '-qw', 'net.ipv6.conf.default.addr_gen_mode=1')
   const nodad = (address: string) => (address.includes(':') ? ['nodad'] : [])
   return {
-    ...{ namespace, far },
+    namespace,
+    far,
     kernel: netnsKernel(namespace, flavour),
     async addDevice(name) {
       await namespace.exec('ip', 'link', 'add', name, 'type', 'veth', 'peer', 'name', name, 'netns', far.name)
@@ -185,7 +186,15 @@ export async function snapshot(kernel: Kernel): Promise<Snapshot> {
     kernel.readSysctls(sysctlPatterns),
   ])
   return {
-    ...{ rules4, rules6, routes4, routes6, endpoints, nat4, nat6, filter4, filter6 },
+    rules4,
+    rules6,
+    routes4,
+    routes6,
+    endpoints,
+    nat4,
+    nat6,
+    filter4,
+    filter6,
     limits: limits.trim(),
     sysctls: Object.fromEntries([...sysctls].sort()),
   }

@@ -75,7 +75,10 @@ t.test('the kernel is asked about every destination, and its silence lets nobody
   const asked: string[] = []
   const log = memoryLog()
   const kinds: Record<string, ReturnType<Native['routeTo']>> = {
-    ...{ '198.51.100.1': 'local', '198.51.100.255': 'broadcast', '2001:db8::': 'anycast', '198.51.100.9': 'none' },
+    '198.51.100.1': 'local',
+    '198.51.100.255': 'broadcast',
+    '2001:db8::': 'anycast',
+    '198.51.100.9': 'none',
   }
   const owner = new OwnAddresses((address, port) => {
     asked.push(`${address} ${port}`)

@@ -9,7 +9,15 @@ function setUp(ruleset: object[] = []) {
   const kernel = { run: async () => ({ code: 0, stdout: JSON.stringify({ nftables: ruleset }), stderr: '' }) }
   const arrivals = new Arrivals(kernel as unknown as Kernel, () => now)
   const chain = (table: 'nat' | 'filter', counts: Record<string, [number, number]>, isInFront = true): KernelChain => ({
-    ...{ family: 4, table, program: 'iptables', exists: true, isUsed: true, isInFront, rules: [], jumps: [], places: [] },
+    family: 4,
+    table,
+    program: 'iptables',
+    exists: true,
+    isUsed: true,
+    isInFront,
+    rules: [],
+    jumps: [],
+    places: [],
     redirected: new Map(Object.entries(counts).map(([device, [redirected]]) => [device, redirected])),
     arrived: new Map(Object.entries(counts).map(([device, [, arrived]]) => [device, arrived])),
   })

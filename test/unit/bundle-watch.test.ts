@@ -16,7 +16,10 @@ t.test('what keeps a WAN out is said once it lasts, and again after it was gone'
       if (turns.length === 0) end.abort()
       return turn ?? []
     },
-    ...{ log, counters: () => new Map(), joinsTried: () => 0, everyMs: 1 },
+    log,
+    counters: () => new Map(),
+    joinsTried: () => 0,
+    everyMs: 1,
   })
   await watch.run(end.signal)
   t.same(log.lines, [`warn ${text}`, `warn ${text}`])

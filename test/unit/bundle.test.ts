@@ -15,11 +15,25 @@ function connection(
 ): Inspection {
   const local = { address: '10.1.0.2', port: 40_000 + number }
   return {
-    ...{ connection: number, client: local, local, remote: hag, protocol: 'mptcp' as const, ageMs: 9000, full: false },
-    ...{ sent: 0, received: 0 },
+    connection: number,
+    client: local,
+    local,
+    remote: hag,
+    protocol: 'mptcp' as const,
+    ageMs: 9000,
+    full: false,
+    sent: 0,
+    received: 0,
     subflows: subflows.map(({ bind, bytes = 0, joining = false }) => ({
-      ...{ local: { address: bind, port: local.port }, remote: hag, bytesSent: 0, bytesReceived: bytes },
-      ...{ rttUs: 30_000, unackedPackets: 0, lastAckMs: 10, timeouts: 0, joining },
+      local: { address: bind, port: local.port },
+      remote: hag,
+      bytesSent: 0,
+      bytesReceived: bytes,
+      rttUs: 30_000,
+      unackedPackets: 0,
+      lastAckMs: 10,
+      timeouts: 0,
+      joining,
     })),
     ...rest,
   }

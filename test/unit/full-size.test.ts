@@ -4,7 +4,14 @@ import { FullSize, passesFullSize } from '../../src/wan/full-size.js'
 import type { WanPath } from '../../src/wan/monitor.js'
 
 const path = (wan: string, more: Partial<WanPath> = {}): WanPath => ({
-  ...{ wan, bind: wan, metered: false, usable: true, lost: false, rttMs: 20, leastRttMs: 20, protocol: 'mptcp' },
+  wan,
+  bind: wan,
+  metered: false,
+  usable: true,
+  lost: false,
+  rttMs: 20,
+  leastRttMs: 20,
+  protocol: 'mptcp',
   ...more,
 })
 
@@ -13,7 +20,10 @@ t.test('without a connection nothing is known', async (t) => {
   t.equal(await passesFullSize(engine, { hag: { address: '192.0.2.1', port: 1080 }, bind: '192.0.2.2' }), undefined)
   const paths = [path('dsl'), path('lte')]
   const fullSize = new FullSize({
-    ...{ engine, paths: () => paths, hags: () => [{ address: '192.0.2.1', port: 1080 }], onChange: () => t.fail('no news') },
+    engine,
+    paths: () => paths,
+    hags: () => [{ address: '192.0.2.1', port: 1080 }],
+    onChange: () => t.fail('no news'),
     log: { info: () => t.fail('nothing to say'), warn: () => t.fail('nothing to say') },
   })
   t.same(fullSize.judge(paths), paths)

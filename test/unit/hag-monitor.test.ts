@@ -11,7 +11,9 @@ const dsl = wanPath('dsl', '10.1.0.2', { rttMs: 10 })
 const lte = wanPath('lte', '10.2.0.2', { rttMs: 20, metered: true })
 
 const failed = (stage: 'connect' | 'greeting' | 'authentication', code: string): ProbeResult => ({
-  ...{ ok: false, stage, failure: { code, errno: 0, syscall: 'connect' } },
+  ok: false,
+  stage,
+  failure: { code, errno: 0, syscall: 'connect' },
 })
 const silence = failed('connect', 'ETIMEDOUT')
 const refused = failed('connect', 'ECONNREFUSED')
@@ -39,7 +41,8 @@ function start(
     },
   )
   const monitor = new HagMonitor({
-    ...{ engine, log },
+    engine,
+    log,
     paths: (family) => (family === 4 ? paths() : []),
     onChange: () => {},
     onPassed: ({ wan }) => passed.push(wan),
@@ -247,8 +250,15 @@ t.test('what is known of a HAG stays when the list changes', async (t) => {
 
 t.test('a HAG behind full up-links is busy, not dead: only questions that outlast a lost SYN count against it', async (t) => {
   const subflow = {
-    ...{ local: { address: dsl.bind, port: 40_000 }, remote: first, bytesSent: 1e6, bytesReceived: 1e6 },
-    ...{ rttUs: 300_000, unackedPackets: 4, lastAckMs: 100, timeouts: 0, joining: false },
+    local: { address: dsl.bind, port: 40_000 },
+    remote: first,
+    bytesSent: 1e6,
+    bytesReceived: 1e6,
+    rttUs: 300_000,
+    unackedPackets: 4,
+    lastAckMs: 100,
+    timeouts: 0,
+    joining: false,
   }
   const isPatient = ({ timeoutMs }: Probe) => timeoutMs > 2500
   const cases = [

@@ -23,8 +23,16 @@ function start(
   const asked: string[] = []
   let changes = 0
   const inspection = (address: string): Inspection => ({
-    ...{ local: { address: '10.1.0.2', port: 1 }, ageMs: options.ageMs ?? 5000, full: false },
-    ...{ connection: 1, client: { address, port: 1 }, remote: hag, protocol: 'mptcp', sent: 1, received: 1, subflows: [] },
+    local: { address: '10.1.0.2', port: 1 },
+    ageMs: options.ageMs ?? 5000,
+    full: false,
+    connection: 1,
+    client: { address, port: 1 },
+    remote: hag,
+    protocol: 'mptcp',
+    sent: 1,
+    received: 1,
+    subflows: [],
   })
   const ipv6 = new Ipv6({
     engine: {

@@ -6,7 +6,13 @@ import { memoryLog } from '../support/memory-log.js'
 
 const hag = { address: '203.0.113.3', port: 1080, username: 'me', password: 'pw' }
 const pathOver = (wan: string, bind: string, more: Partial<HagPath> = {}): HagPath => ({
-  ...{ hag, wan, bind, protocol: 'mptcp', pipelined: true, patienceMs: 150, leastRttMs: 30 },
+  hag,
+  wan,
+  bind,
+  protocol: 'mptcp',
+  pipelined: true,
+  patienceMs: 150,
+  leastRttMs: 30,
   ...more,
 })
 const dsl = pathOver('dsl', '10.1.0.2')

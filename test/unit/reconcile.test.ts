@@ -149,7 +149,9 @@ t.test('a monitor that dies is started again, and what went by unseen is looked 
   const watching = watchKernel(
     {
       log,
-      ...{ onChange: () => changes++, onGone: () => {}, onAddressGone: () => {} },
+      onChange: () => changes++,
+      onGone: () => {},
+      onAddressGone: () => {},
       stream: async (argv, onOutput, signal) => {
         t.same(argv, ['ip', '-o', 'monitor', 'link', 'address', 'route', 'nexthop', 'rule'])
         if (++starts === 1) return 'exit code 2'

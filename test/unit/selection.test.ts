@@ -19,8 +19,13 @@ function walk(seconds: ((used: ReadonlySet<string>) => Second)[]) {
   for (const [second, of] of seconds.entries()) {
     const { dsl = 0, lte = 0, role = 'normal', down = [], exhausted = [], rtt = 70 } = of(state.used)
     const report = (name: string, role: Role, rate: number, rttMs: number) => ({
-      ...{ name, role, rttMs, receivedPerSecond: rate * mbit, sentPerSecond: 0 },
-      ...{ usable: !down.includes(name), volumeExhausted: exhausted.includes(name) },
+      name,
+      role,
+      rttMs,
+      receivedPerSecond: rate * mbit,
+      sentPerSecond: 0,
+      usable: !down.includes(name),
+      volumeExhausted: exhausted.includes(name),
     })
     state = select(state, [report('dsl', 'normal', dsl, 30), report('lte', role, lte, rtt)], second * 1000)
     used.push([...state.used].sort().join('+'))

@@ -5,8 +5,11 @@ import { memoryLog } from '../support/memory-log.js'
 
 const limit = { type: 'limit', limited: true, cause: 'memory' } as const
 const credentials = (connection: number): EngineEvent => ({
-  ...{ type: 'credentials', connection, client: { address: '10.1.0.2', port: 1 } },
-  ...{ username: 'ann', password: 'x' },
+  type: 'credentials',
+  connection,
+  client: { address: '10.1.0.2', port: 1 },
+  username: 'ann',
+  password: 'x',
 })
 
 t.test('whatever one event throws, the others are handled', async (t) => {

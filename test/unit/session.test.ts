@@ -64,7 +64,10 @@ t.test('a connection goes to the first HAG over the first WAN', async (t) => {
 t.test('the engine is told what to do with clients about whom nothing has to be decided', async (t) => {
   const { engine, upstreams } = gateway({})
   t.match(engine.order, {
-    ...{ protocol: 'mptcp', remote: { address: '203.0.113.3', port: 1080 }, bind: '10.1.0.2', patienceMs: 150 },
+    protocol: 'mptcp',
+    remote: { address: '203.0.113.3', port: 1080 },
+    bind: '10.1.0.2',
+    patienceMs: 150,
     socks: { handshake: 'sequential', username: 'me', password: 'pw' },
   })
   const text = (networks: readonly { address: string; bits: number }[] = []) =>
@@ -114,7 +117,9 @@ t.test('a client of a former order is told from those of the new one', async (t)
   const { engine, upstreams, tried } = gateway({ answer: ({ bind }) => (bind === '10.1.0.2' ? 'silence' : 'opened') })
   const connection = engine.accept()
   upstreams.use({
-    ...{ hags: [first], pipelines: () => false, hagsDown: [] },
+    hags: [first],
+    pipelines: () => false,
+    hagsDown: [],
     paths: { 4: [wanPath('lte', '10.2.0.2', { rttMs: 70 }), wanPath('dsl', '10.1.0.2', { rttMs: 30 })], 6: [] },
   })
   t.equal(engine.order?.bind, '10.2.0.2')

@@ -92,8 +92,11 @@ t.test('around the HAGs: in the order given, and a WAN that was overtaken twice 
   const upstreams = new Upstreams({ onHagDown: 'direct', now: () => clock.now })
   const use = () =>
     upstreams.use({
-      ...{ hags: [], pipelines: () => false, hagsDown: [first] },
-      ...{ paths: { 4: [lte], 6: [] }, direct: { 4: [dsl, lte], 6: [] } },
+      hags: [],
+      pipelines: () => false,
+      hagsDown: [first],
+      paths: { 4: [lte], 6: [] },
+      direct: { 4: [dsl, lte], 6: [] },
     })
   use()
   const order = () => text(upstreams.ways('198.51.100.7'))

@@ -10,10 +10,15 @@ const other = { address: '203.0.113.4', port: 1080 }
 const hag6 = { address: '2001:db8::3', port: 1080 }
 
 const answer = (connectMs = 30, protocol: 'mptcp' | 'tcp' = 'mptcp'): ProbeResult => ({
-  ...{ ok: true, local: { address: '10.1.0.2', port: 1 }, protocol, connectMs },
+  ok: true,
+  local: { address: '10.1.0.2', port: 1 },
+  protocol,
+  connectMs,
 })
 const trouble = (stage: 'connect' | 'greeting', code: string): ProbeResult => ({
-  ...{ ok: false, stage, failure: { code, errno: 0, syscall: 'connect' } },
+  ok: false,
+  stage,
+  failure: { code, errno: 0, syscall: 'connect' },
 })
 const silence = trouble('connect', 'ETIMEDOUT')
 
@@ -170,8 +175,12 @@ t.test('counters that cannot be read: what its subflows say counts', async (t) =
   let timeouts = 0
   let isFull = false
   const subflow = () => ({
-    ...{ local: { address: '10.1.0.2', port: 1 }, remote: hag },
-    ...{ unackedPackets: 9, timeouts, lastAckMs: timeouts > 0 ? 9000 : 5, rttUs: 1000 },
+    local: { address: '10.1.0.2', port: 1 },
+    remote: hag,
+    unackedPackets: 9,
+    timeouts,
+    lastAckMs: timeouts > 0 ? 9000 : 5,
+    rttUs: 1000,
   })
   const { log, monitor, until } = start(t, {
     probe: ({ bind }) => (isFull && bind === '10.1.0.2' ? silence : answer()),

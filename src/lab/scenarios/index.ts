@@ -17,9 +17,19 @@ import { twoRouters } from './two-routers.js'
 
 /** What `lab run` knows: a file each. */
 export const scenarios: Record<string, Scenario> = {
-  ...{ bond, failover, ethernet, 'two-routers': twoRouters, demo },
-  ...{ 'link-down': linkDown, 'black-hole': blackHole, flapping, renumber },
-  ...{ 'strip-mptcp': stripMptcp, 'block-mptcp': blockMptcp },
-  ...{ 'hag-crash': hagCrash, 'hag-failover': hagFailover, 'hag-black-hole': hagBlackHole },
+  bond,
+  failover,
+  ethernet,
+  'two-routers': twoRouters,
+  demo,
+  'link-down': linkDown,
+  'black-hole': blackHole,
+  flapping,
+  renumber,
+  'strip-mptcp': stripMptcp,
+  'block-mptcp': blockMptcp,
+  'hag-crash': hagCrash,
+  'hag-failover': hagFailover,
+  'hag-black-hole': hagBlackHole,
   'firewall-reload': firewallReload,
 }

@@ -17,7 +17,11 @@ const endpoint = z.looseObject({ address: z.string(), id: z.number(), dev: z.str
 /** Reads `ip -j mptcp endpoint show`: a flag is a key with the value true, present only when set. */
 export function parseEndpoints(json = ''): KernelEndpoint[] {
   return readJson(endpoint, json, 'mptcp endpoint').map(({ address, id, dev: device, port, ...flags }) => ({
-    ...{ address, id, device, ...(port !== undefined && { port }), isOurs: false },
+    address,
+    id,
+    device,
+    ...(port !== undefined && { port }),
+    isOurs: false,
     flags: Object.keys(flags)
       .filter((key) => flags[key] === true)
       .sort(),
