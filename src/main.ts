@@ -1,13 +1,13 @@
 #!/usr/bin/env node
 /** argv -> command; errors -> one line and an exit code. Commands are imported when asked for: `check` works without the addon. */
-import './shared/no-debugger.js'
+import './service/no-debugger.js'
 import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { setFlagsFromString } from 'node:v8'
+import { BondsocksError } from './base/errors.js'
+import { nearest } from './base/nearest.js'
 import { type Command, usageError } from './cli/command.js'
-import { BondsocksError } from './shared/errors.js'
-import { nearest } from './shared/nearest.js'
-import { closeDebugger } from './shared/no-debugger.js'
+import { closeDebugger } from './service/no-debugger.js'
 
 // What starting leaves behind is most of what a small program keeps, so before anything else is loaded:
 for (const flag of [

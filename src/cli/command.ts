@@ -1,6 +1,6 @@
 /** What every file in this folder exports as `command`. */
 import type { ParseArgsConfig } from 'node:util'
-import { BondsocksError } from '../shared/errors.js'
+import { BondsocksError } from '../base/errors.js'
 
 export interface Command {
   /** Printed by `bondsocks NAME --help`: usage, what it does, its options with their defaults. */

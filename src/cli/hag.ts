@@ -14,8 +14,8 @@ Exit codes: 0 stopped by a signal, 1 failed, 2 wrong config.
   options: configOption,
   async run(values) {
     const config = loadHag(configFile(values))
-    const { endsSoon } = await import('../shared/service.js')
-    const { runHag } = await import('../hag.js')
+    const { endsSoon } = await import('../service/signals.js')
+    const { runHag } = await import('../hag/hag.js')
     await runHag(config).finally(endsSoon)
     return 0
   },

@@ -1,10 +1,10 @@
 import { spawn } from 'node:child_process'
+import { BondsocksError } from '../base/errors.js'
+import { nearest } from '../base/nearest.js'
 import { type Lab, type LabOptions, labAttach, labDown, labList, labUp } from '../lab/lab.js'
 import { runScenario } from '../lab/scenario.js'
 import { scenarios } from '../lab/scenarios/index.js'
 import { parseTopology, topologies } from '../lab/topology.js'
-import { BondsocksError } from '../shared/errors.js'
-import { nearest } from '../shared/nearest.js'
 import { type Command, usageError, type Values } from './command.js'
 
 const help = `Usage: bondsocks lab up [TOPOLOGY] [--name NAME] [--slow N]

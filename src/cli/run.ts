@@ -16,8 +16,8 @@ Exit codes: 0 stopped by a signal, 1 failed, 2 wrong config or wrong credentials
   options: configOption,
   async run(values) {
     const config = loadGateway(configFile(values))
-    const { endsSoon } = await import('../shared/service.js')
-    const { runGateway } = await import('../gateway.js')
+    const { endsSoon } = await import('../service/signals.js')
+    const { runGateway } = await import('../gateway/gateway.js')
     await runGateway(config).finally(endsSoon)
     return 0
   },

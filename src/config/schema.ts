@@ -1,6 +1,6 @@
 /** THE schema of both config files: what may be written, its defaults, and (by inference) the types the program works with. */
 import * as z from 'zod'
-import { coversInternet, familyOf, isInside, parseAddress, parseCidr } from '../shared/address.js'
+import { coversInternet, familyOf, isInside, parseAddress, parseCidr } from '../base/address.js'
 
 const address = z
   .string()

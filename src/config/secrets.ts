@@ -1,6 +1,6 @@
 /** Files with secrets. Their content never gets into a message. */
 import { statSync } from 'node:fs'
-import { BondsocksError } from '../shared/errors.js'
+import { BondsocksError } from '../base/errors.js'
 import { readText } from './text.js'
 
 /** The password in the first line of a file. Throws BondsocksError with exit code 2. `warn` hears of a file that others can read. */

@@ -2,7 +2,7 @@
  * Everything that the gateway observes, as one union. Probers, the link watch, name look-ups, sessions and the role sampler report facts; what a
  * fact means is decided in state.ts and target.ts, nowhere else. Times are milliseconds of a clock that never jumps.
  */
-import type { SocketAddress } from '../shared/address.js'
+import type { SocketAddress } from '../base/address.js'
 import type { Hag, PathAddress, WanAddresses } from './model.js'
 
 /** Probes of WANs. A fact about an address that no WAN has any more is ignored. */

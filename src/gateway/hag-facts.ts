@@ -1,8 +1,8 @@
 /** What a probe says of a HAG, as a fact, whoever sent it. */
-import type { Engine, ProbeResult } from '../native/index.js'
-import { isBehindFullWan } from '../wan/acknowledged.js'
+import type { Engine, ProbeResult } from '../engine/contract.js'
 import type { Fact } from './facts.js'
 import type { Hag, PathAddress, WanLink } from './model.js'
+import { isBehindFullWan } from './subflow-signs.js'
 
 /** A HAG whose connections over a full WAN are acknowledged within so long is behind it. */
 const acknowledgedMs = 1000

@@ -1,10 +1,8 @@
 /** What the parts of the gateway talk about: HAGs, WAN links, paths. Types and one-line questions to them; no rule. */
-import type { Protocol } from '../native/index.js'
-import type { Hag } from '../redirect/policy.js'
-import type { Family } from '../shared/address.js'
-import type { WanState } from '../wan/health.js'
 
-export type { Hag, Path } from '../redirect/policy.js'
+import type { Family, SocketAddress } from '../base/address.js'
+import type { Protocol } from '../engine/contract.js'
+import type { WanState } from './wans/health.js'
 
 export interface ByFamily<Value> {
   readonly 4: Value
@@ -46,3 +44,42 @@ export const isUsable = ({ state }: Pick<WanLink, 'state'>): boolean => state ==
 
 export const isSameHag = (one: Pick<Hag, 'address' | 'port'>, other: Pick<Hag, 'address' | 'port'>): boolean =>
   one.address === other.address && one.port === other.port
+
+export interface Hag extends SocketAddress {
+  username?: string
+  password?: string
+}
+
+/** One way out: to a HAG over a WAN or, without `hag`, to the destination itself over a WAN. */
+export interface Path {
+  hag?: Hag
+  /** Its name. */
+  wan: string
+  /** The WAN's address of the family of the HAG or the destination. */
+  bind: string
+  /** `tcp` towards a HAG: over this WAN MPTCP would only take time. */
+  protocol: Protocol
+  /** The HAG takes all that is sent to it in one go. */
+  pipelined: boolean
+  /** Milliseconds after which the next way is tried beside this one. */
+  patienceMs: number
+  /** Of the WAN, without what waits in its queues and for our processor, milliseconds; undefined while it is unknown. */
+  leastRttMs: number | undefined
+}
+
+/** One WAN in one family: what a socket is bound to. */
+export interface WanPath {
+  wan: string
+  bind: string
+  metered: boolean
+  /** Health up or degraded. */
+  usable: boolean
+  /** Health down: it has a link, but carries nothing. */
+  lost: boolean
+  /** Smoothed time to connect to a HAG, milliseconds. */
+  rttMs: number | undefined
+  /** Of the last minutes. */
+  leastRttMs: number | undefined
+  /** `tcp` where the WAN's path drops what begins with MPTCP, so that trying would only take time. */
+  protocol: Protocol
+}

@@ -1,6 +1,6 @@
 /** Runs the lab's own commands. */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { BondsocksError } from '../shared/errors.js'
+import { BondsocksError } from '../base/errors.js'
 
 export interface Executed {
   stdout: string

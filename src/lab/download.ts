@@ -1,7 +1,7 @@
 /** A real curl in the LAN, its checksum, and what each WAN carried meanwhile. */
 import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { BondsocksError } from '../shared/errors.js'
+import { BondsocksError } from '../base/errors.js'
 import { sha256Of } from './files.js'
 import type { Lab } from './lab.js'
 

@@ -1,7 +1,7 @@
 /** A program in a lab, started, listened to, and ended by its process id. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { BondsocksError } from '../shared/errors.js'
+import { BondsocksError } from '../base/errors.js'
 
 /** Enough of what it said last to tell why it ended. */
 const keptCharacters = 1 << 20

@@ -1,7 +1,7 @@
 /** Runs a scenario in a lab of its own, and leaves nothing behind however it ends. */
 import { setTimeout as wait } from 'node:timers/promises'
-import { BondsocksError } from '../shared/errors.js'
-import { mptcpKernel } from '../shared/kernel-version.js'
+import { BondsocksError } from '../base/errors.js'
+import { mptcpKernel } from '../base/kernel-version.js'
 import { type Download, download, filePort, type Sample } from './download.js'
 import { type Configs, type Lab, type LabOptions, labUp, type Topology } from './lab.js'
 import { processorTicks } from './measure.js'
@@ -213,7 +213,7 @@ function bar(share: number): string {
 
 export async function runScenario({ topology, run }: Scenario, options: Pick<LabOptions, 'name' | 'slow'>): Promise<void> {
   // Loaded late, so that the lab's other commands work without the addon.
-  const { native } = await import('../native/index.js')
+  const { native } = await import('../engine/load.js')
   const why = native.mptcpUnavailable()
   if (why !== undefined) {
     const mend = why === 'ENOPROTOOPT' ? 'set the sysctl net.mptcp.enabled to 1' : `use ${mptcpKernel}`

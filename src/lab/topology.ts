@@ -1,5 +1,5 @@
 /** What a lab consists of, as data: hosts, wires between them, addresses and routes. No I/O. */
-import { BondsocksError } from '../shared/errors.js'
+import { BondsocksError } from '../base/errors.js'
 
 export const topologies = ['hybrid', 'ethernet', 'two-routers'] as const
 export type Topology = (typeof topologies)[number]

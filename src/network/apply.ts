@@ -1,7 +1,7 @@
 /** Carries out a change: all of it, or nothing. */
 import { isDeepStrictEqual } from 'node:util'
-import { BondsocksError } from '../shared/errors.js'
-import type { Kernel } from './kernel.js'
+import { BondsocksError } from '../base/errors.js'
+import type { Kernel } from './kernel/kernel.js'
 import { commandFailed } from './observe.js'
 import { textOfSaved } from './saved.js'
 import { type Action, type Change, type Command, type Saved, type Step, textOf } from './state.js'

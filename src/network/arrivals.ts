@@ -4,10 +4,10 @@
  * the LAN's Internet away.
  */
 import * as z from 'zod'
+import type { Family } from '../base/address.js'
 import type { GatewayConfig } from '../config/schema.js'
-import type { Family } from '../shared/address.js'
 import { programOf } from './kernel/firewall.js'
-import type { Kernel } from './kernel.js'
+import type { Kernel } from './kernel/kernel.js'
 import type { KernelChain } from './state.js'
 
 /** One SYN may be between the counters; a client repeats its own after one second. */

@@ -1,5 +1,5 @@
 /** From what is to what should be: a pure function. Adds come before deletes, and each path is complete before traffic is sent into it. */
-import type { Family } from '../shared/address.js'
+import type { Family } from '../base/address.js'
 import { diffChain } from './kernel/firewall.js'
 import { diffEndpoints, isMade, limitStep } from './kernel/mptcp.js'
 import { diffRoutes } from './kernel/route.js'

@@ -8,10 +8,10 @@
  * socket needs a rule and a table as well, and others' rules and filters see it; TCP_BPF_IW is for a BPF program on a cgroup only.
  */
 import { existsSync } from 'node:fs'
-import { pause } from '../shared/pause.js'
+import { pause } from '../base/pause.js'
 import type { Log } from '../telemetry/log.js'
-import { runCommand, systemKernel } from './command.js'
-import type { CommandResult, Kernel } from './kernel.js'
+import { runCommand, systemKernel } from './kernel/command.js'
+import type { CommandResult, Kernel } from './kernel/kernel.js'
 import { owned } from './state.js'
 import { type WatchEvents, watchKernel } from './watch.js'
 

@@ -19,7 +19,7 @@ import {
 } from 'node:fs'
 import { dirname } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { BondsocksError } from '../shared/errors.js'
+import { BondsocksError } from '../base/errors.js'
 import { needsRoot } from './state.js'
 
 /** `network`: while the set-up is changed. `gateway`: as long as a gateway runs, and until what a killed one has left is taken away. */
@@ -54,7 +54,7 @@ const joinMs = 10_000
 export async function takeLock(name: LockName, patienceMs: number, options: LockOptions = {}): Promise<Lock> {
   const { folder = '/run/bondsocks', owner = 0 } = options
   // Loaded late, so that commands which never touch the network work without the addon.
-  const { native } = await import('../native/index.js')
+  const { native } = await import('../engine/load.js')
   const path = `${folder}/net-${native.netnsCookie()}.${name}.lock`
   const deadline = performance.now() + patienceMs
   for (;;) {
@@ -81,7 +81,7 @@ export const alone: Membership = { isFirst: true, isLast: () => true, release: (
 
 /** Joins the HAGs of this network namespace. Rejects as `takeLock`. */
 export async function joinHags({ folder = '/run/bondsocks', owner = 0 }: LockOptions = {}): Promise<Membership> {
-  const { native } = await import('../native/index.js')
+  const { native } = await import('../engine/load.js')
   const path = `${folder}/net-${native.netnsCookie()}.hags.lock`
   const deadline = performance.now() + joinMs
   for (;;) {

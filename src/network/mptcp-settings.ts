@@ -1,7 +1,7 @@
 /** Settings of the kernel that would switch the bundle off, or cripple it, whatever else is right. */
 import type { Log } from '../telemetry/log.js'
+import type { Kernel } from './kernel/kernel.js'
 import { parseEndpoints } from './kernel/mptcp.js'
-import type { Kernel } from './kernel.js'
 import { type Sysctls, sysctlName } from './state.js'
 
 /** What kernels from 5.15 to 7.x call them. */

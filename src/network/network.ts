@@ -1,22 +1,23 @@
 /** The control path's door: say what should be, then make it so. */
+
+import { type Family, familyOf, type SocketAddress } from '../base/address.js'
+import { BondsocksError } from '../base/errors.js'
 import type { GatewayConfig } from '../config/schema.js'
-import { type Family, familyOf, type SocketAddress } from '../shared/address.js'
-import { BondsocksError } from '../shared/errors.js'
 import { ChangeFailed, carryOut, carryOutAsFarAsPossible, performAll, save } from './apply.js'
 import { Arrivals } from './arrivals.js'
-import { desired, withRealNames } from './desired.js'
+import { desired, withRealNames } from './desired/desired.js'
+import type { Extra } from './desired/redirection.js'
 import { diff } from './diff.js'
+import type { Kernel } from './kernel/kernel.js'
 import { deleteCommand } from './kernel/mptcp.js'
-import type { Kernel } from './kernel.js'
 import { notKept, observe } from './observe.js'
 import { lookOutside } from './outgoing.js'
-import type { Extra } from './redirection.js'
 import { type NumberedEndpoint, nothing, type Plan, type Saved, type Step } from './state.js'
 import type { Tables } from './tables.js'
 import { unseen } from './unseen.js'
 
-export { systemKernel } from './command.js'
-export type { Kernel } from './kernel.js'
+export { systemKernel } from './kernel/command.js'
+export type { Kernel } from './kernel/kernel.js'
 export type { Plan, Step, WanAddresses } from './state.js'
 
 export interface NetworkOptions {

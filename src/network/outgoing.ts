@@ -1,10 +1,10 @@
 /** Asks the kernel where it would send what goes to the HAGs: rules and routes of others may come before ours. */
 import * as z from 'zod'
+import { type Family, familyOf, type SocketAddress } from '../base/address.js'
+import { joinsByOwnDevice } from '../base/kernel-version.js'
 import type { GatewayConfig } from '../config/schema.js'
-import { type Family, familyOf, type SocketAddress } from '../shared/address.js'
-import { joinsByOwnDevice } from '../shared/kernel-version.js'
 import { readJson } from './kernel/json.js'
-import type { Kernel } from './kernel.js'
+import type { Kernel } from './kernel/kernel.js'
 import type { Entry, Observed, Outside } from './state.js'
 
 /** The route by which the kernel sends a packet. */

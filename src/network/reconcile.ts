@@ -1,5 +1,5 @@
 /** Keeps the network as the config wants it, for as long as the gateway runs: one pass after every change of the kernel's. */
-import { pause } from '../shared/pause.js'
+import { pause } from '../base/pause.js'
 import type { Log } from '../telemetry/log.js'
 import type { Plan, WanAddresses } from './state.js'
 

@@ -1,5 +1,5 @@
 /** What the control path talks about: what is ours, what the kernel has, what it should have, and the steps from one to the other. */
-import type { Family } from '../shared/address.js'
+import type { Family } from '../base/address.js'
 
 /**
  * Everything we make is found again by these marks alone, so `remove` needs no config: rules and routes by protocol and table together, so

@@ -1,17 +1,12 @@
-/**
- * What a HAG needs of the kernel beside its routes. How many subflows may join a connection to a HAG. The kernel's two are not enough for four WANs, and with two WANs they are used up by
- * subflows of which a gateway has taken leave in vain: the kernel says so once (RM_ADDR), and where that is lost they live on. So all that the
- * kernel can do are allowed. And that full-size packets which vanish on a gateway's line are not all there is (tuning.ts).
- */
-import { aborted } from '../shared/service.js'
+import { aborted } from '../base/pause.js'
 import type { Log } from '../telemetry/log.js'
 import { save } from './apply.js'
+import { mtuProbing } from './desired/sysctls.js'
+import type { Kernel } from './kernel/kernel.js'
 import { limitCommand, parseSubflowLimit } from './kernel/mptcp.js'
-import type { Kernel } from './kernel.js'
 import { capture } from './observe.js'
 import { parseSaved } from './saved.js'
 import { isHeld } from './state.js'
-import { mtuProbing } from './tuning.js'
 
 const most = 8
 

@@ -1,10 +1,10 @@
 /** Reads what is ours in the tables of iptables: of the flavour that `iptables` is, and of the other one where that matters. */
 import * as z from 'zod'
-import type { Family } from '../shared/address.js'
-import { BondsocksError } from '../shared/errors.js'
+import type { Family } from '../base/address.js'
+import { BondsocksError } from '../base/errors.js'
+import { withoutGuard } from './desired/redirection.js'
 import { parseTable, programOf } from './kernel/firewall.js'
-import type { Kernel } from './kernel.js'
-import { withoutGuard } from './redirection.js'
+import type { Kernel } from './kernel/kernel.js'
 import { type Command, type Observed, owned, type TableName } from './state.js'
 
 export type Tables = Pick<Observed, 'chains' | 'chainNotes' | 'strays'>

@@ -1,8 +1,8 @@
 /** What iptables-restore has taken must be what iptables-save shows: others' rules can make a listing blind. */
-import type { Family } from '../shared/address.js'
-import { BondsocksError } from '../shared/errors.js'
+import type { Family } from '../base/address.js'
+import { BondsocksError } from '../base/errors.js'
 import { diffChain, isFirewallStep } from './kernel/firewall.js'
-import type { Kernel } from './kernel.js'
+import type { Kernel } from './kernel/kernel.js'
 import type { Change } from './state.js'
 import { observeTables } from './tables.js'
 

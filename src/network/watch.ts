@@ -2,9 +2,9 @@
  * Tells when the kernel's links, addresses, routes, next hops or rules change: a long-lived `ip monitor`, started again when it dies. A next
  * hop's end is that of its routes, of which the kernel says nothing.
  */
-import { pause } from '../shared/pause.js'
+import { pause } from '../base/pause.js'
 import type { Log } from '../telemetry/log.js'
-import { streamCommand } from './command.js'
+import { streamCommand } from './kernel/command.js'
 
 /** After a monitor that died at once: the wait doubles from here to the longest. */
 const firstRestartMs = 200

@@ -1,7 +1,7 @@
 /** What every Engine keeps, whoever the client and the far side are; run on the fake and on the real one. */
 import type { Test } from 'tap'
-import type { Engine, EngineEvent, EngineOptions, Way } from '../../src/native/index.js'
-import type { SocketAddress } from '../../src/shared/address.js'
+import type { SocketAddress } from '../../src/base/address.js'
+import type { Engine, EngineEvent, EngineOptions, Way } from '../../src/engine/contract.js'
 
 export interface Client {
   /** How it learns that it is over: orderly, aborted, or (SOCKS) refused with this reply. */

@@ -1,7 +1,7 @@
 import { createServer, connect as dial, type Server, type Socket } from 'node:net'
 import t from 'tap'
-import type { ConnectionId, Engine, EngineEvent, Native } from '../../src/native/index.js'
-import type { SocketAddress } from '../../src/shared/address.js'
+import type { SocketAddress } from '../../src/base/address.js'
+import type { ConnectionId, Engine, EngineEvent, Native } from '../../src/engine/contract.js'
 import { FakeEngine, failure } from '../support/fake-engine.js'
 import { start } from '../support/process.js'
 import { type Client, engineContract, type MakeHarness } from './engine-contract.js'
@@ -37,7 +37,7 @@ const fake: MakeHarness = async (_t, options) => {
   }
 }
 
-const native = await import('../../src/native/index.js').then(
+const native = await import('../../src/engine/load.js').then(
   (module): Native | undefined => module.native,
   () => undefined,
 )

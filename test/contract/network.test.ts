@@ -1,7 +1,7 @@
 /** The same promises on the model and on the real kernel, with both flavours of iptables. */
 import { execFileSync } from 'node:child_process'
 import t from 'tap'
-import type { Kernel } from '../../src/network/kernel.js'
+import type { Kernel } from '../../src/network/kernel/kernel.js'
 import { Network, type NetworkOptions } from '../../src/network/network.js'
 import { observe } from '../../src/network/observe.js'
 import { needsRoot, type Scope } from '../support/namespaces.js'

@@ -1,7 +1,7 @@
 /** Whom the engine lets in, on loopback, where clients are told apart by 127.0.0.x. */
 import { connect as dial, type Socket } from 'node:net'
 import t, { type Test } from 'tap'
-import type { SocketAddress } from '../../src/shared/address.js'
+import type { SocketAddress } from '../../src/base/address.js'
 import { EngineUnderTest, echo, needsAddon, wayTo } from '../support/engine.js'
 import { remeasure, settle } from '../support/wait.js'
 

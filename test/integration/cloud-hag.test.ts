@@ -1,6 +1,6 @@
 /** A HAG in a cloud: behind 1:1 NAT, whose public address does not answer from inside, for gateways of any address. */
 import t from 'tap'
-import { takesPipelined } from '../../src/wan/probe.js'
+import { takesPipelined } from '../../src/gateway/hags/capabilities.js'
 import { EngineUnderTest, needsAddon } from '../support/engine.js'
 import { ports, sleep, World } from '../support/hybrid.js'
 import { needsRoot } from '../support/namespaces.js'

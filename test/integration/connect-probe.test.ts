@@ -1,8 +1,8 @@
 /** The whole question to a HAG, by the package socks over a socket of the engine's. */
 import { createServer, type Socket } from 'node:net'
 import t, { type Test } from 'tap'
-import { HagMonitor } from '../../src/redirect/hag-monitor.js'
-import { examine, takesPipelined } from '../../src/wan/probe.js'
+import { examine, takesPipelined } from '../../src/gateway/hags/capabilities.js'
+import { HagMonitor } from '../../src/gateway/hags/prober.js'
 import { EngineUnderTest, needsAddon } from '../support/engine.js'
 import { memoryLog } from '../support/memory-log.js'
 import { settle, sleep } from '../support/wait.js'

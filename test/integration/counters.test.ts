@@ -13,7 +13,7 @@ t.test('a hundred interfaces before the WAN', { skip: needsRoot }, async (t) => 
   ]
   await machine.exec('sh', '-c', `printf '%s\\n' "$@" | ip -batch -`, 'sh', ...pairs, ...wan)
   const script = `
-    const { readCounters } = await import(${JSON.stringify(new URL('../../src/wan/counters.ts', import.meta.url).href)})
+    const { readCounters } = await import(${JSON.stringify(new URL('../../src/gateway/interface-counters.ts', import.meta.url).href)})
     const before = readCounters()
     const socket = (await import('node:dgram')).createSocket('udp4')
     await new Promise((bound) => socket.bind(0, bound))

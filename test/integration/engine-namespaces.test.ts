@@ -2,7 +2,7 @@
 import { release } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
-import type { EngineEvent, Inspection, Way } from '../../src/native/index.js'
+import type { EngineEvent, Inspection, Way } from '../../src/engine/contract.js'
 import { type Agent, startAgent } from '../support/agent.js'
 import { native, needsAddon, wayTo } from '../support/engine.js'
 import type { Setup } from '../support/engine-child.js'

@@ -1,8 +1,8 @@
 import fc from 'fast-check'
 import ipaddr from 'ipaddr.js'
 import t from 'tap'
-import { Access } from '../../src/server/access.js'
-import { type Cidr, parseCidr } from '../../src/shared/address.js'
+import { type Cidr, parseCidr } from '../../src/base/address.js'
+import { Access } from '../../src/hag/access.js'
 
 const access = new Access({ clients: [], allow: [] }, (address) => address === '203.0.113.3')
 

@@ -3,9 +3,9 @@ import { join } from 'node:path'
 import fc from 'fast-check'
 import t from 'tap'
 import { stringify } from 'yaml'
+import { BondsocksError } from '../../src/base/errors.js'
+import { nearest } from '../../src/base/nearest.js'
 import { checkText } from '../../src/config/load.js'
-import { BondsocksError } from '../../src/shared/errors.js'
-import { nearest } from '../../src/shared/nearest.js'
 
 /** The only outcomes: a kind, or lines that each say where. */
 function outcome(text: string): void {

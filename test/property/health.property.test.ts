@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { type Health, isUsable, next, nextProbe, type Sign, unknown } from '../../src/wan/health.js'
+import { type Health, isUsable, next, nextProbe, type Sign, unknown } from '../../src/gateway/wans/health.js'
 
 const sign: fc.Arbitrary<Sign> = fc.oneof(
   {

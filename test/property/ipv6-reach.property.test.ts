@@ -1,8 +1,8 @@
 /** The core learns which HAGs reach IPv6 destinations as the class `Ipv6` does. */
 import fc from 'fast-check'
 import t from 'tap'
+import { Ipv6 } from '../../src/gateway/hags/ipv6.js'
 import { ipv6Question } from '../../src/gateway/steering/ipv6.js'
-import { Ipv6 } from '../../src/redirect/ipv6.js'
 import { dsl, first, home, overDsl } from '../support/steering.js'
 
 const step = fc.oneof(

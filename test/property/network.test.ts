@@ -2,7 +2,7 @@
 import { isDeepStrictEqual } from 'node:util'
 import fc from 'fast-check'
 import t from 'tap'
-import { desired } from '../../src/network/desired.js'
+import { desired } from '../../src/network/desired/desired.js'
 import { Network } from '../../src/network/network.js'
 import { observe } from '../../src/network/observe.js'
 import type { Entry } from '../../src/network/state.js'

@@ -2,8 +2,8 @@
  * The engine in a process of its own, for tests of limits, exits and namespaces. The last argument is a Setup in JSON; on standard output
  * comes `listening PORT`, and then a line of JSON for each event.
  */
-import type { EngineOptions, ListenOptions, StandingOrder, Way } from '../../src/native/index.js'
-import { native } from '../../src/native/index.js'
+import type { EngineOptions, ListenOptions, StandingOrder, Way } from '../../src/engine/contract.js'
+import { native } from '../../src/engine/load.js'
 
 export interface Setup {
   options?: Partial<EngineOptions>

@@ -1,12 +1,12 @@
 /** The real engine on loopback, for tests that look at it closer than through `run` and `hag`. */
 import { once } from 'node:events'
 import { createServer, connect as dial, type Socket } from 'node:net'
-import type { Engine, EngineEvent, EngineOptions, ListenOptions, Native, Way } from '../../src/native/index.js'
-import type { SocketAddress } from '../../src/shared/address.js'
+import type { SocketAddress } from '../../src/base/address.js'
+import type { Engine, EngineEvent, EngineOptions, ListenOptions, Native, Way } from '../../src/engine/contract.js'
 import type { Scope } from './namespaces.js'
 
 /** undefined where the addon is not built. */
-export const native: Native | undefined = await import('../../src/native/index.js').then(
+export const native: Native | undefined = await import('../../src/engine/load.js').then(
   (module) => module.native,
   () => undefined,
 )

@@ -1,4 +1,6 @@
 /** The engine without sockets: tests play the clients and the far side. It keeps the contract that test/contract checks on both. */
+
+import { isInside, parseCidr, type SocketAddress } from '../../src/base/address.js'
 import type {
   ConnectionId,
   ConnectResult,
@@ -15,8 +17,7 @@ import type {
   Refusal,
   StandingOrder,
   Way,
-} from '../../src/native/index.js'
-import { isInside, parseCidr, type SocketAddress } from '../../src/shared/address.js'
+} from '../../src/engine/contract.js'
 
 type Failed = Extract<EngineEvent, { type: 'failed' }>
 export type Answer = 'opened' | 'silence' | Omit<Failed, 'type' | 'connection' | 'attempt' | 'left'>

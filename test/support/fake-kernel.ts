@@ -1,8 +1,8 @@
 /** A model of the kernel that understands exactly the commands of the control path, with the refusals that they can meet. */
 
-import type { CommandResult, Kernel } from '../../src/network/kernel.js'
+import { type Family, familyOf, isInside, parseCidr } from '../../src/base/address.js'
+import type { CommandResult, Kernel } from '../../src/network/kernel/kernel.js'
 import type { Lease } from '../../src/network/state.js'
-import { type Family, familyOf, isInside, parseCidr } from '../../src/shared/address.js'
 
 interface Route {
   family: Family

@@ -1,7 +1,7 @@
 /** A gateway for the control path's tests, on the model or on the real kernel in a namespace, and what can be seen of it. */
 import { type GatewayConfig, gatewaySchema } from '../../src/config/schema.js'
-import { runCommand } from '../../src/network/command.js'
-import type { Kernel } from '../../src/network/kernel.js'
+import { runCommand } from '../../src/network/kernel/command.js'
+import type { Kernel } from '../../src/network/kernel/kernel.js'
 import { capture } from '../../src/network/observe.js'
 import type { Lease } from '../../src/network/state.js'
 import { FakeKernel } from './fake-kernel.js'

@@ -1,5 +1,8 @@
 /** Steer and the probers that report to it, with an engine and a network that the test makes. Nothing else asks or decides. */
+
+import { pause } from '../../src/base/pause.js'
 import { reportProbe } from '../../src/gateway/hag-facts.js'
+import { HagDirectory } from '../../src/gateway/hags/directory.js'
 import { HagProber } from '../../src/gateway/hags/hag-prober.js'
 import { type Hag, isSameHag } from '../../src/gateway/model.js'
 import { isAdmissionDue, isRefused, isToConfirm } from '../../src/gateway/steering/admissions.js'
@@ -10,8 +13,6 @@ import { hasEndpoint } from '../../src/gateway/steering/target.js'
 import type { LinkState } from '../../src/gateway/steering/wan-links.js'
 import { LinkProber } from '../../src/gateway/wans/link-prober.js'
 import { Reconciler } from '../../src/network/reconcile.js'
-import { HagDirectory } from '../../src/redirect/hags.js'
-import { pause } from '../../src/shared/pause.js'
 import type { HubOptions } from './steering-record.js'
 
 export function startNewHub(options: HubOptions) {

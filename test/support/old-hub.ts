@@ -3,24 +3,23 @@
  * makes, and every sign that they take is told to `onFact` at that moment. To prove that the new core decides the same.
  */
 import type { Test } from 'tap'
+import type { ProbeResult } from '../../src/engine/contract.js'
 import type { Fact, HagSilent } from '../../src/gateway/facts.js'
-import type { ProbeResult } from '../../src/native/index.js'
+import type { Finding } from '../../src/gateway/hags/capabilities.js'
+import type { HagEntryWithPassword } from '../../src/gateway/hags/directory.js'
+import type { HagAnswer } from '../../src/gateway/hags/first-answer.js'
+import type { HagMonitorOptions } from '../../src/gateway/hags/prober.js'
+import type { Hag, PathAddress, WanAddresses, WanPath } from '../../src/gateway/model.js'
+import type { Selection, WanReport } from '../../src/gateway/roles/roles.js'
+import type { Uplinks } from '../../src/gateway/steering/uplinks.js'
+import type { FullSizeOptions } from '../../src/gateway/wans/full-size.js'
+import type { Health, Sign } from '../../src/gateway/wans/health.js'
+import type { WanMonitorOptions } from '../../src/gateway/wans/prober.js'
+import type { RejoinOptions } from '../../src/gateway/wans/rejoin.js'
 import type { NetworkOptions } from '../../src/network/network.js'
 import type { ReconcileOptions } from '../../src/network/reconcile.js'
 import type { Plan } from '../../src/network/state.js'
 import type { WatchEvents } from '../../src/network/watch.js'
-import type { PathAddress } from '../../src/redirect/admission.js'
-import type { HagAnswer } from '../../src/redirect/first-answer.js'
-import type { HagMonitorOptions } from '../../src/redirect/hag-monitor.js'
-import type { HagEntryWithPassword } from '../../src/redirect/hags.js'
-import type { Hag } from '../../src/redirect/policy.js'
-import type { Uplinks } from '../../src/uplinks.js'
-import type { FullSizeOptions } from '../../src/wan/full-size.js'
-import type { Health, Sign } from '../../src/wan/health.js'
-import type { WanAddresses, WanMonitorOptions, WanPath } from '../../src/wan/monitor.js'
-import type { Finding } from '../../src/wan/probe.js'
-import type { RejoinOptions } from '../../src/wan/rejoin.js'
-import type { Selection, WanReport } from '../../src/wan/selection.js'
 import type { memoryLog } from './memory-log.js'
 import { engineOf, type SimulatedWorld } from './steering-world.js'
 
@@ -51,13 +50,13 @@ function hub() {
 
 /** The class `Uplinks` with monitors that write down what they take. */
 export async function loadOldHub(t: Test): Promise<typeof Uplinks> {
-  const health = await import('../../src/wan/health.js')
-  const mptcpPath = await import('../../src/wan/mptcp-path.js')
-  const admission = await import('../../src/redirect/admission.js')
-  const selection = await import('../../src/wan/selection.js')
+  const health = await import('../../src/gateway/wans/health.js')
+  const mptcpPath = await import('../../src/gateway/wans/mptcp-support.js')
+  const admission = await import('../../src/gateway/hags/admission.js')
+  const selection = await import('../../src/gateway/roles/roles.js')
   const reconcile = await import('../../src/network/reconcile.js')
-  const counters = await import('../../src/wan/counters.js')
-  const probe = await import('../../src/wan/probe.js')
+  const counters = await import('../../src/gateway/interface-counters.js')
+  const probe = await import('../../src/gateway/hags/capabilities.js')
 
   class MptcpPath extends mptcpPath.MptcpPath {
     readonly own = { bind: '' }
@@ -99,7 +98,7 @@ export async function loadOldHub(t: Test): Promise<typeof Uplinks> {
   const hagMonitor = (await t.mockImport('../../src/redirect/hag-monitor.ts', {
     '../../src/redirect/admission.ts': { ...admission, Admissions },
     '../../src/wan/probe.ts': examiner,
-  })) as typeof import('../../src/redirect/hag-monitor.js')
+  })) as typeof import('../../src/gateway/hags/prober.js')
   class HagMonitor extends hagMonitor.HagMonitor {
     constructor(options: HagMonitorOptions) {
       const warn = (message: string, ...rest: []) => {
@@ -216,7 +215,7 @@ export async function loadOldHub(t: Test): Promise<typeof Uplinks> {
       },
     },
   }
-  const monitor = (await t.mockImport('../../src/wan/monitor.ts', mocks)) as typeof import('../../src/wan/monitor.js')
+  const monitor = (await t.mockImport('../../src/wan/monitor.ts', mocks)) as typeof import('../../src/gateway/wans/prober.js')
   /**
    * Mends an accident, so that all else can be compared: a WAN's links of both families go one after the other, and the hub decides in between. A
    * WAN with both families that goes makes it prefer IPv6, and another HAG with it, for good.

@@ -1,7 +1,7 @@
 /** A home whose WANs and HAGs fare as the test says, for monitors that run in virtual time. */
-import type { Engine, Inspection, Probe, ProbeResult } from '../../src/native/index.js'
-import type { Hag } from '../../src/redirect/policy.js'
-import type { Finding } from '../../src/wan/probe.js'
+import type { Engine, Inspection, Probe, ProbeResult } from '../../src/engine/contract.js'
+import type { Finding } from '../../src/gateway/hags/capabilities.js'
+import type { Hag } from '../../src/gateway/model.js'
 
 export const wanNames = ['dsl', 'lte', 'sat'] as const
 export type Wan = (typeof wanNames)[number]

@@ -1,3 +1,4 @@
+import type { Hag, Path } from '../../src/gateway/model.js'
 /** The core of facts, state and target with a clock that the test moves. */
 
 import type { Fact } from '../../src/gateway/facts.js'
@@ -5,7 +6,6 @@ import { type Deed, deeds, type Situation } from '../../src/gateway/steering/dee
 import { events, lineOf } from '../../src/gateway/steering/events.js'
 import { firstState, reduce, type SteeringConfig } from '../../src/gateway/steering/state.js'
 import { hasEndpoint, target } from '../../src/gateway/steering/target.js'
-import type { Hag, Path } from '../../src/redirect/policy.js'
 
 export class Steering {
   situation: Situation

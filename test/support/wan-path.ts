@@ -1,4 +1,4 @@
-import type { WanPath } from '../../src/wan/monitor.js'
+import type { WanPath } from '../../src/gateway/model.js'
 
 /** A WAN that works, but for what is said otherwise. */
 export function wanPath(wan: string, bind: string, more: Partial<WanPath> = {}): WanPath {

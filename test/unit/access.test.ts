@@ -1,8 +1,8 @@
 import t from 'tap'
-import type { Native } from '../../src/native/index.js'
-import { Access } from '../../src/server/access.js'
-import { type Cidr, parseCidr } from '../../src/shared/address.js'
-import { OwnAddresses } from '../../src/shared/own-addresses.js'
+import { type Cidr, parseCidr } from '../../src/base/address.js'
+import type { Native } from '../../src/engine/contract.js'
+import { Access } from '../../src/hag/access.js'
+import { OwnAddresses } from '../../src/hag/own-addresses.js'
 import { memoryLog } from '../support/memory-log.js'
 
 const networks = (...texts: string[]) => texts.map((text) => parseCidr(text) as Cidr)

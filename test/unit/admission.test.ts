@@ -1,5 +1,5 @@
 import t from 'tap'
-import { Admissions } from '../../src/redirect/admission.js'
+import { Admissions } from '../../src/gateway/hags/admission.js'
 import { memoryLog } from '../support/memory-log.js'
 
 const hag = { address: '203.0.113.3', port: 1080 }

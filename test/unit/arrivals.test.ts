@@ -1,7 +1,7 @@
 /** From counters to "a firewall drops them", with a clock that the test moves. */
 import t from 'tap'
 import { Arrivals } from '../../src/network/arrivals.js'
-import type { Kernel } from '../../src/network/kernel.js'
+import type { Kernel } from '../../src/network/kernel/kernel.js'
 import type { KernelChain } from '../../src/network/state.js'
 
 function setUp(ruleset: object[] = []) {

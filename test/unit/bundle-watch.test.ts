@@ -1,5 +1,5 @@
 import t from 'tap'
-import { BundleWatch } from '../../src/wan/bundle-watch.js'
+import { BundleWatch } from '../../src/gateway/wans/bundle-watch.js'
 import { memoryLog } from '../support/memory-log.js'
 
 t.test('what keeps a WAN out is said once it lasts, and again after it was gone', async (t) => {

@@ -1,8 +1,8 @@
 /** What is said of the bundle, from what the engine, the interfaces and the kernel's counters tell. */
 import t from 'tap'
-import type { Inspection } from '../../src/native/index.js'
-import { Bundle, type BundleFacts, type BundleMember } from '../../src/wan/bundle.js'
-import { parseJoinsTried } from '../../src/wan/bundle-watch.js'
+import type { Inspection } from '../../src/engine/contract.js'
+import { Bundle, type BundleFacts, type BundleMember } from '../../src/gateway/wans/bundle.js'
+import { parseJoinsTried } from '../../src/gateway/wans/bundle-watch.js'
 
 const hag = { address: '203.0.113.3', port: 1080 }
 const dsl: BundleMember = { wan: 'dsl', family: 4, bind: '10.1.0.2', device: 'dsl0' }

@@ -2,7 +2,7 @@ import { execFile } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { promisify } from 'node:util'
 import t from 'tap'
-import { startedInAdvance } from '../../src/network/command.js'
+import { startedInAdvance } from '../../src/network/kernel/command.js'
 import { settle, sleep } from '../support/wait.js'
 
 const pidOf = (text: string) => Number(/pid (\d+)/.exec(text)?.[1])
@@ -29,7 +29,7 @@ t.test('a failure and a program that is not there are said', async (t) => {
 })
 
 t.test('what waits keeps nobody awake, and does not outlive us', async (t) => {
-  const script = `import { startedInAdvance } from ${JSON.stringify(new URL('../../src/network/command.ts', import.meta.url).href)}
+  const script = `import { startedInAdvance } from ${JSON.stringify(new URL('../../src/network/kernel/command.ts', import.meta.url).href)}
     await startedInAdvance('sh', ['-c', 'echo pid $$; cat'])('x').then(({ stdout }) => console.log(stdout))
     await new Promise((resolve) => setTimeout(resolve, 300))
     console.log('children', (await import('node:child_process')).execFileSync('ps', ['-o', 'pid=,comm=', '--ppid', String(process.pid)]).toString())`

@@ -1,11 +1,11 @@
 import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
+import { BondsocksError } from '../../src/base/errors.js'
 import { bufferMemory, connectionsFor, descriptorLimit, engineLimits, limitTexts } from '../../src/config/defaults.js'
 import { schemaFile } from '../../src/config/json-schema.js'
 import { checkConfig, loadGateway, loadHag, parseGateway, parseHag } from '../../src/config/load.js'
 import { readPassword, readUsers } from '../../src/config/secrets.js'
-import { BondsocksError } from '../../src/shared/errors.js'
 
 const root = join(import.meta.dirname, '../..')
 

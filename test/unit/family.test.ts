@@ -1,6 +1,6 @@
 import t from 'tap'
-import { bestFamily, withoutHag } from '../../src/wan/family.js'
-import type { WanPath } from '../../src/wan/monitor.js'
+import type { WanPath } from '../../src/gateway/model.js'
+import { bestFamily, withoutHag } from '../../src/gateway/steering/family.js'
 import { wanPath } from '../support/wan-path.js'
 
 type State = 'usable' | 'lost' | 'unknown'

@@ -1,7 +1,7 @@
 /** Paths that carry small packets only come last, and serve where there is no other. */
 import t from 'tap'
-import { FullSize, passesFullSize } from '../../src/wan/full-size.js'
-import type { WanPath } from '../../src/wan/monitor.js'
+import type { WanPath } from '../../src/gateway/model.js'
+import { FullSize, passesFullSize } from '../../src/gateway/wans/full-size.js'
 
 const path = (wan: string, more: Partial<WanPath> = {}): WanPath => ({
   wan,

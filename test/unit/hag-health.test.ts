@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { type HagHealth, type HagSign, nextHag, unknownHag } from '../../src/redirect/hag-health.js'
+import { type HagHealth, type HagSign, nextHag, unknownHag } from '../../src/gateway/hags/health.js'
 
 const answer: HagSign = { type: 'answer' }
 const refused: HagSign = { type: 'refused' }

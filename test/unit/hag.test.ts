@@ -1,6 +1,6 @@
 import t from 'tap'
 import { parseHag } from '../../src/config/load.js'
-import { runHag } from '../../src/hag.js'
+import { runHag } from '../../src/hag/hag.js'
 import { type FarSide, fakeNative, settle } from '../support/fake-engine.js'
 import { memoryLog } from '../support/memory-log.js'
 

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { answersMissing, type Health, next, nextProbe, type Sign, stopPatience, unknown } from '../../src/wan/health.js'
+import { answersMissing, type Health, next, nextProbe, type Sign, stopPatience, unknown } from '../../src/gateway/wans/health.js'
 
 const answer: Sign = { type: 'answer', rttMs: 30 }
 const silence: Sign = { type: 'silence', reason: 'no HAG answers over it' }

@@ -1,6 +1,6 @@
 import t, { type Test } from 'tap'
 import { copyOf, keepInitialWindow, parseRoute } from '../../src/network/initial-window.js'
-import type { CommandResult } from '../../src/network/kernel.js'
+import type { CommandResult } from '../../src/network/kernel/kernel.js'
 import { settle } from '../support/fake-engine.js'
 import { memoryLog } from '../support/memory-log.js'
 

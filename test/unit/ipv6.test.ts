@@ -1,7 +1,7 @@
 import t from 'tap'
-import type { Inspection } from '../../src/native/index.js'
-import { Ipv6 } from '../../src/redirect/ipv6.js'
-import type { Reply } from '../../src/wan/probe.js'
+import type { Inspection } from '../../src/engine/contract.js'
+import type { Reply } from '../../src/gateway/hags/capabilities.js'
+import { Ipv6 } from '../../src/gateway/hags/ipv6.js'
 import { memoryLog } from '../support/memory-log.js'
 
 const hag = { address: '203.0.113.3', port: 1080 }

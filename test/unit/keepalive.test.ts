@@ -1,5 +1,5 @@
 import t from 'tap'
-import { keepaliveSeconds, watchKeepalive } from '../../src/wan/keepalive.js'
+import { keepaliveSeconds, watchKeepalive } from '../../src/gateway/wans/keepalive.js'
 
 t.test('as often as NATs with a minute of memory need, and on metered WANs as is affordable', async (t) => {
   const of = (connections: number, isMetered: boolean) => keepaliveSeconds({ connections, isMetered })

@@ -2,7 +2,7 @@
 import { mkdirSync, utimesSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import t from 'tap'
-import { parseLeases, readLeases } from '../../src/network/leases.js'
+import { parseLeases, readLeases } from '../../src/network/kernel/leases.js'
 
 const dhclient = `default-duid "\\000\\001";
 lease {

@@ -1,6 +1,6 @@
 import t from 'tap'
-import { Names } from '../../src/server/names.js'
-import type { Found } from '../../src/shared/resolve.js'
+import type { Found } from '../../src/base/resolve.js'
+import { Names } from '../../src/hag/names.js'
 import { settle } from '../support/fake-engine.js'
 import { memoryLog } from '../support/memory-log.js'
 

@@ -1,6 +1,6 @@
 import t from 'tap'
-import { Bypass } from '../../src/redirect/policy.js'
-import { type Cidr, parseCidr } from '../../src/shared/address.js'
+import { type Cidr, parseCidr } from '../../src/base/address.js'
+import { Bypass } from '../../src/gateway/connections/policy.js'
 
 t.test('bypassed destinations, also once remembered and forgotten', async (t) => {
   const bypass = new Bypass({ bypass: [parseCidr('198.51.100.0/24') as Cidr, parseCidr('2001:db8::/32') as Cidr] })

@@ -1,9 +1,9 @@
 /** Which destinations the main table leads elsewhere than to a WAN, as the kernel would look them up. */
 import fc from 'fast-check'
 import t from 'tap'
-import { destinationsElsewhere, type WanWays } from '../../src/network/redirection.js'
+import { isInside, parseCidr } from '../../src/base/address.js'
+import { destinationsElsewhere, type WanWays } from '../../src/network/desired/redirection.js'
 import type { ForeignRoute } from '../../src/network/state.js'
-import { isInside, parseCidr } from '../../src/shared/address.js'
 
 const ways: WanWays = new Map<string, ReadonlySet<string | undefined>>([
   ['dsl', new Set(['10.1.0.1'])],

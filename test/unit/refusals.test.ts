@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs'
 import { mock } from 'node:test'
 import t from 'tap'
-import type { Refusal } from '../../src/native/index.js'
-import { Refusals } from '../../src/shared/refusals.js'
+import type { Refusal } from '../../src/engine/contract.js'
+import { Refusals } from '../../src/service/refusals.js'
 import { memoryLog } from '../support/memory-log.js'
 
 function start(t: { teardown(act: () => void): void }) {

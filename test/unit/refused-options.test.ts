@@ -1,5 +1,5 @@
 import t from 'tap'
-import { newsOfOptions, watchOptions } from '../../src/telemetry/refused-options.js'
+import { newsOfOptions, watchOptions } from '../../src/service/refused-options.js'
 import { memoryLog } from '../support/memory-log.js'
 
 t.test('says once what somebody would feel, and nothing of the rest', async (t) => {

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { Rejoin } from '../../src/wan/rejoin.js'
+import { Rejoin } from '../../src/gateway/wans/rejoin.js'
 import { memoryLog } from '../support/memory-log.js'
 
 const dsl = { wan: 'dsl', bind: '10.1.0.2', rate: 0 }

@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { canonicalName, NameResolver, type ResolverOptions, searchDomains } from '../../src/shared/resolve.js'
+import { canonicalName, NameResolver, type ResolverOptions, searchDomains } from '../../src/base/resolve.js'
 import { dns, type Zone } from '../support/dns.js'
 
 const never = new AbortController().signal
@@ -125,8 +125,8 @@ t.test('without a descriptor left, or IPv6 in the kernel, IPv4 comes first', asy
   // The error of a socket that cannot be made comes from its bind.
   const noSocket = (type: 'udp6') =>
     createSocket({ type, lookup: (_host, _options, done) => done(Object.assign(new Error('none'), { code: 'EMFILE' }), '', 6) })
-  const { NameResolver: WithoutSockets } = await t.mockImport<typeof import('../../src/shared/resolve.js')>(
-    '../../src/shared/resolve.js',
+  const { NameResolver: WithoutSockets } = await t.mockImport<typeof import('../../src/base/resolve.js')>(
+    '../../src/base/resolve.js',
     { 'node:dgram': { createSocket: noSocket } },
   )
   await dns.dnsZone({ 'a.example': { A: ['192.0.2.1'], AAAA: ['2001:db8::7'] } })

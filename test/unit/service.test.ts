@@ -1,6 +1,7 @@
 import t from 'tap'
-import type { EngineEvent } from '../../src/native/index.js'
-import { eachEvent, reportFault, StopSignals } from '../../src/shared/service.js'
+import type { EngineEvent } from '../../src/engine/contract.js'
+import { eachEvent, reportFault } from '../../src/service/faults.js'
+import { StopSignals } from '../../src/service/signals.js'
 import { memoryLog } from '../support/memory-log.js'
 
 const limit = { type: 'limit', limited: true, cause: 'memory' } as const

@@ -3,7 +3,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
-import { Volume } from '../../src/wan/volume.js'
+import { Volume } from '../../src/gateway/roles/volume.js'
 import { memoryLog } from '../support/memory-log.js'
 
 const wans = [{ name: 'lte', interface: 'wwan0' }]
@@ -118,7 +118,7 @@ t.test('a power cut leaves the old file or the new one', { skip: hasStrace ? fal
   t.teardown(() => rmSync(folder, { recursive: true }))
   const file = join(folder, 'volume.json')
   const script = `
-    const { Volume } = await import(${JSON.stringify(new URL('../../src/wan/volume.ts', import.meta.url).href)})
+    const { Volume } = await import(${JSON.stringify(new URL('../../src/gateway/roles/volume.ts', import.meta.url).href)})
     const volume = new Volume({ file: ${JSON.stringify(file)}, log: console })
     for (const received of [0, 500]) volume.count([{ name: 'lte', interface: 'wwan0' }], new Map([['wwan0', { received, sent: 0 }]]), 0)
     await volume.save()`

@@ -2,15 +2,16 @@
  * Probes every HAG for as long as the gateway runs, if nobody else has lately: greetings, and now and then a whole CONNECT over each WAN. It
  * reports facts; what they mean is decided elsewhere.
  */
-import type { Engine, ProbeResult } from '../../native/index.js'
-import { hagProbe } from '../../shared/hag-probe.js'
-import { pause } from '../../shared/pause.js'
-import { inBackground } from '../../shared/service.js'
+
+import { pause } from '../../base/pause.js'
+import type { Engine, ProbeResult } from '../../engine/contract.js'
+import { hagProbe } from '../../engine/probe.js'
+import { inBackground } from '../../service/faults.js'
 import type { Log } from '../../telemetry/log.js'
-import { examine } from '../../wan/probe.js'
 import type { Fact } from '../facts.js'
 import { type Probed, troubleOf } from '../hag-facts.js'
 import { type Hag, isSameHag, type PathAddress, type WanLink } from '../model.js'
+import { examine } from './capabilities.js'
 
 const tickMs = 100
 /** For each step of a probe: above a round trip and a short queue, below a second SYN. */

@@ -1,5 +1,5 @@
 /** Which HAG serves us over which WAN: it may know one of our addresses and refuse another. Without clock or I/O. */
-import { formatSocketAddress } from '../../shared/address.js'
+import { formatSocketAddress } from '../../base/address.js'
 import type { Hag } from '../model.js'
 
 /** Users' requests in a row that a HAG refused, before its refusal of ours is taken for one of us. */

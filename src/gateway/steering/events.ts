@@ -1,8 +1,8 @@
 /** What is news in the change that a fact made, and how the log says it. Without clock or I/O. */
-import { type Family, formatSocketAddress } from '../../shared/address.js'
-import { answersMissing, type WanState } from '../../wan/health.js'
+import { type Family, formatSocketAddress } from '../../base/address.js'
 import type { Fact } from '../facts.js'
 import { families, type Hag, isSameHag, type PathAddress } from '../model.js'
+import { answersMissing, type WanState } from '../wans/health.js'
 import { admissionOf } from './admissions.js'
 import type { HagState } from './hag-states.js'
 import { familyOf, type State } from './state.js'

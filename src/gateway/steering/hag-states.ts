@@ -1,6 +1,7 @@
 /** What is known of each HAG, and whether one that fell silent is dead or our WANs are. Without clock or I/O. */
-import { type HagHealth, type HagSign, nextHag, unknownHag } from '../../redirect/hag-health.js'
+
 import type { HagFact, HagSilent, RankedHag } from '../facts.js'
+import { type HagHealth, type HagSign, nextHag, unknownHag } from '../hags/health.js'
 import { type Hag, isSameHag } from '../model.js'
 import { type Ipv6Reach, withIpv6Asked, withIpv6Verdict } from './ipv6.js'
 

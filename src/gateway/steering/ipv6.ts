@@ -3,7 +3,7 @@
  * (RFC 8305) gets over. If this gateway has a public IPv6 address a HAG is asked for that before anybody is redirected; and it is learned from
  * what HAGs reply to users' requests, because only those ask for real destinations. Without clock or I/O.
  */
-import type { SocketAddress } from '../../shared/address.js'
+import type { SocketAddress } from '../../base/address.js'
 
 /** Users' requests in a row, before a HAG is asked what is wrong. */
 const refusalsToAsk = 2

@@ -1,7 +1,7 @@
 /** When what is to be asked next. Without clock or I/O; the probers ask. */
-import type { Family } from '../../shared/address.js'
-import { nextProbe } from '../../wan/health.js'
+import type { Family } from '../../base/address.js'
 import { type Hag, isSameHag, type WanLink } from '../model.js'
+import { nextProbe } from '../wans/health.js'
 import { isAdmissionDue } from './admissions.js'
 import { checkMs, type HagState, hagsThere } from './hag-states.js'
 import { familyOf, linksByCost, linkTo, type State, wanLinks } from './state.js'

@@ -2,8 +2,7 @@
  * All that the gateway knows, as one immutable value, and what each fact makes of it. Without clock or I/O: `now` is milliseconds of a clock
  * that never jumps.
  */
-import type { Family } from '../../shared/address.js'
-import { initial, type Role, type Selection, select } from '../../wan/selection.js'
+import type { Family } from '../../base/address.js'
 import type { Fact, Rates } from '../facts.js'
 import {
   type ByFamily,
@@ -16,6 +15,7 @@ import {
   type WanAddresses,
   type WanLink,
 } from '../model.js'
+import { initial, type Role, type Selection, select } from '../roles/roles.js'
 import * as admission from './admissions.js'
 import { type HagState, hagsThere, withDirectAnswer, withHagFact, withHags, withoutCheck, withTrouble } from './hag-states.js'
 import { withIpv6Refusal, withIpv6Time } from './ipv6.js'

@@ -1,9 +1,10 @@
 /** Takes facts, and carries out what differs between the target before and after each. */
-import type { Engine } from '../../native/index.js'
-import { formatSocketAddress } from '../../shared/address.js'
-import { joinsByOwnDevice } from '../../shared/kernel-version.js'
-import { pause } from '../../shared/pause.js'
-import { inBackground } from '../../shared/service.js'
+
+import { formatSocketAddress } from '../../base/address.js'
+import { joinsByOwnDevice } from '../../base/kernel-version.js'
+import { pause } from '../../base/pause.js'
+import type { Engine } from '../../engine/contract.js'
+import { inBackground } from '../../service/faults.js'
 import type { Log } from '../../telemetry/log.js'
 import type { Fact } from '../facts.js'
 import { families, type Hag, type WanAddresses } from '../model.js'

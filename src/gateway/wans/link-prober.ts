@@ -3,20 +3,20 @@
  * they mean for the WAN and the HAGs is decided elsewhere.
  */
 import { closeSync } from 'node:fs'
-import type { Engine, ProbeResult, Protocol } from '../../native/index.js'
-import type { Family } from '../../shared/address.js'
-import { hagProbe } from '../../shared/hag-probe.js'
-import { pause } from '../../shared/pause.js'
-import { inBackground } from '../../shared/service.js'
+import type { Family } from '../../base/address.js'
+import { pause } from '../../base/pause.js'
+import type { Engine, ProbeResult, Protocol } from '../../engine/contract.js'
+import { hagProbe } from '../../engine/probe.js'
+import { inBackground } from '../../service/faults.js'
 import type { Log } from '../../telemetry/log.js'
-import { isAcknowledged } from '../../wan/acknowledged.js'
-import { Allowance } from '../../wan/allowance.js'
-import { type Carried, readCounters } from '../../wan/counters.js'
-import { Flow, flowTickMs } from '../../wan/flow.js'
-import { type Health, stopPatience } from '../../wan/health.js'
 import type { Fact } from '../facts.js'
 import type { Probed } from '../hag-facts.js'
+import { type Carried, readCounters } from '../interface-counters.js'
 import { type Hag, isUsable, type PathAddress } from '../model.js'
+import { isAcknowledged } from '../subflow-signs.js'
+import { type Health, stopPatience } from './health.js'
+import { Allowance } from './probe-budget.js'
+import { Flow, flowTickMs } from './traffic-watch.js'
 
 /** Fewer bytes than these may be ours: the answers to a probe that came too late. */
 const signOfLifeBytes = 4000

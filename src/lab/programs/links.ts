@@ -6,7 +6,7 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
-import type { LinkDirection, LinkEmulator, LinkEnd } from '../../native/index.js'
+import type { LinkDirection, LinkEmulator, LinkEnd } from '../../engine/contract.js'
 
 export interface LinkPlan {
   name: string
@@ -28,7 +28,7 @@ async function main(folder: string): Promise<void> {
   // First of all, so that whoever cleans up knows whom to end.
   writeFileSync(join(folder, 'links.pid'), `${process.pid}\n`)
   const plans = JSON.parse(readFileSync(join(folder, 'links.json'), 'utf8')) as LinkPlan[]
-  const { native } = await import('../../native/index.js')
+  const { native } = await import('../../engine/load.js')
   const links = new Map<string, LinkEmulator>()
   const make = ({ name, ends, up, down }: LinkPlan) => {
     links.get(name)?.close()

@@ -1,4 +1,4 @@
-import { BondsocksError } from '../../shared/errors.js'
+import { BondsocksError } from '../../base/errors.js'
 import { type Download, mean } from '../download.js'
 import type { Scenario, Stage } from '../scenario.js'
 

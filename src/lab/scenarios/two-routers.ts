@@ -1,4 +1,4 @@
-import { BondsocksError } from '../../shared/errors.js'
+import { BondsocksError } from '../../base/errors.js'
 import { must } from '../commands.js'
 import type { Scenario } from '../scenario.js'
 

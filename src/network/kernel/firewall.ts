@@ -2,7 +2,7 @@
  * Our part of the firewall: a chain of ours in the nat and in the filter table of iptables and ip6tables, and the rules that lead to it. The
  * same for the nft and the legacy flavour.
  */
-import type { Family } from '../../shared/address.js'
+import type { Family } from '../../base/address.js'
 import { type Chain, type KernelChain, owned, type Step, step, type TableName } from '../state.js'
 
 const { chain } = owned

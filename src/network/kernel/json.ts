@@ -1,6 +1,6 @@
 /** What `ip -j` prints, checked: newer versions add keys and flags, which is fine; another shape of what we read is not. */
 import * as z from 'zod'
-import { BondsocksError } from '../../shared/errors.js'
+import { BondsocksError } from '../../base/errors.js'
 
 /** Throws `BAD_OUTPUT`: better no change at all than one made on half an understanding. */
 export function readJson<Item extends z.ZodType<object>>(item: Item, text: string | undefined, what: string): z.infer<Item>[] {

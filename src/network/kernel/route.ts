@@ -1,6 +1,6 @@
 /** Routes: ours (in tables of our own) and those of others, from which we learn. */
 import * as z from 'zod'
-import type { Family } from '../../shared/address.js'
+import type { Family } from '../../base/address.js'
 import { type Entry, type ForeignRoute, ip, owned, type Step, step } from '../state.js'
 import { readJson } from './json.js'
 

@@ -1,6 +1,6 @@
 /** Policy rules: `ip rule`. */
 import * as z from 'zod'
-import type { Family } from '../../shared/address.js'
+import type { Family } from '../../base/address.js'
 import { type Entry, type ForeignRule, ip, owned, type Step, step } from '../state.js'
 import { readJson } from './json.js'
 

@@ -1,0 +1,170 @@
+import type { ConnectionId, Engine, EngineEvent, Way } from './contract.js'
+
+/** How an attempt ended; `closed`: the client went away meanwhile. */
+export type Outcome = Extract<EngineEvent, { type: 'opened' | 'failed' | 'closed' }>
+type Opened = Extract<EngineEvent, { type: 'opened' }>
+type Closed = Extract<EngineEvent, { type: 'closed' }>
+type Failed = Extract<EngineEvent, { type: 'failed' }>
+
+/** What a race needs to know of its ways. */
+export interface Course<Choice> {
+  /** Called as an attempt over a way begins. */
+  way(choice: Choice): Way
+  /** True where a way has become useless since the race began; it is passed over. */
+  isGone?(choice: Choice): boolean
+  /** Milliseconds after which the next way is tried beside this one. */
+  patienceMs(choice: Choice): number
+  /** Told of every way that failed; true where no other way would fare better. */
+  failed(choice: Choice, failure: Failed): boolean
+  /** Told of every way that had no answer yet when a later one got through. */
+  overtaken?(choice: Choice): void
+}
+
+/** What is known of a first way that the engine tries already: its answer comes next, or it has none although the patience is over. */
+export type Begun = 'answered' | 'late'
+
+export type Raced<Choice> =
+  | { outcome: Opened; choice: Choice }
+  /** No way is left. Attempts may still be under way where the failure was final. */
+  | { outcome: Failed | Closed | undefined; choice?: undefined }
+
+/**
+ * Lets a session await the engine's answers. Between `begin` and `end` it also remembers that the client went away, because that can
+ * happen while the session awaits something else, and the engine says it only once. Nothing is kept after `end`.
+ */
+export class Attempts {
+  readonly #engine: Pick<Engine, 'open'>
+  readonly #sessions = new Map<ConnectionId, Race<unknown> | Closed | 'deciding'>()
+
+  constructor(engine: Pick<Engine, 'open'>) {
+    this.#engine = engine
+  }
+
+  begin(connection: ConnectionId): void {
+    this.#sessions.set(connection, 'deciding')
+  }
+
+  end(connection: ConnectionId): void {
+    const session = this.#sessions.get(connection)
+    if (session instanceof Race) session.stop()
+    this.#sessions.delete(connection)
+  }
+
+  /** Takes what the engine says of a connection; ignored where no session is deciding about it. */
+  settle(outcome: Outcome): void {
+    const session = this.#sessions.get(outcome.connection)
+    if (session === undefined || (session instanceof Race && !session.settle(outcome))) return
+    this.#sessions.set(outcome.connection, outcome.type === 'closed' ? outcome : 'deciding')
+  }
+
+  /**
+   * Tries the first way (unless it was begun before), and each following one when the patience with the one before is at its end or an attempt has failed. The engine
+   * lets the first that gets through win, and ends the others.
+   */
+  race<Choice>(
+    connection: ConnectionId,
+    choices: readonly Choice[],
+    course: Course<Choice>,
+    begun?: Begun,
+  ): Promise<Raced<Choice>> {
+    const session = this.#sessions.get(connection)
+    if (typeof session === 'object' && !(session instanceof Race)) return Promise.resolve({ outcome: session })
+    if (choices.length === 0) return Promise.resolve({ outcome: undefined })
+    return new Promise((resolve, reject) => {
+      const race = new Race(this.#engine, connection, choices, course, resolve, reject, begun === undefined ? 0 : 1)
+      this.#sessions.set(connection, race as Race<unknown>)
+      if (begun !== 'answered') race.startNext()
+    })
+  }
+}
+
+/** An attempt's number is the index of its choice. */
+class Race<Choice> {
+  /** Choices that failed; made when the first one does. */
+  #failed: Set<number> | undefined
+  #next: number
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(
+    private readonly engine: Pick<Engine, 'open'>,
+    private readonly connection: ConnectionId,
+    private readonly choices: readonly Choice[],
+    private readonly course: Course<Choice>,
+    private readonly resolve: (raced: Raced<Choice>) => void,
+    private readonly reject: (error: unknown) => void,
+    begun: number,
+  ) {
+    this.#next = begun
+  }
+
+  /** False where no way is left to start. */
+  startNext(): boolean {
+    while (this.#next < this.choices.length && this.#isOut(this.#next)) this.#next++
+    const attempt = this.#next
+    if (attempt >= this.choices.length) return false
+    this.#next++
+    this.engine.open(this.connection, this.course.way(this.#choice(attempt)), attempt)
+    this.#wait(attempt)
+    return true
+  }
+
+  #isOut(attempt: number): boolean {
+    return this.#failed?.has(attempt) === true || this.course.isGone?.(this.#choice(attempt)) === true
+  }
+
+  /** True when the race is over. */
+  settle(outcome: Outcome): boolean {
+    this.stop()
+    if (outcome.type === 'failed' && this.#goesOn(outcome)) return false
+    if (outcome.type === 'opened') {
+      this.#tellOvertaken(outcome.attempt)
+      this.resolve({ outcome, choice: this.#choice(outcome.attempt) })
+    } else this.resolve({ outcome })
+    return true
+  }
+
+  stop(): void {
+    clearTimeout(this.#timer)
+  }
+
+  #tellOvertaken(winner: number): void {
+    for (let attempt = 0; attempt < winner; attempt++) {
+      if (this.#failed?.has(attempt) !== true) this.course.overtaken?.(this.#choice(attempt))
+    }
+  }
+
+  #goesOn(failed: Failed): boolean {
+    const { attempt, left } = failed
+    if (left > 0 && failed.failure.code === 'EMFILE') {
+      // No descriptor to spare for a race: the way keeps its turn.
+      this.#next = Math.min(this.#next, attempt)
+      this.#wait(attempt)
+      return true
+    }
+    if (this.course.failed(this.#choice(attempt), failed)) return false
+    this.#failed ??= new Set()
+    this.#failed.add(attempt)
+    // Those that were aborted when this one went on alone get another chance. Where one is under way nevertheless, because its `open`
+    // crossed this event, the engine ignores a second `open` of it.
+    if (left === 0) this.#next = 0
+    return this.startNext() || left > 0
+  }
+
+  #wait(attempt: number): void {
+    if (this.#next >= this.choices.length) return
+    this.#timer = setTimeout(
+      () => {
+        try {
+          this.startNext()
+        } catch (error) {
+          this.reject(error)
+        }
+      },
+      this.course.patienceMs(this.#choice(attempt)),
+    )
+  }
+
+  #choice(attempt: number): Choice {
+    return this.choices[attempt] as Choice
+  }
+}

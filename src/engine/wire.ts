@@ -1,0 +1,131 @@
+/**
+ * How events and orders of every connection cross between the engine and TypeScript: as numbers and plain arguments, because an object
+ * that C++ makes or reads costs some 0.3 us a property. What is rare, or not IPv4, crosses as the object that index.ts declares.
+ */
+import type { Engine, EngineEvent, EngineOptions, Protocol, Way } from './contract.js'
+
+/** What the addon exports as Engine. */
+export interface BoundEngine extends Omit<Engine, 'open'> {
+  /** `open`; without `host`, `remote` is the destination itself. */
+  openWay(
+    ...order: [
+      ...[connection: number, attempt: number, mptcp: boolean, address: string, port: number, bind: string | undefined],
+      ...[
+        connectTimeoutMs: number,
+        host?: string,
+        destinationPort?: number,
+        username?: string | undefined,
+        password?: string | undefined,
+      ],
+      ...[pipelined?: boolean, prepared?: boolean, timeoutMs?: number],
+    ]
+  ): void
+}
+
+export interface BoundOptions extends Omit<EngineOptions, 'onEvents'> {
+  /** Where the addon writes before it calls `onEvents`. */
+  numbers: Float64Array
+  /** `numbers` holds so many, and the events that are objects are here. */
+  onEvents(count: number, objects: EngineEvent[]): void
+}
+
+/** First number of an event's; the same in wire.h. */
+const kind = { object: 0, accepted: 1, opened: 2, closed: 3 } as const
+const protocols: (Protocol | undefined)[] = [undefined, 'tcp', 'mptcp']
+const reasons = ['end', 'client-reset', 'upstream-reset', 'idle', 'handshake', 'refused', 'reset'] as const
+const rememberedAddresses = 4096
+
+export class Decoder {
+  readonly numbers = new Float64Array(4096)
+  /** Most connections come from where one came from, and go where one went. */
+  readonly #addresses = new Map<number, string>()
+  #at = 0
+
+  decode(count: number, objects: EngineEvent[]): EngineEvent[] {
+    const events: EngineEvent[] = []
+    let taken = 0
+    this.#at = 0
+    while (this.#at < count) {
+      const event = this.#event()
+      events.push(event ?? (objects[taken++] as EngineEvent))
+    }
+    return events
+  }
+
+  #event(): EngineEvent | undefined {
+    const type = this.#next()
+    if (type === kind.object) return undefined
+    const connection = this.#next()
+    if (type === kind.accepted) {
+      return { type: 'accepted', connection, client: this.#address(), destination: this.#address(), local: this.#address() }
+    }
+    if (type === kind.opened) {
+      const attempt = this.#next()
+      const protocol = protocols[this.#next()]
+      const prepared = this.#next() !== 0
+      const local = this.#address()
+      return prepared
+        ? { type: 'opened', connection, attempt, local, protocol, prepared }
+        : { type: 'opened', connection, attempt, local, protocol }
+    }
+    const reason = reasons[this.#next()] as (typeof reasons)[number]
+    const [sent, received, durationMs] = [this.#next(), this.#next(), this.#next()]
+    return { type: 'closed', connection, reason, client: this.#address(), sent, received, durationMs }
+  }
+
+  #address() {
+    const number = this.#next()
+    const port = this.#next()
+    let address = this.#addresses.get(number)
+    if (address === undefined) {
+      address = `${number >>> 24}.${(number >>> 16) & 255}.${(number >>> 8) & 255}.${number & 255}`
+      if (this.#addresses.size >= rememberedAddresses) this.#addresses.clear()
+      this.#addresses.set(number, address)
+    }
+    return { address, port }
+  }
+
+  #next(): number {
+    return this.numbers[this.#at++] as number
+  }
+}
+
+/** The addon's Engine as index.ts declares it. */
+export function engineOf(Bound: new (options: BoundOptions) => BoundEngine): new (options: EngineOptions) => Engine {
+  return class extends Bound implements Engine {
+    constructor({ onEvents, ...options }: EngineOptions) {
+      const decoder = new Decoder()
+      const { numbers } = decoder
+      super({
+        ...options,
+        numbers,
+        // Node-API swallows what a callback throws, and the addon's next calls with it.
+        onEvents: (count, objects) => {
+          try {
+            onEvents(decoder.decode(count, objects))
+          } catch (error) {
+            setImmediate(() => {
+              throw error
+            })
+          }
+        },
+      })
+    }
+
+    open(connection: number, { protocol, remote, bind, connectTimeoutMs, socks }: Way, attempt = 0): void {
+      const isMptcp = protocol === 'mptcp'
+      const { address, port } = remote
+      if (socks === undefined) {
+        this.openWay(connection, attempt, isMptcp, address, port, bind, connectTimeoutMs)
+        return
+      }
+      const { username, password, handshake, prepared = false, timeoutMs } = socks
+      const isPipelined = handshake === 'pipelined'
+      // biome-ignore format: a line an object
+      this.openWay(
+        connection, attempt, isMptcp, address, port, bind, connectTimeoutMs,
+        socks.host, socks.port, username, password, isPipelined, prepared, timeoutMs,
+      )
+    }
+  }
+}

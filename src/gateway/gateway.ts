@@ -1,0 +1,200 @@
+import { BondsocksError } from '../base/errors.js'
+import { mptcpKernel } from '../base/kernel-version.js'
+import { aborted } from '../base/pause.js'
+/** The gateway: wires the engine, the network set-up and the sessions together, and takes them apart again. */
+import { engineLimits, limitTexts } from '../config/defaults.js'
+import type { GatewayConfig } from '../config/schema.js'
+import { readPassword } from '../config/secrets.js'
+import type { Engine, EngineEvent, Native } from '../engine/contract.js'
+import type { Guardian } from '../network/guardian.js'
+import type { Plan } from '../network/state.js'
+import type { WatchEvents } from '../network/watch.js'
+import { drain } from '../service/drain.js'
+import { eachEvent } from '../service/faults.js'
+import { listenError, logLimit } from '../service/limits.js'
+import { hasStarted } from '../service/memory.js'
+import { Refusals } from '../service/refusals.js'
+import { watchOptions } from '../service/refused-options.js'
+import { StopSignals } from '../service/signals.js'
+import { createLog, type Log } from '../telemetry/log.js'
+import { Bypass } from './connections/policy.js'
+import { Sessions } from './connections/session.js'
+import type { HagEntryWithPassword } from './hags/directory.js'
+import { type NetworkControl, Uplinks } from './steering/uplinks.js'
+
+/** What the gateway needs of the machine; tests pass their own. */
+export interface GatewayParts {
+  native: Pick<Native, 'Engine' | 'mptcpUnavailable' | 'refusedOptions'>
+  network: NetworkControl
+  /** Starts what takes the network set-up away should this process not do it. */
+  guard(): Promise<Guardian>
+  /** Calls back when the kernel's links, addresses, routes or rules have changed, until the signal. */
+  watch(events: WatchEvents, signal: AbortSignal): Promise<void>
+  log: Log
+  signals: Pick<StopSignals, 'stop' | 'hurry' | 'fail' | 'dispose'>
+}
+
+async function realParts(config: GatewayConfig): Promise<GatewayParts> {
+  const { native } = await import('../engine/load.js')
+  const { Network, systemKernel } = await import('../network/network.js')
+  const { guardGateway } = await import('../network/guardian.js')
+  const { watchKernel } = await import('../network/watch.js')
+  const log = createLog(config.log_level)
+  return {
+    native,
+    network: new Network(systemKernel({ standby: true })),
+    guard: () => guardGateway(log),
+    watch: (events, signal) => watchKernel({ ...events, log }, signal),
+    log,
+    signals: new StopSignals(log),
+  }
+}
+
+/** Runs until a signal; resolves when all is taken away. Throws BondsocksError, with the network as before, where it cannot run. */
+export async function runGateway(config: GatewayConfig, given?: GatewayParts): Promise<void> {
+  const parts = given ?? (await realParts(config))
+  const { native, network, log, signals } = parts
+  try {
+    requireMptcp(native.mptcpUnavailable())
+    const entries = readPasswords(config, log)
+    const limits = limitTexts(config)
+    // Nobody is redirected to us before the network is set up.
+    let sessions: Sessions | undefined
+    const engine: Engine = new native.Engine({
+      ...engineLimits(config),
+      ...(config.mark !== undefined && { mark: config.mark }),
+      idleTimeoutMs: config.idle_timeout_seconds * 1000,
+      handshakeTimeoutMs: 10_000,
+      onEvents: eachEvent(
+        () => engine,
+        log,
+        (event) => {
+          if (event.type === 'limit') logLimit(event, limits, log)
+          else if (event.type === 'refused') refusals.refused()
+          else if (sessions !== undefined) sessions.handle(event)
+          else turnAway(engine, event)
+        },
+      ),
+    })
+    const refusals = new Refusals(engine, limits, log)
+    try {
+      listen(engine, config.listen.port, log)
+      if (signals.stop.aborted) return
+      const guardian = await parts.guard()
+      // Where this fails it has changed nothing, or rolled back: what was there before us stays.
+      const plan = await setUp(network, config, log).catch(async (error) => {
+        await guardian.dismiss()
+        throw error
+      })
+      const over = new AbortController()
+      try {
+        const uplinks = new Uplinks({ config, entries, engine, network, log })
+        sessions = new Sessions({
+          engine,
+          upstreams: uplinks.upstreams,
+          pool: uplinks.pool,
+          bypass: new Bypass(config),
+          connectTimeoutMs: config.connect_timeout_seconds * 1000,
+          onSuspicion: (hag, about) => uplinks.suspect(hag, about),
+          onRefused: (hag, path) => uplinks.requestRefused(hag, path),
+          onNoIpv6: (hag, destination) => uplinks.noIpv6(hag, destination),
+          onDoubt: ({ bind }) => uplinks.doubtMptcp(bind),
+          onWentAround: (path) => uplinks.wentAround(path),
+          log,
+        })
+        const stop = AbortSignal.any([signals.stop, over.signal])
+        const running = Promise.all([uplinks.run(plan, parts.watch, stop, signals.fail), watchOptions(native, log, stop)])
+        try {
+          await begin(uplinks, config, log, stop)
+        } catch (error) {
+          over.abort()
+          await running
+          throw error
+        }
+        await running
+        // New connections go around us first, so that none meets a closed port.
+        await uplinks.stopRedirecting().catch((error: Error) => log.warn(`the redirection stays until the end: ${error.message}`))
+        engine.stopListening()
+        log.info('stopping: connections may end', { seconds: config.drain_seconds, connections: engine.stats().connections })
+        const left = await drain(engine, config.drain_seconds, signals.hurry)
+        if (left > 0) log.warn(`${left} connections aborted`)
+      } finally {
+        await network.remove()
+        // Not where that failed: then the guardian tries once more.
+        await guardian.dismiss()
+      }
+      log.info('network is as before')
+    } finally {
+      refusals.close()
+      engine.close()
+    }
+  } finally {
+    signals.dispose()
+  }
+}
+
+function requireMptcp(why: string | undefined): void {
+  // With net.mptcp.enabled=0 the network set-up turns it on.
+  if (why === undefined || why === 'ENOPROTOOPT') return
+  throw new BondsocksError('NO_MPTCP', `this kernel has no MPTCP (${why}): use ${mptcpKernel}`)
+}
+
+function readPasswords(config: GatewayConfig, log: Log): HagEntryWithPassword[] {
+  return config.hags.map((entry) => {
+    if (entry.password_file === undefined) return entry
+    return { ...entry, password: readPassword(entry.password_file, (message) => log.warn(message)) }
+  })
+}
+
+function listen(engine: Engine, port: number, log: Log): void {
+  try {
+    engine.listen({ kind: 'redirect', address: '0.0.0.0', port, refuseLoops: true })
+  } catch (cause) {
+    throw listenError('0.0.0.0', port, cause)
+  }
+  try {
+    engine.listen({ kind: 'redirect', address: '::', port, refuseLoops: true })
+    log.info('listening', { port })
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException
+    if (code !== 'EAFNOSUPPORT' && code !== 'EADDRNOTAVAIL') throw listenError('::', port, cause)
+    log.info('listening, without IPv6: this machine has none', { port })
+  }
+}
+
+/** Before the network is set up only a stray client arrives, and it gets a RST. */
+function turnAway(engine: Engine, event: EngineEvent): void {
+  if (event.type === 'accepted') engine.reset(event.connection)
+}
+
+/** What a change in the middle may cause. All else that keeps the network from being set up is for a person to mend. */
+const passing = new Set(['COMMAND_FAILED', 'SYSCTL_FAILED', 'LOCKED'])
+
+/** With the WANs that there are. Nobody is redirected before it is known where to. */
+async function setUp(network: NetworkControl, config: GatewayConfig, log: Log): Promise<Pick<Plan, 'wans' | 'notes'>> {
+  try {
+    const plan = await network.apply(config, { redirect: false })
+    for (const note of plan.notes) log.warn(note)
+    log.info('network is set up', { wans: plan.wans })
+    return plan
+  } catch (error) {
+    if (!(error instanceof BondsocksError && passing.has(error.code))) throw error
+    log.warn(`the network could not be set up, another try follows: ${error.message}`)
+    return { wans: [], notes: [] }
+  }
+}
+
+async function begin(uplinks: Uplinks, config: GatewayConfig, log: Log, signal: AbortSignal): Promise<void> {
+  const found = await Promise.race([uplinks.firstAnswer(), aborted(signal)])
+  if (found === undefined) return
+  const { state, reasons } = found
+  if (state === 'refused')
+    throw new BondsocksError('HAG_CREDENTIALS', `no HAG takes our credentials: ${reasons}`, { exitCode: 2 })
+  const without =
+    config.on_hag_down === 'reject' ? 'connections are refused (on_hag_down)' : 'connections go direct, without bonding'
+  if (state === 'none') log.warn(`no HAG can be reached: ${without}: ${reasons}`)
+  await uplinks.redirect()
+  if (signal.aborted) return
+  log.info('gateway runs')
+  hasStarted()
+}

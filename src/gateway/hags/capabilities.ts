@@ -1,0 +1,163 @@
+/** Whole questions to a HAG, up to CONNECT and beyond. The only importer of the package socks. */
+import { Socket } from 'node:net'
+import { SocksClient, type SocksClientOptions } from 'socks'
+import { parseAddress, type SocketAddress } from '../../base/address.js'
+import type { Engine } from '../../engine/contract.js'
+import type { Target } from '../../engine/probe.js'
+
+type Connector = Pick<Engine, 'connect'>
+
+export type Finding =
+  /** It could not even be connected to: that is for other questions to find out. */
+  | { state: 'unreachable' }
+  /** It ended the connection instead of a greeting. */
+  | { state: 'turned-away' }
+  /** It greets, but does not do what it is asked. */
+  | { state: 'broken'; trouble: string }
+  /**
+   * It answers requests. `isRefused`: that nothing of it is allowed. `pipelines`: undefined where that could not be found out.
+   */
+  | { state: 'works'; isRefused: boolean; pipelines: boolean | undefined }
+
+/**
+ * A destination about which each HAG can say at once that there is no way: TCP to the broadcast address fails in its own kernel
+ * (tcp_v4_connect), whatever lies between it and its own public address. Nobody is bothered.
+ */
+const nowhere: SocketAddress = { address: '255.255.255.255', port: 1 }
+/** There is no such name (RFC 6761 section 6.4). */
+const noName: SocketAddress = { address: 'bondsocks.invalid', port: 1 }
+
+/** Does a HAG work, and for us? Some 1.5 kB; TCP, because with MPTCP the kernel would join the other WANs, which may be metered. */
+export async function examine(engine: Connector, target: Target, { timeoutMs }: { timeoutMs: number }): Promise<Finding> {
+  const ask = (destination: SocketAddress) => asksForConnect(engine, target, { destination, timeoutMs })
+  let answer = await ask(nowhere)
+  if (answer.state === 'unreachable' || answer.state === 'turned-away') return answer
+  if (answer.state === 'broken') {
+    // One that passes requests on, to another proxy or a tunnel, may have nothing to say of that destination: any answer to another will do.
+    const others = await Promise.all([ask(target.hag), ask(noName)])
+    answer = others.find(({ state }) => state === 'answered') ?? answer
+    if (answer.state !== 'answered') return { state: 'broken', trouble: answer.state === 'broken' ? answer.trouble : '' }
+  }
+  const pipelines = await takesPipelined(engine, target, { timeoutMs })
+  // `bondsocks hag` refuses that destination to everybody, and strangers before they ask; one that carries us to itself serves us.
+  if (pipelines === true || !answer.isRefused) return { state: 'works', isRefused: false, pipelines }
+  return { state: 'works', isRefused: true, pipelines: undefined }
+}
+
+/** RFC 1928 section 6, in the words of the package. */
+export type Reply =
+  | 'Granted'
+  | 'Failure'
+  | 'NotAllowed'
+  | 'NetworkUnreachable'
+  | 'HostUnreachable'
+  | 'ConnectionRefused'
+  | 'TTLExpired'
+  | 'CommandNotSupported'
+  | 'AddressNotSupported'
+
+type Answer = { state: 'answered'; reply: Reply; isRefused: boolean } | Exclude<Finding, { state: 'works' }>
+
+/** What a HAG replies to a CONNECT; undefined: nothing in time. A connection that it has made ends at once. */
+export async function replyTo(
+  engine: Connector,
+  target: Target,
+  how: { destination: SocketAddress; timeoutMs: number },
+): Promise<Reply | undefined> {
+  const answer = await asksForConnect(engine, target, how)
+  return answer.state === 'answered' ? answer.reply : undefined
+}
+
+/** Any well-formed reply will do, whatever it says (RFC 1928 section 6). */
+async function asksForConnect(
+  engine: Connector,
+  { hag, bind }: Target,
+  { destination, timeoutMs }: { destination: SocketAddress; timeoutMs: number },
+): Promise<Answer> {
+  const { address, port, username, password } = hag
+  const connected = await engine.connect({ protocol: 'tcp', remote: { address, port }, bind, connectTimeoutMs: timeoutMs })
+  if (!connected.ok) return { state: 'unreachable' }
+  const socket = new Socket({ fd: connected.fd })
+  socket.on('error', () => {})
+  const credentials = { ...(username !== undefined && { userId: username }), ...(password !== undefined && { password }) }
+  const options: SocksClientOptions = {
+    command: 'connect',
+    existing_socket: socket,
+    timeout: timeoutMs,
+    proxy: { host: address, port, type: 5, ...credentials },
+    destination: { host: destination.address, port: destination.port },
+  }
+  const startedAt = performance.now()
+  try {
+    await SocksClient.createConnection(options)
+    return { state: 'answered', reply: 'Granted', isRefused: false }
+  } catch (error) {
+    const { message } = error as Error
+    const reply = /rejected connection - (?!undefined)(\w+)/.exec(message)?.[1]
+    if (reply !== undefined) return { state: 'answered', reply: reply as Reply, isRefused: reply === 'NotAllowed' }
+    const isLate = performance.now() - startedAt >= timeoutMs
+    if (!isLate && (socket.bytesRead === 0 || /unknown authentication type/.test(message))) return { state: 'turned-away' }
+    return { state: 'broken', trouble: `it greets, but does not answer a request: ${message}` }
+  } finally {
+    socket.destroy()
+  }
+}
+
+/** A method that RFC 1928 section 3 leaves to private use: `bondsocks hag` chooses it where it is offered (socks5.h). */
+const bondsocksMethod = 0xfd
+
+/**
+ * Does a HAG read exactly what it parses? `bondsocks hag` does, and says that it is one. From others it is learned: greeting, credentials, CONNECT
+ * and payload are sent in one go, to its own SOCKS port, which answers the payload, another greeting. A server that reads greedily loses some
+ * of it, and hangs or hangs up. Undefined where it could not be connected to, and so not be asked.
+ */
+export async function takesPipelined(
+  engine: Connector,
+  { hag, bind }: Target,
+  { timeoutMs }: { timeoutMs: number },
+): Promise<boolean | undefined> {
+  const { address, port, username, password = '' } = hag
+  const destination = parseAddress(address)?.toByteArray()
+  if (destination === undefined) return false
+  const connected = await engine.connect({ protocol: 'tcp', remote: { address, port }, bind, connectTimeoutMs: timeoutMs })
+  if (!connected.ok) return undefined
+  const text = (value: string) => [Buffer.byteLength(value), ...Buffer.from(value)]
+  const greeting = [5, 2, bondsocksMethod, username === undefined ? 0 : 2]
+  const credentials = username === undefined ? [] : [1, ...text(username), ...text(password)]
+  const request = [5, 1, 0, destination.length === 4 ? 1 : 4, ...destination, port >> 8, port & 255]
+  const socket = new Socket({ fd: connected.fd })
+  try {
+    socket.setTimeout(timeoutMs, () => socket.destroy())
+    socket.on('error', () => {})
+    socket.write(Buffer.from([...greeting, ...credentials, ...request, 5, 1, 0]))
+    let answers = Buffer.alloc(0)
+    for await (const data of socket) {
+      answers = Buffer.concat([answers, data as Buffer])
+      const verdict = isEchoed(answers, username !== undefined)
+      if (verdict !== undefined) return verdict
+    }
+    return false
+  } catch {
+    return false
+  } finally {
+    socket.destroy()
+  }
+}
+
+/** Method, status, reply and the second greeting's method, in this order (RFC 1928, RFC 1929); undefined: not complete yet. */
+function isEchoed(answers: Buffer, withPassword: boolean): boolean | undefined {
+  const [method, status, reply] = [
+    answers.subarray(0, 2),
+    withPassword ? answers.subarray(2, 4) : undefined,
+    answers.subarray(withPassword ? 4 : 2),
+  ]
+  if (method.length === 2 && method[0] === 5 && method[1] === bondsocksMethod) return true
+  if (method.length === 2 && (method[0] !== 5 || method[1] !== (withPassword ? 2 : 0))) return false
+  if (status?.length === 2 && status[1] !== 0) return false
+  if (reply.length < 5) return reply.length > 1 && reply[1] !== 0 ? false : undefined
+  if (reply[0] !== 5 || reply[1] !== 0) return false
+  const length = { 1: 10, 3: 7 + (reply[4] ?? 0), 4: 22 }[reply[3] ?? 0]
+  if (length === undefined) return false
+  const echo = reply.subarray(length)
+  return echo.length < 2 ? undefined : echo[0] === 5
+}

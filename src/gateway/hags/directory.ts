@@ -1,0 +1,269 @@
+/** Which HAGs there are, and which comes first: addresses from the config, names looked up again and again. */
+import { createHash } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import { hostname } from 'node:os'
+import { type Family, familyOfAddress, formatSocketAddress, parseAddress } from '../../base/address.js'
+import { pause } from '../../base/pause.js'
+import { askServers, NameResolver, type Source } from '../../base/resolve.js'
+import type { HagEntry } from '../../config/schema.js'
+import type { Log } from '../../telemetry/log.js'
+import type { Hag } from '../model.js'
+
+/** A resolver keeps an answer for its TTL anyway; this is how long we do not even ask. */
+const refreshMs = 60_000
+/** After a lookup that failed, and where no HAG can be used: the name may lead to another one by now. */
+const retryMs = 5000
+/** A resolver that is unreachable must not hold up the start. */
+const lookupTimeoutMs = 5000
+const defaultPort = 1080
+/** Of an SRV answer, which may name a thousand: each is a question, and a HAG that is probed. */
+const maxServices = 16
+
+/** No answer for so long: asked over the next WAN as well, because the system's may be dead. */
+const nextWanMs = 300
+
+/** What a name stands for, asked from an address of ours; tests pass their own. Rejects with a system error. */
+export interface Names {
+  addresses(name: string, signal: AbortSignal, from?: Source): Promise<readonly string[]>
+  /** RFC 2782. */
+  services(
+    name: string,
+    signal: AbortSignal,
+    from?: Source,
+  ): Promise<{ name: string; port: number; priority: number; weight: number }[]>
+}
+
+export interface HagEntryWithPassword extends HagEntry {
+  password?: string
+}
+
+interface Ranked {
+  hag: Hag
+  /** The entry's, then the SRV record's. */
+  priority: readonly [number, number]
+  weight: number
+}
+
+/** The HAGs of a config: those with an address from the beginning, those with a name once it was looked up. A lookup that fails leaves what was known. */
+export class HagDirectory {
+  readonly #troubles = new Map<string, string>()
+  /** The last answer for each name. */
+  readonly #answers = new Map<string, readonly unknown[]>()
+  /** The names of the last refresh: a fleet's may be others every time. */
+  readonly #asked = new Set<string>()
+  #hags: readonly Hag[] = []
+  #wake = new AbortController()
+  #found: readonly Ranked[] = []
+  #preferred: Family | undefined
+
+  constructor(
+    private readonly options: {
+      entries: readonly HagEntryWithPassword[]
+      log: Log
+      names?: Names
+      /** The WANs' addresses: names are asked for over the system's way, and then over each of them. */
+      sources?: () => readonly Source[]
+      /** Which of several HAGs of one priority a gateway chooses depends on this alone. */
+      identity?: string
+    },
+  ) {
+    this.#use(options.entries.flatMap((entry, index) => rankAddress(entry, entry.priority ?? index)))
+  }
+
+  /** Best first. Objects of HAGs that stay are the same ones as before. */
+  get hags(): readonly Hag[] {
+    return this.#hags
+  }
+
+  /** Whether a name could not be looked up. */
+  get isTroubled(): boolean {
+    return this.#troubles.size > 0
+  }
+
+  /** Looks all names up; true where the HAGs, or their order, are others than before. Never rejects. */
+  async refresh(): Promise<boolean> {
+    const { entries } = this.options
+    this.#asked.clear()
+    const found = await Promise.all(entries.map((entry, index) => this.#rank(entry, entry.priority ?? index)))
+    for (const kept of [this.#troubles, this.#answers])
+      for (const name of kept.keys()) if (!this.#asked.has(name)) kept.delete(name)
+    return this.#use(found.flat())
+  }
+
+  /** Of HAGs of one priority those of this family come first. True where that makes another order. */
+  prefer(family: Family): boolean {
+    if (family === this.#preferred) return false
+    this.#preferred = family
+    return this.#order()
+  }
+
+  #use(found: readonly Ranked[]): boolean {
+    this.#found = found
+    return this.#order()
+  }
+
+  #order(): boolean {
+    const { identity = machineIdentity() } = this.options
+    const before = new Map(this.#hags.map((hag) => [formatSocketAddress(hag), hag]))
+    const next = new Map<string, Hag>()
+    for (const hag of inOrder(this.#found, identity, this.#preferred)) {
+      const key = formatSocketAddress(hag)
+      if (!next.has(key)) next.set(key, before.get(key) ?? hag)
+    }
+    const changed = [...next.keys()].join() !== [...before.keys()].join()
+    if (changed) this.#hags = [...next.values()]
+    return changed
+  }
+
+  /** What kept names from being looked up may have gone. */
+  rouse(): void {
+    if (this.isTroubled) this.#wake.abort()
+  }
+
+  /**
+   * Looks names up again until the signal, sooner where no HAG can be used, and calls back after a change. Returns at once where there are
+   * no names.
+   */
+  async run(options: { onChange(): void; isUrgent(): boolean }, signal: AbortSignal): Promise<void> {
+    if (this.options.entries.every(({ name }) => name === undefined)) return
+    let lookedAt = performance.now()
+    while (!signal.aborted) {
+      await pause(retryMs, signal, this.#wake.signal)
+      if (this.#wake.signal.aborted) this.#wake = new AbortController()
+      const isDue = this.isTroubled || options.isUrgent() || performance.now() - lookedAt >= refreshMs
+      if (signal.aborted || !isDue) continue
+      lookedAt = performance.now()
+      if (!(await this.refresh())) continue
+      this.options.log.info('HAGs changed', { hags: this.#hags.map(formatSocketAddress) })
+      options.onChange()
+    }
+  }
+
+  async #rank(entry: HagEntryWithPassword, priority: number): Promise<readonly Ranked[]> {
+    const { name, port = defaultPort, weight } = entry
+    if (name === undefined) return rankAddress(entry, priority)
+    const credentials = credentialsOf(entry)
+    const names = this.options.names ?? systemNames
+    const isService = name.startsWith('_')
+    const services = isService
+      ? await this.#lookUp(name, (signal, from) => names.services(name, signal, from))
+      : [{ name, port, priority: 0, weight }]
+    const found = await Promise.all(
+      services
+        // RFC 2782: a target of "." says that there is no such service.
+        .filter((service) => service.name !== '' && service.name !== '.')
+        .sort((one, other) => one.priority - other.priority)
+        .slice(0, maxServices)
+        .map(async (service) => {
+          const addresses = await this.#lookUp(service.name, (signal, from) => names.addresses(service.name, signal, from))
+          return addresses.map((one) => ({
+            hag: { address: parseAddress(one)?.toString() ?? one, port: service.port, ...credentials },
+            priority: [priority, service.priority] as const,
+            weight: service.weight,
+          }))
+        }),
+    )
+    return found.flat()
+  }
+
+  /** What was found or, where that fails, what was found the last time. Says once what the trouble is. */
+  async #lookUp<Answer>(name: string, ask: Asking<readonly Answer[]>): Promise<readonly Answer[]> {
+    this.#asked.add(name)
+    try {
+      const answer = await inTime((signal) => overEach([undefined, ...(this.options.sources?.() ?? [])], ask, signal))
+      if (this.#troubles.delete(name)) this.options.log.info(`the HAG ${name} can be looked up again`)
+      this.#answers.set(name, answer)
+      return answer
+    } catch (error) {
+      const { code = (error as Error).message } = error as NodeJS.ErrnoException
+      // One line a trouble, not one a try.
+      if (this.#troubles.get(name) !== code) this.options.log.warn(`the HAG ${name} cannot be looked up: ${code}`, { code })
+      this.#troubles.set(name, code)
+      return (this.#answers.get(name) ?? []) as readonly Answer[]
+    }
+  }
+}
+
+const credentialsOf = ({ username, password }: HagEntryWithPassword) => ({
+  ...(username !== undefined && { username }),
+  ...(password !== undefined && { password }),
+})
+
+function rankAddress(entry: HagEntryWithPassword, priority: number): readonly Ranked[] {
+  const { address, port = defaultPort, weight } = entry
+  if (address === undefined) return []
+  return [{ hag: { address, port, ...credentialsOf(entry) }, priority: [priority, 0], weight }]
+}
+
+/**
+ * Lower priorities first. Within one priority those of the preferred family, because more WANs can join there; then a gateway always prefers
+ * the same HAG, so that a household keeps one public address, and the gateways of a fleet are shared out by weight (weighted rendezvous
+ * hashing).
+ */
+export function inOrder(ranked: readonly Ranked[], identity: string, preferred?: Family): Hag[] {
+  const isOther = (hag: Hag) => (preferred !== undefined && familyOfAddress(hag.address) !== preferred ? 1 : 0)
+  const scored = ranked.map((one) => ({ ...one, other: isOther(one.hag), score: score(one, identity) }))
+  return scored
+    .sort(
+      (one, two) =>
+        one.priority[0] - two.priority[0] || one.priority[1] - two.priority[1] || one.other - two.other || one.score - two.score,
+    )
+    .map(({ hag }) => hag)
+}
+
+/** Exponentially distributed with the weight as its rate: the least of several is each one's with a probability in proportion to it. */
+function score({ hag, weight }: Ranked, identity: string): number {
+  const hash = createHash('sha256')
+    .update(`${identity} ${formatSocketAddress(hag)}`)
+    .digest()
+  const uniform = (hash.readUIntBE(0, 6) + 1) / (2 ** 48 + 1)
+  // RFC 2782: a weight of 0 is for servers that should be chosen hardly ever.
+  return -Math.log(uniform) / Math.max(weight, 0.001)
+}
+
+function machineIdentity(): string {
+  try {
+    return readFileSync('/etc/machine-id', 'utf8').trim() || hostname()
+  } catch {
+    return hostname()
+  }
+}
+
+const resolver = new NameResolver()
+const systemNames: Names = {
+  addresses: (name, signal, from) => resolver.addresses(name, signal, from),
+  services: (name, signal, from) => askServers({ from }, signal, (resolver) => resolver.resolveSrv(name)),
+}
+
+type Asking<Answer> = (signal: AbortSignal, from?: Source) => Promise<Answer>
+
+/** The first answer; rejects as the first one asked does. */
+async function overEach<Answer>(
+  sources: readonly (Source | undefined)[],
+  ask: Asking<Answer>,
+  signal: AbortSignal,
+): Promise<Answer> {
+  const asked = sources.map(async (from, index) => {
+    await pause(index * nextWanMs, signal)
+    return ask(signal, from)
+  })
+  try {
+    return await Promise.any(asked)
+  } catch (error) {
+    throw (error as AggregateError).errors[0]
+  }
+}
+
+async function inTime<Value>(begin: (signal: AbortSignal) => Promise<Value>): Promise<Value> {
+  const over = new AbortController()
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(Object.assign(new Error('no answer'), { code: 'ETIMEDOUT' })), lookupTimeoutMs)
+  })
+  try {
+    return await Promise.race([begin(over.signal), late])
+  } finally {
+    clearTimeout(timer)
+    over.abort()
+  }
+}

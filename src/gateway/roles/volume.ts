@@ -1,0 +1,168 @@
+/** What each WAN has carried in this calendar month: counted from its interface, and kept in a file. */
+import { readFileSync } from 'node:fs'
+import { mkdir, open, rename } from 'node:fs/promises'
+import { dirname } from 'node:path'
+import * as z from 'zod'
+import type { Log } from '../../telemetry/log.js'
+import type { Carried } from '../interface-counters.js'
+
+/** Bytes in both directions by month (2026-11, local time) and WAN. */
+const contents = z.record(z.string().regex(/^\d{4}-\d\d$/), z.record(z.string(), z.number().min(0)))
+
+const keptMonths = 12
+const saveMs = 5 * 60_000
+/** A clock that is behind the file for so long is right, and the file was written by one that was wrong. */
+const behindMs = 24 * 3_600_000
+
+export interface VolumeOptions {
+  file: string
+  log: Log
+  /** The month that the clock says. */
+  month?: () => string
+}
+
+/**
+ * A machine without a clock of its own begins in 1970, or with its firmware, and leaps to today at the first answer from the network. So the
+ * month never goes back behind what the file knows, and what this run has counted goes along with a leap.
+ */
+export class Volume {
+  readonly #options: VolumeOptions
+  readonly #months: z.output<typeof contents>
+  /** What the clock says, and which month is taken to be now. */
+  #seen: string
+  #month: string
+  /** What this run has added to that month. */
+  #counted = new Map<string, number>()
+  #behindSince: number | undefined
+  #saving: Promise<void> = Promise.resolve()
+  readonly #last = new Map<string, number>()
+  #savedAt = Number.NEGATIVE_INFINITY
+  #unsaved = false
+  #complaint = ''
+
+  constructor(options: VolumeOptions) {
+    this.#options = options
+    this.#months = this.#read()
+    this.#seen = this.#clock()
+    this.#month = this.#notBefore(this.#seen)
+  }
+
+  /** Adds what an interface has carried since the last look; `now`: milliseconds of a clock that never jumps. */
+  count(wans: readonly { name: string; interface: string }[], counters: ReadonlyMap<string, Carried>, now: number): void {
+    this.#follow(now)
+    for (const wan of wans) {
+      const carried = counters.get(wan.interface)
+      if (carried === undefined) continue
+      const total = carried.received + carried.sent
+      const last = this.#last.get(wan.name)
+      this.#last.set(wan.name, total)
+      // The first look of a run begins the count; fewer than before: the interface was made anew and counts from zero.
+      const more = last === undefined ? 0 : total < last ? total : total - last
+      if (more > 0) this.#add(wan.name, more)
+    }
+    if (now - this.#savedAt < saveMs) return
+    // Not at the first look: nothing has been counted yet.
+    if (this.#savedAt !== Number.NEGATIVE_INFINITY) void this.save()
+    this.#savedAt = now
+  }
+
+  /** Bytes of this month. */
+  used(wan: string): number {
+    return this.#months[this.#month]?.[wan] ?? 0
+  }
+
+  /** Never rejects; a file that cannot be written is said once. */
+  save(): Promise<void> {
+    this.#saving = this.#saving.then(() => this.#write())
+    return this.#saving
+  }
+
+  #follow(now: number): void {
+    const clock = this.#clock()
+    const isLeap = clock !== this.#seen && clock !== following(this.#seen)
+    this.#seen = clock
+    if (clock >= this.#month) this.#behindSince = undefined
+    else this.#behindSince ??= now
+    const isBehindForLong = this.#behindSince !== undefined && now - this.#behindSince >= behindMs
+    if (clock === this.#month || (clock < this.#month && !isLeap && !isBehindForLong)) return
+    const taken = isBehindForLong ? Object.entries(this.#months[this.#month] ?? {}) : [...this.#counted]
+    if (isLeap || isBehindForLong) for (const [wan, bytes] of taken) this.#add(wan, -bytes)
+    if (isBehindForLong) for (const month of Object.keys(this.#months)) if (month > clock) delete this.#months[month]
+    this.#month = this.#notBefore(clock)
+    this.#counted = new Map()
+    if (isLeap || isBehindForLong) for (const [wan, bytes] of taken) this.#add(wan, bytes)
+  }
+
+  #add(wan: string, bytes: number): void {
+    const month = { ...this.#months[this.#month] }
+    const sum = (month[wan] ?? 0) + bytes
+    if (sum > 0) month[wan] = sum
+    else delete month[wan]
+    this.#months[this.#month] = month
+    if (Object.keys(month).length === 0) delete this.#months[this.#month]
+    this.#counted.set(wan, (this.#counted.get(wan) ?? 0) + bytes)
+    for (const old of Object.keys(this.#months).sort().slice(0, -keptMonths)) if (old !== this.#month) delete this.#months[old]
+    this.#unsaved = true
+  }
+
+  #notBefore(clock: string): string {
+    const latest = Object.keys(this.#months).sort().at(-1) ?? clock
+    return clock < latest ? latest : clock
+  }
+
+  async #write(): Promise<void> {
+    if (!this.#unsaved) return
+    const { file } = this.#options
+    this.#unsaved = false
+    try {
+      await mkdir(dirname(file), { recursive: true })
+      // On the disk before it takes the old one's place: a power cut leaves one of the two whole.
+      await writeSynced(`${file}.new`, `${JSON.stringify(this.#months)}\n`)
+      await rename(`${file}.new`, file)
+      this.#complaint = ''
+    } catch (error) {
+      this.#unsaved = true
+      this.#complain(`the WANs' volume cannot be kept in ${file}: ${(error as Error).message}`)
+    }
+  }
+
+  #read(): z.output<typeof contents> {
+    const { file } = this.#options
+    try {
+      return contents.parse(JSON.parse(readFileSync(file, 'utf8')))
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException
+      if (code !== 'ENOENT') this.#complain(`${file} cannot be read (${code ?? 'damaged'}): the WANs' volume begins at 0`)
+      return {}
+    }
+  }
+
+  #complain(text: string): void {
+    if (text !== this.#complaint) this.#options.log.warn(text)
+    this.#complaint = text
+  }
+
+  #clock(): string {
+    return (this.#options.month ?? thisMonth)()
+  }
+}
+
+async function writeSynced(file: string, text: string): Promise<void> {
+  const handle = await open(file, 'w')
+  try {
+    await handle.writeFile(text)
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+}
+
+function following(month: string): string {
+  const [year = 0, number = 0] = month.split('-').map(Number)
+  return number < 12 ? `${year}-${String(number + 1).padStart(2, '0')}` : `${year + 1}-01`
+}
+
+function thisMonth(): string {
+  const date = new Date()
+  return `${date.getFullYear()}-${String(date.getMonth() + 1).padStart(2, '0')}`
+}

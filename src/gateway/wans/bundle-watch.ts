@@ -1,0 +1,88 @@
+/** Looks every few seconds whether what is relayed is bonded, and says where it is not. */
+import { readFileSync } from 'node:fs'
+import { pause } from '../../base/pause.js'
+import type { Engine, Inspection } from '../../engine/contract.js'
+import type { Log } from '../../telemetry/log.js'
+import { type Carried, readCounters } from '../interface-counters.js'
+import { agreeingLooks, Bundle, type BundleMember, type MemberState } from './bundle.js'
+
+const lookMs = 3000
+/** Joins take a round trip or two; a connection with less payload never needed a second subflow. */
+const wanted = { most: 64, olderThanMs: 4000, leastBytes: 100_000 }
+
+export interface BundleWatchOptions {
+  engine: Pick<Engine, 'inspectBusy' | 'stats'>
+  members(): readonly BundleMember[]
+  /** A connection to a HAG, and not around it. */
+  isToHag(connection: Inspection): boolean
+  /** What keeps a WAN out whatever is relayed; said once it lasts. */
+  obstacles(): readonly string[]
+  log: Log
+  /** Tests pass their own. */
+  counters?: () => Map<string, Carried>
+  joinsTried?: () => number | undefined
+  everyMs?: number
+}
+
+export class BundleWatch {
+  readonly #options: BundleWatchOptions
+  readonly #bundle = new Bundle()
+  /** In so many looks in a row. */
+  #obstacles = new Map<string, number>()
+
+  constructor(options: BundleWatchOptions) {
+    this.#options = options
+  }
+
+  /** Of each WAN that should be in the bundle. */
+  get states(): readonly MemberState[] {
+    return this.#bundle.states
+  }
+
+  /** Runs until the signal. */
+  async run(signal: AbortSignal): Promise<void> {
+    const {
+      engine,
+      members,
+      isToHag,
+      obstacles,
+      log,
+      counters = readCounters,
+      joinsTried = readJoinsTried,
+      everyMs = lookMs,
+    } = this.#options
+    while (!signal.aborted) {
+      await pause(everyMs, signal)
+      if (signal.aborted) return
+      // Without connections nothing is learned; but who looks next must not take what moved meanwhile for one look's.
+      const connections = engine.stats().relaying === 0 ? [] : await engine.inspectBusy(wanted)
+      const facts = {
+        connections: connections.filter(isToHag),
+        members: members(),
+        carried: counters(),
+        joinsTried: joinsTried(),
+      }
+      for (const { text, isBad } of this.#bundle.look(facts, performance.now())) isBad ? log.warn(text) : log.info(text)
+      this.#obstacles = new Map(obstacles().map((text) => [text, (this.#obstacles.get(text) ?? 0) + 1]))
+      for (const [text, looks] of this.#obstacles) if (looks === agreeingLooks) log.warn(text)
+    }
+  }
+}
+
+/** Reads /proc/net/netstat. */
+export function parseJoinsTried(netstat: string): number | undefined {
+  const [names = [], values = []] = netstat
+    .split('\n')
+    .filter((line) => line.startsWith('MPTcpExt:'))
+    .map((line) => line.trim().split(/\s+/))
+  const at = names.indexOf('MPJoinSynTx')
+  return at < 0 ? undefined : Number(values[at])
+}
+
+function readJoinsTried(): number | undefined {
+  try {
+    return parseJoinsTried(readFileSync('/proc/self/net/netstat', 'utf8'))
+  } catch {
+    return undefined
+  }
+}

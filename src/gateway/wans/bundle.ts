@@ -1,0 +1,183 @@
+/**
+ * The proof that connections are bonded: of those that are old and large enough, which have a subflow over which WAN, and do its bytes leave
+ * by the WAN's own interface? Without clock or I/O.
+ */
+
+import { type Family, familyOf } from '../../base/address.js'
+import type { Inspection } from '../../engine/contract.js'
+import type { Carried } from '../interface-counters.js'
+
+/** One WAN in one family that connections should go over now. */
+export interface BundleMember {
+  wan: string
+  family: Family
+  bind: string
+  device: string
+}
+
+export interface BundleFacts {
+  /** Connections to HAGs; all of those that shall count. */
+  connections: readonly Inspection[]
+  members: readonly BundleMember[]
+  /** By interface. */
+  carried: ReadonlyMap<string, Carried>
+  /** Joins that this namespace has tried so far (MPTcpExtMPJoinSynTx); undefined before Linux 6.12. */
+  joinsTried: number | undefined
+}
+
+export type Lack = 'other-device' | 'fell-back' | 'not-answered' | 'limit-reached' | 'not-tried' | 'refused' | 'unknown'
+
+export interface MemberState extends BundleMember {
+  /** Connections that were looked at, and those of them that have a subflow over it. */
+  connections: number
+  joined: number
+  /** What it lacks, and since when; undefined: nothing. */
+  lack: Lack | undefined
+  since: number
+}
+
+interface Memory {
+  /** Looks in a row that agree. */
+  lack: Lack | undefined
+  looks: number
+  since: number
+  said: Lack | undefined
+  saidAt: number
+}
+
+/** So many looks in a row must agree, for better and for worse: longer than a join takes, and than a WAN that comes or goes. */
+export const agreeingLooks = 3
+/** Between two lines about one WAN: it may come and go, and its cause may change. */
+const restMs = 60_000
+/** Payload that must have moved between two looks before an interface is blamed. */
+const provenBytes = 300_000
+/** Of what subflows say they moved an interface must have seen so much. */
+const seenShare = 0.5
+
+const keyOf = ({ wan, family }: BundleMember) => `${wan} ${family}`
+
+export class Bundle {
+  #memories = new Map<string, Memory>()
+  #subflows = new Map<string, number>()
+  #carried: ReadonlyMap<string, Carried> = new Map()
+  #joinsTried: number | undefined
+  /** When a join was seen to be tried last. */
+  #triedAt = Number.NEGATIVE_INFINITY
+  #states: readonly MemberState[] = []
+
+  /** As it was found with the last look. */
+  get states(): readonly MemberState[] {
+    return this.#states
+  }
+
+  /** To be called every few seconds while connections are relayed. What is news for people. */
+  look(facts: BundleFacts, now: number): { text: string; isBad: boolean }[] {
+    const astray = this.#astray(facts)
+    if (this.#joinsTried !== undefined && (facts.joinsTried ?? 0) > this.#joinsTried) this.#triedAt = now
+    this.#joinsTried = facts.joinsTried
+    const news: { text: string; isBad: boolean }[] = []
+    const families = new Set(facts.members.map(({ family }) => family))
+    this.#states = facts.members.map((member) => {
+      const mine = facts.connections.filter(({ remote }) => familyOf(remote.address) === member.family)
+      const joined = mine.filter((one) => hasJoined(one, member.bind)).length
+      const isAlone = facts.members.filter(({ family }) => family === member.family).length < 2
+      const lack = astray.has(keyOf(member)) ? 'other-device' : isAlone ? undefined : this.#lackOf(mine, joined, member, now)
+      const memory = this.#agree(keyOf(member), lack, now)
+      const state = { ...member, connections: mine.length, joined, lack: memory.said, since: memory.since }
+      // Of a WAN without connections nothing new is known.
+      if (mine.length === 0 || memory.looks < agreeingLooks || memory.lack === memory.said) return state
+      if (now - memory.saidAt < restMs) return state
+      const name = families.size > 1 ? `${member.wan} (IPv${member.family})` : member.wan
+      const isBad = memory.lack !== undefined
+      news.push({ isBad, text: isBad ? complaint(name, { ...state, lack: memory.lack }) : good(name, state) })
+      memory.said = memory.lack
+      memory.since = memory.saidAt = now
+      return { ...state, lack: memory.lack, since: now }
+    })
+    const keys = new Set(facts.members.map(keyOf))
+    for (const key of this.#memories.keys()) if (!keys.has(key)) this.#memories.delete(key)
+    return news
+  }
+
+  #agree(key: string, lack: Lack | undefined, now: number): Memory {
+    const memory = this.#memories.get(key) ?? {
+      lack: undefined,
+      looks: 0,
+      since: now,
+      said: undefined,
+      saidAt: Number.NEGATIVE_INFINITY,
+    }
+    this.#memories.set(key, memory)
+    const isSame = (memory.lack === undefined) === (lack === undefined)
+    memory.looks = isSame ? memory.looks + 1 : 1
+    // What is better known of a cause later is not said again.
+    if (!isSame || memory.said === undefined) memory.lack = lack
+    return memory
+  }
+
+  #lackOf(connections: readonly Inspection[], joined: number, { bind }: BundleMember, now: number): Lack | undefined {
+    // Less than half may be those of a bad moment, and are joined anew (rejoin.ts).
+    if (connections.length === 0 || joined * 2 > connections.length) return undefined
+    const without = connections.filter((one) => !hasJoined(one, bind))
+    const most = (test: (one: Inspection) => boolean) => without.filter(test).length * 2 > without.length
+    if (most(({ protocol }) => protocol === 'tcp')) return 'fell-back'
+    const isJoining = ({ subflows }: Inspection) => subflows.some((one) => one.joining && one.local.address === bind)
+    if (most(isJoining)) return 'not-answered'
+    if (most(({ full }) => full)) return 'limit-reached'
+    if (this.#joinsTried === undefined) return 'unknown'
+    const oldest = now - Math.max(...without.map(({ ageMs }) => ageMs))
+    return this.#triedAt < oldest ? 'not-tried' : 'refused'
+  }
+
+  /** Those whose subflows move bytes that their interface does not see. */
+  #astray({ connections, members, carried }: BundleFacts): Set<string> {
+    const moved = new Map<string, number>()
+    const now = new Map<string, number>()
+    for (const { connection, subflows } of connections) {
+      for (const { local, remote, bytesSent, bytesReceived } of subflows) {
+        const id = `${connection} ${local.address} ${local.port} ${remote.address} ${remote.port}`
+        now.set(id, bytesSent + bytesReceived)
+        const before = this.#subflows.get(id)
+        if (before === undefined) continue
+        moved.set(local.address, (moved.get(local.address) ?? 0) + bytesSent + bytesReceived - before)
+      }
+    }
+    const before = this.#carried
+    this.#subflows = now
+    this.#carried = carried
+    return new Set(
+      members
+        .filter(({ bind, device }) => {
+          const [then, seen] = [before.get(device), carried.get(device)]
+          const bytes = moved.get(bind) ?? 0
+          if (bytes < provenBytes || then === undefined || seen === undefined) return false
+          return seen.received - then.received + seen.sent - then.sent < seenShare * bytes
+        })
+        .map(keyOf),
+    )
+  }
+}
+
+const hasJoined = ({ subflows, protocol, local }: Inspection, bind: string) =>
+  subflows.some((one) => !one.joining && one.local.address === bind) || (protocol === 'tcp' && local.address === bind)
+
+const causes: Record<Lack, string> = {
+  'other-device': '',
+  'fell-back':
+    'they became plain TCP: the HAG has no MPTCP, or something on the path where they begin removes it; try another port for the HAG',
+  'not-answered': 'what would join over it gets no answer: something on its path drops it, often for the option MP_JOIN',
+  'limit-reached': "the kernel's limit of subflows is reached (ip mptcp limits)",
+  'not-tried': 'the kernel did not try to join it; look at ip mptcp endpoint show and sysctl net.mptcp',
+  refused:
+    'what would join over it is refused, or answered without MPTCP: the HAG lets no more join (its ip mptcp limits), or something on the path changes the option MP_JOIN',
+  unknown: 'this kernel does not tell why',
+}
+
+function complaint(name: string, { lack, joined, connections, bind, device }: MemberState): string {
+  if (lack === 'other-device')
+    return `WAN ${name} carries nothing by ${device}: what is sent from ${bind} leaves by another interface; look at ip rule show and ip route get HAG from ${bind} oif ${device}`
+  return `WAN ${name} is not in the bundle: ${joined} of ${connections} connections use it; ${causes[lack ?? 'unknown']}`
+}
+
+const good = (name: string, { joined, connections }: MemberState) =>
+  `WAN ${name} is in the bundle again: ${joined} of ${connections} connections use it`

@@ -1,0 +1,42 @@
+/** How often idle connections to HAGs send a packet, so that no NAT on a WAN forgets them. */
+
+import { pause } from '../../base/pause.js'
+import type { Engine } from '../../engine/contract.js'
+
+const lookMs = 5000
+/** NATs that do not follow RFC 5382 (2 h 4 min) forget after one or two minutes. */
+const usualSeconds = 50
+const longestSeconds = 300
+/** Question and answer, with their headers and MPTCP's option. */
+const bytesEach = 130
+/** 100 MB in 30 days. */
+const meteredBytesPerSecond = 100e6 / (30 * 86_400)
+/** Few different values: each change is three system calls for every connection. */
+const steps = [usualSeconds, 75, 110, 160, 220, longestSeconds]
+
+/** `connections`: all, idle or not; `isMetered`: one of the WANs that they go over is. */
+export function keepaliveSeconds({ connections, isMetered }: { connections: number; isMetered: boolean }): number {
+  if (!isMetered) return usualSeconds
+  const affordable = (connections * bytesEach) / meteredBytesPerSecond
+  return steps.find((seconds) => seconds >= affordable) ?? longestSeconds
+}
+
+export interface KeepaliveOptions {
+  engine: Pick<Engine, 'setKeepalive' | 'stats'>
+  /** By the config; undefined: as often as is affordable. */
+  seconds: number | undefined
+  isMetered(): boolean
+  everyMs?: number
+}
+
+/** Runs until the signal. */
+export async function watchKeepalive(options: KeepaliveOptions, signal: AbortSignal): Promise<void> {
+  const { engine, seconds, isMetered, everyMs = lookMs } = options
+  let current: number | undefined
+  while (!signal.aborted) {
+    const now = seconds ?? keepaliveSeconds({ connections: engine.stats().relaying, isMetered: isMetered() })
+    if (now !== current) engine.setKeepalive(now)
+    current = now
+    await pause(everyMs, signal)
+  }
+}

@@ -1,0 +1,41 @@
+/** The kernel remembers that MPTCP's first packets vanished somewhere, and then sends none over any WAN: that must not go unnoticed. */
+import { readFile } from 'node:fs/promises'
+import { pause } from '../../base/pause.js'
+import type { Log } from '../../telemetry/log.js'
+
+const lookMs = 10_000
+
+/** Connections that became plain TCP only because of that memory (MPTcpExtMPCapableSYNTXDisabled, Linux 6.12 and later). */
+export function turnedIntoTcp(netstat: string): number {
+  const [names = [], values = []] = netstat
+    .split('\n')
+    .filter((line) => line.startsWith('MPTcpExt:'))
+    .map((line) => line.trim().split(/\s+/))
+  const at = names.indexOf('MPCapableSYNTXDisabled')
+  return at < 0 ? 0 : Number(values[at] ?? 0)
+}
+
+export interface BlackHoleOptions {
+  /** Makes the kernel forget; rejects with a system error. */
+  forget(): Promise<void>
+  log: Log
+  /** Tests pass their own: the text of /proc/net/netstat. */
+  read?: () => Promise<string>
+  everyMs?: number
+}
+
+/** Runs until the signal. Never rejects. */
+export async function watchBlackHole(options: BlackHoleOptions, signal: AbortSignal): Promise<void> {
+  const { forget, log, everyMs = lookMs } = options
+  const read = options.read ?? (() => readFile('/proc/self/net/netstat', 'utf8'))
+  let before: number | undefined
+  while (!signal.aborted) {
+    const now = await read().then(turnedIntoTcp, () => before)
+    if (before !== undefined && now !== undefined && now > before) {
+      log.warn(`the kernel took MPTCP for blocked and made ${now - before} connections plain TCP: it is told to forget that`)
+      await forget().catch((error: Error) => log.warn(`the kernel does not forget it: ${error.message}`))
+    }
+    before = now
+    await pause(everyMs, signal)
+  }
+}

@@ -1,0 +1,68 @@
+/**
+ * Connections that only one of the WANs carries would die with it. The kernel joins another WAN to a connection once: a subflow that was
+ * refused, or that a NAT has forgotten, is not made again before the WAN's endpoint is, and then for all connections at once. So that is done
+ * at a calm moment, and seldom.
+ */
+import type { Engine } from '../../engine/contract.js'
+import type { Log } from '../../telemetry/log.js'
+
+export interface RejoinOptions {
+  engine: Pick<Engine, 'countOnly'>
+  /** The WANs of one family that connections go over now. `rate`: bytes a second that it carries. */
+  paths(): readonly { wan: string; bind: string; rate: number }[]
+  /** Takes the endpoint of this address away and makes it anew. */
+  remake(bind: string): void
+  log: Log
+  /** Tests pass their own; milliseconds. */
+  now?: () => number
+}
+
+/** How often it is looked: 0.5 us for each connection and WAN. */
+export const rejoinLookMs = 20_000
+/** The other WANs' subflows may be about to join a younger connection. */
+const joinedMs = 10_000
+/** A WAN that carries more, bytes a second, is not disturbed: what it has on its way would be sent again. */
+const calmRate = 20_000
+/** Where it does not help (a path that drops joins) it is tried less and less often. A join costs some 600 bytes for each connection. */
+const pauseMs = { first: 5 * 60_000, longest: 60 * 60_000 }
+
+export class Rejoin {
+  readonly #options: RejoinOptions
+  readonly #now: () => number
+  #seen = ''
+  #notBefore = Number.NEGATIVE_INFINITY
+  #pauseMs = pauseMs.first
+
+  constructor(options: RejoinOptions) {
+    this.#options = options
+    this.#now = options.now ?? (() => performance.now())
+  }
+
+  /** To be called every `rejoinLookMs`. */
+  async look(): Promise<void> {
+    const { engine, paths, remake, log } = this.#options
+    const all = paths()
+    if (all.length < 2) return
+    const counts = await Promise.all(all.map(({ bind }) => engine.countOnly(bind, joinedMs)))
+    const lone = all.filter((_, index) => (counts[index] ?? 0) > 0)
+    const [on, another] = lone
+    if (on === undefined) {
+      this.#seen = ''
+      this.#pauseMs = pauseMs.first
+      return
+    }
+    // Of those that have only the other WAN each would lose its last subflow.
+    if (another !== undefined) return
+    // One that was just being joined has been by the next look.
+    const isNew = this.#seen !== on.bind
+    this.#seen = on.bind
+    const calm = all.find((path) => path.bind !== on.bind && path.rate < calmRate)
+    if (isNew || calm === undefined || this.#now() < this.#notBefore || !paths().some(({ bind }) => bind === calm.bind)) return
+    // Nor are those that have just begun there to lose it.
+    if ((await engine.countOnly(calm.bind, 0)) > 0) return
+    this.#notBefore = this.#now() + this.#pauseMs
+    this.#pauseMs = Math.min(2 * this.#pauseMs, pauseMs.longest)
+    log.info(`${counts[all.indexOf(on)]} connections have only WAN ${on.wan}: WAN ${calm.wan} joins all of them anew`)
+    remake(calm.bind)
+  }
+}

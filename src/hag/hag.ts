@@ -1,0 +1,149 @@
+import { familyOf, formatSocketAddress, toNetwork } from '../base/address.js'
+import { aborted } from '../base/pause.js'
+/** The Hybrid Access Gateway: wires the engine and the HAG's decisions together. */
+import { engineLimits, limitTexts } from '../config/defaults.js'
+import type { HagConfig } from '../config/schema.js'
+import type { Engine, Native, Protocol } from '../engine/contract.js'
+import type { Membership } from '../network/lock.js'
+import { drain } from '../service/drain.js'
+import { eachEvent } from '../service/faults.js'
+import { listenError, logLimit } from '../service/limits.js'
+import { hasStarted } from '../service/memory.js'
+import { Refusals } from '../service/refusals.js'
+import { watchOptions } from '../service/refused-options.js'
+import { StopSignals } from '../service/signals.js'
+import { createLog, type Log } from '../telemetry/log.js'
+import { Access } from './access.js'
+import { Dialer, type DialOptions } from './dialer.js'
+import { Names } from './names.js'
+import { OwnAddresses } from './own-addresses.js'
+import { Users } from './users.js'
+
+/** Beyond what a name may take: a busy machine must not reset anybody. */
+const decisionMarginSeconds = 30
+
+export interface HagParts {
+  native: Pick<Native, 'Engine' | 'mptcpUnavailable' | 'routeTo' | 'refusedOptions'>
+  log: Log
+  signals: Pick<StopSignals, 'stop' | 'hurry' | 'dispose'>
+  /** Sees to what a HAG needs of its machine's network, until the signal. */
+  keepNetwork(signal: AbortSignal): Promise<unknown>
+}
+
+async function realParts(config: HagConfig): Promise<HagParts> {
+  const { native } = await import('../engine/load.js')
+  const { keepInitialWindow } = await import('../network/initial-window.js')
+  const { guardHag } = await import('../network/guardian.js')
+  const { keepSubflowLimit } = await import('../network/subflow-limit.js')
+  const { complainOfSettings } = await import('../network/mptcp-settings.js')
+  const { systemKernel } = await import('../network/kernel/command.js')
+  const log = createLog(config.log_level)
+  const { alone, joinHags } = await import('../network/lock.js')
+  const { listen, initial_window: segments } = config
+  const keepWindow = async (sharing: Membership, signal: AbortSignal) => {
+    const guardian = guardHag(log, listen.port)
+    await keepInitialWindow({ port: listen.port, segments, log, sharing }, signal)
+    await guardian.dismiss()
+  }
+  const keepNetwork = async (signal: AbortSignal) => {
+    const member = await joinHags().catch((error: Error) => {
+      log.info(`other HAGs on this machine are not asked: ${error.message}`)
+      return alone
+    })
+    // Asked once, after which everybody is told the same.
+    let isLast: boolean | undefined
+    const sharing = { ...member, isLast: () => (isLast ??= member.isLast()) }
+    const limit = keepSubflowLimit({ kernel: systemKernel(), log, isLast: sharing.isLast }, signal)
+    const settings = complainOfSettings({ kernel: systemKernel(), log })
+    await Promise.all([settings, limit, segments > 0 && keepWindow(sharing, signal)])
+    sharing.isLast()
+    member.release()
+  }
+  return { native, log, signals: new StopSignals(log), keepNetwork }
+}
+
+/** Runs until a signal. Throws BondsocksError where it cannot run. */
+export async function runHag(config: HagConfig, given?: HagParts): Promise<void> {
+  const { native, log, signals, keepNetwork } = given ?? (await realParts(config))
+  try {
+    const users = config.users_file === undefined ? undefined : new Users(config.users_file, log)
+    const own = new OwnAddresses(native.routeTo, log)
+    const limits = limitTexts(config)
+    const engine: Engine = new native.Engine({
+      ...engineLimits(config),
+      idleTimeoutMs: config.idle_timeout_seconds * 1000,
+      handshakeTimeoutMs: config.handshake_timeout_seconds * 1000,
+      decisionTimeoutMs: (config.connect_timeout_seconds + decisionMarginSeconds) * 1000,
+      onEvents: eachEvent(
+        () => engine,
+        log,
+        (event) => {
+          if (event.type === 'limit') logLimit(event, limits, log)
+          else if (event.type === 'refused') refusals.refused()
+          else dialer.handle(event)
+        },
+      ),
+    })
+    const refusals = new Refusals(engine, limits, log)
+    const options: DialOptions = {
+      engine,
+      access: new Access(config, (address, port) => own.has(address, port)),
+      connectTimeoutMs: config.connect_timeout_seconds * 1000,
+      log,
+      // A name takes two descriptors as a connection does, and of those there are as many again beside the connections' at least.
+      names: new Names({ log, atOnce: Math.ceil(engineLimits(config).maxConnections / 8) }),
+    }
+    if (users !== undefined) options.users = users
+    const dialer = new Dialer(options)
+    try {
+      const { protocol, addresses } = listen(engine, config, users !== undefined, log)
+      const address = addresses.length === 1 ? addresses[0] : addresses
+      log.info('HAG listens', { address, port: config.listen.port, protocol, authentication: users !== undefined })
+      if (protocol === 'tcp') {
+        const why = native.mptcpUnavailable()
+        const mend = why === 'ENOPROTOOPT' ? 'set the sysctl net.mptcp.enabled to 1' : 'use a kernel with CONFIG_MPTCP'
+        log.warn(`without MPTCP (${why}): gateways reach this HAG, but over one WAN at a time; ${mend}`)
+      }
+      const ended = new AbortController()
+      const network = keepNetwork(ended.signal)
+      hasStarted()
+      await Promise.all([aborted(signals.stop), watchOptions(native, log, signals.stop)])
+      engine.stopListening()
+      log.info('stopping: connections may end', { seconds: config.drain_seconds, connections: engine.stats().connections })
+      const left = await drain(engine, config.drain_seconds, signals.hurry)
+      if (left > 0) log.warn(`${left} connections aborted`)
+      ended.abort()
+      await network
+      log.info('stopped')
+    } finally {
+      refusals.close()
+      engine.close()
+    }
+  } finally {
+    signals.dispose()
+  }
+}
+
+/** `::` is for both families, unless IPv4 addresses are listed beside it; then those count. */
+function listen(engine: Engine, { listen, clients }: HagConfig, authentication: boolean, log: Log) {
+  const { port } = listen
+  const listed = [...new Set([listen.address].flat())]
+  const implied = listed.includes('::') && !listed.some((one) => familyOf(one) === 4) ? ['0.0.0.0'] : []
+  const addresses: string[] = []
+  let protocol: Protocol = 'mptcp'
+  for (const address of [...listed, ...implied]) {
+    try {
+      const how = { kind: 'socks', address, port, authentication, clients: clients.map(toNetwork) } as const
+      protocol = engine.listen(how).protocol
+      addresses.push(address)
+    } catch (cause) {
+      const { code } = cause as NodeJS.ErrnoException
+      const isMissing = address === '::' && (code === 'EAFNOSUPPORT' || code === 'EADDRNOTAVAIL')
+      // Somebody else may have that port of the other family: another HAG, from the time when each needed one of its own.
+      if (!(implied.includes(address) && addresses.length > 0) && !(isMissing && implied.length > 0))
+        throw listenError(address, port, cause)
+      log.warn(`the HAG does not listen on ${formatSocketAddress({ address, port })}: ${code}`)
+    }
+  }
+  return { protocol, addresses }
+}

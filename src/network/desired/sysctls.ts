@@ -1,0 +1,92 @@
+/** The sysctls of a gateway and why; what a kernel lacks is not asked of it. */
+
+import { BondsocksError } from '../../base/errors.js'
+import type { GatewayConfig } from '../../config/schema.js'
+import { heldOf } from '../kernel/sysctl.js'
+import { neededByMptcp } from '../mptcp-settings.js'
+import { type Observed, type Sysctls, textOf } from '../state.js'
+
+/**
+ * RFC 6182 section 5.3 asks for 2 x sum of bandwidths x largest RTT: 16 MB carry 1 Gbit/s at 64 ms or 500 Mbit/s at 128 ms down, 4 MB a
+ * quarter of that up (the sender's buffer also parks what the HAG has not yet taken, so it is kept smaller).
+ */
+const bufferMaximum = { 'net/ipv4/tcp_rmem': 16 << 20, 'net/ipv4/tcp_wmem': 4 << 20 }
+/**
+ * What a connection begins with is shared by all its subflows, and the usual 64 kB of window are taken by the first one that sends: the
+ * others then wait for its acknowledgements. Half of it is window.
+ */
+const receiveBufferAtFirst = 512 << 10
+
+/**
+ * 1: a connection whose full-size packets vanish on its path, without a word of ICMP, tries smaller ones (RFC 4821). The kernel's default
+ * is 0; 2 is somebody's wish to begin with small ones.
+ */
+export const mtuProbing = 'net/ipv4/tcp_mtu_probing'
+
+const ipv6Forwarding = 'net/ipv6/conf/all/forwarding'
+
+export function desiredSysctls(config: GatewayConfig, { sysctls, saved, interfaces, mainRoutes }: Observed): Sysctls {
+  const wanted = new Map<string, string>()
+  const want = (path: string, value: string) => {
+    if (sysctls.has(path)) wanted.set(path, value)
+  }
+  const held = (path: string) => heldOf(path, { sysctls, saved: saved.sysctls })
+  /** The value before we changed it. */
+  const former = (path: string) => held(path)?.former ?? sysctls.get(path)
+
+  want('net/mptcp/enabled', '1')
+  // By what they were: what was put right would look as if it had always been.
+  const before = [...sysctls.keys()].map((path): [string, string] => [path, former(path) ?? ''])
+  for (const [path, value] of neededByMptcp(new Map(before))) want(path, value)
+  // One WAN that drops MP_CAPABLE would turn MPTCP off on all of them for an hour.
+  want('net/mptcp/blackhole_timeout', '0')
+  // How long a connection whose last subflow was reset looks alive (60 s otherwise): long enough for the other WAN to take over.
+  want('net/mptcp/close_timeout', '10')
+  for (const [path, minimum] of Object.entries(bufferMaximum)) {
+    const [least = '', initial = '', most = ''] = sysctls.get(path)?.split(' ') ?? []
+    const first = path.endsWith('rmem') ? Math.max(Number(initial), receiveBufferAtFirst) : initial
+    want(path, `${least} ${first} ${Math.max(Number(most), minimum)}`)
+  }
+  want(mtuProbing, sysctls.get(mtuProbing) === '0' ? '1' : (sysctls.get(mtuProbing) ?? ''))
+  // Loose: an answer may come in by the WAN that the main table does not point to. The kernel takes the larger of this and conf/all.
+  for (const wan of config.wans) want(`net/ipv4/conf/${wan.interface}/rp_filter`, '2')
+  want('net/ipv4/ip_forward', '1')
+
+  const ends = [...config.lan.interfaces, ...config.wans.map((wan) => wan.interface)]
+  const hasIpv6 = interfaces.some(
+    ({ name, addresses }) => ends.includes(name) && addresses.some((one) => one.family === 6 && one.usable),
+  )
+  if (!hasIpv6) return wanted
+  // A router ignores router advertisements, and forgets routes learned from them, unless accept_ra is 2: so that comes first. A device without
+  // link layer (PPP, many modems) asks for them as soon as it is up, or never: it has to have that from the default.
+  const advertised = mainRoutes.filter((route) => route.advertised).map(({ device }) => device)
+  const listening = [...sysctls.keys()].flatMap((path) => {
+    const [, name] = /^net\/ipv6\/conf\/(.+)\/accept_ra$/.exec(path) ?? []
+    return name !== undefined && held(path) !== undefined ? [name] : []
+  })
+  for (const name of new Set(['default', ...config.wans.map((wan) => wan.interface), ...advertised, ...listening])) {
+    const path = `net/ipv6/conf/${name}/`
+    if (former(`${path}accept_ra`) === '1' && former(`${path}forwarding`) === '0') want(`${path}accept_ra`, '2')
+  }
+  want(ipv6Forwarding, '1')
+  return wanted
+}
+
+/** What cannot be set here is a remark for whoever can. Throws `MPTCP_OFF` where nothing goes without it. */
+export function withoutFixed(
+  wanted: Sysctls,
+  { sysctls, fixedSysctls = new Set() }: Observed,
+): { sysctls: Sysctls; notes: string[] } {
+  const missing = [...wanted].filter(([path, value]) => fixedSysctls.has(path) && sysctls.get(path) !== value)
+  if (missing.length === 0) return { sysctls: wanted, notes: [] }
+  const set = ([sysctl, value]: [string, string]) => textOf({ sysctl, value })
+  const mptcp = missing.find(([path]) => path === 'net/mptcp/enabled')
+  if (mptcp !== undefined) {
+    throw new BondsocksError('MPTCP_OFF', `MPTCP is switched off, and /proc/sys cannot be written here: ${set(mptcp)}`)
+  }
+  // A router that does not listen to router advertisements any more loses its way out.
+  const isDeaf = missing.some(([path]) => path.endsWith('/accept_ra'))
+  const isLeft = (path: string) => fixedSysctls.has(path) || (isDeaf && path === ipv6Forwarding)
+  const note = `/proc/sys cannot be written here: make it writable, or set from outside: ${missing.map(set).join('; ')}`
+  return { sysctls: new Map([...wanted].filter(([path]) => !isLeft(path))), notes: [note] }
+}

@@ -1,0 +1,110 @@
+/** Which WANs can be used, from which addresses, by which gateways: what the config says, and what the system has learned. */
+
+import { type Cidr, type Family, isInside, parseCidr } from '../../base/address.js'
+import { type GatewayConfig, sameAddress, type WanConfig } from '../../config/schema.js'
+import type { ForeignRoute, Interface, Observed } from '../state.js'
+
+export interface Path {
+  family: Family
+  source: string
+  /** undefined on point-to-point devices, and where the learned default route has none. */
+  gateway: string | undefined
+  /** Of the learned default route: the link's MTU and the like. */
+  metrics: string
+}
+
+export interface UsableWan {
+  config: WanConfig
+  index: number
+  paths: Path[]
+}
+
+/** A WAN that cannot be used is left out, with a note that says what mends it: the others are used, and it may come later. */
+export function usableWans(config: GatewayConfig, observed: Observed): { wans: UsableWan[]; notes: string[] } {
+  const wans: UsableWan[] = []
+  const notes: string[] = []
+  const isTaken = ({ source }: Path) => wans.some(({ paths }) => paths.some((one) => one.source === source))
+  for (const [index, wan] of config.wans.entries()) {
+    const found = pathsOf(wan, observed, true)
+    const twice = Array.isArray(found) ? found.filter(isTaken) : []
+    notes.push(...twice.map(({ source }) => `WAN ${wan.name} is down: its address ${sameAddress(source)}`))
+    const usable = Array.isArray(found) ? found.filter((path) => !twice.includes(path)) : found
+    if (Array.isArray(usable) && usable.length === 0) continue
+    if (Array.isArray(usable)) wans.push({ config: wan, index, paths: usable })
+    else notes.push(`WAN ${wan.name} is down: ${usable.trouble}`)
+  }
+  if (wans.length > 0) return { wans, notes }
+  // Nothing is gained by taking the last one away, and its connections may outlive a short outage.
+  for (const [index, wan] of config.wans.entries()) {
+    const withoutCarrier = pathsOf(wan, observed, false)
+    if (Array.isArray(withoutCarrier)) wans.push({ config: wan, index, paths: withoutCarrier })
+  }
+  return { wans, notes }
+}
+
+export const gatewayKey = { 4: 'gateway', 6: 'gateway6' } as const
+const addressKey = { 4: 'address', 6: 'address6' } as const
+
+function pathsOf(wan: WanConfig, observed: Observed, withCarrier: boolean): Path[] | { trouble: string } {
+  const device = wan.interface
+  const found = observed.interfaces.find(({ name }) => name === device)
+  if (found === undefined) return { trouble: `interface ${device} does not exist: create it, or correct the config` }
+  if (!found.up) return { trouble: `interface ${device} is down: ip link set ${device} up` }
+  if (withCarrier && !found.carrier) return { trouble: `interface ${device} has no carrier` }
+  const families = observed.families.filter((family) => fitAddresses(found, family).length > 0)
+  if (families.length === 0)
+    return { trouble: `interface ${device} has no address: start its DHCP or PPP client, or give it one` }
+  for (const family of families) {
+    const configured = wan[addressKey[family]]
+    if (configured !== undefined && !fitAddresses(found, family).some(({ address }) => address === configured))
+      return { trouble: `interface ${device} has no address ${configured}: give it that one, or correct "${addressKey[family]}"` }
+  }
+  const paths = families.flatMap((family) => {
+    const way = defaultWay(wan, found, family, observed)
+    if (way === undefined) return []
+    const source = wan[addressKey[family]] ?? sourceOf(found, family, way)
+    return [{ family, gateway: way.gateway, metrics: way.metrics, source }]
+  })
+  if (paths.length > 0) return paths
+  const key = gatewayKey[families.includes(4) ? 4 : 6]
+  return { trouble: `interface ${device} has no default route to learn the gateway from: set "${key}" in the config` }
+}
+
+/** Usable addresses; in IPv6 those that stay (no privacy addresses) before others, and global ones before unique local ones. */
+function fitAddresses({ addresses }: Interface, family: Family) {
+  const cost = ({ address, temporary }: Interface['addresses'][number]) =>
+    (isInside(address, uniqueLocal) ? 2 : 0) + (temporary ? 1 : 0)
+  return addresses.filter((one) => one.family === family && one.usable).sort((one, other) => cost(one) - cost(other))
+}
+export const uniqueLocal = [parseCidr('fc00::/7')].filter((one) => one !== undefined)
+
+/** What the system itself gives to packets for the gateway: the route's, one in the gateway's network, or the first. */
+function sourceOf(
+  found: Interface,
+  family: Family,
+  { gateway, source }: { gateway?: string | undefined; source?: string | undefined },
+) {
+  const fit = fitAddresses(found, family)
+  const isNear = ({ address, prefix }: Interface['addresses'][number]) =>
+    gateway !== undefined && isInside(gateway, networksOf([`${address}/${prefix}`]))
+  return (fit.find(({ address }) => address === source) ?? fit.find(isNear) ?? fit[0])?.address ?? ''
+}
+
+function defaultWay(wan: WanConfig, found: Interface, family: Family, { mainRoutes, otherDefaults, leases }: Observed) {
+  const isDefault = (route: ForeignRoute) =>
+    route.family === family && route.device === found.name && route.destination === 'default' && !route.isRefusing
+  const byMetric = (routes: readonly ForeignRoute[]) => routes.filter(isDefault).sort((one, other) => one.metric - other.metric)
+  const [learned] = [...byMetric(mainRoutes), ...byMetric(otherDefaults)]
+  const configured = wan[gatewayKey[family]]
+  const isLeased = ({ address }: { address: string }) => found.addresses.some((one) => one.usable && one.address === address)
+  // Where another WAN's route has the metric that a DHCP client gives to all, this one's route was refused.
+  const lease = family === 4 ? leases.findLast(isLeased) : undefined
+  const { metrics = '', source } = learned ?? {}
+  if (found.pointToPoint) return { gateway: undefined, metrics, source }
+  if (configured !== undefined) return { gateway: configured, metrics, source }
+  if (learned !== undefined) return { gateway: learned.gateway, metrics, source }
+  return lease && { gateway: lease.gateway, metrics, source: lease.address }
+}
+
+/** What is no network is left out. */
+export const networksOf = (texts: readonly string[]): Cidr[] => texts.map(parseCidr).filter((one) => one !== undefined)
