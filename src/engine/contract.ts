@@ -18,7 +18,7 @@ export interface ListenOptions {
    * `socks` only: who may connect; default everyone. All others, but for this machine itself by the address that it connects to, get
    * a method of their own (0xFE, for a gateway `NOT_A_CLIENT`) and a RST at once, without an event or a place.
    */
-  clients?: readonly Network[]
+  clients?: readonly AddressRange[]
   /**
    * `redirect` only: what would come back to us gets a RST at once, without an event or a place: this machine's own connections, and those
    * to the listener itself by whichever address. Default false.
@@ -34,7 +34,7 @@ export interface Listening extends SocketAddress {
 export type Protocol = 'mptcp' | 'tcp'
 
 /** One attempt to reach a destination for a connection. */
-export interface Way {
+export interface DialSpec {
   /** 'mptcp' falls back to a TCP socket where the kernel has no MPTCP; `opened` says what it became. */
   protocol: Protocol
   remote: SocketAddress
@@ -66,7 +66,7 @@ export interface Way {
 }
 
 /** What to find out about a HAG: connect, greeting and, with credentials, authentication; no CONNECT. */
-export interface Probe extends Omit<Way, 'socks'> {
+export interface Probe extends Omit<DialSpec, 'socks'> {
   username?: string
   password?: string
   /** Milliseconds from the established connection until the HAG's last answer. */
@@ -136,21 +136,21 @@ export interface Failure {
 }
 
 /** Addresses that share the first `bits` bits with this one. */
-export interface Network {
+export interface AddressRange {
   address: string
   bits: number
 }
 
 /** What to do with clients of `redirect` listeners about whom nothing needs to be decided. */
-export interface StandingOrder extends Omit<Way, 'socks'> {
+export interface FastPath extends Omit<DialSpec, 'socks'> {
   /** Above 0. */
-  order: number
+  id: number
   /** The destination is the client's. */
-  socks: Omit<NonNullable<Way['socks']>, 'host' | 'port'>
+  socks: Omit<NonNullable<DialSpec['socks']>, 'host' | 'port'>
   /** Milliseconds without an answer after which the caller is told, to race another way. */
   patienceMs: number
   /** The caller decides about these, as without an order; and about a client that was not redirected at all. */
-  askAboutDestinations: readonly Network[]
+  askAboutDestinations: readonly AddressRange[]
 }
 
 export type EngineEvent =
@@ -167,7 +167,7 @@ export type EngineEvent =
        * A standing order was followed, by an attempt with number 0. `late`: it has no answer yet, and the patience is over; otherwise its
        * `failed` or `opened` is the next event.
        */
-      followed?: { order: number; late: boolean }
+      viaFastPath?: { id: number; timedOut: boolean }
     }
   /** So many clients have come by a standing order that lets them use prepared connections. */
   | { type: 'demand'; clients: number }
@@ -316,7 +316,7 @@ export interface Engine {
    * is no event for them at all, until their end. `accepted` comes late, with `followed`, where the way has failed, has no answer in time
    * (unless its request may have left) or has lost MPTCP.
    */
-  setStandingOrder(order: StandingOrder | undefined): void
+  setFastPath(fastPath: FastPath | undefined): void
   /**
    * Tries a way; `opened`, `failed` or `closed` follows. Called again while attempts of the connection are under way it is a race: the
    * first that has the HAG's answer to the greeting (with credentials: to those) in a sequential handshake, or that is connected where
@@ -324,7 +324,7 @@ export interface Engine {
    * leave; from then on `open` is ignored until the winner has failed, with `left` 0. `attempt` is the caller's number for it; an `open`
    * with the number of one that is under way is ignored. Where descriptors are scarce an attempt that joins fails with EMFILE.
    */
-  open(connection: ConnectionId, way: Way, attempt?: number): void
+  dial(connection: ConnectionId, spec: DialSpec, attempt?: number): void
   /** Answers `credentials`; a refused client gets status 1 (RFC 1929 section 2) and is closed. */
   authenticate(connection: ConnectionId, accepted: boolean): void
   /** Answers `request` with a failure reply (RFC 1928 section 6), ends its attempts and closes; `closed` follows. */
@@ -337,7 +337,7 @@ export interface Engine {
    * Connects a socket and hands its descriptor over to the caller, who closes it; the engine forgets it. For what speaks another
    * protocol over an MPTCP socket that is bound to a WAN.
    */
-  connect(way: Omit<Way, 'socks'>): Promise<ConnectResult>
+  connect(spec: Omit<DialSpec, 'socks'>): Promise<ConnectResult>
   /** Connects and greets as `probe` does, and keeps the connection for an `open` that may use it. */
   prepare(probe: Probe): Promise<ProbeResult>
   /**
@@ -382,7 +382,7 @@ export interface Engine {
   /** Relayed connections with their subflows, read at this moment; all of them, or those asked for. */
   inspect(connections?: ConnectionId[]): Promise<Inspection[]>
   /** The same of at most so many, those that moved something last, of this age in milliseconds and with so many bytes of payload at least. */
-  inspectBusy(wanted: { most: number; olderThanMs: number; leastBytes: number }): Promise<Inspection[]>
+  inspectBusy(wanted: { max: number; olderThanMs: number; minBytes: number }): Promise<Inspection[]>
   stats(): EngineStats
   /** Who was refused since the last call. */
   takeRefusals(): Refusal[]

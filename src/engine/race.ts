@@ -1,15 +1,15 @@
-import type { ConnectionId, Engine, EngineEvent, Way } from './contract.js'
+import type { ConnectionId, DialSpec, Engine, EngineEvent } from './contract.js'
 
 /** How an attempt ended; `closed`: the client went away meanwhile. */
-export type Outcome = Extract<EngineEvent, { type: 'opened' | 'failed' | 'closed' }>
+export type DialOutcome = Extract<EngineEvent, { type: 'opened' | 'failed' | 'closed' }>
 type Opened = Extract<EngineEvent, { type: 'opened' }>
 type Closed = Extract<EngineEvent, { type: 'closed' }>
 type Failed = Extract<EngineEvent, { type: 'failed' }>
 
 /** What a race needs to know of its ways. */
-export interface Course<Choice> {
+export interface RaceRules<Choice> {
   /** Called as an attempt over a way begins. */
-  way(choice: Choice): Way
+  dialSpec(choice: Choice): DialSpec
   /** True where a way has become useless since the race began; it is passed over. */
   isGone?(choice: Choice): boolean
   /** Milliseconds after which the next way is tried beside this one. */
@@ -17,13 +17,13 @@ export interface Course<Choice> {
   /** Told of every way that failed; true where no other way would fare better. */
   failed(choice: Choice, failure: Failed): boolean
   /** Told of every way that had no answer yet when a later one got through. */
-  overtaken?(choice: Choice): void
+  lostRace?(choice: Choice): void
 }
 
 /** What is known of a first way that the engine tries already: its answer comes next, or it has none although the patience is over. */
-export type Begun = 'answered' | 'late'
+export type HeadStart = 'answered' | 'late'
 
-export type Raced<Choice> =
+export type RaceResult<Choice> =
   | { outcome: Opened; choice: Choice }
   /** No way is left. Attempts may still be under way where the failure was final. */
   | { outcome: Failed | Closed | undefined; choice?: undefined }
@@ -32,11 +32,11 @@ export type Raced<Choice> =
  * Lets a session await the engine's answers. Between `begin` and `end` it also remembers that the client went away, because that can
  * happen while the session awaits something else, and the engine says it only once. Nothing is kept after `end`.
  */
-export class Attempts {
-  readonly #engine: Pick<Engine, 'open'>
-  readonly #sessions = new Map<ConnectionId, Race<unknown> | Closed | 'deciding'>()
+export class DialRaces {
+  readonly #engine: Pick<Engine, 'dial'>
+  readonly #sessions = new Map<ConnectionId, DialRace<unknown> | Closed | 'deciding'>()
 
-  constructor(engine: Pick<Engine, 'open'>) {
+  constructor(engine: Pick<Engine, 'dial'>) {
     this.#engine = engine
   }
 
@@ -46,14 +46,14 @@ export class Attempts {
 
   end(connection: ConnectionId): void {
     const session = this.#sessions.get(connection)
-    if (session instanceof Race) session.stop()
+    if (session instanceof DialRace) session.stop()
     this.#sessions.delete(connection)
   }
 
   /** Takes what the engine says of a connection; ignored where no session is deciding about it. */
-  settle(outcome: Outcome): void {
+  settle(outcome: DialOutcome): void {
     const session = this.#sessions.get(outcome.connection)
-    if (session === undefined || (session instanceof Race && !session.settle(outcome))) return
+    if (session === undefined || (session instanceof DialRace && !session.settle(outcome))) return
     this.#sessions.set(outcome.connection, outcome.type === 'closed' ? outcome : 'deciding')
   }
 
@@ -64,37 +64,37 @@ export class Attempts {
   race<Choice>(
     connection: ConnectionId,
     choices: readonly Choice[],
-    course: Course<Choice>,
-    begun?: Begun,
-  ): Promise<Raced<Choice>> {
+    rules: RaceRules<Choice>,
+    headStart?: HeadStart,
+  ): Promise<RaceResult<Choice>> {
     const session = this.#sessions.get(connection)
-    if (typeof session === 'object' && !(session instanceof Race)) return Promise.resolve({ outcome: session })
+    if (typeof session === 'object' && !(session instanceof DialRace)) return Promise.resolve({ outcome: session })
     if (choices.length === 0) return Promise.resolve({ outcome: undefined })
     return new Promise((resolve, reject) => {
-      const race = new Race(this.#engine, connection, choices, course, resolve, reject, begun === undefined ? 0 : 1)
-      this.#sessions.set(connection, race as Race<unknown>)
-      if (begun !== 'answered') race.startNext()
+      const race = new DialRace(this.#engine, connection, choices, rules, resolve, reject, headStart === undefined ? 0 : 1)
+      this.#sessions.set(connection, race as DialRace<unknown>)
+      if (headStart !== 'answered') race.startNext()
     })
   }
 }
 
 /** An attempt's number is the index of its choice. */
-class Race<Choice> {
+class DialRace<Choice> {
   /** Choices that failed; made when the first one does. */
   #failed: Set<number> | undefined
   #next: number
   #timer: NodeJS.Timeout | undefined
 
   constructor(
-    private readonly engine: Pick<Engine, 'open'>,
+    private readonly engine: Pick<Engine, 'dial'>,
     private readonly connection: ConnectionId,
     private readonly choices: readonly Choice[],
-    private readonly course: Course<Choice>,
-    private readonly resolve: (raced: Raced<Choice>) => void,
+    private readonly rules: RaceRules<Choice>,
+    private readonly resolve: (raced: RaceResult<Choice>) => void,
     private readonly reject: (error: unknown) => void,
-    begun: number,
+    headStart: number,
   ) {
-    this.#next = begun
+    this.#next = headStart
   }
 
   /** False where no way is left to start. */
@@ -103,21 +103,21 @@ class Race<Choice> {
     const attempt = this.#next
     if (attempt >= this.choices.length) return false
     this.#next++
-    this.engine.open(this.connection, this.course.way(this.#choice(attempt)), attempt)
+    this.engine.dial(this.connection, this.rules.dialSpec(this.#choice(attempt)), attempt)
     this.#wait(attempt)
     return true
   }
 
   #isOut(attempt: number): boolean {
-    return this.#failed?.has(attempt) === true || this.course.isGone?.(this.#choice(attempt)) === true
+    return this.#failed?.has(attempt) === true || this.rules.isGone?.(this.#choice(attempt)) === true
   }
 
   /** True when the race is over. */
-  settle(outcome: Outcome): boolean {
+  settle(outcome: DialOutcome): boolean {
     this.stop()
     if (outcome.type === 'failed' && this.#goesOn(outcome)) return false
     if (outcome.type === 'opened') {
-      this.#tellOvertaken(outcome.attempt)
+      this.#tellLostRaces(outcome.attempt)
       this.resolve({ outcome, choice: this.#choice(outcome.attempt) })
     } else this.resolve({ outcome })
     return true
@@ -127,9 +127,9 @@ class Race<Choice> {
     clearTimeout(this.#timer)
   }
 
-  #tellOvertaken(winner: number): void {
+  #tellLostRaces(winner: number): void {
     for (let attempt = 0; attempt < winner; attempt++) {
-      if (this.#failed?.has(attempt) !== true) this.course.overtaken?.(this.#choice(attempt))
+      if (this.#failed?.has(attempt) !== true) this.rules.lostRace?.(this.#choice(attempt))
     }
   }
 
@@ -141,7 +141,7 @@ class Race<Choice> {
       this.#wait(attempt)
       return true
     }
-    if (this.course.failed(this.#choice(attempt), failed)) return false
+    if (this.rules.failed(this.#choice(attempt), failed)) return false
     this.#failed ??= new Set()
     this.#failed.add(attempt)
     // Those that were aborted when this one went on alone get another chance. Where one is under way nevertheless, because its `open`
@@ -160,7 +160,7 @@ class Race<Choice> {
           this.reject(error)
         }
       },
-      this.course.patienceMs(this.#choice(attempt)),
+      this.rules.patienceMs(this.#choice(attempt)),
     )
   }
 

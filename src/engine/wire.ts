@@ -2,10 +2,10 @@
  * How events and orders of every connection cross between the engine and TypeScript: as numbers and plain arguments, because an object
  * that C++ makes or reads costs some 0.3 us a property. What is rare, or not IPv4, crosses as the object that index.ts declares.
  */
-import type { Engine, EngineEvent, EngineOptions, Protocol, Way } from './contract.js'
+import type { DialSpec, Engine, EngineEvent, EngineOptions, Protocol } from './contract.js'
 
 /** What the addon exports as Engine. */
-export interface BoundEngine extends Omit<Engine, 'open'> {
+export interface BoundEngine extends Omit<Engine, 'dial'> {
   /** `open`; without `host`, `remote` is the destination itself. */
   openWay(
     ...order: [
@@ -112,7 +112,7 @@ export function engineOf(Bound: new (options: BoundOptions) => BoundEngine): new
       })
     }
 
-    open(connection: number, { protocol, remote, bind, connectTimeoutMs, socks }: Way, attempt = 0): void {
+    dial(connection: number, { protocol, remote, bind, connectTimeoutMs, socks }: DialSpec, attempt = 0): void {
       const isMptcp = protocol === 'mptcp'
       const { address, port } = remote
       if (socks === undefined) {

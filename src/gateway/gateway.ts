@@ -7,7 +7,7 @@ import type { GatewayConfig } from '../config/schema.js'
 import { readPassword } from '../config/secrets.js'
 import type { Engine, EngineEvent, Native } from '../engine/contract.js'
 import type { Guardian } from '../network/guardian.js'
-import type { Plan } from '../network/state.js'
+import type { NetworkPlan } from '../network/state.js'
 import type { WatchEvents } from '../network/watch.js'
 import { drain } from '../service/drain.js'
 import { eachEvent } from '../service/faults.js'
@@ -91,15 +91,15 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
         const uplinks = new Uplinks({ config, entries, engine, network, log })
         sessions = new Sessions({
           engine,
-          upstreams: uplinks.upstreams,
-          pool: uplinks.pool,
+          pathTable: uplinks.pathTable,
+          prepared: uplinks.prepared,
           bypass: new Bypass(config),
           connectTimeoutMs: config.connect_timeout_seconds * 1000,
-          onSuspicion: (hag, about) => uplinks.suspect(hag, about),
-          onRefused: (hag, path) => uplinks.requestRefused(hag, path),
+          onHagTrouble: (hag, about) => uplinks.reportHagTrouble(hag, about),
+          onRefused: (hag, path) => uplinks.recordRefusedRequest(hag, path),
           onNoIpv6: (hag, destination) => uplinks.noIpv6(hag, destination),
-          onDoubt: ({ bind }) => uplinks.doubtMptcp(bind),
-          onWentAround: (path) => uplinks.wentAround(path),
+          onMptcpFellBack: ({ bind }) => uplinks.mptcpFellBack(bind),
+          onDirectAnswer: (path) => uplinks.recordDirectAnswer(path),
           log,
         })
         const stop = AbortSignal.any([signals.stop, over.signal])
@@ -171,7 +171,7 @@ function turnAway(engine: Engine, event: EngineEvent): void {
 const passing = new Set(['COMMAND_FAILED', 'SYSCTL_FAILED', 'LOCKED'])
 
 /** With the WANs that there are. Nobody is redirected before it is known where to. */
-async function setUp(network: NetworkControl, config: GatewayConfig, log: Log): Promise<Pick<Plan, 'wans' | 'notes'>> {
+async function setUp(network: NetworkControl, config: GatewayConfig, log: Log): Promise<Pick<NetworkPlan, 'wans' | 'notes'>> {
   try {
     const plan = await network.apply(config, { redirect: false })
     for (const note of plan.notes) log.warn(note)

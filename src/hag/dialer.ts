@@ -2,7 +2,7 @@
 
 import { familyOf, formatSocketAddress, type SocketAddress } from '../base/address.js'
 import type { ConnectionId, Engine, EngineEvent, Failure } from '../engine/contract.js'
-import { Attempts } from '../engine/race.js'
+import { DialRaces } from '../engine/race.js'
 import { reportFault } from '../service/faults.js'
 import type { Log } from '../telemetry/log.js'
 import type { Access } from './access.js'
@@ -33,14 +33,14 @@ export interface DialOptions {
 
 export class Dialer {
   readonly #options: DialOptions
-  readonly #attempts: Attempts
+  readonly #attempts: DialRaces
   /** What ends the look-up of a connection's name. */
   readonly #resolving = new Map<ConnectionId, AbortController>()
   readonly #relaying = new Map<ConnectionId, string>()
 
   constructor(options: DialOptions) {
     this.#options = options
-    this.#attempts = new Attempts(options.engine)
+    this.#attempts = new DialRaces(options.engine)
   }
 
   handle(event: EngineEvent): void {
@@ -93,7 +93,7 @@ export class Dialer {
 
     let answer: number = reply.hostUnreachable
     const { outcome, choice } = await this.#attempts.race(connection, allowed, {
-      way: (address) => {
+      dialSpec: (address) => {
         const timeLeft = Math.max(1, Math.ceil(deadline - performance.now()))
         return { protocol: 'tcp', remote: { address, port }, connectTimeoutMs: timeLeft }
       },

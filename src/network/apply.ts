@@ -4,7 +4,7 @@ import { BondsocksError } from '../base/errors.js'
 import type { Kernel } from './kernel/kernel.js'
 import { commandFailed } from './observe.js'
 import { textOfSaved } from './saved.js'
-import { type Action, type Change, type Command, type Saved, type Step, textOf } from './state.js'
+import { type Action, type Change, type KernelCommand, type Saved, type Step, textOf } from './state.js'
 
 /** `gone`: what was to be deleted is not there, so there is nothing to undo. */
 type Outcome = 'done' | 'gone' | BondsocksError
@@ -12,7 +12,7 @@ type Outcome = 'done' | 'gone' | BondsocksError
 /** What `ip` says of an object that is not there. */
 const goneText = /address not found|No such (process|file or directory)|FIB table does not exist|Cannot find device/
 
-function outcomeOf({ argv }: Command, code: number, output: string): Outcome {
+function outcomeOf({ argv }: KernelCommand, code: number, output: string): Outcome {
   const isDeletion = argv[0] === 'ip' && argv.some((word) => word === 'del' || word === 'delete')
   return isDeletion && goneText.test(output) ? 'gone' : commandFailed(argv, code, output)
 }
@@ -34,7 +34,7 @@ async function performOne(kernel: Kernel, action: Action): Promise<Outcome> {
 const isPlain = (word: string) => /^[\w.:/@%+-]+$/.test(word)
 
 /** The commands at the head of a list that one `ip -batch` can take: all of one family, or of none, as those of MPTCP are. */
-function batchOf(actions: readonly Action[]): { options: string[]; commands: (Command & { line: string })[] } {
+function batchOf(actions: readonly Action[]): { options: string[]; commands: (KernelCommand & { line: string })[] } {
   const commands = []
   let options: string[] | undefined
   for (const action of actions) {
@@ -63,7 +63,7 @@ async function performSome(kernel: Kernel, actions: readonly Action[]): Promise<
   const [mark, number = '1'] = stderr.match(/^Command failed .*:(\d+)$/m) ?? ['']
   const failed = commands[Number(number) - 1] ?? commands[0]
   const output = stderr.replace(mark, '') || stdout
-  return [...commands.slice(0, Number(number) - 1).map(() => 'done' as const), outcomeOf(failed as Command, code, output)]
+  return [...commands.slice(0, Number(number) - 1).map(() => 'done' as const), outcomeOf(failed as KernelCommand, code, output)]
 }
 
 /** The outcome of each; without `goOn` the first failure is the end. */

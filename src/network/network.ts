@@ -12,13 +12,13 @@ import type { Kernel } from './kernel/kernel.js'
 import { deleteCommand } from './kernel/mptcp.js'
 import { notKept, observe } from './observe.js'
 import { lookOutside } from './outgoing.js'
-import { type NumberedEndpoint, nothing, type Plan, type Saved, type Step } from './state.js'
+import { type NetworkPlan, type NumberedEndpoint, nothing, type Saved, type Step } from './state.js'
 import type { Tables } from './tables.js'
 import { unseen } from './unseen.js'
 
 export { systemKernel } from './kernel/command.js'
 export type { Kernel } from './kernel/kernel.js'
-export type { Plan, Step, WanAddresses } from './state.js'
+export type { NetworkPlan as Plan, Step, WanAddresses } from './state.js'
 
 export interface NetworkOptions {
   /** False: everything but the redirect rules, for the time in which connections drain. Default true. */
@@ -61,7 +61,7 @@ export class Network {
   }
 
   /** What `apply` would do; changes nothing. Rejects where `apply` would before its first step. */
-  async plan(config: GatewayConfig, options: NetworkOptions = {}): Promise<Plan> {
+  async plan(config: GatewayConfig, options: NetworkOptions = {}): Promise<NetworkPlan> {
     return (await this.prepare(config, options)).plan
   }
 
@@ -70,11 +70,11 @@ export class Network {
    * (`NOT_ROOT`, `NO_IPROUTE2`, `NO_IPTABLES`, `NO_NAT`, `NO_MPTCP`, `MPTCP_OFF`); rolled back where a step failed. Waits
    * for another process that is about it (`LOCKED` after 10 s).
    */
-  apply(config: GatewayConfig, options: NetworkOptions = {}): Promise<Plan> {
+  apply(config: GatewayConfig, options: NetworkOptions = {}): Promise<NetworkPlan> {
     return this.alone(() => this.pass(config, options))
   }
 
-  private async pass(config: GatewayConfig, options: NetworkOptions): Promise<Plan> {
+  private async pass(config: GatewayConfig, options: NetworkOptions): Promise<NetworkPlan> {
     this.dropped.clear()
     const first = await this.round(config, options, options.quick ? this.tables : undefined)
     const isPathNew = first.steps.some(({ text }) => /^ip (-6 )?(rule|route) (add|replace) /.test(text))
@@ -84,7 +84,7 @@ export class Network {
     return { steps: [...first.steps, ...steps], ...found }
   }
 
-  private async round(config: GatewayConfig, options: NetworkOptions, tables?: Tables): Promise<Plan> {
+  private async round(config: GatewayConfig, options: NetworkOptions, tables?: Tables): Promise<NetworkPlan> {
     // Whatever fails: the next pass looks at everything.
     this.tables = undefined
     const { plan, change, observed } = await this.prepare(config, options, tables)
@@ -179,7 +179,7 @@ export class Network {
     const writes = wanted.change.steps.flatMap(({ action }) => ('sysctl' in action ? [action.sysctl] : []))
     const fixed = await this.kernel.fixedSysctls(writes)
     const { target, change } = fixed.size > 0 ? decide(fixed) : wanted
-    return { observed, change, plan: { steps: change.steps, wans: target.wans, notes: target.notes } satisfies Plan }
+    return { observed, change, plan: { steps: change.steps, wans: target.wans, notes: target.notes } satisfies NetworkPlan }
   }
 }
 

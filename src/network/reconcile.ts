@@ -1,15 +1,15 @@
 /** Keeps the network as the config wants it, for as long as the gateway runs: one pass after every change of the kernel's. */
 import { pause } from '../base/pause.js'
 import type { Log } from '../telemetry/log.js'
-import type { Plan, WanAddresses } from './state.js'
+import type { NetworkPlan, WanAddresses } from './state.js'
 
 /** A change comes as a burst of lines; a pass begins this long after the first one. */
 const settleMs = 20
 /** From the beginning of one pass to the next, so many times its duration: a flapping link must not eat the processor. */
 const spacing = 8
 /** On a busy machine a pass takes long without costing more, and a WAN that is back must not wait. */
-const mostSpacingMs = 1000
-const leastSpacingMs = 100
+const maxSpacingMs = 1000
+const minSpacingMs = 100
 /** Until the next try after a failed pass: the wait doubles from here to the slow look. */
 const retryMs = 200
 /** What no monitor tells, such as a chain that another program deleted, is found by looking. */
@@ -17,12 +17,12 @@ const lookMs = 10_000
 
 export interface ReconcileOptions {
   /** One pass: makes it so and says what it did. `quick`: what no monitor tells need not be looked at. */
-  apply(quick: boolean): Promise<Plan>
+  apply(quick: boolean): Promise<NetworkPlan>
   /** The WANs that can be used now; called when they are others than before. */
   onWans(wans: readonly WanAddresses[]): void
   log: Log
   /** The WANs and remarks that were known at the start. */
-  initial: Pick<Plan, 'wans' | 'notes'>
+  initial: Pick<NetworkPlan, 'wans' | 'notes'>
 }
 
 export class Reconciler {
@@ -42,22 +42,22 @@ export class Reconciler {
   }
 
   /** Something changed: a pass follows soon. */
-  poke(): void {
+  schedule(): void {
     this.#due = true
     this.#wake()
   }
 
   /** A pass follows soon, and tells the WANs whatever they were before, but not these remarks, which have been logged. */
-  tellAgain(logged: readonly string[]): void {
+  forceReport(logged: readonly string[]): void {
     this.#wans = ''
     this.#notes = new Set([...this.#notes, ...logged])
-    this.poke()
+    this.schedule()
   }
 
   /** Runs until the signal, and ends with no pass under way. Never rejects. */
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
-      await this.#poked(signal)
+      await this.#scheduled(signal)
       if (signal.aborted) return
       const isPoked = this.#due
       await pause(settleMs, signal)
@@ -67,11 +67,11 @@ export class Reconciler {
       await this.#pass()
       const tookMs = performance.now() - startedAt
       // The regular look is seldom, and a failed pass has a wait of its own: a change that follows need not wait for them.
-      if (isPoked) await pause(Math.min(Math.max(leastSpacingMs, spacing * tookMs), mostSpacingMs) - tookMs, signal)
+      if (isPoked) await pause(Math.min(Math.max(minSpacingMs, spacing * tookMs), maxSpacingMs) - tookMs, signal)
     }
   }
 
-  async #poked(signal: AbortSignal): Promise<void> {
+  async #scheduled(signal: AbortSignal): Promise<void> {
     if (this.#due) return
     const sleep = new AbortController()
     this.#wake = () => sleep.abort()

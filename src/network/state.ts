@@ -202,7 +202,7 @@ export interface Observed {
   /** Remarks on the tables of iptables. */
   chainNotes: string[]
   /** What deletes things of ours from tables that iptables cannot list. */
-  strays: Command[]
+  strays: KernelCommand[]
   sysctls: Sysctls
   /** Of those that are to be changed: which cannot be. */
   fixedSysctls?: ReadonlySet<string>
@@ -254,13 +254,13 @@ export interface SysctlWrite {
   value: string
 }
 
-export interface Command {
+export interface KernelCommand {
   argv: string[]
   /** What it reads. */
   input?: string
 }
 
-export type Action = Command | SysctlWrite
+export type Action = KernelCommand | SysctlWrite
 
 export interface Step {
   /** The command as a person would type it. */
@@ -281,7 +281,7 @@ export interface Change {
   savedAfter: Saved
 }
 
-export interface Plan {
+export interface NetworkPlan {
   steps: Step[]
   wans: WanAddresses[]
   /** One-line remarks. */

@@ -5,7 +5,7 @@ import { BondsocksError } from '../base/errors.js'
 import { withoutGuard } from './desired/redirection.js'
 import { parseTable, programOf } from './kernel/firewall.js'
 import type { Kernel } from './kernel/kernel.js'
-import { type Command, type Observed, owned, type TableName } from './state.js'
+import { type KernelCommand, type Observed, owned, type TableName } from './state.js'
 
 export type Tables = Pick<Observed, 'chains' | 'chainNotes' | 'strays'>
 
@@ -73,7 +73,7 @@ const nftJson = z.object({
 })
 
 /** Deletes what is ours in a table that only nft can list. */
-async function straysIn(kernel: Kernel, family: Family, table: TableName): Promise<Command[]> {
+async function straysIn(kernel: Kernel, family: Family, table: TableName): Promise<KernelCommand[]> {
   const { code, stdout } = await kernel.run(['nft', '-j', 'list', 'table', ipOf(family), table])
   if (code !== 0) return []
   const parsed = nftJson.safeParse(JSON.parse(stdout))

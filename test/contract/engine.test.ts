@@ -94,7 +94,7 @@ const real: MakeHarness = async (t, options) => {
       for (const event of events) {
         if (event.type !== 'request') continue
         const remote = { address: event.host, port: event.port }
-        hagEngine.open(event.connection, { protocol: 'tcp', remote, connectTimeoutMs: 2000 })
+        hagEngine.dial(event.connection, { protocol: 'tcp', remote, connectTimeoutMs: 2000 })
       }
     },
   })

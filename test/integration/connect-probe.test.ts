@@ -2,7 +2,7 @@
 import { createServer, type Socket } from 'node:net'
 import t, { type Test } from 'tap'
 import { examine, takesPipelined } from '../../src/gateway/hags/capabilities.js'
-import { HagMonitor } from '../../src/gateway/hags/prober.js'
+import { HagProber } from '../../src/gateway/hags/prober.js'
 import { EngineUnderTest, needsAddon } from '../support/engine.js'
 import { memoryLog } from '../support/memory-log.js'
 import { settle, sleep } from '../support/wait.js'
@@ -128,7 +128,7 @@ t.test('does it take all in one go?', { skip: needsAddon }, async (t) => {
 })
 
 /** Or for four seconds. */
-async function runUntilPipelined(monitor: HagMonitor, hag: Parameters<HagMonitor['pipelines']>[0]): Promise<void> {
+async function runUntilPipelined(monitor: HagProber, hag: Parameters<HagProber['pipelines']>[0]): Promise<void> {
   const end = new AbortController()
   const running = monitor.run(end.signal)
   for (let turn = 0; turn < 400 && !monitor.pipelines(hag); turn++) await new Promise((resolve) => setTimeout(resolve, 10))
@@ -142,7 +142,7 @@ t.test('a WAN that dies while a HAG is asked does not speak for it', { skip: nee
   const hag = { address: '127.0.0.1', port: await serveItself(t, false, dying.bind) }
   const log = memoryLog()
   let asked = 0
-  const monitor = new HagMonitor({
+  const monitor = new HagProber({
     // The state of the WAN follows a moment after its first question.
     engine: {
       probe: (probe) => engine.probe(probe),
@@ -156,7 +156,7 @@ t.test('a WAN that dies while a HAG is asked does not speak for it', { skip: nee
     log,
     paths: () => (asked === 0 ? [dying, other] : [{ ...dying, usable: false }, other]),
     onChange: () => {},
-    onPassed: () => {},
+    onPathAnswered: () => {},
     onDead: () => {},
     onReturn: () => {},
   })
@@ -175,7 +175,7 @@ t.test(
     const babbling = await serve(t, Buffer.from('HTTP/1.1 400 Bad Request'))
     const hag = { address: '127.0.0.1', port: await serveItself(t, false) }
     const log = memoryLog()
-    const monitor = new HagMonitor({
+    const monitor = new HagProber({
       engine: {
         probe: (probe) => engine.probe(probe),
         stats: () => engine.stats(),
@@ -185,7 +185,7 @@ t.test(
       log,
       paths: () => [wanPath('dsl', '127.0.0.2'), wanPath('lte', '127.0.0.3', { metered: true })],
       onChange: () => {},
-      onPassed: () => {},
+      onPathAnswered: () => {},
       onDead: () => {},
       onReturn: () => {},
     })
@@ -203,7 +203,7 @@ t.test('a HAG that was broken and cannot be reached any more is not asked withou
   let asked = 0
   let isGone = false
   const gone = { ok: false as const, failure: { code: 'ETIMEDOUT', errno: 110, syscall: 'connect' } }
-  const monitor = new HagMonitor({
+  const monitor = new HagProber({
     engine: {
       probe: (probe) => engine.probe(probe),
       stats: () => engine.stats(),
@@ -216,7 +216,7 @@ t.test('a HAG that was broken and cannot be reached any more is not asked withou
     log: memoryLog(),
     paths: () => [wanPath('dsl', '127.0.0.2')],
     onChange: () => {},
-    onPassed: () => {},
+    onPathAnswered: () => {},
     onDead: () => {},
     onReturn: () => {},
   })

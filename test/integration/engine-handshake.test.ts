@@ -5,7 +5,7 @@ import { Socket } from 'node:net'
 import { SocksClient } from 'socks'
 import t from 'tap'
 import type { SocketAddress } from '../../src/base/address.js'
-import type { ProbeResult, Way } from '../../src/engine/contract.js'
+import type { DialSpec, ProbeResult } from '../../src/engine/contract.js'
 import { call, EngineUnderTest, echo, needsAddon, serve, wayTo } from '../support/engine.js'
 import { settle, sleep } from '../support/hybrid.js'
 import type { Scope } from '../support/namespaces.js'
@@ -13,12 +13,12 @@ import { countDescriptors } from '../support/proc.js'
 import { start } from '../support/process.js'
 import { streamSlice } from '../support/stream.js'
 
-type Handshake = NonNullable<Way['socks']>['handshake']
+type Handshake = NonNullable<DialSpec['socks']>['handshake']
 const handshakes: Handshake[] = ['sequential', 'pipelined']
 const credentials = { username: 'home', password: 'open sesame' }
 
 /** A way through a HAG to `destination`. */
-const through = (hag: SocketAddress, destination: SocketAddress, handshake: Handshake, more: object = {}): Way =>
+const through = (hag: SocketAddress, destination: SocketAddress, handshake: Handshake, more: object = {}): DialSpec =>
   wayTo(hag, { socks: { host: destination.address, port: destination.port, handshake, timeoutMs: 10_000, ...more } })
 
 const somewhere = { address: '192.0.2.1', port: 80 }
@@ -159,12 +159,12 @@ t.test('SOCKS5 client: what a HAG may answer', { skip: needsAddon }, async (t) =
                 () => client.socket.connecting || client.socket.writableLength > 0,
                 (isSaying) => !isSaying,
               )
-              tested.engine.open(
+              tested.engine.dial(
                 connection,
                 through(hag, somewhere, handshake, { ...credentials, timeoutMs: only ? 600 : 10_000 }),
               )
               t.match(await tested.next('failed'), failed, `${what}${cut ? ', byte by byte' : ''}, then ${ending}`)
-              tested.engine.open(connection, wayTo(world), 1)
+              tested.engine.dial(connection, wayTo(world), 1)
               const isRefusal = ['EACCES', 'SOCKS_REPLY'].includes(failed.failure.code)
               if (handshake === 'pipelined' && !isRefusal) {
                 t.match(await tested.next('closed'), { connection, reason: 'upstream-reset' })
@@ -189,7 +189,7 @@ t.test('SOCKS5 client: what a HAG may answer', { skip: needsAddon }, async (t) =
           : [method, Buffer.concat([yes, Buffer.from('welcome')])]
       const hag = await scripted(t, lines, 'silence', { handshake })
       const client = call(t, front)
-      tested.engine.open((await tested.next('accepted')).connection, through(hag, somewhere, handshake))
+      tested.engine.dial((await tested.next('accepted')).connection, through(hag, somewhere, handshake))
       await tested.next('opened')
       const settled = await settle(
         () => client.socket.bytesRead,
@@ -216,10 +216,10 @@ t.test('SOCKS5 client: what a HAG may answer', { skip: needsAddon }, async (t) =
       const { connection } = await tested.next('accepted')
       await sleep(20)
       for (let attempt = 0; attempt < 2; attempt++) {
-        tested.engine.open(connection, through(refusing, world, 'pipelined'))
+        tested.engine.dial(connection, through(refusing, world, 'pipelined'))
         t.match(await tested.next('failed'), { stage: 'request', reply: 1 })
       }
-      tested.engine.open(connection, through(entry, world, 'pipelined'))
+      tested.engine.dial(connection, through(entry, world, 'pipelined'))
       const { bytes: heard, ending } = await client.heard
       t.ok(heard.equals(said), `${bytes} bytes`)
       t.equal(ending, 'end')
@@ -242,7 +242,7 @@ t.test('SOCKS5 client: what a HAG may answer', { skip: needsAddon }, async (t) =
       })
     const client = call(t, front, Buffer.from('one '))
     const { connection } = await tested.next('accepted')
-    tested.engine.open(
+    tested.engine.dial(
       connection,
       through(await waiting(12, Buffer.from([5, 1, 0, 1, 0, 0, 0, 0, 0, 0])), somewhere, 'pipelined'),
     )
@@ -251,7 +251,7 @@ t.test('SOCKS5 client: what a HAG may answer', { skip: needsAddon }, async (t) =
       client.socket.write(word)
     }
     t.match(await tested.next('failed'), { stage: 'request', reply: 1 })
-    tested.engine.open(connection, through(await waiting(17, yes), somewhere, 'pipelined'))
+    tested.engine.dial(connection, through(await waiting(17, yes), somewhere, 'pipelined'))
     await sleep(50)
     client.socket.write(' four')
     t.equal((await client.heard).bytes.toString(), 'one two then four')
@@ -275,7 +275,7 @@ t.test('SOCKS5 client: what a HAG may answer', { skip: needsAddon }, async (t) =
       const client = call(t, front)
       const { connection } = await tested.next('accepted')
       const startedAt = performance.now()
-      tested.engine.open(connection, through(hag, somewhere, handshake, { ...credentials, timeoutMs }))
+      tested.engine.dial(connection, through(hag, somewhere, handshake, { ...credentials, timeoutMs }))
       for (let word = 0; word < words && !client.socket.destroyed; word++) {
         client.socket.write('word')
         await sleep(100)
@@ -369,10 +369,10 @@ t.test(
       const client = call(t, front, said)
       const { connection } = await tested.next('accepted')
       if (guarded) {
-        tested.engine.open(connection, through(hag, world, 'sequential', { ...credentials, password: 'wrong' }))
+        tested.engine.dial(connection, through(hag, world, 'sequential', { ...credentials, password: 'wrong' }))
         t.match(await tested.next('failed'), { stage: 'authentication', failure: { code: 'EACCES' } })
       }
-      tested.engine.open(connection, through(hag, world, 'sequential', guarded ? credentials : {}))
+      tested.engine.dial(connection, through(hag, world, 'sequential', guarded ? credentials : {}))
       // It knows no half-close: the client ends last.
       await settle(
         () => client.socket.bytesRead,
@@ -397,7 +397,7 @@ t.test('SOCKS5 server', { skip: needsAddon }, async (t) => {
       // Noise may ask for any address: nothing of it may leave the machine.
       const address = { 'echo.example': world.address, [world.address]: world.address, '::1': '::1' }[event.host]
       if (address === undefined) tested.engine.refuse(event.connection, 2)
-      else tested.engine.open(event.connection, wayTo({ address, port: event.port }))
+      else tested.engine.dial(event.connection, wayTo({ address, port: event.port }))
     }
     return { tested, proxy: tested.listen('socks', { authentication: true }) }
   }

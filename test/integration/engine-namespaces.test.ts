@@ -2,7 +2,7 @@
 import { release } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
-import type { EngineEvent, Inspection, Way } from '../../src/engine/contract.js'
+import type { DialSpec, EngineEvent, Inspection } from '../../src/engine/contract.js'
 import { type Agent, startAgent } from '../support/agent.js'
 import { native, needsAddon, wayTo } from '../support/engine.js'
 import type { Setup } from '../support/engine-child.js'
@@ -197,7 +197,7 @@ t.test('a standing order: clients who need no decision, and those who do', { ski
     for (const isThere of [true, false]) {
       const socks = { handshake: 'pipelined', timeoutMs: 5000 } as const
       const order = {
-        order: 5,
+        id: 5,
         protocol: 'tcp' as const,
         remote: isThere ? remote : nobody,
         connectTimeoutMs: 5000,
@@ -253,7 +253,7 @@ t.test('inspection', { skip: needsRoot || needsAddon || noMptcp }, async (t) => 
   const socks = { host: '10.0.1.2', port: echoPort, handshake: 'pipelined', timeoutMs: 10_000 } as const
 
   /** Opens one connection over `way`, talks, and returns what its inspection settles on. */
-  const inspected = async (t: Scope, way: Way, isRight: (seen: Inspection) => boolean) => {
+  const inspected = async (t: Scope, way: DialSpec, isRight: (seen: Inspection) => boolean) => {
     const child = startChild(t, cpe, { listen: { kind: 'redirect', address: '127.0.0.1', port: 0 }, way, inspect: true })
     const target = { host: '127.0.0.1', port: await portOf(child) }
     await client.call('hold', target, 1)

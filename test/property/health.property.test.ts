@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { type Health, isUsable, next, nextProbe, type Sign, unknown } from '../../src/gateway/wans/health.js'
+import { type Health, isUsable, nextHealth, nextProbe, type Sign, unknown } from '../../src/gateway/wans/health.js'
 
 const sign: fc.Arbitrary<Sign> = fc.oneof(
   {
@@ -20,7 +20,7 @@ t.test('whatever comes in whatever order', async (t) => {
       for (const [one, waited] of steps) {
         now += waited
         const before = health
-        health = next(before, one, now)
+        health = nextHealth(before, one, now)
         const probe = nextProbe(health, false)
         // Never stuck: a WAN with a link is always probed again, soon; one without never.
         if (health.link !== (probe !== undefined)) return false
@@ -35,8 +35,8 @@ t.test('whatever comes in whatever order', async (t) => {
         if (health.reason === '' && health.state !== 'up') return false
       }
       // Five good answers bring back any WAN whose link is there.
-      health = next(health, { type: 'link', present: true, reason: 'link' }, now)
-      for (let i = 0; i < 5; i++) health = next(health, { type: 'answer', rttMs: 30 }, now)
+      health = nextHealth(health, { type: 'link', present: true, reason: 'link' }, now)
+      for (let i = 0; i < 5; i++) health = nextHealth(health, { type: 'answer', rttMs: 30 }, now)
       return health.state === 'up'
     }),
     { numRuns: 2000 },

@@ -6,7 +6,7 @@ import { connect, type Socket } from 'node:net'
 import fc from 'fast-check'
 import t, { type Test } from 'tap'
 import type { SocketAddress } from '../../src/base/address.js'
-import { Upstreams } from '../../src/gateway/connections/path-table.js'
+import { PathTable } from '../../src/gateway/connections/path-table.js'
 import { Bypass } from '../../src/gateway/connections/policy.js'
 import { Sessions } from '../../src/gateway/connections/session.js'
 import { call, EngineUnderTest, needsAddon, serve } from '../support/engine.js'
@@ -120,14 +120,21 @@ async function play(t: Test, scenario: Scenario): Promise<string[]> {
   const front = tested.listen('redirect')
   const { engine } = tested
   const log = memoryLog()
-  const upstreams = new Upstreams({ onHagDown: 'reject' })
+  const upstreams = new PathTable({ onHagDown: 'reject' })
   const wans = ['127.0.0.1', '127.0.0.2'].map((bind, index) =>
     wanPath(`wan${index}`, bind, { protocol: scenario.protocol, rttMs: 10, leastRttMs: 10 }),
   )
   upstreams.use({ hags, pipelines: () => scenario.pipelined, hagsDown: [], paths: { 4: wans, 6: [] } })
   const isFirst = (remote: SocketAddress | undefined) => remote?.port === hags[0]?.port
   const pool = { serves: ({ hag }: { hag?: SocketAddress }) => scenario.prepared && isFirst(hag), demanded: () => {} }
-  const sessions = new Sessions({ engine, upstreams, bypass: new Bypass({ bypass: [] }), pool, connectTimeoutMs: 1000, log })
+  const sessions = new Sessions({
+    engine,
+    pathTable: upstreams,
+    bypass: new Bypass({ bypass: [] }),
+    prepared: pool,
+    connectTimeoutMs: 1000,
+    log,
+  })
   tested.onEvent = (event) => sessions.handle(event.type === 'accepted' ? { ...event, destination: server } : event)
   const count = 3
   if (scenario.prepared) {

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { type Cidr, familyOf, isInside, parseAddress, parseCidr } from '../../src/base/address.js'
-import { Upstreams } from '../../src/gateway/connections/path-table.js'
+import { PathTable } from '../../src/gateway/connections/path-table.js'
 import { Bypass } from '../../src/gateway/connections/policy.js'
 import { Sessions } from '../../src/gateway/connections/session.js'
 import { type Answer, FakeEngine, failure, settle } from '../support/fake-engine.js'
@@ -47,12 +47,12 @@ t.test('no loop, no bypassed destination through a HAG, and every connection end
         const far = { own, answer: () => answers[next++ % answers.length] as Answer }
         const engine: FakeEngine = new FakeEngine({ onEvents: (events) => events.map((event) => sessions.handle(event)) }, far)
         const log = memoryLog()
-        const upstreams = new Upstreams({ onHagDown })
+        const upstreams = new PathTable({ onHagDown })
         upstreams.use({ hags, pipelines: () => false, hagsDown: [], paths })
         const isOwn = (text: string) => own.includes(text)
         const sessions = new Sessions({
           engine,
-          upstreams,
+          pathTable: upstreams,
           bypass: new Bypass({ bypass: bypassed }),
           connectTimeoutMs: 3000,
           log,

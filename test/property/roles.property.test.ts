@@ -25,18 +25,18 @@ t.test('whatever comes in whatever order, something usable is used, and no backu
       let now = 0
       for (const [all, waited] of steps) {
         now += waited
-        const before = state.used
+        const before = state.inUse
         const wans = all.map((one, index) => ({ ...one, name: names[index] ?? '', role: roles[index] ?? 'normal' }))
         state = select(state, wans, now)
-        const used = wans.filter(({ name }) => state.used.has(name))
+        const used = wans.filter(({ name }) => state.inUse.has(name))
         const isBackup = ({ role, volumeExhausted }: (typeof wans)[number]) => role === 'backup' || volumeExhausted
         if (used.length === 0) return false
         if (wans.some(({ usable }) => usable) && !used.every(({ usable }) => usable)) return false
         if (wans.some((wan) => wan.usable && !isBackup(wan)) && used.some(isBackup)) return false
         // Every change is explained, by its health's own line where it is not up any more.
         const isSilent = ({ name }: (typeof wans)[number]) =>
-          state.used.has(name) !== before.has(name) && !state.reasons.has(name)
-        if (wans.some((wan) => isSilent(wan) && (wan.usable || state.used.has(wan.name)))) return false
+          state.inUse.has(name) !== before.has(name) && !state.reasons.has(name)
+        if (wans.some((wan) => isSilent(wan) && (wan.usable || state.inUse.has(wan.name)))) return false
       }
       return true
     }),
@@ -51,7 +51,7 @@ t.test('without a change of health a WAN changes at most 8 times a minute, whate
       let state = initial(names)
       const changes = new Map<string, number[]>()
       for (const [second, all] of seconds.entries()) {
-        const before = state.used
+        const before = state.inUse
         const wans = all.map((one, index) => ({
           ...one,
           usable: true,
@@ -61,7 +61,7 @@ t.test('without a change of health a WAN changes at most 8 times a minute, whate
         }))
         state = select(state, wans, second * 1000)
         for (const name of names) {
-          if (state.used.has(name) === before.has(name)) continue
+          if (state.inUse.has(name) === before.has(name)) continue
           const times = [...(changes.get(name) ?? []), second].filter((at) => second - at < 60)
           if (times.length > 8) return false
           changes.set(name, times)

@@ -2,15 +2,15 @@
  * The engine in a process of its own, for tests of limits, exits and namespaces. The last argument is a Setup in JSON; on standard output
  * comes `listening PORT`, and then a line of JSON for each event.
  */
-import type { EngineOptions, ListenOptions, StandingOrder, Way } from '../../src/engine/contract.js'
+import type { DialSpec, EngineOptions, FastPath, ListenOptions } from '../../src/engine/contract.js'
 import { native } from '../../src/engine/load.js'
 
 export interface Setup {
   options?: Partial<EngineOptions>
   listen?: ListenOptions
   /** Where every `redirect` client goes; a `socks` client goes where it asks to. */
-  way?: Way
-  order?: StandingOrder
+  way?: DialSpec
+  order?: FastPath
   /** Prints all inspections every 100 ms. */
   inspect?: boolean
   // On SIGUSR2 it resets stranded connections and says how many.
@@ -31,9 +31,9 @@ if (process.argv[2] !== undefined) {
     onEvents: (events) => {
       for (const event of events) {
         say(event.type === 'refused' ? { ...event, refusals: engine.takeRefusals() } : event)
-        if (event.type === 'accepted' && setup.way) engine.open(event.connection, setup.way)
+        if (event.type === 'accepted' && setup.way) engine.dial(event.connection, setup.way)
         if (event.type === 'request') {
-          engine.open(event.connection, {
+          engine.dial(event.connection, {
             protocol: 'tcp',
             remote: { address: event.host, port: event.port },
             connectTimeoutMs: 2000,
@@ -42,7 +42,7 @@ if (process.argv[2] !== undefined) {
       }
     },
   })
-  engine.setStandingOrder(setup.order)
+  engine.setFastPath(setup.order)
   if (setup.listen) say(`listening ${engine.listen(setup.listen).port}`)
   if (setup.inspect) setInterval(async () => say({ inspections: await engine.inspect() }), 100)
   process.on('SIGUSR2', async () => say({ stranded: await engine.resetStranded() }))

@@ -2,7 +2,7 @@
 import { once } from 'node:events'
 import { createServer, connect as dial, type Socket } from 'node:net'
 import type { SocketAddress } from '../../src/base/address.js'
-import type { Engine, EngineEvent, EngineOptions, ListenOptions, Native, Way } from '../../src/engine/contract.js'
+import type { DialSpec, Engine, EngineEvent, EngineOptions, ListenOptions, Native } from '../../src/engine/contract.js'
 import type { Scope } from './namespaces.js'
 
 /** undefined where the addon is not built. */
@@ -46,9 +46,9 @@ export class EngineUnderTest {
   }
 
   /** Answers every `accepted` and `request` with this way. */
-  always(wayTo: (event: EventOf<'accepted' | 'request'>) => Way): void {
+  always(wayTo: (event: EventOf<'accepted' | 'request'>) => DialSpec): void {
     this.onEvent = (event) => {
-      if (event.type === 'accepted' || event.type === 'request') this.engine.open(event.connection, wayTo(event))
+      if (event.type === 'accepted' || event.type === 'request') this.engine.dial(event.connection, wayTo(event))
     }
   }
 
@@ -66,7 +66,7 @@ export class EngineUnderTest {
   }
 }
 
-export const wayTo = (remote: SocketAddress, more: Partial<Way> = {}): Way => ({
+export const wayTo = (remote: SocketAddress, more: Partial<DialSpec> = {}): DialSpec => ({
   protocol: 'tcp',
   remote,
   connectTimeoutMs: 10_000,

@@ -4,10 +4,12 @@ import { isInside, parseCidr, type SocketAddress } from '../../src/base/address.
 import type {
   ConnectionId,
   ConnectResult,
+  DialSpec,
   Engine,
   EngineEvent,
   EngineOptions,
   EngineStats,
+  FastPath,
   Inspection,
   Listening,
   ListenOptions,
@@ -15,8 +17,6 @@ import type {
   Probe,
   ProbeResult,
   Refusal,
-  StandingOrder,
-  Way,
 } from '../../src/engine/contract.js'
 
 type Failed = Extract<EngineEvent, { type: 'failed' }>
@@ -26,9 +26,9 @@ export interface FarSide {
   /** Addresses of this machine, for `refuseLoops`. */
   own?: readonly string[]
   /** What an attempt meets; 'opened' where left out. */
-  answer?(way: Way): Answer
+  answer?(way: DialSpec): Answer
   probe?(probe: Probe): ProbeResult
-  connect?(way: Omit<Way, 'socks'>): ConnectResult
+  connect?(way: Omit<DialSpec, 'socks'>): ConnectResult
   inspect?(): Inspection[]
   /** Thrown by `listen`. */
   listen?(options: ListenOptions): Error | undefined
@@ -39,10 +39,10 @@ type Accepted = Extract<EngineEvent, { type: 'accepted' }>
 interface FakeConnection {
   client: SocketAddress
   /** Not announced: it follows a standing order. */
-  ordered?: { order: number; accepted: Accepted; timer: NodeJS.Timeout } | undefined
+  ordered?: { id: number; accepted: Accepted; timer: NodeJS.Timeout } | undefined
   state: 'waiting' | 'relaying'
   /** Those under way, by number. */
-  attempts: Map<number, Way>
+  attempts: Map<number, DialSpec>
   /** Where it was opened to. */
   remote?: SocketAddress
   /** The race is decided. */
@@ -63,7 +63,7 @@ const preparedName = ({ protocol, remote, bind, username }: Pick<Probe, 'protoco
   JSON.stringify([protocol, remote.address, remote.port, bind, username])
 
 export class FakeEngine implements Engine {
-  readonly opens: { connection: ConnectionId; way: Way; attempt: number }[] = []
+  readonly opens: { connection: ConnectionId; way: DialSpec; attempt: number }[] = []
   readonly resets: ConnectionId[] = []
   readonly abandoned: string[] = []
   devices: readonly { address: string; device: string }[] = []
@@ -74,7 +74,7 @@ export class FakeEngine implements Engine {
   readonly authentications: { connection: ConnectionId; accepted: boolean }[] = []
   readonly listening: ListenOptions[] = []
   readonly refused: Refusal[] = []
-  order: StandingOrder | undefined
+  order: FastPath | undefined
   stopped = false
   closed = false
   readonly #far: FarSide
@@ -192,11 +192,11 @@ export class FakeEngine implements Engine {
     this.stopped = true
   }
 
-  setStandingOrder(order: StandingOrder | undefined): void {
+  setFastPath(order: FastPath | undefined): void {
     this.order = order
   }
 
-  open(connection: ConnectionId, way: Way, attempt = 0): void {
+  dial(connection: ConnectionId, way: DialSpec, attempt = 0): void {
     const entry = this.#connections.get(connection)
     if (entry === undefined || entry.state !== 'waiting' || entry.committed || entry.attempts.has(attempt)) return
     this.opens.push({ connection, way, attempt })
@@ -256,7 +256,7 @@ export class FakeEngine implements Engine {
     return { counts: names.map(countOf) }
   }
 
-  async connect(way: Omit<Way, 'socks'>): Promise<ConnectResult> {
+  async connect(way: Omit<DialSpec, 'socks'>): Promise<ConnectResult> {
     return this.#far.connect?.(way) ?? { ok: false, failure: { code: 'ETIMEDOUT', errno: 110, syscall: 'connect' } }
   }
 
@@ -321,22 +321,22 @@ export class FakeEngine implements Engine {
     this.#queue = []
   }
 
-  #follow({ order, askAboutDestinations: _, patienceMs, ...way }: StandingOrder, accepted: Accepted): void {
+  #follow({ id, askAboutDestinations: _, patienceMs, ...way }: FastPath, accepted: Accepted): void {
     const entry = this.#connections.get(accepted.connection)
     if (entry === undefined) return
     const timer = setTimeout(() => entry.committed || this.#announce(entry, true), patienceMs).unref()
-    entry.ordered = { order, accepted, timer }
+    entry.ordered = { id, accepted, timer }
     const { address: host, port } = accepted.destination
     if (way.socks.prepared) this.#emit({ type: 'demand', clients: 1 })
-    this.open(accepted.connection, { ...way, socks: { ...way.socks, host, port } })
+    this.dial(accepted.connection, { ...way, socks: { ...way.socks, host, port } })
   }
 
   #announce(entry: FakeConnection, late: boolean): void {
     if (entry.ordered === undefined) return
-    const { accepted, order, timer } = entry.ordered
+    const { accepted, id, timer } = entry.ordered
     clearTimeout(timer)
     entry.ordered = undefined
-    this.#emit({ ...accepted, followed: { order, late } })
+    this.#emit({ ...accepted, viaFastPath: { id, timedOut: late } })
   }
 
   #add(address: string): ConnectionId {
@@ -373,7 +373,7 @@ export class FakeEngine implements Engine {
   }
 }
 
-const isIn = (address: string, networks: StandingOrder['askAboutDestinations']) =>
+const isIn = (address: string, networks: FastPath['askAboutDestinations']) =>
   isInside(
     address,
     networks.flatMap(({ address, bits }) => parseCidr(`${address}/${Math.min(bits, address.includes(':') ? 128 : 32)}`) ?? []),

@@ -29,7 +29,7 @@ export function startNewHub(options: HubOptions) {
     engine,
     log,
     dropEndpoints: (addresses) => network.dropEndpoints(addresses),
-    reconcile: (forced) => (forced === undefined ? reconciler?.poke() : reconciler?.tellAgain(forced)),
+    reconcile: (forced) => (forced === undefined ? reconciler?.schedule() : reconciler?.forceReport(forced)),
     usePaths: () => {},
     onChange: (before, after) => wake(before, after),
   })
@@ -165,7 +165,7 @@ export function startNewHub(options: HubOptions) {
     },
     onGone: (device: string, what: string) => steer.report({ type: 'link-gone', interface: device, what }),
     onAddressGone: (address: string) => steer.report({ type: 'address-gone', address }),
-    onChange: () => reconciler?.poke(),
+    onChange: () => reconciler?.schedule(),
     setNarrow: (bind: string, isNarrow: boolean) => steer.report({ type: 'full-size-seen', bind, passes: !isNarrow }),
     remake: (bind: string) => steer.report({ type: 'endpoint-to-remake', bind }),
     hags: () => steer.target.hags,

@@ -8,17 +8,17 @@ import type { Fact, HagSilent } from '../../src/gateway/facts.js'
 import type { Finding } from '../../src/gateway/hags/capabilities.js'
 import type { HagEntryWithPassword } from '../../src/gateway/hags/directory.js'
 import type { HagAnswer } from '../../src/gateway/hags/first-answer.js'
-import type { HagMonitorOptions } from '../../src/gateway/hags/prober.js'
+import type { HagProberOptions } from '../../src/gateway/hags/prober.js'
 import type { Hag, PathAddress, WanAddresses, WanPath } from '../../src/gateway/model.js'
 import type { Selection, WanReport } from '../../src/gateway/roles/roles.js'
 import type { Uplinks } from '../../src/gateway/steering/uplinks.js'
 import type { FullSizeOptions } from '../../src/gateway/wans/full-size.js'
 import type { Health, Sign } from '../../src/gateway/wans/health.js'
-import type { WanMonitorOptions } from '../../src/gateway/wans/prober.js'
+import type { WanProberOptions } from '../../src/gateway/wans/prober.js'
 import type { RejoinOptions } from '../../src/gateway/wans/rejoin.js'
 import type { NetworkOptions } from '../../src/network/network.js'
 import type { ReconcileOptions } from '../../src/network/reconcile.js'
-import type { Plan } from '../../src/network/state.js'
+import type { NetworkPlan } from '../../src/network/state.js'
 import type { WatchEvents } from '../../src/network/watch.js'
 import type { memoryLog } from './memory-log.js'
 import { engineOf, type SimulatedWorld } from './steering-world.js'
@@ -58,17 +58,17 @@ export async function loadOldHub(t: Test): Promise<typeof Uplinks> {
   const counters = await import('../../src/gateway/interface-counters.js')
   const probe = await import('../../src/gateway/hags/capabilities.js')
 
-  class MptcpPath extends mptcpPath.MptcpPath {
+  class MptcpSupport extends mptcpPath.MptcpSupport {
     readonly own = { bind: '' }
     constructor(metered: boolean) {
       super(metered)
       hub().mptcp = this.own
     }
-    override learn(seen: 'mptcp' | 'tcp' | 'blocked' | undefined, now: number): boolean {
+    override recordProbe(seen: 'mptcp' | 'tcp' | 'blocked' | undefined, now: number): boolean {
       // Mends an accident: late news of an address that is gone is said, and taken for the next address.
       if (!hub().present.has(this.own.bind)) return false
       if (seen !== undefined) hub().onFact({ type: 'mptcp-seen', bind: this.own.bind, seen })
-      return super.learn(seen, now)
+      return super.recordProbe(seen, now)
     }
   }
 
@@ -95,12 +95,12 @@ export async function loadOldHub(t: Test): Promise<typeof Uplinks> {
       return finding
     },
   }
-  const hagMonitor = (await t.mockImport('../../src/redirect/hag-monitor.ts', {
-    '../../src/redirect/admission.ts': { ...admission, Admissions },
-    '../../src/wan/probe.ts': examiner,
+  const hagMonitor = (await t.mockImport('../../src/gateway/hags/prober.ts', {
+    '../../src/gateway/hags/admission.ts': { ...admission, Admissions },
+    '../../src/gateway/hags/capabilities.ts': examiner,
   })) as typeof import('../../src/gateway/hags/prober.js')
-  class HagMonitor extends hagMonitor.HagMonitor {
-    constructor(options: HagMonitorOptions) {
+  class HagProber extends hagMonitor.HagProber {
+    constructor(options: HagProberOptions) {
       const warn = (message: string, ...rest: []) => {
         const [, address] = /^HAG \[?([^\]\s]+)\]?:1080 is down: does nothing$/.exec(message) ?? []
         const hag = this.all.find((one) => one.address === address)
@@ -113,14 +113,14 @@ export async function loadOldHub(t: Test): Promise<typeof Uplinks> {
       hub().hags = hags
       super.useHags(hags)
     }
-    override heard(hag: Hag, result: ProbeResult, askedAt: number, path: PathAddress, isPatient = false): void {
+    override recordProbe(hag: Hag, result: ProbeResult, askedAt: number, path: PathAddress, isPatient = false): void {
       const trouble = result.ok ? '' : hagMonitor.troubleOf(hag, result)
       hub().onFact(factOf(hag, result, { askedAt, path, isPatient, trouble }))
-      super.heard(hag, result, askedAt, path, isPatient)
+      super.recordProbe(hag, result, askedAt, path, isPatient)
     }
-    override turnedAway(hag: Hag, path: PathAddress, how: 'stranger' | 'closes'): void {
+    override recordTurnedAway(hag: Hag, path: PathAddress, how: 'stranger' | 'closes'): void {
       hub().onFact({ type: 'hag-turned-away', hag, path, how })
-      super.turnedAway(hag, path, how)
+      super.recordTurnedAway(hag, path, how)
     }
     override async askAll(timeoutMs: number, hags?: readonly Hag[], hear?: (answer: HagAnswer) => void): Promise<HagAnswer[]> {
       const answers = await super.askAll(timeoutMs, hags, hear)
@@ -145,9 +145,9 @@ export async function loadOldHub(t: Test): Promise<typeof Uplinks> {
         },
       })
     }
-    override poke(): void {
+    override schedule(): void {
       hub().onReconcile()
-      super.poke()
+      super.schedule()
     }
   }
 
@@ -162,7 +162,7 @@ export async function loadOldHub(t: Test): Promise<typeof Uplinks> {
       const judged = paths.map((path) => (isNarrow(path) ? { ...path, usable: false, lost: true } : path))
       return [...judged.filter((path) => !isNarrow(path)), ...judged.filter(isNarrow)]
     }
-    rouse(): void {}
+    checkNow(): void {}
     async run(): Promise<void> {}
   }
 
@@ -174,11 +174,11 @@ export async function loadOldHub(t: Test): Promise<typeof Uplinks> {
   }
 
   const mocks = {
-    '../../src/wan/health.ts': {
+    '../../src/gateway/wans/health.ts': {
       ...health,
-      next(before: Health, sign: Sign, now: number): Health {
+      nextHealth(before: Health, sign: Sign, now: number): Health {
         const { addresses, mptcp, onFact } = hub()
-        const after = health.next(before, sign, now)
+        const after = health.nextHealth(before, sign, now)
         const [, came] = sign.type === 'link' && sign.present ? (/^its address is (\S+)$/.exec(sign.reason) ?? []) : []
         if (came !== undefined) mptcp.bind = came
         const bind = came ?? addresses.get(before)
@@ -190,9 +190,9 @@ export async function loadOldHub(t: Test): Promise<typeof Uplinks> {
         return after
       },
     },
-    '../../src/wan/mptcp-path.ts': { ...mptcpPath, MptcpPath },
-    '../../src/redirect/hag-monitor.ts': { ...hagMonitor, HagMonitor },
-    '../../src/wan/selection.ts': {
+    '../../src/gateway/wans/mptcp-support.ts': { ...mptcpPath, MptcpSupport },
+    '../../src/gateway/hags/prober.ts': { ...hagMonitor, HagProber },
+    '../../src/gateway/roles/roles.ts': {
       ...selection,
       select(before: Selection, reports: readonly WanReport[], now: number): Selection {
         if (now !== hub().lookedAt) {
@@ -204,26 +204,29 @@ export async function loadOldHub(t: Test): Promise<typeof Uplinks> {
       },
     },
     '../../src/network/reconcile.ts': { ...reconcile, Reconciler },
-    '../../src/wan/full-size.ts': { FullSize },
-    '../../src/wan/rejoin.ts': { Rejoin, rejoinLookMs: 20_000 },
-    '../../src/wan/counters.ts': { ...counters, readCounters: () => hub().world.counters() },
-    '../../src/wan/black-hole.ts': { watchBlackHole: async () => {} },
-    '../../src/wan/keepalive.ts': { watchKeepalive: async () => {} },
-    '../../src/wan/bundle-watch.ts': {
+    '../../src/gateway/wans/full-size.ts': { FullSize },
+    '../../src/gateway/wans/rejoin.ts': { Rejoin, rejoinLookMs: 20_000 },
+    '../../src/gateway/interface-counters.ts': { ...counters, readCounters: () => hub().world.counters() },
+    '../../src/gateway/wans/kernel-blackhole.ts': { watchBlackHole: async () => {} },
+    '../../src/gateway/wans/keepalive.ts': { watchKeepalive: async () => {} },
+    '../../src/gateway/wans/bundle-watch.ts': {
       BundleWatch: class {
         run = async () => {}
       },
     },
   }
-  const monitor = (await t.mockImport('../../src/wan/monitor.ts', mocks)) as typeof import('../../src/gateway/wans/prober.js')
+  const monitor = (await t.mockImport(
+    '../../src/gateway/wans/prober.ts',
+    mocks,
+  )) as typeof import('../../src/gateway/wans/prober.js')
   /**
    * Mends an accident, so that all else can be compared: a WAN's links of both families go one after the other, and the hub decides in between. A
    * WAN with both families that goes makes it prefer IPv6, and another HAG with it, for good.
    */
-  class WanMonitor extends monitor.WanMonitor {
+  class WanProber extends monitor.WanProber {
     readonly #quiet: { isOn: boolean }
     readonly #onChange: () => void
-    constructor(options: WanMonitorOptions) {
+    constructor(options: WanProberOptions) {
       const quiet = { isOn: false }
       super({ ...options, onChange: () => quiet.isOn || options.onChange() })
       this.#quiet = quiet
@@ -239,8 +242,8 @@ export async function loadOldHub(t: Test): Promise<typeof Uplinks> {
       this.#onChange()
     }
   }
-  const all = { ...mocks, '../../src/wan/monitor.ts': { ...monitor, WanMonitor } }
-  return ((await t.mockImport('../../src/uplinks.ts', all)) as { Uplinks: typeof Uplinks }).Uplinks
+  const all = { ...mocks, '../../src/gateway/wans/prober.ts': { ...monitor, WanProber } }
+  return ((await t.mockImport('../../src/gateway/steering/uplinks.ts', all)) as { Uplinks: typeof Uplinks }).Uplinks
 }
 
 function factOf(
@@ -267,7 +270,7 @@ function factOf(
 
 export interface OldHubOptions {
   Hub: typeof Uplinks
-  wans: Plan['wans']
+  wans: NetworkPlan['wans']
   entries: readonly HagEntryWithPassword[]
   config: ConstructorParameters<typeof Uplinks>[0]['config']
   world: SimulatedWorld
@@ -281,7 +284,7 @@ export interface OldHubOptions {
   /** What the hub does, with its time. */
   onDeed(deed: string): void
   /** A pass: what the hub wants of the network, and what that finds. */
-  onPass(options: NetworkOptions): Plan
+  onPass(options: NetworkOptions): NetworkPlan
 }
 
 /** Makes a hub and runs it until `stop`. */

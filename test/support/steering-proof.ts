@@ -211,7 +211,7 @@ class Proof {
         const hag = hagOf(step.hag)
         if (hag === undefined) break
         this.#take({ type: 'hag-trouble', hag, about: step.about })
-        hub.uplinks.suspect(hag, step.about)
+        hub.uplinks.reportHagTrouble(hag, step.about)
         break
       }
       case 'request-refused': {
@@ -221,7 +221,7 @@ class Proof {
         this.#take({ type: 'request-refused', hag, path })
         if (isToConfirm(this.#core.state.admissions, hag, path.bind))
           this.#take({ type: 'users-served', hag, path, isAnyServed: false })
-        hub.uplinks.requestRefused(hag, path)
+        hub.uplinks.recordRefusedRequest(hag, path)
         break
       }
       case 'direct': {
@@ -230,13 +230,13 @@ class Proof {
         const path = { wan: step.wan, bind: world.addressOf(step.wan, step.family) }
         for (let times = 0; times < step.times; times++) {
           this.#take({ type: 'direct-answered', path })
-          hub.uplinks.wentAround(path as Path)
+          hub.uplinks.recordDirectAnswer(path as Path)
         }
         break
       }
       case 'fell-back':
         this.#take({ type: 'mptcp-fell-back', bind: world.addressOf(step.wan, 4) })
-        hub.uplinks.doubtMptcp(world.addressOf(step.wan, 4))
+        hub.uplinks.mptcpFellBack(world.addressOf(step.wan, 4))
         break
       case 'remake':
         if (this.#core.state.remaking !== undefined) break
@@ -294,9 +294,9 @@ class Proof {
     if (deed.type === 'reconcile') this.#passes.core.add(round(now))
   }
 
-  #compare({ upstreams }: Uplinks): void {
+  #compare({ pathTable }: Uplinks): void {
     // The hub makes them anew at every look.
-    const seen = [this.#core.situation, upstreams.ways('198.51.100.7')]
+    const seen = [this.#core.situation, pathTable.pathsTo('198.51.100.7')]
     if (seen.every((one, at) => one === this.#seen[at])) return
     this.#seen = seen
     const { paths } = this.#core.target
@@ -305,10 +305,14 @@ class Proof {
       [4, '198.51.100.7'],
       [6, '2001:db8:9::7'],
     ] as const) {
-      this.#same(`paths ${family}`, upstreams.ways(destination).map(textOf), [...paths.hagPaths, ...around(family)].map(textOf))
-      this.#same(`direct ${family}`, upstreams.direct(destination).map(textOf), paths.direct[family].map(textOf))
+      this.#same(
+        `paths ${family}`,
+        pathTable.pathsTo(destination).map(textOf),
+        [...paths.hagPaths, ...around(family)].map(textOf),
+      )
+      this.#same(`direct ${family}`, pathTable.directPathsTo(destination).map(textOf), paths.direct[family].map(textOf))
     }
-    this.#same('preparable', upstreams.preparable.map(textOf), paths.preparable.map(textOf))
+    this.#same('preparable', pathTable.preparable.map(textOf), paths.preparable.map(textOf))
     const without = this.#wanted?.withoutEndpoint
     if (without === undefined) return
     const coresWithout = everyAddress.filter((one) => !hasEndpoint(this.#core.target, one))

@@ -9,7 +9,7 @@ import type { Hag } from '../../src/gateway/model.js'
 import { isUsable } from '../../src/gateway/model.js'
 import { linksByCost, type State } from '../../src/gateway/steering/state.js'
 import type { NetworkOptions } from '../../src/network/network.js'
-import type { Plan } from '../../src/network/state.js'
+import type { NetworkPlan } from '../../src/network/state.js'
 import { type MemoryLog, memoryLog } from './memory-log.js'
 import { startNewHub } from './new-hub.js'
 import { engineOf, type Scenario, SimulatedWorld, type Step, type Wan } from './steering-world.js'
@@ -21,10 +21,10 @@ export interface HubOptions {
   engine: Engine
   network: { dropEndpoints(addresses: readonly string[]): Promise<void> }
   log: MemoryLog
-  wans: Plan['wans']
+  wans: NetworkPlan['wans']
   counters(): Map<string, Carried>
   examine(engine: unknown, target: { hag: Hag; bind: string }): Promise<Finding>
-  onPass(options: NetworkOptions): Plan
+  onPass(options: NetworkOptions): NetworkPlan
 }
 
 export function configOf({ onHagDown, wans, roles, metered, hags }: Scenario): string {

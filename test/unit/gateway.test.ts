@@ -7,7 +7,7 @@ import { aborted } from '../../src/base/pause.js'
 import { parseGateway } from '../../src/config/load.js'
 import { runGateway } from '../../src/gateway/gateway.js'
 import type { NetworkOptions } from '../../src/network/network.js'
-import type { Plan } from '../../src/network/state.js'
+import type { NetworkPlan } from '../../src/network/state.js'
 import type { WatchEvents } from '../../src/network/watch.js'
 import { type FarSide, failure, fakeNative, settle } from '../support/fake-engine.js'
 import { memoryLog } from '../support/memory-log.js'
@@ -27,7 +27,7 @@ const wans = [
 
 function start(
   far: FarSide = {},
-  options: { more?: string; wans?: string; apply?: () => Promise<Plan>; mptcp?: string; watch?: () => Promise<void> } = {},
+  options: { more?: string; wans?: string; apply?: () => Promise<NetworkPlan>; mptcp?: string; watch?: () => Promise<void> } = {},
 ) {
   const { native, engines } = fakeNative(far, options.mptcp)
   const stop = new AbortController()
@@ -41,7 +41,7 @@ function start(
   const watched: WatchEvents[] = []
   const log = memoryLog()
   const network = {
-    async apply(_config: unknown, { redirect = true, withoutEndpoint, best: chosen }: NetworkOptions = {}): Promise<Plan> {
+    async apply(_config: unknown, { redirect = true, withoutEndpoint, best: chosen }: NetworkOptions = {}): Promise<NetworkPlan> {
       deeds.push(redirect ? 'apply' : 'apply without redirect')
       best.push(chosen?.[4] ?? '')
       withheld.push(wans.flatMap(({ name, address4 }) => (withoutEndpoint?.has(address4) ? [name] : [])).join())
@@ -467,7 +467,7 @@ t.test('an error in one event ends its connection, and no other', async (t) => {
   await settle()
   const [engine] = engines
   if (engine === undefined) throw new Error('no engine')
-  engine.setStandingOrder = () => {}
+  engine.setFastPath = () => {}
   engine.order = undefined
   const first = engine.accept()
   const second = engine.accept({ destination: '198.51.100.66' })

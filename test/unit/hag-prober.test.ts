@@ -1,6 +1,6 @@
 import t, { type Test } from 'tap'
 import type { Inspection, Probe, ProbeResult } from '../../src/engine/contract.js'
-import { HagMonitor } from '../../src/gateway/hags/prober.js'
+import { HagProber } from '../../src/gateway/hags/prober.js'
 import { FakeEngine } from '../support/fake-engine.js'
 import { memoryLog } from '../support/memory-log.js'
 import { wanPath } from '../support/wan-path.js'
@@ -40,12 +40,12 @@ function start(
       inspect,
     },
   )
-  const monitor = new HagMonitor({
+  const monitor = new HagProber({
     engine,
     log,
     paths: (family) => (family === 4 ? paths() : []),
     onChange: () => {},
-    onPassed: ({ wan }) => passed.push(wan),
+    onPathAnswered: ({ wan }) => passed.push(wan),
     onDead: ({ address }, how) => deaths.push(`${address} ${how}`),
     onReturn: ({ address }) => deaths.push(`${address} returns`),
   })
@@ -93,7 +93,7 @@ t.test('a HAG that refuses connections is down at the second refusal, whoever as
   await monitor.askAll(1000)
   run()
   isDead = true
-  monitor.suspect(first, 'connection')
+  monitor.reportTrouble(first, 'connection')
   t.ok(await until(() => usable().length === 0))
   t.same(deaths, [`${first.address} refused`])
   t.ok(log.lines.includes('warn HAG 203.0.113.3:1080 is down: connection refused, nothing listens there'))
@@ -108,13 +108,13 @@ t.test('a HAG that falls silent while another one answers is dead; the only one 
     const { monitor, deaths, run, until, usable } = start(t, hags, ({ remote }) => {
       if (!isSilent || remote.address !== first.address) return fine
       // As a WAN's probe does: the next one, where this one is silent.
-      if (hags.length > 1) setTimeout(() => monitor.heard(second, fine, performance.now(), dsl))
+      if (hags.length > 1) setTimeout(() => monitor.recordProbe(second, fine, performance.now(), dsl))
       return silence
     })
     await monitor.askAll(1000)
     run()
     isSilent = true
-    monitor.suspect(first, 'connection')
+    monitor.reportTrouble(first, 'connection')
     t.ok(await until(() => !usable().includes(first.address)))
     t.same(deaths, hags.length > 1 ? [`${first.address} silence`] : [])
   }
@@ -126,13 +126,13 @@ t.test('the only HAG is silent while the Internet answers: dead, if it is still 
     const { monitor, deaths, run, until, usable } = start(t, [first], () => (isSilent ? silence : fine))
     await monitor.askAll(1000)
     run()
-    monitor.wentAround()
+    monitor.recordDirectAnswer()
     isSilent = true
-    monitor.suspect(first, 'connection')
+    monitor.reportTrouble(first, 'connection')
     t.ok(await until(() => usable().length === 0))
     t.same(deaths, [], 'what was answered before says nothing')
     isSilent = !isBack
-    monitor.wentAround()
+    monitor.recordDirectAnswer()
     t.ok(await until(() => deaths.length > 0))
     t.same(deaths, [isBack ? `${first.address} returns` : `${first.address} silence`])
   }
@@ -147,10 +147,10 @@ t.test('the other HAG is heard only after the first has fallen silent: that is i
   await new Promise((resolve) => setTimeout(resolve, 2100))
   run()
   isSilent = true
-  monitor.suspect(first, 'connection')
+  monitor.reportTrouble(first, 'connection')
   t.ok(await until(() => !usable().includes(first.address)))
-  monitor.heard(second, fine, performance.now(), dsl)
-  monitor.heard(second, fine, performance.now(), dsl)
+  monitor.recordProbe(second, fine, performance.now(), dsl)
+  monitor.recordProbe(second, fine, performance.now(), dsl)
   t.same(deaths, [`${first.address} silence`], 'said once')
 })
 
@@ -161,7 +161,7 @@ t.test('both HAGs fall silent: it may be our WANs, and connections that could go
   run()
   isSilent = true
   await new Promise((resolve) => setTimeout(resolve, 2100))
-  for (const hag of [second, first]) monitor.suspect(hag, 'connection')
+  for (const hag of [second, first]) monitor.reportTrouble(hag, 'connection')
   t.ok(await until(() => usable().length === 0))
   t.same(deaths, [])
 })
@@ -186,7 +186,7 @@ t.test('silence over one WAN is not the death of a HAG', async (t) => {
   run()
   isCut = true
   const before = asked.length
-  monitor.suspect(first, 'connection')
+  monitor.reportTrouble(first, 'connection')
   t.ok(await until(() => asked.slice(before).includes(`${first.address} via 10.2.0.2`)))
   await new Promise((resolve) => setTimeout(resolve, 300))
   t.same(usable(), [first.address])
@@ -201,7 +201,7 @@ t.test('what refuses over one WAN, while the HAG answers over another, is not th
   run()
   isWalled = true
   const before = asked.length
-  monitor.suspect(first, 'connection')
+  monitor.reportTrouble(first, 'connection')
   t.ok(await until(() => asked.slice(before).filter((one) => one.endsWith('10.1.0.2')).length > 2))
   t.same([usable(), deaths], [[first.address], []])
 })
@@ -217,9 +217,9 @@ t.test(
     await monitor.askAll(1000)
     run()
     isCut = true
-    monitor.suspect(first, 'connection')
+    monitor.reportTrouble(first, 'connection')
     const before = asked.length
-    monitor.heard(first, silence, performance.now(), dsl)
+    monitor.recordProbe(first, silence, performance.now(), dsl)
     t.ok(await until(() => asked.length > before))
     await new Promise((resolve) => setTimeout(resolve, 1000))
     t.ok(asked.length - before <= 3, `asked ${asked.slice(before).join(', ')}`)
@@ -296,9 +296,9 @@ t.test('a HAG behind full up-links is busy, not dead: only questions that outlas
       await monitor.askAll(1000)
       run()
       isFull = true
-      monitor.suspect(first, 'connection')
+      monitor.reportTrouble(first, 'connection')
       for (let round = 0; heardByWan && round < 5; round++) {
-        monitor.heard(first, silence, performance.now(), dsl)
+        monitor.recordProbe(first, silence, performance.now(), dsl)
         await new Promise((resolve) => setTimeout(resolve, 5))
       }
       const fell = () => !usable().includes(first.address)

@@ -1,5 +1,13 @@
 import t from 'tap'
-import { answersMissing, type Health, next, nextProbe, type Sign, stopPatience, unknown } from '../../src/gateway/wans/health.js'
+import {
+  answersMissing,
+  type Health,
+  nextHealth,
+  nextProbe,
+  type Sign,
+  stopPatience,
+  unknown,
+} from '../../src/gateway/wans/health.js'
 
 const answer: Sign = { type: 'answer', rttMs: 30 }
 const silence: Sign = { type: 'silence', reason: 'no HAG answers over it' }
@@ -7,7 +15,7 @@ const unplugged: Sign = { type: 'link', present: false, reason: 'no link' }
 const plugged: Sign = { type: 'link', present: true, reason: 'its link is back' }
 
 function walk(signs: Sign[], from: Health = unknown, stepMs = 1000): Health {
-  return signs.reduce((health, sign, index) => next(health, sign, index * stepMs), from)
+  return signs.reduce((health, sign, index) => nextHealth(health, sign, index * stepMs), from)
 }
 const up = walk([answer])
 
@@ -28,7 +36,7 @@ t.test('a WAN that falls often has to prove itself', async (t) => {
   const twice = walk([answer, answer, ...fall], once, 1)
   t.equal(walk([answer, answer], twice, 1).state, 'down')
   t.equal(walk([answer, answer, answer], twice, 1).state, 'up')
-  t.equal(next(next(once, silence, 100_000), answer, 100_000).state, 'up', 'and is trusted again a minute later')
+  t.equal(nextHealth(nextHealth(once, silence, 100_000), answer, 100_000).state, 'up', 'and is trusted again a minute later')
 })
 
 t.test('without a link nothing is sent and no late answer counts', async (t) => {
@@ -37,7 +45,7 @@ t.test('without a link nothing is sent and no late answer counts', async (t) => 
   t.equal(nextProbe(down, false), undefined)
   t.equal(walk([answer], down).state, 'down')
   t.match(walk([plugged], down), { state: 'probing', rttMs: undefined }, 'the way may be a new one')
-  t.equal(next(up, plugged, 0), up, 'it was there all the time')
+  t.equal(nextHealth(up, plugged, 0), up, 'it was there all the time')
 })
 
 t.test('probes: every second, at once when one is lost, patient with slow lines, rarer on dead ones', async (t) => {

@@ -1,6 +1,6 @@
 import t, { type Test } from 'tap'
 import type { Probe } from '../../src/engine/contract.js'
-import { type HagPath, Pool } from '../../src/gateway/connections/prepared.js'
+import { type HagPath, PreparedConnections } from '../../src/gateway/connections/prepared.js'
 import { FakeEngine, settle } from '../support/fake-engine.js'
 import { memoryLog } from '../support/memory-log.js'
 
@@ -46,7 +46,7 @@ function start(
   const far = { endedMs }
   const clock = { now: 1_000_000 }
   const state = { ways: ways as readonly HagPath[] }
-  const pool = new Pool({
+  const pool = new PreparedConnections({
     engine: {
       prepare: (probe) => (hangs(probe) ? new Promise(() => {}) : engine.prepare(probe)),
       keepPrepared(probes, most, mostMs) {

@@ -1,8 +1,8 @@
 import t from 'tap'
-import { Allowance } from '../../src/gateway/wans/probe-budget.js'
+import { TokenBucket } from '../../src/gateway/wans/probe-budget.js'
 
 t.test('a question asked for each second of a month: what it costs', async (t) => {
-  const allowance = new Allowance(0)
+  const allowance = new TokenBucket(0)
   let taken = 0
   let first = 0
   for (let second = 1; second <= 30 * 86_400; second++) {

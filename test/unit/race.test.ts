@@ -1,12 +1,12 @@
 import t from 'tap'
-import type { EngineEvent, Way } from '../../src/engine/contract.js'
-import { Attempts } from '../../src/engine/race.js'
+import type { DialSpec, EngineEvent } from '../../src/engine/contract.js'
+import { DialRaces } from '../../src/engine/race.js'
 import { type Answer, FakeEngine, failure, settle } from '../support/fake-engine.js'
 import { settle as eventually, sleep } from '../support/wait.js'
 
 type Failed = Extract<EngineEvent, { type: 'failed' }>
 const connectTimeoutMs = 1000
-const wayTo = (address: string): Way => ({ protocol: 'tcp', remote: { address, port: 443 }, connectTimeoutMs })
+const wayTo = (address: string): DialSpec => ({ protocol: 'tcp', remote: { address, port: 443 }, connectTimeoutMs })
 
 function setUp(answers: Record<string, Answer> = {}) {
   const engine: FakeEngine = new FakeEngine(
@@ -18,18 +18,18 @@ function setUp(answers: Record<string, Answer> = {}) {
     },
     { answer: (way) => answers[way.remote.address] ?? 'silence' },
   )
-  const attempts: Attempts = new Attempts(engine)
+  const attempts: DialRaces = new DialRaces(engine)
   const failures: string[] = []
   const overtaken: string[] = []
   const race = (connection: number, choices: string[], { patienceMs = 10_000, final = (_: Failed): boolean => false } = {}) =>
     attempts.race(connection, choices, {
-      way: wayTo,
+      dialSpec: wayTo,
       patienceMs: () => patienceMs,
       failed: (choice, failed) => {
         failures.push(choice)
         return final(failed)
       },
-      overtaken: (choice) => overtaken.push(choice),
+      lostRace: (choice) => overtaken.push(choice),
     })
   const connection = engine.accept()
   attempts.begin(connection)

@@ -1,6 +1,6 @@
 import t from 'tap'
 import { Reconciler } from '../../src/network/reconcile.js'
-import type { Plan, WanAddresses } from '../../src/network/state.js'
+import type { NetworkPlan, WanAddresses } from '../../src/network/state.js'
 import { watchKernel } from '../../src/network/watch.js'
 import { memoryLog } from '../support/memory-log.js'
 import { settle, sleep } from '../support/wait.js'
@@ -8,9 +8,13 @@ import { settle, sleep } from '../support/wait.js'
 const dsl = { name: 'dsl', interface: 'dsl', address4: '10.1.0.2' }
 const lte = { name: 'lte', interface: 'lte', address4: '10.2.0.2' }
 const step = { text: 'ip rule add', action: { argv: ['ip'] }, undo: [] }
-const plan = (wans: WanAddresses[], notes: string[] = [], steps: Plan['steps'] = []): Plan => ({ wans, notes, steps })
+const plan = (wans: WanAddresses[], notes: string[] = [], steps: NetworkPlan['steps'] = []): NetworkPlan => ({
+  wans,
+  notes,
+  steps,
+})
 
-function running(apply: () => Promise<Plan>) {
+function running(apply: () => Promise<NetworkPlan>) {
   const log = memoryLog()
   const stop = new AbortController()
   const seen: string[][] = []
@@ -41,13 +45,13 @@ t.test('a burst of changes is one pass, and the WANs are told once they are othe
     await sleep(300)
     t.equal(passes, count)
   }
-  for (let i = 0; i < 50; i++) reconciler.poke()
+  for (let i = 0; i < 50; i++) reconciler.schedule()
   await passed(1)
   t.same(seen, [['lte']])
-  reconciler.poke()
+  reconciler.schedule()
   await passed(2)
   t.same(seen, [['lte']], 'nothing new')
-  reconciler.tellAgain(['WAN lte is down: no carrier'])
+  reconciler.forceReport(['WAN lte is down: no carrier'])
   await passed(3)
   t.same(seen, [['lte'], ['lte']], 'but told again to who has forgotten')
   await end()
@@ -62,7 +66,7 @@ t.test('however often a link flaps, passes take an eighth of the time', async (t
     passes.push({ at, ms: performance.now() - at })
     return plan([dsl, lte])
   })
-  const poking = setInterval(() => reconciler.poke(), 5)
+  const poking = setInterval(() => reconciler.schedule(), 5)
   await settle(
     () => passes.length,
     (count) => count >= 4,
@@ -94,7 +98,7 @@ t.test('what changes just after the regular look does not wait', async (t) => {
     1,
   )
   const changedAt = performance.now()
-  reconciler.poke()
+  reconciler.schedule()
   await settle(
     () => looks,
     (count) => count === 2,
@@ -109,7 +113,7 @@ t.test('a failed pass is said once and tried again', async (t) => {
     if (++passes <= 2) throw new Error('no such device')
     return plan([dsl, lte])
   })
-  reconciler.poke()
+  reconciler.schedule()
   await settle(
     () => log.lines.length,
     (count) => count === 2,
@@ -131,7 +135,7 @@ t.test('it ends with no pass under way', async (t) => {
     under--
     return plan([dsl, lte])
   })
-  reconciler.poke()
+  reconciler.schedule()
   const now = await settle(
     () => under,
     (count) => count === 1,

@@ -17,7 +17,7 @@ function walk(seconds: ((used: ReadonlySet<string>) => Second)[]) {
   const used: string[] = []
   const said: string[] = []
   for (const [second, of] of seconds.entries()) {
-    const { dsl = 0, lte = 0, role = 'normal', down = [], exhausted = [], rtt = 70 } = of(state.used)
+    const { dsl = 0, lte = 0, role = 'normal', down = [], exhausted = [], rtt = 70 } = of(state.inUse)
     const report = (name: string, role: Role, rate: number, rttMs: number) => ({
       name,
       role,
@@ -28,7 +28,7 @@ function walk(seconds: ((used: ReadonlySet<string>) => Second)[]) {
       volumeExhausted: exhausted.includes(name),
     })
     state = select(state, [report('dsl', 'normal', dsl, 30), report('lte', role, lte, rtt)], second * 1000)
-    used.push([...state.used].sort().join('+'))
+    used.push([...state.inUse].sort().join('+'))
     said.push(...state.reasons.values())
   }
   return { used, said: said.join('\n') }

@@ -1,7 +1,7 @@
 import t from 'tap'
 import { type Cidr, parseCidr } from '../../src/base/address.js'
-import type { Way } from '../../src/engine/contract.js'
-import { Upstreams } from '../../src/gateway/connections/path-table.js'
+import type { DialSpec } from '../../src/engine/contract.js'
+import { PathTable } from '../../src/gateway/connections/path-table.js'
 import { Bypass } from '../../src/gateway/connections/policy.js'
 import { Sessions } from '../../src/gateway/connections/session.js'
 import type { Hag } from '../../src/gateway/model.js'
@@ -18,12 +18,19 @@ function gateway(far: FarSide, options: { onHagDown?: 'direct' | 'reject'; hags?
   const log = memoryLog(options.level)
   const clock = { now: 1000 }
   const engine: FakeEngine = new FakeEngine({ onEvents: (events) => events.map((event) => sessions.handle(event)) }, far)
-  const upstreams = new Upstreams({ onHagDown: options.onHagDown ?? 'direct', now: () => clock.now })
+  const upstreams = new PathTable({ onHagDown: options.onHagDown ?? 'direct', now: () => clock.now })
   upstreams.use({ hags: options.hags ?? [first, second], pipelines: () => false, hagsDown: [], paths })
   const suspicions: string[] = []
   const bypass = new Bypass({ bypass: [parseCidr('192.0.2.0/24') as Cidr] })
   const onSuspicion = ({ address }: Hag, about: string) => suspicions.push(`${address} ${about}`)
-  const sessions: Sessions = new Sessions({ engine, upstreams, bypass, connectTimeoutMs: 3000, onSuspicion, log })
+  const sessions: Sessions = new Sessions({
+    engine,
+    pathTable: upstreams,
+    bypass,
+    connectTimeoutMs: 3000,
+    onHagTrouble: onSuspicion,
+    log,
+  })
   /** `remote via bind` of every attempt since the last call. */
   const tried = () => engine.opens.splice(0).map(({ way }) => `${way.remote.address} via ${way.bind}`)
   return { engine, upstreams, log, clock, tried, suspicions }
@@ -37,7 +44,7 @@ const everyWay = [
   '198.51.100.7 via 10.1.0.2',
   '198.51.100.7 via 10.2.0.2',
 ]
-const isHag = (way: Way) => way.socks !== undefined
+const isHag = (way: DialSpec) => way.socks !== undefined
 
 t.test('a connection goes to the first HAG over the first WAN', async (t) => {
   const { engine, tried } = gateway({})
@@ -97,7 +104,7 @@ t.test("a way that fails is nobody else's order until it works again", async (t)
   await settle()
   t.same(tried(), everyWay.slice(0, 1))
   t.equal(engine.order?.bind, '10.1.0.2')
-  t.equal(upstreams.standing?.wan, 'dsl')
+  t.equal(upstreams.fastPath?.wan, 'dsl')
 })
 
 t.test('attempts that end because their WAN is lost: once it is back, connections go to the same HAG', async (t) => {
@@ -128,8 +135,8 @@ t.test('a client of a former order is told from those of the new one', async (t)
   await settle()
   t.same(tried(), ['203.0.113.3 via 10.1.0.2', '203.0.113.3 via 10.2.0.2'])
   t.equal(engine.stats().relaying, 1)
-  t.equal(upstreams.ways('198.51.100.7')[0]?.wan, 'lte')
-  t.equal(upstreams.ways('198.51.100.7')[1]?.hag, undefined, 'it was DSL that failed')
+  t.equal(upstreams.pathsTo('198.51.100.7')[0]?.wan, 'lte')
+  t.equal(upstreams.pathsTo('198.51.100.7')[1]?.hag, undefined, 'it was DSL that failed')
 })
 
 t.test('an IPv6 destination goes through a HAG reached over IPv4, and has no direct way without an IPv6 WAN', async (t) => {
@@ -158,7 +165,7 @@ t.test('on_hag_down reject: never direct', async (t) => {
 })
 
 t.test("on_hag_down reject: services of a HAG's own machine are reached without it, where it does not allow them", async (t) => {
-  const isRefused = (way: Way) => (isHag(way) ? failure('request', 'SOCKS_REPLY', 2) : 'opened')
+  const isRefused = (way: DialSpec) => (isHag(way) ? failure('request', 'SOCKS_REPLY', 2) : 'opened')
   const { engine, tried } = gateway({ answer: isRefused }, { onHagDown: 'reject', hags: [first] })
   engine.accept({ destination: first.address, port: 22 })
   await settle()
@@ -226,7 +233,7 @@ t.test('a destination that refuses a direct connection is not asked over the oth
 t.test('a HAG that failed rests: direct at once, one try after five seconds, back when it works', async (t) => {
   let down = true
   let dslFails = false
-  const fails = (way: Way) => isHag(way) && (down || (dslFails && way.bind === '10.1.0.2'))
+  const fails = (way: DialSpec) => isHag(way) && (down || (dslFails && way.bind === '10.1.0.2'))
   const { engine, tried, clock } = gateway(
     { answer: (way) => (fails(way) ? failure('connect', 'ETIMEDOUT') : 'opened') },
     { hags: [second] },

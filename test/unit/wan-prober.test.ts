@@ -1,6 +1,6 @@
 import t, { type Test } from 'tap'
 import type { Inspection, Probe, ProbeResult, Subflow } from '../../src/engine/contract.js'
-import { WanMonitor, type WanMonitorOptions } from '../../src/gateway/wans/prober.js'
+import { WanProber, type WanProberOptions } from '../../src/gateway/wans/prober.js'
 import { memoryLog } from '../support/memory-log.js'
 
 const dsl = { name: 'dsl', interface: 'dsl', address4: '10.1.0.2' }
@@ -25,8 +25,8 @@ const silence = trouble('connect', 'ETIMEDOUT')
 interface Far {
   inspect?: () => Inspection[]
   probe?: (probe: Probe) => ProbeResult
-  hags?: WanMonitorOptions['hags']
-  wans?: WanMonitorOptions['wans']
+  hags?: WanProberOptions['hags']
+  wans?: WanProberOptions['wans']
   received?: () => Record<string, number>
   sent?: () => number
 }
@@ -42,7 +42,7 @@ function start(
   const turnedAway: string[] = []
   const end = new AbortController()
   let changes = 0
-  const monitor = new WanMonitor({
+  const monitor = new WanProber({
     engine: {
       inspect: async () => far.inspect?.() ?? [],
       connect: async () => ({ ok: false, failure: { code: 'ETIMEDOUT', errno: 110, syscall: 'connect' } }),
@@ -59,8 +59,8 @@ function start(
       { name: 'lte', metered: false },
     ],
     hags: far.hags ?? ((family) => (family === 4 ? [hag] : [])),
-    heard: (_, { ok }) => heard.push(ok),
-    turnedAway: (_, { wan }, how) => turnedAway.push(`${wan} ${how}`),
+    onHagProbed: (_, { ok }) => heard.push(ok),
+    onTurnedAway: (_, { wan }, how) => turnedAway.push(`${wan} ${how}`),
     onChange: () => {
       changes += 1
     },
@@ -372,7 +372,7 @@ t.test('a WAN that is down is asked at once when another question over it got it
   const before = asked.length
   alive = true
   const since = performance.now()
-  monitor.passed(dsl.address4)
+  monitor.pathAnswered(dsl.address4)
   t.ok(await until(() => asked.length > before))
   t.ok(performance.now() - since < 1000)
   t.ok(await until(() => monitor.isUsable('dsl')))
@@ -397,7 +397,7 @@ t.test('MPTCP that is removed, dropped, and carried again: said, and comes after
   t.ok(await until(() => monitor.paths(4)[0]?.wan === 'dsl'), 'another address is another path')
   path = 'drops'
   await new Promise((resolve) => setTimeout(resolve, 2100))
-  monitor.doubtMptcp('10.1.0.2')
+  monitor.mptcpFellBack('10.1.0.2')
   t.ok(await until(() => log.lines.some((line) => line.includes('something on its path drops it'))))
   t.match(monitor.paths(4), [{ wan: 'lte' }, { wan: 'dsl', usable: true, protocol: 'tcp' }])
 })

@@ -15,7 +15,7 @@ export type HagPath = Path & { hag: Hag }
 const tendMs = 1000
 /** The busiest second of so many last ones says how many are kept; two at least, because browsers open connections in pairs. */
 const demandSeconds = 10
-const least = 2
+const minWanted = 2
 /** Without a new client for so long none is kept: an idle line costs nothing. */
 const idleMs = 60_000
 /** Shorter than what a NAT forgets (RFC 5382 REQ-5 asks for hours, some keep two minutes), and than what our own HAG waits for. */
@@ -32,7 +32,7 @@ const timeoutMs = 5000
 /** To a HAG as near as this nothing is gained. */
 const nearMs = 5
 
-export interface PoolOptions {
+export interface PreparedOptions {
   engine: Pick<Engine, 'prepare' | 'keepPrepared'>
   /** Kept at once; 0: none ever. */
   most: number
@@ -44,8 +44,8 @@ export interface PoolOptions {
   now?: () => number
 }
 
-export class Pool {
-  readonly #options: PoolOptions
+export class PreparedConnections {
+  readonly #options: PreparedOptions
   readonly #now: () => number
   /** New clients in each of the last seconds, the current one first. */
   #demand: number[] = []
@@ -60,7 +60,7 @@ export class Pool {
   readonly #lives = new WeakMap<Hag, { ms: number; until: number }>()
   #wake = new AbortController()
 
-  constructor(options: PoolOptions) {
+  constructor(options: PreparedOptions) {
     this.#options = options
     this.#now = options.now ?? (() => performance.now())
   }
@@ -144,7 +144,7 @@ export class Pool {
 
   #wanted(now: number): number {
     this.#advance(now)
-    return Math.min(Math.max(least, ...this.#demand), this.#options.most)
+    return Math.min(Math.max(minWanted, ...this.#demand), this.#options.most)
   }
 
   #lifeOf(path: HagPath | undefined, now: number): number {

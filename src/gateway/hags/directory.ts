@@ -116,7 +116,7 @@ export class HagDirectory {
   }
 
   /** What kept names from being looked up may have gone. */
-  rouse(): void {
+  refreshSoon(): void {
     if (this.isTroubled) this.#wake.abort()
   }
 

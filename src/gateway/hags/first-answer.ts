@@ -4,7 +4,7 @@ import type { ProbeResult } from '../../engine/contract.js'
 import type { Hag, WanPath } from '../model.js'
 import { whereOf } from './admission.js'
 import type { HagDirectory } from './directory.js'
-import { type HagMonitor, troubleOf } from './prober.js'
+import { type HagProber, troubleOf } from './prober.js'
 
 /** `refused`: all that answered want other credentials. The reasons are one line of text. */
 export interface FirstAnswer {
@@ -23,7 +23,7 @@ const some: FirstAnswer = { state: 'some', reasons: '' }
 
 /** Asks those that are known while names are looked up, and then the others. The first that serves us is enough. */
 export async function firstAnswer(
-  hags: Pick<HagMonitor, 'askAll' | 'all'>,
+  hags: Pick<HagProber, 'askAll' | 'all'>,
   directory: Pick<HagDirectory, 'hags' | 'refresh'>,
   onChange: () => void,
 ): Promise<FirstAnswer> {

@@ -29,7 +29,7 @@ const acknowledgedMs = 1000
 /** A connection that began before that says nothing of what is served now. */
 const recentMs = 60_000
 
-interface Entry {
+interface HagRecord {
   readonly hag: Hag
   health: HagHealth
   /** An answer, or that none came. */
@@ -50,16 +50,16 @@ interface Entry {
   /** It fell silent then, and it is not known yet whether that is its death or our WANs. */
   undecidedAt: number | undefined
   /** Since then the Internet was found to answer without it. */
-  wentAroundAt: number | undefined
+  directAnsweredAt: number | undefined
 }
 
-export interface HagMonitorOptions {
+export interface HagProberOptions {
   engine: Pick<Engine, 'probe' | 'inspect' | 'connect' | 'stats'>
   /** Best first. */
   paths(family: Family): readonly WanPath[]
   log: Log
   /** A question got its answer over this path. */
-  onPassed(path: WanPath): void
+  onPathAnswered(path: WanPath): void
   /** A HAG's state is another one, or the HAGs are. */
   onChange(): void
   /**
@@ -71,22 +71,22 @@ export interface HagMonitorOptions {
   onReturn(hag: Hag): void
 }
 
-export class HagMonitor {
-  readonly #options: HagMonitorOptions
+export class HagProber {
+  readonly #options: HagProberOptions
   readonly #admissions: Admissions
-  #entries: readonly Entry[] = []
+  #records: readonly HagRecord[] = []
   /** Aborted where the next look shall be now. */
   #wake = new AbortController()
 
-  constructor(options: HagMonitorOptions) {
+  constructor(options: HagProberOptions) {
     this.#options = options
     this.#admissions = new Admissions({ log: options.log, onChange: () => options.onChange() })
   }
 
   /** Best first; what is known of those that stay is kept. */
   useHags(hags: readonly Hag[]): void {
-    const known = new Map(this.#entries.map((entry) => [entry.hag, entry]))
-    this.#entries = hags.map(
+    const known = new Map(this.#records.map((record) => [record.hag, record]))
+    this.#records = hags.map(
       (hag) =>
         known.get(hag) ?? {
           hag,
@@ -102,7 +102,7 @@ export class HagMonitor {
           asking: false,
           busy: false,
           undecidedAt: undefined,
-          wentAroundAt: undefined,
+          directAnsweredAt: undefined,
         },
     )
     this.#admissions.keep(hags)
@@ -124,7 +124,7 @@ export class HagMonitor {
 
   get #there(): readonly Hag[] {
     const inState = (...states: string[]) =>
-      this.#entries.filter(({ health }) => states.includes(health.state)).map(({ hag }) => hag)
+      this.#records.filter(({ health }) => states.includes(health.state)).map(({ hag }) => hag)
     return [...inState('up', 'unknown'), ...inState('returning')]
   }
 
@@ -135,11 +135,11 @@ export class HagMonitor {
 
   /** What a probe has found out; no user's connection is made the test. */
   pipelines(hag: Hag): boolean {
-    return this.#entries.find((entry) => entry.hag === hag)?.pipelines ?? false
+    return this.#records.find((record) => record.hag === hag)?.pipelines ?? false
   }
 
   get all(): readonly Hag[] {
-    return this.#entries.map(({ hag }) => hag)
+    return this.#records.map(({ hag }) => hag)
   }
 
   /** HAGs of a family in the order in which a WAN's probe asks them. */
@@ -150,43 +150,43 @@ export class HagMonitor {
   }
 
   /** Takes what a probe that asked then (`performance.now`) heard of a HAG. `isPatient`: it has waited for longer than a full up-link takes. */
-  heard(hag: Hag, result: ProbeResult, askedAt: number, path: PathAddress, isPatient = false): void {
-    const entry = this.#entries.find((one) => one.hag === hag)
-    if (entry === undefined) return
+  recordProbe(hag: Hag, result: ProbeResult, askedAt: number, path: PathAddress, isPatient = false): void {
+    const record = this.#records.find((one) => one.hag === hag)
+    if (record === undefined) return
     if (result.ok) this.#admissions.greeted(hag, path)
-    entry.heardAt = performance.now()
+    record.heardAt = performance.now()
     const sign = signOf(hag, result, askedAt, path)
     if (sign?.type === 'answer') {
-      entry.answeredAt = entry.heardAt
-      entry.busy = false
-      this.#decide(entry)
+      record.answeredAt = record.heardAt
+      record.busy = false
+      this.#decideOnOthers(record)
     }
     // What answers with anything else is not kept from it by a queue.
     const hasTimedOut = !result.ok && result.failure.code === 'ETIMEDOUT'
-    if (sign?.type === 'silence' && hasTimedOut && !isPatient && entry.health.state !== 'down') {
-      inBackground(this.#options.log, this.#weigh(entry, sign))
+    if (sign?.type === 'silence' && hasTimedOut && !isPatient && record.health.state !== 'down') {
+      inBackground(this.#options.log, this.#judgeSilence(record, sign))
       return
     }
-    if (sign?.type === 'silence' && askedAt > (entry.wentAroundAt ?? Number.POSITIVE_INFINITY)) this.#bury(entry)
-    if (sign !== undefined && !(entry.broken && sign.type === 'answer')) this.#take(entry, sign)
+    if (sign?.type === 'silence' && askedAt > (record.directAnsweredAt ?? Number.POSITIVE_INFINITY)) this.#declareDead(record)
+    if (sign !== undefined && !(record.broken && sign.type === 'answer')) this.#recordSign(record, sign)
   }
 
   /** It is there, but takes nothing from this address of ours. `closes`: it says so by ending the connection. */
-  turnedAway(hag: Hag, path: PathAddress, how: 'stranger' | 'closes'): void {
-    const entry = this.#entries.find((one) => one.hag === hag)
-    if (entry === undefined) return
+  recordTurnedAway(hag: Hag, path: PathAddress, how: 'stranger' | 'closes'): void {
+    const record = this.#records.find((one) => one.hag === hag)
+    if (record === undefined) return
     this.#admissions.turnedAway(hag, path, turnedAwayBecause[how])
-    entry.heardAt = performance.now()
-    entry.answeredAt = entry.heardAt
-    entry.busy = false
-    this.#decide(entry)
-    if (entry.health.state !== 'unknown' && !entry.broken) this.#take(entry, { type: 'answer' })
+    record.heardAt = performance.now()
+    record.answeredAt = record.heardAt
+    record.busy = false
+    this.#decideOnOthers(record)
+    if (record.health.state !== 'unknown' && !record.broken) this.#recordSign(record, { type: 'answer' })
   }
 
   /** It refused a user's request (RFC 1928 section 6, reply 2): was that about the destination, or about us? */
-  async requestRefused(hag: Hag, path: PathAddress): Promise<void> {
-    const entry = this.#entries.find((one) => one.hag === hag)
-    if (entry === undefined || !this.#admissions.requestRefused(hag, path)) return
+  async recordRefusedRequest(hag: Hag, path: PathAddress): Promise<void> {
+    const record = this.#records.find((one) => one.hag === hag)
+    if (record === undefined || !this.#admissions.requestRefused(hag, path)) return
     const isServed = (await this.#relayed(hag)).some(
       ({ local, received, ageMs }) => received > 0 && ageMs < recentMs && local.address === path.bind,
     )
@@ -195,25 +195,25 @@ export class HagMonitor {
   }
 
   /** A connection had trouble with it: it is asked at once, a whole CONNECT where its answer to one was strange. */
-  suspect(hag: Hag, about: 'connection' | 'request'): void {
-    const entry = this.#entries.find((one) => one.hag === hag)
-    if (entry === undefined) return
-    entry.heardAt = Number.NEGATIVE_INFINITY
-    entry.askedAt = Math.min(entry.askedAt, performance.now() - askMs.busy)
+  reportTrouble(hag: Hag, about: 'connection' | 'request'): void {
+    const record = this.#records.find((one) => one.hag === hag)
+    if (record === undefined) return
+    record.heardAt = Number.NEGATIVE_INFINITY
+    record.askedAt = Math.min(record.askedAt, performance.now() - askMs.busy)
     // At most once a second, whatever the clients meet.
-    if (about === 'request') entry.checkedAt = Math.min(entry.checkedAt, performance.now() - connectCheckMs + 1000)
+    if (about === 'request') record.checkedAt = Math.min(record.checkedAt, performance.now() - connectCheckMs + 1000)
   }
 
   /**
    * The Internet answers without a HAG. One that is still silent when it is asked once more is dead: its connections would wait for nothing,
    * and their clients can begin anew.
    */
-  wentAround(): void {
-    for (const entry of this.#entries) {
-      if (entry.undecidedAt === undefined || entry.wentAroundAt !== undefined) continue
-      entry.wentAroundAt = performance.now()
-      this.suspect(entry.hag, 'connection')
-      entry.askedAt = Number.NEGATIVE_INFINITY
+  recordDirectAnswer(): void {
+    for (const record of this.#records) {
+      if (record.undecidedAt === undefined || record.directAnsweredAt !== undefined) continue
+      record.directAnsweredAt = performance.now()
+      this.reportTrouble(record.hag, 'connection')
+      record.askedAt = Number.NEGATIVE_INFINITY
       this.#wake.abort()
     }
   }
@@ -228,11 +228,11 @@ export class HagMonitor {
         return answer
       }),
     )
-    for (const entry of this.#entries) {
-      const own = answers.filter(({ hag }) => hag === entry.hag)
+    for (const record of this.#records) {
+      const own = answers.filter(({ hag }) => hag === record.hag)
       const { result } = own[0] ?? {}
       if (result?.ok === false && own.every((one) => !one.result.ok && !isStranger(one.result)))
-        this.#take(entry, { type: 'unfit', reason: troubleOf(entry.hag, result) })
+        this.#recordSign(record, { type: 'unfit', reason: troubleOf(record.hag, result) })
     }
     return answers
   }
@@ -242,21 +242,21 @@ export class HagMonitor {
     while (!signal.aborted) {
       const now = performance.now()
       const inUse = this.usable[0]
-      for (const entry of this.#entries) {
+      for (const record of this.#records) {
         // Beside the other questions: over a WAN that has just died it takes its time.
-        if (!entry.checking && this.#isCheckDue(entry, now)) {
-          entry.checking = true
-          const checked = this.#checkConnect(entry, signal).finally(() => {
-            entry.checking = false
+        if (!record.checking && this.#isCheckDue(record, now)) {
+          record.checking = true
+          const checked = this.#checkConnect(record, signal).finally(() => {
+            record.checking = false
           })
           inBackground(this.#options.log, checked)
         }
-        if (entry.asking || entry.broken || !this.#isDue(entry, entry.hag === inUse, now)) continue
-        entry.asking = true
-        const asked = this.#look(entry).finally(() => {
-          entry.asking = false
+        if (record.asking || record.broken || !this.#isDue(record, record.hag === inUse, now)) continue
+        record.asking = true
+        const asked = this.#probe(record).finally(() => {
+          record.asking = false
           // What failed without a wait is left alone for a moment.
-          if (performance.now() - entry.askedAt >= tickMs) this.#wake.abort()
+          if (performance.now() - record.askedAt >= tickMs) this.#wake.abort()
         })
         inBackground(this.#options.log, asked)
       }
@@ -265,7 +265,7 @@ export class HagMonitor {
     }
   }
 
-  #isCheckDue({ hag, health, checkedAt, broken }: Entry, now: number): boolean {
+  #isCheckDue({ hag, health, checkedAt, broken }: HagRecord, now: number): boolean {
     const paths = this.#pathsByCost(hag)
     const [path] = paths
     if (path === undefined) return false
@@ -274,7 +274,7 @@ export class HagMonitor {
     return now - checkedAt >= checkMs(path) || paths.some((one) => this.#admissions.isDue(hag, one))
   }
 
-  #isDue({ hag, health, heardAt, askedAt, busy }: Entry, inUse: boolean, now: number): boolean {
+  #isDue({ hag, health, heardAt, askedAt, busy }: HagRecord, inUse: boolean, now: number): boolean {
     const path = this.#cheapestPath(hag)
     if (path === undefined) return false
     if ((health.misses > 0 || busy) && health.state !== 'down') return true
@@ -285,11 +285,11 @@ export class HagMonitor {
     return silentMs >= (this.#options.engine.stats().relaying > 0 ? askMs.busy : askMs.inUse)
   }
 
-  async #look(entry: Entry): Promise<void> {
-    const { hag, health, busy } = entry
+  async #probe(record: HagRecord): Promise<void> {
+    const { hag, health, busy } = record
     const first = this.#cheapestPath(hag)
     if (first === undefined) return
-    entry.askedAt = performance.now()
+    record.askedAt = performance.now()
     if (health.misses === 0 && !busy) {
       const answer = await this.#ask(hag, first, patienceOf(first))
       if (answer.ok || isStranger(answer)) return
@@ -304,15 +304,15 @@ export class HagMonitor {
     const refusal = answers.findIndex((answer) => !isSilence(answer))
     const [result, path] = [answers[refusal], all[refusal]]
     if (result !== undefined && path !== undefined && !answers.some((one) => one.ok || isStranger(one)))
-      this.heard(hag, result, askedAt, path)
+      this.recordProbe(hag, result, askedAt, path)
   }
 
   /** Greets, but does it work, and for all addresses of ours? What came over a WAN that died meanwhile does not count. */
-  async #checkConnect(entry: Entry, signal: AbortSignal): Promise<void> {
-    const { hag } = entry
+  async #checkConnect(record: HagRecord, signal: AbortSignal): Promise<void> {
+    const { hag } = record
     const { engine } = this.#options
-    entry.checkedAt = performance.now()
-    const before = entry.broken ? [] : (await this.#relayed(hag)).map(({ connection }) => connection)
+    record.checkedAt = performance.now()
+    const before = record.broken ? [] : (await this.#relayed(hag)).map(({ connection }) => connection)
     const asked = new Set<string>()
     const turnedAway: WanPath[] = []
     let found: string | undefined
@@ -329,7 +329,7 @@ export class HagMonitor {
       const finding = await this.#whileUsable(hag, path, () => examine(engine, { hag, bind }, { timeoutMs: patience.connectMs }))
       if (finding?.state === 'works') {
         this.#admissions.answered(hag, path, finding.isRefused)
-        if (!works) this.#learn(entry, undefined, finding.pipelines ?? entry.pipelines)
+        if (!works) this.#recordCheck(record, undefined, finding.pipelines ?? record.pipelines)
         works = true
       } else if (finding?.state === 'turned-away') turnedAway.push(path)
       // Or somebody on the way has said so.
@@ -340,18 +340,18 @@ export class HagMonitor {
     // What users' requests prove outweighs what ours doubt.
     const isServing = async () =>
       (await this.#relayed(hag)).some(({ connection, received }) => received > 0 && !before.includes(connection))
-    if (found !== undefined && !(await isServing())) return this.#learn(entry, found, false)
+    if (found !== undefined && !(await isServing())) return this.#recordCheck(record, found, false)
     if (found !== undefined) return
     // Soon again, where it is not asked often anyway.
     const [path] = this.#pathsByCost(hag)
-    if (path !== undefined && !entry.broken) entry.checkedAt = performance.now() - checkMs(path) + 1000
+    if (path !== undefined && !record.broken) record.checkedAt = performance.now() - checkMs(path) + 1000
   }
 
   /** One that was just about to end closes connections, too. */
   async #confirmTurnedAway(hag: Hag, path: WanPath, worksElsewhere: boolean): Promise<void> {
     const result = await this.#ask(hag, path, patienceOf(path))
     const isClosed = !result.ok && result.stage === 'greeting' && result.failure.code === 'ECONNRESET'
-    if (isClosed && worksElsewhere) this.turnedAway(hag, path, 'closes')
+    if (isClosed && worksElsewhere) this.recordTurnedAway(hag, path, 'closes')
   }
 
   async #relayed(hag: Hag) {
@@ -376,17 +376,17 @@ export class HagMonitor {
   }
 
   /** Says so once where it is broken, and keeps it out of use until it works. */
-  #learn(entry: Entry, trouble: string | undefined, pipelines: boolean): void {
+  #recordCheck(record: HagRecord, trouble: string | undefined, pipelines: boolean): void {
     const { log, onChange } = this.#options
-    if (pipelines !== entry.pipelines) {
-      entry.pipelines = pipelines
+    if (pipelines !== record.pipelines) {
+      record.pipelines = pipelines
       onChange()
     }
-    if ((trouble !== undefined) === entry.broken) return
-    entry.broken = trouble !== undefined
-    entry.askedAt = Number.NEGATIVE_INFINITY
-    if (trouble !== undefined) this.#take(entry, { type: 'unfit', reason: trouble })
-    else log.info(`HAG ${formatSocketAddress(entry.hag)} answers requests again`)
+    if ((trouble !== undefined) === record.broken) return
+    record.broken = trouble !== undefined
+    record.askedAt = Number.NEGATIVE_INFINITY
+    if (trouble !== undefined) this.#recordSign(record, { type: 'unfit', reason: trouble })
+    else log.info(`HAG ${formatSocketAddress(record.hag)} answers requests again`)
   }
 
   /** Takes what is heard, but for a refusal: whose that is, only all answers together tell. */
@@ -394,11 +394,11 @@ export class HagMonitor {
     const how = { protocol: as === 'mptcp' ? path.protocol : as, connectTimeoutMs: timeoutMs, timeoutMs }
     const askedAt = performance.now()
     const result = await this.#options.engine.probe(hagProbe({ hag, bind: path.bind }, how))
-    if (result.ok) this.#options.onPassed(path)
-    if (isStranger(result)) this.turnedAway(hag, path, 'stranger')
+    if (result.ok) this.#options.onPathAnswered(path)
+    if (isStranger(result)) this.recordTurnedAway(hag, path, 'stranger')
     // One that closes connections from this address is there all the same.
     else if (result.ok || (isSilence(result) && !(result.stage === 'greeting' && this.refuses(hag, path.bind))))
-      this.heard(hag, result, askedAt, path, timeoutMs >= busyPatienceMs)
+      this.recordProbe(hag, result, askedAt, path, timeoutMs >= busyPatienceMs)
     return result
   }
 
@@ -422,64 +422,64 @@ export class HagMonitor {
   }
 
   /** Full up-links are no death: what its connections send is acknowledged, only new packets have it hard. */
-  async #weigh(entry: Entry, sign: HagSign): Promise<void> {
+  async #judgeSilence(record: HagRecord, sign: HagSign): Promise<void> {
     const { engine, paths } = this.#options
-    const { answeredAt } = entry
-    entry.busy = await isBehindFullWan(engine, entry.hag, paths(familyOfAddress(entry.hag.address)), acknowledgedMs)
-    if (entry.answeredAt !== answeredAt) entry.busy = false
-    else if (!entry.busy) this.#take(entry, sign)
+    const { answeredAt } = record
+    record.busy = await isBehindFullWan(engine, record.hag, paths(familyOfAddress(record.hag.address)), acknowledgedMs)
+    if (record.answeredAt !== answeredAt) record.busy = false
+    else if (!record.busy) this.#recordSign(record, sign)
   }
 
-  #take(entry: Entry, sign: HagSign): void {
-    const before = entry.health
+  #recordSign(record: HagRecord, sign: HagSign): void {
+    const before = record.health
     const now = performance.now()
-    entry.health = nextHag(before, sign, now)
-    const { state, reason, misses } = entry.health
+    record.health = nextHag(before, sign, now)
+    const { state, reason, misses } = record.health
     if (before.misses === 0 && misses > 0) {
-      entry.missedSince = now
+      record.missedSince = now
       this.#wake.abort()
     }
     if (state === before.state) return
     const { log, onChange, onDead, onReturn } = this.#options
-    const name = `HAG ${formatSocketAddress(entry.hag)}`
+    const name = `HAG ${formatSocketAddress(record.hag)}`
     if (state === 'down') log.warn(`${name} is down: ${reason}`)
     else if (state === 'returning') log.info(`${name} answers again`)
     else log.info(`${name} is up`)
     onChange()
     if (state === 'returning') {
-      entry.checkedAt = Number.NEGATIVE_INFINITY
-      entry.undecidedAt = undefined
-      entry.wentAroundAt = undefined
-      onReturn(entry.hag)
+      record.checkedAt = Number.NEGATIVE_INFINITY
+      record.undecidedAt = undefined
+      record.directAnsweredAt = undefined
+      onReturn(record.hag)
     }
     if (state !== 'down' || before.state === 'unknown' || sign.type === 'answer') return
     if (sign.type === 'refused') {
-      onDead(entry.hag, 'refused')
+      onDead(record.hag, 'refused')
       return
     }
     // With nowhere else to go its connections may as well wait. Where it could not even be reached it may be our WANs.
-    const others = this.#entries.filter((one) => one !== entry && one.health.state === 'up')
-    if (others.some((one) => sign.type === 'unfit' || sign.reached || one.answeredAt > entry.missedSince))
-      onDead(entry.hag, 'silence')
+    const others = this.#records.filter((one) => one !== record && one.health.state === 'up')
+    if (others.some((one) => sign.type === 'unfit' || sign.reached || one.answeredAt > record.missedSince))
+      onDead(record.hag, 'silence')
     else {
-      entry.undecidedAt = now
-      for (const { hag } of others) this.suspect(hag, 'connection')
+      record.undecidedAt = now
+      for (const { hag } of others) this.reportTrouble(hag, 'connection')
       this.#wake.abort()
     }
   }
 
-  #bury(entry: Entry): void {
-    entry.undecidedAt = undefined
-    entry.wentAroundAt = undefined
-    if (entry.health.state === 'down') this.#options.onDead(entry.hag, 'silence')
+  #declareDead(record: HagRecord): void {
+    record.undecidedAt = undefined
+    record.directAnsweredAt = undefined
+    if (record.health.state === 'down') this.#options.onDead(record.hag, 'silence')
   }
 
   /** One HAG answers: others that have just fallen silent are dead. */
-  #decide(answering: Entry): void {
-    for (const entry of this.#entries) {
-      if (entry.undecidedAt === undefined || entry === answering) continue
-      if (performance.now() - entry.undecidedAt < sameTimeMs) this.#bury(entry)
-      else entry.undecidedAt = undefined
+  #decideOnOthers(answering: HagRecord): void {
+    for (const record of this.#records) {
+      if (record.undecidedAt === undefined || record === answering) continue
+      if (performance.now() - record.undecidedAt < sameTimeMs) this.#declareDead(record)
+      else record.undecidedAt = undefined
     }
   }
 }

@@ -33,7 +33,7 @@ interface Memory {
   /** How often in a row it was found to drag. */
   readonly drags: number
   /** Until then it does not join, and after that only where joining may have another outcome than the last times. */
-  readonly restsUntil: number
+  readonly cooldownUntil: number
   readonly failures: number
 }
 
@@ -49,7 +49,7 @@ interface Trial {
 }
 
 export interface Selection {
-  readonly used: ReadonlySet<string>
+  readonly inUse: ReadonlySet<string>
   /** A line for people for each WAN whose use has just changed. */
   readonly reasons: ReadonlyMap<string, string>
   /** Overflow WANs that have joined. */
@@ -66,12 +66,12 @@ const fresh: Memory = {
   outUntil: 0,
   clearUntil: 0,
   drags: 0,
-  restsUntil: 0,
+  cooldownUntil: 0,
   failures: 0,
 }
 /** Before anything is known; `used` is what has endpoints now. */
 export const initial = (used: Iterable<string>): Selection => ({
-  used: new Set(used),
+  inUse: new Set(used),
   reasons: new Map(),
   joined: new Set(),
   memories: new Map(),
@@ -94,13 +94,13 @@ const joinGain = 1.15
 /** Of a bundle with a crawling WAN, measured in the lab: the sum falls from 20 Mbit/s to 2 to 8 in the mean over five seconds. */
 const dragShare = 0.75
 /** Bytes a second that the others have carried at least (2 Mbit/s): below it a trial would compare trickles. */
-const dragLeast = 250_000
+const dragMinRate = 250_000
 const crawlShare = 0.1
 /** What is quicker than this cannot hold the others up, however much quicker they are. */
-const crawlLeastMs = 100
+const crawlMinRttMs = 100
 const crawlRtts = 3
 const dragGain = 1.3
-const restMs = 15_000
+const cooldownMs = 15_000
 const clearMs = 180_000
 const shortestOutMs = 60_000
 const longestOutMs = 3_600_000
@@ -118,15 +118,15 @@ export function select(before: Selection, wans: readonly WanReport[], now: numbe
     reasons: new Map(),
     trial: before.trial,
     joined: new Set(before.joined),
-    memories: isSample ? new Map(wans.map((wan) => [wan.name, learn(known.get(wan.name) ?? fresh, wan)])) : known,
+    memories: isSample ? new Map(wans.map((wan) => [wan.name, recordRates(known.get(wan.name) ?? fresh, wan)])) : known,
   }
   const cast = chosen(state)
   // What is measured across a change from outside says nothing.
-  if (!isSame(cast, before.used)) state.trial = undefined
+  if (!isSame(cast, before.inUse)) state.trial = undefined
   else if (isSample) decide(state)
   const used = chosen(state)
   return {
-    used,
+    inUse: used,
     reasons: reasonsOf(state, used),
     joined: new Set([...state.joined].filter((name) => used.has(name) || state.trial?.wan === name)),
     memories: state.memories,
@@ -147,7 +147,7 @@ interface Working {
 
 const roleOf = ({ role, volumeExhausted }: WanReport): Role => (volumeExhausted ? 'backup' : role)
 
-function learn(memory: Memory, { receivedPerSecond, sentPerSecond }: WanReport): Memory {
+function recordRates(memory: Memory, { receivedPerSecond, sentPerSecond }: WanReport): Memory {
   const recent = [...memory.recent, { receivedPerSecond, sentPerSecond }].slice(-keptSamples)
   const held = recent.slice(-measuredSamples)
   const ceiling = { ...memory.ceiling }
@@ -220,7 +220,7 @@ function judge(state: Working, trial: Trial): void {
     // Where the transfer just ended nothing is known; else the line was not what held it back.
     const ended = after < fullShare * before
     const failures = ended ? memory.failures : memory.failures + 1
-    remember(state, wan, { failures, restsUntil: now + (ended ? restMs : later(failures)) })
+    remember(state, wan, { failures, cooldownUntil: now + (ended ? cooldownMs : later(failures)) })
     state.reasons.set(
       wan,
       ended
@@ -247,8 +247,8 @@ function judge(state: Working, trial: Trial): void {
 function leave(state: Working): boolean {
   const { before, joined, memories, now } = state
   const last = [...joined].at(-1)
-  if (last === undefined || !before.used.has(last)) return false
-  const rest = [...before.used].filter((name) => name !== last)
+  if (last === undefined || !before.inUse.has(last)) return false
+  const rest = [...before.inUse].filter((name) => name !== last)
   const kept = memories.get(last)?.recent.length ?? 0
   const fits = directions.every((direction) => {
     const peak = Math.max(
@@ -260,7 +260,7 @@ function leave(state: Working): boolean {
   })
   if (!fits) return false
   joined.delete(last)
-  remember(state, last, { restsUntil: now + restMs })
+  remember(state, last, { cooldownUntil: now + cooldownMs })
   state.reasons.set(last, `overflow WAN ${last} leaves: ${list(rest)} can carry it alone`)
   return true
 }
@@ -268,7 +268,7 @@ function leave(state: Working): boolean {
 /** Is there a WAN with which the sum is far below what the others carried without it? */
 function guard(state: Working): boolean {
   const { before, memories, wans, now } = state
-  const used = wans.filter(({ name, usable }) => usable && before.used.has(name))
+  const used = wans.filter(({ name, usable }) => usable && before.inUse.has(name))
   for (const direction of directions) {
     const sum = sumOf(state, direction, keptSamples)
     if (sum < busy) continue
@@ -281,10 +281,10 @@ function guard(state: Working): boolean {
         direction,
       )
       const quickest = Math.min(...others.map((one) => one.rttMs ?? Number.POSITIVE_INFINITY))
-      const isSlow = rttMs === undefined || !Number.isFinite(quickest) || rttMs >= Math.max(crawlLeastMs, crawlRtts * quickest)
+      const isSlow = rttMs === undefined || !Number.isFinite(quickest) || rttMs >= Math.max(crawlMinRttMs, crawlRtts * quickest)
       const crawls = rateOf(state, name, direction, keptSamples) < crawlShare * could
       if (others.length === 0 || memory.recent.length < keptSamples || memory.clearUntil > now) continue
-      if (!isSlow || !crawls || could < dragLeast || sum > dragShare * could) continue
+      if (!isSlow || !crawls || could < dragMinRate || sum > dragShare * could) continue
       // Where clients ask for more by chance, the sum rises too, but hardly to what the others can carry.
       const wanted = Math.max(dragGain * sum, dragShare * could)
       state.trial = { kind: 'drag', wan: name, direction, before: sum, wanted, endsAt: now + trialMs }
@@ -303,10 +303,11 @@ function join(state: Working): boolean {
   const { before, memories, wans, now } = state
   if (!wans.some((wan) => wan.usable && roleOf(wan) === 'normal')) return false
   const waiting = wans.find(
-    (wan) => wan.usable && roleOf(wan) === 'overflow' && !before.used.has(wan.name) && isRested(memories.get(wan.name), now),
+    (wan) =>
+      wan.usable && roleOf(wan) === 'overflow' && !before.inUse.has(wan.name) && hasCooledDown(memories.get(wan.name), now),
   )
   if (waiting === undefined) return false
-  const used = [...before.used]
+  const used = [...before.inUse]
   const direction = directions.find((one) => {
     const ceiling = ceilingOf(state, used, one)
     return Array.from({ length: measuredSamples }, (_, at) =>
@@ -324,15 +325,15 @@ function join(state: Working): boolean {
   return true
 }
 
-const isRested = (memory: Memory | undefined, now: number) =>
-  memory === undefined || (memory.restsUntil <= now && memory.outUntil <= now)
+const hasCooledDown = (memory: Memory | undefined, now: number) =>
+  memory === undefined || (memory.cooldownUntil <= now && memory.outUntil <= now)
 
 function reasonsOf({ before, wans, reasons }: Working, used: ReadonlySet<string>): Map<string, string> {
   const anyUsable = wans.some(({ usable }) => usable)
   const texts = new Map(reasons)
   for (const wan of wans) {
     const { name, usable, role, volumeExhausted } = wan
-    if (used.has(name) === before.used.has(name) || texts.has(name)) continue
+    if (used.has(name) === before.inUse.has(name) || texts.has(name)) continue
     // While none is up, those that are left are used by name only.
     if (used.has(name) && !usable) continue
     if (used.has(name)) {

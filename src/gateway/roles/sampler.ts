@@ -5,7 +5,7 @@ import { readCounters } from '../interface-counters.js'
 import { initial, type Role, type Selection, select } from './roles.js'
 import { Volume } from './volume.js'
 
-export interface WanDutyOptions {
+export interface RoleSamplerOptions {
   wans: readonly { name: string; role: Role; monthly_gb?: number | undefined }[]
   /** The interface of a WAN, by the kernel's name. */
   deviceOf(wan: string): string
@@ -21,8 +21,8 @@ const tickMs = 1000
 /** By then the first probes are answered; until then what is not known to be lost counts as usable, or a backup would take over. */
 const firstProbesMs = 3000
 
-export class WanDuty {
-  readonly #options: WanDutyOptions
+export class RoleSampler {
+  readonly #options: RoleSamplerOptions
   readonly #volume: Volume | undefined
   #selection: Selection
   #totals = new Map<string, { received: number; sent: number }>()
@@ -30,15 +30,15 @@ export class WanDuty {
   readonly #startedAt = performance.now()
   #lookedAt = performance.now()
 
-  constructor(options: WanDutyOptions) {
+  constructor(options: RoleSamplerOptions) {
     this.#options = options
     const { wans, log, volumeFile } = options
     this.#selection = initial(wans.map(({ name }) => name))
     if (wans.some(({ monthly_gb }) => monthly_gb !== undefined)) this.#volume = new Volume({ file: volumeFile, log })
   }
 
-  get used(): ReadonlySet<string> {
-    return this.#selection.used
+  get inUse(): ReadonlySet<string> {
+    return this.#selection.inUse
   }
 
   /** What it is for now: one whose monthly volume is used up is a backup. */
@@ -75,16 +75,16 @@ export class WanDuty {
   async run(signal: AbortSignal): Promise<void> {
     if (this.#options.wans.length < 2) return
     while (!signal.aborted) {
-      this.#look()
-      const before = [...this.used].join()
+      this.#sample()
+      const before = [...this.inUse].join()
       this.update()
-      if ([...this.used].join() !== before) this.#options.onChange()
+      if ([...this.inUse].join() !== before) this.#options.onChange()
       await pause(tickMs, signal)
     }
     await this.#volume?.save()
   }
 
-  #look(): void {
+  #sample(): void {
     const wans = this.#options.wans.map(({ name }) => ({ name, interface: this.#options.deviceOf(name) }))
     const now = performance.now()
     const seconds = (now - this.#lookedAt) / 1000

@@ -50,8 +50,8 @@ const directPatienceMs = 1000
 
 export function target(state: State, before: Target | undefined): Target {
   const links = byFamily((family) => wanLinks(state, family))
-  const inUse = byFamily((family) => linksInUse(links[family], state.roles.used))
-  const family = bestFamily(links, state.roles.used, before?.family)
+  const inUse = byFamily((family) => linksInUse(links[family], state.roles.inUse))
+  const family = bestFamily(links, state.roles.inUse, before?.family)
   const hags = inOrder(state.hags, family)
   const usable = usableHags(state, hags)
   const hagFamilies = [...new Set([...usable, ...hags].map(({ hag }) => familyOf(hag)))]
@@ -181,7 +181,7 @@ function pathTable(
  */
 function directLinks(state: State, links: readonly WanLink[]): WanLink[] {
   const isHagThere = hagsThere(state.hags).length > 0
-  const isStandby = (link: WanLink) => isUsable(link) && !state.roles.used.has(link.wan)
+  const isStandby = (link: WanLink) => isUsable(link) && !state.roles.inUse.has(link.wan)
   const places = { normal: 0, overflow: 1, backup: 2 }
   const rank = (link: WanLink) => (isUsable(link) || !isHagThere ? 0 : 3) + places[roleOf(state, link.wan)]
   const place = ({ wan }: WanLink) => state.config.wans.findIndex(({ name }) => name === wan)

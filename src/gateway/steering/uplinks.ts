@@ -10,29 +10,29 @@ import type { GatewayConfig } from '../../config/schema.js'
 import type { Engine } from '../../engine/contract.js'
 import type { NetworkOptions } from '../../network/network.js'
 import { Reconciler } from '../../network/reconcile.js'
-import type { Plan } from '../../network/state.js'
+import type { NetworkPlan } from '../../network/state.js'
 import type { WatchEvents } from '../../network/watch.js'
 import { inBackground } from '../../service/faults.js'
 import type { Log } from '../../telemetry/log.js'
-import { Upstreams } from '../connections/path-table.js'
-import { Pool } from '../connections/prepared.js'
+import { PathTable } from '../connections/path-table.js'
+import { PreparedConnections } from '../connections/prepared.js'
 import { HagDirectory, type HagEntryWithPassword } from '../hags/directory.js'
 import { type FirstAnswer, firstAnswer } from '../hags/first-answer.js'
 import { Ipv6 } from '../hags/ipv6.js'
-import { HagMonitor } from '../hags/prober.js'
+import { HagProber } from '../hags/prober.js'
 import type { Hag, Path, PathAddress, WanPath } from '../model.js'
-import { WanDuty } from '../roles/sampler.js'
+import { RoleSampler } from '../roles/sampler.js'
 import { BundleWatch } from '../wans/bundle-watch.js'
 import { FullSize } from '../wans/full-size.js'
 import { watchKeepalive } from '../wans/keepalive.js'
 import { watchBlackHole } from '../wans/kernel-blackhole.js'
-import { WanMonitor } from '../wans/prober.js'
+import { WanProber } from '../wans/prober.js'
 import { Rejoin, rejoinLookMs } from '../wans/rejoin.js'
 import { bestFamily, withoutHag } from './family.js'
 
 /** What is done about the network; the `Network` is one. */
 export interface NetworkControl {
-  apply(config: GatewayConfig, options?: NetworkOptions): Promise<Plan>
+  apply(config: GatewayConfig, options?: NetworkOptions): Promise<NetworkPlan>
   /** Deletes the MPTCP endpoints of these addresses at once, ahead of a full pass. */
   dropEndpoints(addresses: readonly string[]): Promise<void>
   /** Clears the kernel's memory of paths that swallow MPTCP; the setting stays. */
@@ -87,28 +87,28 @@ export interface UplinksOptions {
 }
 
 export class Uplinks {
-  readonly upstreams: Upstreams
-  readonly pool: Pool
+  readonly pathTable: PathTable
+  readonly prepared: PreparedConnections
   readonly #options: UplinksOptions
   readonly #directory: HagDirectory
-  readonly #hags: HagMonitor
-  readonly #wans: WanMonitor
+  readonly #hags: HagProber
+  readonly #wans: WanProber
   readonly #ipv6: Ipv6
-  readonly #duty: WanDuty
+  readonly #roles: RoleSampler
   readonly #fullSize: FullSize
   readonly #rejoins: readonly Rejoin[]
   /** Whether connections are bonded, for whoever asks. */
   readonly bundle: BundleWatch
   /** The address whose endpoint is to be made anew: away with the next pass, back with the one after. */
   #remaking: string | undefined
-  #plan: Pick<Plan, 'wans' | 'notes'> = { wans: [], notes: [] }
+  #plan: Pick<NetworkPlan, 'wans' | 'notes'> = { wans: [], notes: [] }
   readonly #devices = new Map<string, string>()
   #reconciler: Reconciler | undefined
   /** Addresses that have no endpoint now, because their WANs are lost. */
   #withoutEndpoint: ReadonlySet<string> = new Set()
   #best: { 4?: string; 6?: string } = {}
   /** The WAN over which connections around the HAGs were answered, so often in a row. */
-  readonly #around: { 4?: Answered; 6?: Answered } = {}
+  readonly #direct: { 4?: Answered; 6?: Answered } = {}
   #redirects = false
   readonly #redirected = new AbortController()
   /** The family in which connections to HAGs find most WANs. */
@@ -120,31 +120,31 @@ export class Uplinks {
   constructor(options: UplinksOptions) {
     const { config, entries, engine, log } = options
     this.#options = options
-    this.upstreams = new Upstreams({ onHagDown: config.on_hag_down })
-    this.pool = new Pool({
+    this.pathTable = new PathTable({ onHagDown: config.on_hag_down })
+    this.prepared = new PreparedConnections({
       engine,
       log,
       most: config.prepared_connections,
-      paths: () => this.upstreams.preparable,
-      onDoubt: ({ bind }) => this.doubtMptcp(bind),
+      paths: () => this.pathTable.preparable,
+      onDoubt: ({ bind }) => this.mptcpFellBack(bind),
     })
     this.#directory = new HagDirectory({ entries, log, sources: () => this.#plan.wans })
-    this.#hags = new HagMonitor({
+    this.#hags = new HagProber({
       engine,
       log,
       paths: (family) => this.#paths(family),
-      onPassed: ({ bind }) => this.#wans.passed(bind),
+      onPathAnswered: ({ bind }) => this.#wans.pathAnswered(bind),
       onChange: () => this.#update(),
-      onDead: (hag, how) => this.#bury(hag, how),
-      onReturn: (hag) => this.#lookAgain(hag),
+      onDead: (hag, how) => this.#hagDied(hag, how),
+      onReturn: (hag) => this.#hagReturned(hag),
     })
-    this.#wans = new WanMonitor({
+    this.#wans = new WanProber({
       engine,
       log,
       wans: config.wans.map(({ name, metered }, index) => ({ name, metered: metered ?? index > 0 })),
       hags: (family) => this.#hags.targets(family),
-      heard: (hag, result, askedAt, path) => this.#hags.heard(hag, result, askedAt, path),
-      turnedAway: (hag, path, how) => this.#hags.turnedAway(hag, path, how),
+      onHagProbed: (hag, result, askedAt, path) => this.#hags.recordProbe(hag, result, askedAt, path),
+      onTurnedAway: (hag, path, how) => this.#hags.recordTurnedAway(hag, path, how),
       onChange: () => this.#update(),
     })
     this.#fullSize = new FullSize({
@@ -163,9 +163,9 @@ export class Uplinks {
         this.#plan.wans.flatMap(({ address6 }) =>
           address6 === undefined ? [] : [{ address: address6, port: config.listen.port }],
         ),
-      onChange: () => this.#reconciler?.poke(),
+      onChange: () => this.#reconciler?.schedule(),
     })
-    this.#duty = new WanDuty({
+    this.#roles = new RoleSampler({
       wans: config.wans,
       deviceOf: (wan) => this.#deviceOf(wan),
       health: (wan) => {
@@ -196,10 +196,10 @@ export class Uplinks {
         new Rejoin({
           engine,
           log,
-          paths: () => this.#bonded(family).map(({ wan, bind }) => ({ wan, bind, rate: this.#duty.rate(wan) })),
+          paths: () => this.#bonded(family).map(({ wan, bind }) => ({ wan, bind, rate: this.#roles.rate(wan) })),
           remake: (bind) => {
             this.#remaking = bind
-            this.#reconciler?.poke()
+            this.#reconciler?.schedule()
           },
         }),
     )
@@ -213,14 +213,14 @@ export class Uplinks {
   /** As the directory has them now: WANs of a family that no HAG had wait for somebody to ask. */
   #useHags(): void {
     this.#hags.useHags(this.#directory.hags)
-    this.#wans.rouse()
+    this.#wans.probeUnasked()
   }
 
   /** Settles when the LAN is redirected, or at the end. */
   async redirect(): Promise<void> {
     await this.#ipv6.begin()
     this.#redirects = true
-    this.#reconciler?.poke()
+    this.#reconciler?.schedule()
     await Promise.race([aborted(this.#redirected.signal), aborted(this.#ended.signal)])
   }
 
@@ -231,13 +231,13 @@ export class Uplinks {
   }
 
   /** A connection had trouble with a HAG. */
-  suspect(hag: Hag, about: 'connection' | 'request'): void {
-    this.#hags.suspect(hag, about)
+  reportHagTrouble(hag: Hag, about: 'connection' | 'request'): void {
+    this.#hags.reportTrouble(hag, about)
   }
 
   /** A HAG did not allow a connection's request. */
-  requestRefused(hag: Hag, path: PathAddress): void {
-    inBackground(this.#options.log, this.#hags.requestRefused(hag, path))
+  recordRefusedRequest(hag: Hag, path: PathAddress): void {
+    inBackground(this.#options.log, this.#hags.recordRefusedRequest(hag, path))
   }
 
   /** A HAG found no way to a connection's IPv6 destination. */
@@ -246,17 +246,17 @@ export class Uplinks {
   }
 
   /** A connection around the HAGs was answered over this path. */
-  wentAround({ wan, bind }: Path): void {
-    this.#hags.wentAround()
-    const last = this.#around[familyOfAddress(bind)]
+  recordDirectAnswer({ wan, bind }: Path): void {
+    this.#hags.recordDirectAnswer()
+    const last = this.#direct[familyOfAddress(bind)]
     const times = last?.wan === wan ? last.times + 1 : 1
-    this.#around[familyOfAddress(bind)] = { wan, times }
+    this.#direct[familyOfAddress(bind)] = { wan, times }
     if (times === timesToTrust) this.#update()
   }
 
   /** MPTCP over this address did not do what it should. */
-  doubtMptcp(bind: string): void {
-    this.#wans.doubtMptcp(bind)
+  mptcpFellBack(bind: string): void {
+    this.#wans.mptcpFellBack(bind)
   }
 
   /**
@@ -264,7 +264,7 @@ export class Uplinks {
    * be, and aborts the signal: no part goes on without the others, and none after the network was put back.
    */
   async run(
-    plan: Pick<Plan, 'wans' | 'notes'>,
+    plan: Pick<NetworkPlan, 'wans' | 'notes'>,
     watch: (events: WatchEvents, signal: AbortSignal) => Promise<void>,
     signal: AbortSignal,
     fail: (error: unknown) => void,
@@ -283,17 +283,17 @@ export class Uplinks {
         this.#plan = { ...this.#plan, wans: [...wans] }
         this.#useWans(wans)
         this.#update()
-        this.#directory.rouse()
+        this.#directory.refreshSoon()
       },
       log,
       initial: this.#plan,
     })
     this.#reconciler = reconciler
     const events: WatchEvents = {
-      onChange: () => reconciler.poke(),
-      onGone: (device, what) => this.#gone((wan) => wan.interface === device, `interface ${device} ${what}`),
+      onChange: () => reconciler.schedule(),
+      onGone: (device, what) => this.#wansLost((wan) => wan.interface === device, `interface ${device} ${what}`),
       onAddressGone: (address) =>
-        this.#gone((wan) => wan.address4 === address || wan.address6 === address, `its address ${address} was deleted`),
+        this.#wansLost((wan) => wan.address4 === address || wan.address6 === address, `its address ${address} was deleted`),
     }
     const names = {
       onChange: () => this.#useHags(),
@@ -303,7 +303,7 @@ export class Uplinks {
       const parts = [
         reconciler.run(signal),
         this.#wans.run(signal),
-        this.#duty.run(signal),
+        this.#roles.run(signal),
         this.#fullSize.run(signal),
         this.#rejoin(signal),
         this.bundle.run(signal),
@@ -317,7 +317,7 @@ export class Uplinks {
         ),
         this.#hags.run(signal),
         this.#ipv6.run(signal),
-        this.pool.run(signal),
+        this.prepared.run(signal),
         this.#directory.run(names, signal),
         watchBlackHole({ forget: () => network.forgetBlackHole(), log }, signal),
         watch(events, signal),
@@ -329,7 +329,7 @@ export class Uplinks {
     }
   }
 
-  async #pass(quick: boolean): Promise<Plan> {
+  async #pass(quick: boolean): Promise<NetworkPlan> {
     const { config, network, log } = this.#options
     const withoutEndpoint = { has: (address: string) => this.#withholds(address) }
     const redirect = this.#redirects
@@ -340,9 +340,9 @@ export class Uplinks {
     const plan = await network.apply(config, options)
     if (remaking !== undefined && this.#remaking === remaking) {
       this.#remaking = undefined
-      this.#reconciler?.poke()
+      this.#reconciler?.schedule()
     }
-    if (plan.steps.some(({ text }) => text.includes(' route '))) this.#fullSize.rouse()
+    if (plan.steps.some(({ text }) => text.includes(' route '))) this.#fullSize.checkNow()
     if (plan.steps.some(isEndpointDeletion)) this.#watchStranded(strandedMs, 1)
     if (!redirect || this.#redirected.signal.aborted) return plan
     this.#redirected.abort()
@@ -364,7 +364,7 @@ export class Uplinks {
     return this.#fullSize.judge(this.#wans.paths(family))
   }
 
-  #useWans(wans: readonly Plan['wans'][number][], reason?: string): void {
+  #useWans(wans: readonly NetworkPlan['wans'][number][], reason?: string): void {
     const devices = wans.flatMap((wan) =>
       families.flatMap((family) => {
         const address = wan[`address${family}`]
@@ -376,7 +376,7 @@ export class Uplinks {
   }
 
   /** Ahead of the pass that the same event leads to: running connections leave the WAN now. */
-  #gone(isGone: (wan: Plan['wans'][number]) => boolean, reason: string): void {
+  #wansLost(isGone: (wan: NetworkPlan['wans'][number]) => boolean, reason: string): void {
     const gone = this.#plan.wans.filter(isGone)
     if (gone.length === 0) return
     this.#plan = { ...this.#plan, wans: this.#plan.wans.filter((wan) => !gone.includes(wan)) }
@@ -386,16 +386,16 @@ export class Uplinks {
       const hasOther = this.#paths(family).some(({ usable }) => usable)
       return hasOther ? gone.flatMap((wan) => wan[`address${family}`] ?? []) : []
     })
-    if (addresses.length > 0) inBackground(this.#options.log, this.#leave(addresses, acknowledgedMs))
+    if (addresses.length > 0) inBackground(this.#options.log, this.#leaveWans(addresses, acknowledgedMs))
     this.#update()
     // The link may be back before the next pass looks: to it nothing has changed then.
-    this.#reconciler?.tellAgain(gone.map(({ name }) => `WAN ${name} is down: ${reason}`))
+    this.#reconciler?.forceReport(gone.map(({ name }) => `WAN ${name} is down: ${reason}`))
   }
 
   #update(): void {
     const all = { 4: this.#paths(4), 6: this.#paths(6) }
-    this.#duty.update()
-    this.#family = bestFamily(all, this.#duty.used, this.#family)
+    this.#roles.update()
+    this.#family = bestFamily(all, this.#roles.inUse, this.#family)
     if (this.#directory.prefer(this.#family)) {
       // That leads back here.
       this.#hags.useHags(this.#directory.hags)
@@ -404,13 +404,13 @@ export class Uplinks {
     const hags = this.#hags.usable
     const pipelines = (hag: Hag) => this.#hags.pipelines(hag)
     const refuses = (hag: Hag, bind: string) => this.#hags.refuses(hag, bind)
-    const used = { 4: wanted(all[4], this.#duty.used), 6: wanted(all[6], this.#duty.used) }
+    const used = { 4: wanted(all[4], this.#roles.inUse), 6: wanted(all[6], this.#roles.inUse) }
     const hagsDown = this.#hags.all.filter((hag) => !hags.includes(hag))
-    const direct = { 4: this.#pathsAround(all[4]), 6: this.#pathsAround(all[6]) }
-    this.upstreams.use({ hags, pipelines, refuses, hagsDown, paths: used, direct })
-    this.pool.tend()
+    const direct = { 4: this.#directPaths(all[4]), 6: this.#directPaths(all[6]) }
+    this.pathTable.use({ hags, pipelines, refuses, hagsDown, paths: used, direct })
+    this.prepared.tend()
 
-    const without = new Set(families.flatMap((family) => unwanted(all[family], this.#duty.used, this.#withoutEndpoint)))
+    const without = new Set(families.flatMap((family) => unwanted(all[family], this.#roles.inUse, this.#withoutEndpoint)))
     const isNew = (address: string) => without.has(address) && !this.#withoutEndpoint.has(address)
     // A WAN that works and is not wanted any more leaves with the pass, which adds what comes instead first.
     const lost = families.flatMap((family) => all[family].filter(({ lost, bind }) => lost && isNew(bind)).map(({ bind }) => bind))
@@ -421,9 +421,9 @@ export class Uplinks {
         const isOpen = used[family].some(({ wan, usable, lost }) => wan === current && !usable && !lost)
         const isUsable = (name: string) => used[family].some((path) => path.wan === name && path.usable)
         const usable = this.#options.config.wans.find((wan) => isUsable(wan.name))?.name
-        if (usable !== undefined) delete this.#around[family]
+        if (usable !== undefined) delete this.#direct[family]
         // While no HAG answers over any WAN, what goes around them shows which one works.
-        const { wan: around, times = 0 } = this.#around[family] ?? {}
+        const { wan: around, times = 0 } = this.#direct[family] ?? {}
         const name = isOpen ? current : (usable ?? (times >= timesToTrust ? around : current))
         return name === undefined ? [] : [[family, name]]
       }),
@@ -437,27 +437,27 @@ export class Uplinks {
     this.#withoutEndpoint = without
     this.#best = best
     this.#hagFamilies = hagFamilies
-    if (lost.length > 0) inBackground(this.#options.log, this.#leave(lost))
-    if (changed) this.#reconciler?.poke()
+    if (lost.length > 0) inBackground(this.#options.log, this.#leaveWans(lost))
+    if (changed) this.#reconciler?.schedule()
   }
 
   /**
    * Where connections go that no HAG serves: not bonded, so the roles and the config's order count, not the milliseconds. That nobody
    * answers over a WAN says nothing against it while no HAG answers over any.
    */
-  #pathsAround(paths: readonly WanPath[]): WanPath[] {
+  #directPaths(paths: readonly WanPath[]): WanPath[] {
     const { wans } = this.#options.config
     const isHagThere = this.#hags.isAnyThere
-    const isStandby = ({ wan, usable }: WanPath) => usable && !this.#duty.used.has(wan)
+    const isStandby = ({ wan, usable }: WanPath) => usable && !this.#roles.inUse.has(wan)
     const places = { normal: 0, overflow: 1, backup: 2 }
-    const rank = (path: WanPath) => (path.usable || !isHagThere ? 0 : 3) + places[this.#duty.roleOf(path.wan)]
+    const rank = (path: WanPath) => (path.usable || !isHagThere ? 0 : 3) + places[this.#roles.roleOf(path.wan)]
     const place = ({ wan }: WanPath) => wans.findIndex(({ name }) => name === wan)
     const inUse = paths.filter((path) => !isStandby(path))
     return (inUse.length > 0 ? inUse : [...paths]).sort((one, other) => rank(one) - rank(other) || place(one) - place(other))
   }
 
   /** Running connections go on over the other WANs; what has only just begun over this one begins again elsewhere. */
-  async #leave(addresses: readonly string[], afterMs = 0): Promise<void> {
+  async #leaveWans(addresses: readonly string[], afterMs = 0): Promise<void> {
     const { engine, network, log } = this.#options
     for (const address of addresses) engine.abandon(address)
     this.#watchStranded(strandedMs)
@@ -465,7 +465,7 @@ export class Uplinks {
     if (this.#ended.signal.aborted) return
     await network.dropEndpoints(addresses).catch((error: Error) => log.warn(`an endpoint could not be deleted: ${error.message}`))
     // A pass that has looked before may have found it in place, and the link back.
-    if (afterMs > 0) this.#reconciler?.poke()
+    if (afterMs > 0) this.#reconciler?.schedule()
   }
 
   /** WANs that connections to HAGs of a family go over now. */
@@ -490,7 +490,7 @@ export class Uplinks {
   }
 
   /** After a HAG's death. */
-  #bury(hag: Hag, how: 'refused' | 'silence'): void {
+  #hagDied(hag: Hag, how: 'refused' | 'silence'): void {
     if (how === 'refused') {
       // Each connection finds out when it sends something.
       this.#watchStranded(lookMs)
@@ -505,7 +505,7 @@ export class Uplinks {
   }
 
   /** A HAG that is back may have been started anew with its machine: it knows none of the old connections, and quiet ones would never learn. */
-  async #lookAgain(hag: Hag): Promise<void> {
+  async #hagReturned(hag: Hag): Promise<void> {
     const { engine } = this.#options
     engine.watchUpstreams(hag, true)
     await this.#resetStranded(lookMs)
@@ -532,7 +532,7 @@ const noIpv6 = {
   reject: 'no HAG can reach IPv6 destinations: IPv6 connections are refused (on_hag_down)',
 }
 
-const isEndpointDeletion = ({ text }: Plan['steps'][number]) => /^ip mptcp endpoint delete /.test(text)
+const isEndpointDeletion = ({ text }: NetworkPlan['steps'][number]) => /^ip mptcp endpoint delete /.test(text)
 
 /** Where connections may begin: over the WANs in use, where one of them has the family and works. */
 function wanted(paths: readonly WanPath[], used: ReadonlySet<string>): readonly WanPath[] {

@@ -4,7 +4,7 @@ import type { Family } from '../../base/address.js'
 import type { Protocol } from '../../engine/contract.js'
 import type { WanFact } from '../facts.js'
 import { families, isUsable, type WanAddresses, type WanLink } from '../model.js'
-import { type Health, next, type Sign, unknown } from '../wans/health.js'
+import { type Health, nextHealth, type Sign, unknown } from '../wans/health.js'
 
 /** What the path does to MPTCP. `blocked`: its SYNs vanish, those of TCP do not. */
 export interface MptcpSupport {
@@ -58,13 +58,15 @@ export function withWans(links: readonly LinkState[], wans: readonly WanAddresse
     if (address === link.address) return link
     const gone: Sign = { type: 'link', present: false, reason }
     const isMoved = address !== undefined && link.address !== undefined
-    const left = address === undefined || isMoved ? next(link.health, gone, now) : link.health
+    const left = address === undefined || isMoved ? nextHealth(link.health, gone, now) : link.health
     return {
       ...link,
       device: wan?.interface ?? link.device,
       address,
       health:
-        address === undefined ? left : next(left, { type: 'link', present: true, reason: `its address is ${address}` }, now),
+        address === undefined
+          ? left
+          : nextHealth(left, { type: 'link', present: true, reason: `its address is ${address}` }, now),
       // Another address may mean another path.
       mptcp: mptcpUnknown,
       isNarrow: false,
@@ -79,9 +81,9 @@ export function withWanFact(links: readonly LinkState[], fact: WanFact, now: num
 function linkAfter(link: LinkState, fact: WanFact, now: number): LinkState {
   switch (fact.type) {
     case 'wan-answered':
-      return { ...link, health: next(link.health, { type: 'answer', rttMs: fact.rttMs }, now) }
+      return { ...link, health: nextHealth(link.health, { type: 'answer', rttMs: fact.rttMs }, now) }
     case 'wan-silent':
-      return { ...link, health: next(link.health, { type: 'silence', reason: fact.reason, sure: fact.isSure }, now) }
+      return { ...link, health: nextHealth(link.health, { type: 'silence', reason: fact.reason, sure: fact.isSure }, now) }
     case 'mptcp-seen': {
       const state = fact.seen === 'mptcp' ? 'yes' : fact.seen === 'tcp' ? 'stripped' : 'blocked'
       const dueAt = now + (link.metered || state === 'yes' ? mptcpCheckMs : mptcpRecheckMs)

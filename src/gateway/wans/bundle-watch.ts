@@ -8,7 +8,7 @@ import { agreeingLooks, Bundle, type BundleMember, type MemberState } from './bu
 
 const lookMs = 3000
 /** Joins take a round trip or two; a connection with less payload never needed a second subflow. */
-const wanted = { most: 64, olderThanMs: 4000, leastBytes: 100_000 }
+const wanted = { max: 64, olderThanMs: 4000, minBytes: 100_000 }
 
 export interface BundleWatchOptions {
   engine: Pick<Engine, 'inspectBusy' | 'stats'>

@@ -48,7 +48,7 @@ export class FullSize {
   }
 
   /** Routes or links are others: what drops full-size packets may be mended. */
-  rouse(): void {
+  checkNow(): void {
     for (const [bind, { isNarrow }] of this.#known) if (isNarrow) this.#known.set(bind, { isNarrow, dueAt: 0 })
   }
 

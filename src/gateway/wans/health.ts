@@ -40,9 +40,9 @@ const fallMemoryMs = 60_000
 /** A radio that changes its cell is away for so long at most. */
 const longestPauseMs = 3000
 const pauseMemoryMs = 10 * 60_000
-const mostGrace = 8
+const maxGrace = 8
 /** After so many falls within a minute, one more answer is wanted for each before it counts as up again. */
-const mostExtraAnswers = 3
+const maxExtraAnswers = 3
 
 export const unknown: Health = {
   state: 'probing',
@@ -59,14 +59,14 @@ export const unknown: Health = {
 export const isUsable = ({ state }: Health) => state === 'up' || state === 'degraded'
 
 /** How many answers in a row are wanted before it counts as up: one, and one more for each recent fall. */
-const answersWanted = (falls: readonly number[]) => 1 + Math.min(falls.length, mostExtraAnswers)
+const answersWanted = (falls: readonly number[]) => 1 + Math.min(falls.length, maxExtraAnswers)
 
 /** How many more answers it needs to be up; 0 once it is. */
 export function answersMissing(health: Health): number {
   return isUsable(health) ? 0 : Math.max(answersWanted(health.falls) - health.answers, 0)
 }
 
-export function next(health: Health, sign: Sign, now: number): Health {
+export function nextHealth(health: Health, sign: Sign, now: number): Health {
   const falls = health.falls.filter((at) => now - at < fallMemoryMs)
   const fallen = isUsable(health) ? [...falls, now] : falls
   switch (sign.type) {
@@ -131,6 +131,6 @@ export function nextProbe(health: Health, metered: boolean): { afterMs: number; 
  * arrives, so the least round trip counts. A WAN that only paused gets twice the time from then on, for some minutes.
  */
 export function stopPatience({ leastRttMs = 100, pauses }: Health): { stopMs: number; timeoutMs: number } {
-  const grace = Math.min(2 ** pauses.length, mostGrace)
+  const grace = Math.min(2 ** pauses.length, maxGrace)
   return { stopMs: grace * Math.max(1.2 * leastRttMs, 90), timeoutMs: grace * Math.max(2 * leastRttMs + 30, 90) }
 }

@@ -15,7 +15,7 @@ import { type Carried, readCounters } from '../interface-counters.js'
 import { type Hag, isUsable, type PathAddress } from '../model.js'
 import { isAcknowledged } from '../subflow-signs.js'
 import { type Health, stopPatience } from './health.js'
-import { Allowance } from './probe-budget.js'
+import { TokenBucket } from './probe-budget.js'
 import { Flow, flowTickMs } from './traffic-watch.js'
 
 /** Fewer bytes than these may be ours: the answers to a probe that came too late. */
@@ -66,7 +66,7 @@ interface Memory {
   lostWhileBusy: number
   /** What the interface had received when it was last probed. */
   receivedThen: number
-  readonly budget: Allowance
+  readonly budget: TokenBucket
   wake: AbortController
 }
 
@@ -82,7 +82,7 @@ export class LinkProber {
       refusal: noRefusal,
       lostWhileBusy: 0,
       receivedThen: 0,
-      budget: new Allowance(performance.now()),
+      budget: new TokenBucket(performance.now()),
       wake: new AbortController(),
     }))
   }

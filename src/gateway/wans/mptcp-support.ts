@@ -8,7 +8,7 @@ const recheckMs = 10_000
 /** A HAG without MPTCP makes every connection fall back: not a question for each. */
 const doubtMs = 2000
 
-export class MptcpPath {
+export class MptcpSupport {
   /** `blocked`: its SYNs vanish, those of TCP do not. */
   state: 'unknown' | 'yes' | 'stripped' | 'blocked' = 'unknown'
   /** Milliseconds of a clock that never jumps, as all the times here. */
@@ -30,7 +30,7 @@ export class MptcpPath {
   }
 
   /** What a probe over MPTCP, or its failure where TCP passes, says; undefined says nothing. True where that is news for people. */
-  learn(seen: Protocol | 'blocked' | undefined, now: number): boolean {
+  recordProbe(seen: Protocol | 'blocked' | undefined, now: number): boolean {
     if (seen === undefined) return false
     const before = this.state
     this.state = seen === 'mptcp' ? 'yes' : seen === 'tcp' ? 'stripped' : 'blocked'
@@ -40,7 +40,7 @@ export class MptcpPath {
   }
 
   /** A connection did not become what it should. True where that leads to another question. */
-  doubt(): boolean {
+  recordFallback(): boolean {
     if (this.state !== 'yes') return false
     this.dueAt = Math.min(this.dueAt, this.#askedAt + doubtMs)
     return true

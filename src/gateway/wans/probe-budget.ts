@@ -4,7 +4,7 @@
 const most = 6
 const eachMs = 8 * 60_000
 
-export class Allowance {
+export class TokenBucket {
   #left = most
   #countedAt: number
 

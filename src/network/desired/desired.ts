@@ -21,7 +21,7 @@ import {
 } from '../state.js'
 import { connected, type Extra, redirection, type WanWays } from './redirection.js'
 import { desiredSysctls, withoutFixed } from './sysctls.js'
-import { gatewayKey, networksOf, type Path, type UsableWan, uniqueLocal, usableWans } from './usable-wans.js'
+import { gatewayKey, networksOf, type UsableWan, uniqueLocal, usableWans, type WanRoute } from './usable-wans.js'
 
 const isLinkLocal = (destination: string) => destination.startsWith('fe80:')
 
@@ -71,7 +71,7 @@ function unredirected(
 ) {
   const notes: string[] = []
   const entries = observed.families.flatMap((family) => {
-    const isFit = (path: Path) => path.family === family && !isAstray(path, wans, observed)
+    const isFit = (path: WanRoute) => path.family === family && !isAstray(path, wans, observed)
     const ways = wans.flatMap((wan) => wan.paths.filter(isFit).map((path) => ({ wan, path })))
     const chosen =
       ways.find(({ wan }) => wan.config.name === best?.[family]) ??
@@ -106,7 +106,7 @@ const isOnlink = (gateway: string | undefined, near: readonly string[]) =>
 
 /** It does not lead out by its own WAN, and another one's does. */
 function isAstray(
-  { family, source }: Pick<Path, 'family' | 'source'>,
+  { family, source }: Pick<WanRoute, 'family' | 'source'>,
   wans: readonly UsableWan[],
   { outside: { astray } }: Observed,
 ): boolean {

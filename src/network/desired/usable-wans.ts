@@ -4,7 +4,7 @@ import { type Cidr, type Family, isInside, parseCidr } from '../../base/address.
 import { type GatewayConfig, sameAddress, type WanConfig } from '../../config/schema.js'
 import type { ForeignRoute, Interface, Observed } from '../state.js'
 
-export interface Path {
+export interface WanRoute {
   family: Family
   source: string
   /** undefined on point-to-point devices, and where the learned default route has none. */
@@ -16,14 +16,14 @@ export interface Path {
 export interface UsableWan {
   config: WanConfig
   index: number
-  paths: Path[]
+  paths: WanRoute[]
 }
 
 /** A WAN that cannot be used is left out, with a note that says what mends it: the others are used, and it may come later. */
 export function usableWans(config: GatewayConfig, observed: Observed): { wans: UsableWan[]; notes: string[] } {
   const wans: UsableWan[] = []
   const notes: string[] = []
-  const isTaken = ({ source }: Path) => wans.some(({ paths }) => paths.some((one) => one.source === source))
+  const isTaken = ({ source }: WanRoute) => wans.some(({ paths }) => paths.some((one) => one.source === source))
   for (const [index, wan] of config.wans.entries()) {
     const found = pathsOf(wan, observed, true)
     const twice = Array.isArray(found) ? found.filter(isTaken) : []
@@ -45,7 +45,7 @@ export function usableWans(config: GatewayConfig, observed: Observed): { wans: U
 export const gatewayKey = { 4: 'gateway', 6: 'gateway6' } as const
 const addressKey = { 4: 'address', 6: 'address6' } as const
 
-function pathsOf(wan: WanConfig, observed: Observed, withCarrier: boolean): Path[] | { trouble: string } {
+function pathsOf(wan: WanConfig, observed: Observed, withCarrier: boolean): WanRoute[] | { trouble: string } {
   const device = wan.interface
   const found = observed.interfaces.find(({ name }) => name === device)
   if (found === undefined) return { trouble: `interface ${device} does not exist: create it, or correct the config` }
