@@ -17,6 +17,6 @@ FROM node:20-bookworm-slim
 RUN apt-get update && apt-get install -y --no-install-recommends iproute2 iptables && rm -rf /var/lib/apt/lists/*
 WORKDIR /app
 COPY --from=build /app/package.json ./
-COPY --from=build /app/build/bondsocks.node build/bondsocks.node
+COPY --from=build /app/build/bondsocks.node /app/build/lab.node build/
 COPY --from=build /app/dist dist
 ENTRYPOINT ["node", "/app/dist/main.js"]

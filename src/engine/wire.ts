@@ -7,7 +7,7 @@ import type { DialSpec, Engine, EngineEvent, EngineOptions, Protocol } from './c
 /** What the addon exports as Engine. */
 export interface BoundEngine extends Omit<Engine, 'dial'> {
   /** `open`; without `host`, `remote` is the destination itself. */
-  openWay(
+  dialWith(
     ...order: [
       ...[connection: number, attempt: number, mptcp: boolean, address: string, port: number, bind: string | undefined],
       ...[
@@ -116,13 +116,13 @@ export function engineOf(Bound: new (options: BoundOptions) => BoundEngine): new
       const isMptcp = protocol === 'mptcp'
       const { address, port } = remote
       if (socks === undefined) {
-        this.openWay(connection, attempt, isMptcp, address, port, bind, connectTimeoutMs)
+        this.dialWith(connection, attempt, isMptcp, address, port, bind, connectTimeoutMs)
         return
       }
       const { username, password, handshake, prepared = false, timeoutMs } = socks
       const isPipelined = handshake === 'pipelined'
       // biome-ignore format: a line an object
-      this.openWay(
+      this.dialWith(
         connection, attempt, isMptcp, address, port, bind, connectTimeoutMs,
         socks.host, socks.port, username, password, isPipelined, prepared, timeoutMs,
       )

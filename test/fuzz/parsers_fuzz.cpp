@@ -6,9 +6,9 @@
 #include <cstring>
 #include <string>
 
-#include "socket.h"
-#include "socks5.h"
-#include "wire.h"
+#include "core/socket.h"
+#include "handshakes/socks5.h"
+#include "binding/wire.h"
 
 namespace {
 using socks5::Parsed;
@@ -76,7 +76,7 @@ void numbers(const uint8_t* data, size_t size) {
   event.reason = static_cast<Reason>(input.reason % 7);
   event.protocol = static_cast<Protocol>(input.protocol % 3);
   event.prepared = input.prepared % 2 == 1;
-  event.order = input.order % 2;
+  event.fastPathId = input.order % 2;
   event.failure.error = input.error % 2;
   event.id = input.id;
   event.client = input.client;

@@ -1,5 +1,5 @@
 // The budget of kernel buffers, without sockets.
-#include "budget.h"
+#include "core/budget.h"
 
 #include "check.h"
 

@@ -1,5 +1,5 @@
 // Shares, refusals and the lobby, without sockets.
-#include "clients.h"
+#include "core/clients.h"
 
 #include "check.h"
 

@@ -1,5 +1,5 @@
 // When there is a crowd: a moved clock.
-#include "crowd.h"
+#include "core/crowd.h"
 
 #include "check.h"
 

@@ -18,9 +18,9 @@ void leaves(size_t words, bool isApart) {
   Owner cpe(options(), [&](Engine& engine, const Event& event) {
     if (event.type != Event::Type::Accepted) return;
     usleep(50000);  // until the client has said all
-    Way way = through(localAddress(hag), localAddress(hag), true, false);
-    way.mptcp = false;
-    engine.open(event.id, way);
+    DialSpec spec = through(localAddress(hag), localAddress(hag), true, false);
+    spec.mptcp = false;
+    engine.dial(event.id, spec);
   });
   const int client = dialTo(cpe.listen(ListenerKind::Redirect));
   CHECK(sendAll(client, std::string(words, 'x')));

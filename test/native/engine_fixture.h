@@ -1,7 +1,7 @@
 // For tests of the engine whole, on loopback: its owner, a server, clients, and the ways of a CPE and a HAG.
 #pragma once
 
-#include "engine.h"
+#include "engine/engine.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -243,24 +243,24 @@ class Owner {
 
 inline EngineOptions options() { return {3, 1000, 60000, 60000}; }
 
-inline Way direct(const Address& address) {
-  Way way;
-  way.remote = address;
-  way.connectTimeoutMs = 5000;
-  return way;
+inline DialSpec direct(const Address& address) {
+  DialSpec spec;
+  spec.remote = address;
+  spec.connectTimeoutMs = 5000;
+  return spec;
 }
 
-inline Way through(const Address& hag, const Address& destination, bool pipelined, bool withPassword, const std::string& password = "secret") {
-  Way way = direct(hag);
-  way.mptcp = way.socks = way.connectRequest = true;
-  way.pipelined = pipelined;
-  way.host = "127.0.0.1";
-  way.port = portOf(destination);
-  way.withPassword = withPassword;
-  way.username = "home";
-  way.password = password;
-  way.handshakeTimeoutMs = 5000;
-  return way;
+inline DialSpec through(const Address& hag, const Address& destination, bool pipelined, bool withPassword, const std::string& password = "secret") {
+  DialSpec spec = direct(hag);
+  spec.mptcp = spec.socks = spec.connectRequest = true;
+  spec.pipelined = pipelined;
+  spec.host = "127.0.0.1";
+  spec.port = portOf(destination);
+  spec.withPassword = withPassword;
+  spec.username = "home";
+  spec.password = password;
+  spec.handshakeTimeoutMs = 5000;
+  return spec;
 }
 
 // A HAG's owner: checks the password, opens what is asked for.
@@ -269,7 +269,7 @@ inline void serve(Engine& engine, const Event& event) {
   if (event.type == Event::Type::Request) {
     Address to;
     if (!parseAddress(event.host, event.port, &to)) return engine.refuse(event.id, 4);
-    engine.open(event.id, direct(to));
+    engine.dial(event.id, direct(to));
   }
   if (event.type == Event::Type::Failed) engine.refuse(event.id, 5);
 }

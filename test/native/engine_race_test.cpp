@@ -13,14 +13,14 @@ void races() {
     const Address entry = hag.listen(ListenerKind::Socks);
     Owner cpe(options(), [&](Engine& engine, const Event& event) {
       if (event.type == Event::Type::Accepted) {
-        engine.open(event.id, through(localAddress(silent), server.address, false, false), 0);
-        engine.open(event.id, through(entry, server.address, pipelined, false), 1);
-        engine.open(event.id, through(entry, server.address, pipelined, false), 2);
-        engine.open(event.id, through(entry, server.address, pipelined, false), 2);  // ignored: the number is taken
+        engine.dial(event.id, through(localAddress(silent), server.address, false, false), 0);
+        engine.dial(event.id, through(entry, server.address, pipelined, false), 1);
+        engine.dial(event.id, through(entry, server.address, pipelined, false), 2);
+        engine.dial(event.id, through(entry, server.address, pipelined, false), 2);  // ignored: the number is taken
       }
       if (event.type == Event::Type::Opened) {
         CHECK(event.attempt == 1 || event.attempt == 2);
-        engine.open(event.id, direct(server.address), 3);  // ignored: decided
+        engine.dial(event.id, direct(server.address), 3);  // ignored: decided
       }
     });
     const Address front = cpe.listen(ListenerKind::Redirect);
@@ -48,11 +48,11 @@ void racesInTurmoil() {
   Owner cpe(options(), [&](Engine& engine, const Event& event) {
     const auto start = [&](uint32_t number) {
       const bool wrong = number == 3;
-      Way way = number == 0 ? through(localAddress(silent), server.address, event.id % 2 == 0, true)
+      DialSpec spec = number == 0 ? through(localAddress(silent), server.address, event.id % 2 == 0, true)
                 : number == 1 ? through(nobody, server.address, true, true)
                               : through(entry, server.address, event.id % 3 == 0, true, wrong ? "wrong" : "secret");
-      if (number == 0) way.connectTimeoutMs = way.handshakeTimeoutMs = 20;
-      engine.open(event.id, way, number);
+      if (number == 0) spec.connectTimeoutMs = spec.handshakeTimeoutMs = 20;
+      engine.dial(event.id, spec, number);
       underWay[event.id].insert(number);
     };
     if (event.type == Event::Type::Accepted) {
@@ -113,7 +113,7 @@ void aHagThatDied() {
     if (event.type == Event::Type::Accepted) {
       const unsigned kind = static_cast<unsigned>(event.id / Worker::kMaxWorkers % 3);
       if (kind == 2) ++unheard;
-      engine.open(event.id, through(kind == 0 ? dead : kind == 1 ? alive : quiet, server.address, false, false), kind);
+      engine.dial(event.id, through(kind == 0 ? dead : kind == 1 ? alive : quiet, server.address, false, false), kind);
     }
     if (event.type == Event::Type::Failed) {
       CHECK(event.attempt == 2 && event.left == 0 && event.failure.error == ECONNRESET);

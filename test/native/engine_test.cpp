@@ -13,11 +13,11 @@ void transfers(bool pipelined, bool withPassword) {
   Owner cpe(options(), [&](Engine& engine, const Event& event) {
     if (event.type == Event::Type::Accepted) {
       const bool wrong = withPassword && event.id / Worker::kMaxWorkers % 2 == 0;
-      engine.open(event.id, through(entry, server.address, pipelined, withPassword, wrong ? "wrong" : "secret"));
+      engine.dial(event.id, through(entry, server.address, pipelined, withPassword, wrong ? "wrong" : "secret"));
     }
     if (event.type == Event::Type::Failed) {
       CHECK(event.stage == Stage::Authentication && event.failure.error == EACCES);
-      engine.open(event.id, through(entry, server.address, pipelined, withPassword));
+      engine.dial(event.id, through(entry, server.address, pipelined, withPassword));
     }
   });
   const Address front = cpe.listen(ListenerKind::Redirect);
@@ -43,10 +43,10 @@ void turmoil() {
   std::vector<ConnectionId> ids;
   Owner cpe(options(), [&](Engine& engine, const Event& event) {
     if (event.type == Event::Type::Accepted) {
-      Way way = through(entry, server.address, event.id % 2 == 0, false);
-      way.bound = true;
-      way.source = loopback();
-      engine.open(event.id, way);
+      DialSpec spec = through(entry, server.address, event.id % 2 == 0, false);
+      spec.bound = true;
+      spec.source = loopback();
+      engine.dial(event.id, spec);
       const std::lock_guard<std::mutex> lock(mutex);
       ids.push_back(event.id);
       if (++turn % 3 == 0) engine.reset(ids[ids.size() / 2]);
@@ -127,7 +127,7 @@ void lostAnswers() {
   const Address nobody = nobodyThere();
   std::atomic<bool> opens{false};
   Owner owner(few, [&](Engine& engine, const Event& event) {
-    if (opens && (event.type == Event::Type::Accepted || event.type == Event::Type::Request)) engine.open(event.id, direct(nobody));
+    if (opens && (event.type == Event::Type::Accepted || event.type == Event::Type::Request)) engine.dial(event.id, direct(nobody));
   });
   const Address front = owner.listen(ListenerKind::Redirect);
   const Address open = owner.listen(ListenerKind::Socks);
@@ -161,7 +161,7 @@ void lastWords() {
   const int server = listenSocket(loopback(), false, false, &protocol, &failure);
   CHECK(server >= 0);
   Owner owner(options(), [&](Engine& engine, const Event& event) {
-    if (event.type == Event::Type::Accepted) engine.open(event.id, direct(localAddress(server)));
+    if (event.type == Event::Type::Accepted) engine.dial(event.id, direct(localAddress(server)));
   });
   const Address front = owner.listen(ListenerKind::Redirect);
   for (unsigned i = 0; i < 100; ++i) {
@@ -189,7 +189,7 @@ void idle() {
   EngineOptions few = options();
   few.idleTimeoutMs = 200;
   Owner owner(few, [&](Engine& engine, const Event& event) {
-    if (event.type == Event::Type::Accepted) engine.open(event.id, direct(server.address));
+    if (event.type == Event::Type::Accepted) engine.dial(event.id, direct(server.address));
   });
   const int fd = dialTo(owner.listen(ListenerKind::Redirect));
   bool reset = false;
@@ -223,7 +223,7 @@ void vanishedPeers() {
   Owner hag(few, serve);
   const Address entry = hag.listen(ListenerKind::Socks, true);
   Owner cpe(few, [&](Engine& engine, const Event& event) {
-    if (event.type == Event::Type::Accepted) engine.open(event.id, through(entry, server.address, true, true));
+    if (event.type == Event::Type::Accepted) engine.dial(event.id, through(entry, server.address, true, true));
   });
   const int fd = dialTo(cpe.listen(ListenerKind::Redirect));
   CHECK(eventually([&] { return cpe.opened == 1 && hag.opened == 1; }));
@@ -248,7 +248,7 @@ void starvedAndIdle() {
   const rlimit low = {descriptors() + 64 + 2 + 4, files.rlim_max};
   CHECK(setrlimit(RLIMIT_NOFILE, &low) == 0);
   Owner owner(few, [&](Engine& engine, const Event& event) {
-    if (event.type == Event::Type::Accepted) engine.open(event.id, direct(server.address));
+    if (event.type == Event::Type::Accepted) engine.dial(event.id, direct(server.address));
   });
   CHECK(setrlimit(RLIMIT_NOFILE, &files) == 0);
   const Address front = owner.listen(ListenerKind::Redirect);
@@ -273,7 +273,7 @@ void limits() {
   EngineOptions few = options();
   few.maxConnections = 4;
   Owner owner(few, [&](Engine& engine, const Event& event) {
-    if (event.type == Event::Type::Accepted) engine.open(event.id, direct(server.address));
+    if (event.type == Event::Type::Accepted) engine.dial(event.id, direct(server.address));
   });
   const Address front = owner.listen(ListenerKind::Redirect);
   std::vector<int> clients;
@@ -312,7 +312,7 @@ void endedDuringFork() {
   one.workers = 1;
   Owner owner(one, [&](Engine& engine, const Event& event) {
     if (event.type != Event::Type::Accepted) return;
-    engine.open(event.id, socks ? through(localAddress(server), loopback(9), false, false) : direct(localAddress(server)));
+    engine.dial(event.id, socks ? through(localAddress(server), loopback(9), false, false) : direct(localAddress(server)));
     id = event.id;
   });
   const Address front = owner.listen(ListenerKind::Redirect);

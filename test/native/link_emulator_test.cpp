@@ -1,5 +1,5 @@
 // The link emulator, measured: timestamped UDP between two namespaces that only this process knows, so nothing can be left behind.
-#include "link_emulator.h"
+#include "lab/link_emulator.h"
 
 #include <algorithm>
 #include <atomic>

@@ -1,5 +1,5 @@
 // roomOf() on paths that were measured.
-#include "meter.h"
+#include "core/meter.h"
 
 #include "check.h"
 

@@ -103,13 +103,13 @@ class World {
     return bound;
   }
 
-  Way wayTo(const Address& server, const Path& path) {
+  DialSpec wayTo(const Address& server, const Path& path) {
     if (path.kind == Kind::Redirect || path.kind == Kind::Poor) return direct(server);
-    Way way = through(entries_[path.family], server, path.kind != Kind::Sequential, true);
-    way.host = formatAddress(server);
-    way.prepared = path.kind == Kind::Prepared;
-    way.handshakeTimeoutMs = way.connectTimeoutMs = 20000;
-    return way;
+    DialSpec spec = through(entries_[path.family], server, path.kind != Kind::Sequential, true);
+    spec.host = formatAddress(server);
+    spec.prepared = path.kind == Kind::Prepared;
+    spec.handshakeTimeoutMs = spec.connectTimeoutMs = 20000;
+    return spec;
   }
 
   Owner::Decide decideIts() {
@@ -121,26 +121,26 @@ class World {
     if (event.type == Event::Type::Failed) engine.reset(event.id);
     if (event.type != Event::Type::Accepted) return;
     const std::lock_guard<std::mutex> lock(mutex_);
-    engine.open(event.id, ways_[{event.client.sa.sa_family, portOf(event.client)}]);
+    engine.dial(event.id, ways_[{event.client.sa.sa_family, portOf(event.client)}]);
   }
 
   void prepare() {
-    std::vector<Way> ways;
+    std::vector<DialSpec> specs;
     for (const int family : {AF_INET, AF_INET6}) {
-      Way way = wayTo(any(family), {"", Kind::Prepared, family});
-      way.connectRequest = way.pipelined = way.prepared = false;
-      ways.push_back(way);
+      DialSpec spec = wayTo(any(family), {"", Kind::Prepared, family});
+      spec.connectRequest = spec.pipelined = spec.prepared = false;
+      specs.push_back(spec);
     }
     for (uint64_t asked = 0; !over_; usleep(30000)) {
-      const std::vector<uint64_t> counts = gateway.engine().keepPrepared(ways, 16, 60000).counts;
-      for (size_t at = 0; at < ways.size(); ++at) {
-        for (uint64_t i = counts[at]; i < 8; ++i) gateway.engine().probe(++asked, ways[at], Purpose::Prepare);
+      const std::vector<uint64_t> counts = gateway.engine().keepPrepared(specs, 16, 60000).counts;
+      for (size_t at = 0; at < specs.size(); ++at) {
+        for (uint64_t i = counts[at]; i < 8; ++i) gateway.engine().probe(++asked, specs[at], Purpose::Prepare);
       }
     }
   }
 
   std::mutex mutex_;
-  std::map<std::pair<int, uint16_t>, Way> ways_;
+  std::map<std::pair<int, uint16_t>, DialSpec> ways_;
   std::map<int, Address> entries_, fronts_, poorFronts_;
   std::atomic<bool> over_{false};
   std::thread preparing_;

@@ -1,5 +1,5 @@
 // What is said of a connection's subflows while it lives and after it ended. Where this kernel has no MPTCP, of a TCP connection.
-#include "mptcp_info.h"
+#include "core/mptcp_info.h"
 
 #include <errno.h>
 #include <netinet/tcp.h>
@@ -33,11 +33,11 @@ std::vector<Subflow> asked(int fd, const char* subflow) {
   CHECK(parseAddress(subflow, 0, &local));
   std::vector<Subflow> answers[2];
   bool judged[2][5];
-  int way = 0;
+  int spec = 0;
   for (const SubflowSource source : {SubflowSource::AtOnce, SubflowSource::Separate}) {
     readSubflowsFrom(source);
-    answers[way] = subflowsOf(fd);
-    bool* const judgement = judged[way++];
+    answers[spec] = subflowsOf(fd);
+    bool* const judgement = judged[spec++];
     judgement[0] = goesOver(fd, local);
     judgement[1] = hasOnly(fd, local);
     judgement[2] = hasNoSubflow(fd);
@@ -129,7 +129,7 @@ void compareBothWays() {
   int status = 0;
   CHECK(child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status));
   if (WEXITSTATUS(status) == 77) {
-    printf("# skipped: both ways to tell subflows (needs root, iproute2, MPTCP and Linux 6.5)\n");
+    printf("# skipped: both specs to tell subflows (needs root, iproute2, MPTCP and Linux 6.5)\n");
   } else {
     CHECK(WEXITSTATUS(status) == 0);
   }
@@ -168,7 +168,7 @@ int main() {
     char before[16] = "", after[16] = "";
     socklen_t length = sizeof before;
     CHECK(getsockopt(end, IPPROTO_TCP, TCP_CONGESTION, before, &length) == 0);
-    startAfresh(end);
+    resetBbrFilter(end);
     length = sizeof after;
     CHECK(getsockopt(end, IPPROTO_TCP, TCP_CONGESTION, after, &length) == 0 && std::string(before) == after);
   }

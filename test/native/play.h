@@ -15,7 +15,7 @@
 #include <utility>
 
 #include "schedule.h"
-#include "socket.h"
+#include "core/socket.h"
 
 constexpr auto kSettling = std::chrono::seconds(15);
 // And looked so often: a machine may stand still for longer.

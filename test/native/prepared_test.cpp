@@ -2,10 +2,10 @@
 #include "engine_fixture.h"
 
 namespace {
-Way greeting(const Address& hag) {
-  Way way = through(hag, hag, false, true);
-  way.connectRequest = false;
-  return way;
+DialSpec greeting(const Address& hag) {
+  DialSpec spec = through(hag, hag, false, true);
+  spec.connectRequest = false;
+  return spec;
 }
 
 // A CPE that tries a prepared connection first, and counts.
@@ -14,9 +14,9 @@ class Cpe {
   Cpe(const Address& hag, const Address& server)
       : owner(options(), [this, hag, server](Engine& engine, const Event& event) {
           if (event.type == Event::Type::Accepted) {
-            Way way = through(hag, server, event.id % 2 == 0, true);
-            way.prepared = true;
-            engine.open(event.id, way);
+            DialSpec spec = through(hag, server, event.id % 2 == 0, true);
+            spec.prepared = true;
+            engine.dial(event.id, spec);
           }
           if (event.type == Event::Type::Opened && event.prepared) ++prepared;
           if (event.type == Event::Type::Probed && event.failure.error == 0) ++ready;
@@ -52,7 +52,7 @@ void used() {
   // Another password is another way; what is not asked for, or is old, is closed.
   cpe.prepare(entry, 3);
   CHECK(eventually([&] { return cpe.ready == 13; }));
-  Way other = greeting(entry);
+  DialSpec other = greeting(entry);
   other.password = "another";
   CHECK((cpe.owner.engine().keepPrepared({other, greeting(entry)}, 100, 60000).counts == std::vector<uint64_t>{0, 3}));
   usleep(20000);

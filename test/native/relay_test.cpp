@@ -1,5 +1,5 @@
 // pump(): one direction between two sockets.
-#include "relay.h"
+#include "core/relay.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -19,7 +19,7 @@
 #include <thread>
 
 #include "check.h"
-#include "socket.h"
+#include "core/socket.h"
 
 namespace {
 struct Pair {

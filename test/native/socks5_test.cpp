@@ -1,5 +1,5 @@
 // The SOCKS5 codec: what the client's side writes the server's side reads, however it is cut; and nothing makes it read too far.
-#include "socks5.h"
+#include "handshakes/socks5.h"
 
 #include <chrono>
 #include <random>

@@ -6,7 +6,7 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
-import type { LinkDirection, LinkEmulator, LinkEnd } from '../../engine/contract.js'
+import { type LinkDirection, type LinkEmulator, type LinkEnd, loadEmulator } from '../emulator.js'
 
 export interface LinkPlan {
   name: string
@@ -28,11 +28,11 @@ async function main(folder: string): Promise<void> {
   // First of all, so that whoever cleans up knows whom to end.
   writeFileSync(join(folder, 'links.pid'), `${process.pid}\n`)
   const plans = JSON.parse(readFileSync(join(folder, 'links.json'), 'utf8')) as LinkPlan[]
-  const { native } = await import('../../engine/load.js')
+  const emulator = loadEmulator()
   const links = new Map<string, LinkEmulator>()
   const make = ({ name, ends, up, down }: LinkPlan) => {
     links.get(name)?.close()
-    links.set(name, new native.LinkEmulator(...ends, up, down))
+    links.set(name, new emulator.LinkEmulator(...ends, up, down))
   }
   for (const plan of plans) make(plan)
 

@@ -1,7 +1,0 @@
-// What the *_binding.cpp files add to the exports; the declarations for TypeScript are in index.ts.
-#pragma once
-#include <napi.h>
-
-void InitEngine(Napi::Env env, Napi::Object exports);        // engine_binding.cpp
-void InitLinkEmulator(Napi::Env env, Napi::Object exports);  // link_emulator_binding.cpp
-void InitSystem(Napi::Env env, Napi::Object exports);        // system_binding.cpp

@@ -1,0 +1,36 @@
+#include "core/budget.h"
+
+#include <algorithm>
+
+int64_t BufferBudget::offered(const Source& client) const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return offeredNow(client);
+}
+
+// Each is offered half of what is left, as a queue of a switch with shared memory (dynamic thresholds: Choudhury and Hahne, IEEE/ACM Transactions
+// on Networking 6(2), 1998): the greediest are held up first, and something is left for who comes next.
+int64_t BufferBudget::offeredNow(const Source& client) const {
+  if (!hasLimit()) return INT64_MAX;
+  const auto found = clients_.find(client);
+  const int64_t held = found == clients_.end() ? 0 : found->second;
+  return std::max<int64_t>(0, std::min(limit_ - all_, limit_ / 2 - held) / 2);
+}
+
+bool BufferBudget::take(const Source& client, int64_t bytes) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (bytes > offeredNow(client)) return false;
+  if (!hasLimit()) return true;
+  all_ += bytes;
+  clients_[client] += bytes;
+  return true;
+}
+
+void BufferBudget::charge(const Source& client, int64_t bytes) {
+  if (!hasLimit()) return;
+  const std::lock_guard<std::mutex> lock(mutex_);
+  int64_t& held = clients_[client];
+  const int64_t before = std::min(held, limit_ / 2);
+  held += bytes;
+  all_ += std::min(held, limit_ / 2) - before;
+  if (held == 0) clients_.erase(client);
+}

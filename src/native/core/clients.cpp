@@ -1,0 +1,114 @@
+#include "core/clients.h"
+
+#include <string.h>
+
+namespace {
+// An address costs 100 bytes here; a flood from more addresses than this is told in one line.
+constexpr size_t kRememberedSources = 256;
+constexpr size_t kRememberedClients = 1024;
+constexpr uint64_t kRememberedMs = 1000;
+// In front of what is no IPv6 address: multicast ones, which no client has, begin like that.
+constexpr uint64_t kIpv4 = UINT64_MAX;
+constexpr uint64_t kMac = UINT64_MAX - 1;
+
+std::pair<uint64_t, uint64_t> bitsOf(const Address& address) {
+  if (address.sa.sa_family != AF_INET6) return {kIpv4, address.in.sin_addr.s_addr};
+  std::pair<uint64_t, uint64_t> bits;
+  memcpy(&bits.first, address.in6.sin6_addr.s6_addr, sizeof bits.first);
+  memcpy(&bits.second, address.in6.sin6_addr.s6_addr + sizeof bits.first, sizeof bits.second);
+  return bits;
+}
+}  // namespace
+
+Source sourceOf(const Address& client) {
+  const auto address = bitsOf(client);
+  return {address.first, client.sa.sa_family == AF_INET6 ? 0 : address.second};
+}
+
+bool Shares::take(const Source& client, uint64_t limit) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  uint64_t& taken = taken_[client];
+  if (limit != 0 && taken >= limit) return false;  // so it is above 0, and stays in the map
+  ++taken;
+  return true;
+}
+
+void Shares::giveBack(const Source& client) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto found = taken_.find(client);
+  if (--found->second == 0) taken_.erase(found);
+}
+
+bool Refusals::add(RefusalCause cause, const Address& client, const Address& destination) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto known = all_.find({cause, sourceOf(client)});
+  if (known != all_.end()) {
+    ++known->second.count;
+  } else if (all_.size() < kRememberedSources) {
+    all_[{cause, sourceOf(client)}] = {cause, client, destination, 1};
+  } else {
+    Refusal& others = others_[cause];
+    others = {cause, noAddress(), noAddress(), others.count + 1};
+  }
+  return count_++ == 0;
+}
+
+std::vector<Refusal> Refusals::take() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  std::vector<Refusal> taken;
+  for (const auto& entry : all_) taken.push_back(entry.second);
+  for (const auto& entry : others_) taken.push_back(entry.second);
+  all_.clear();
+  others_.clear();
+  count_ = 0;
+  return taken;
+}
+
+const LanClients::Known& LanClients::of(const Address& client, Routes* routes, uint64_t nowMs) {
+  const auto found = known_.find(bitsOf(client));
+  if (found != known_.end() && nowMs < found->second.untilMs) return found->second;
+  if (known_.size() >= kRememberedClients) known_.clear();
+  // Its answers go to its address, whatever port.
+  Address host = client;
+  (host.sa.sa_family == AF_INET6 ? host.in6.sin6_port : host.in.sin_port) = 0;
+  int interface = 0;
+  uint64_t mac = 0;
+  const Route route = routes->to(host, &interface);
+  const bool isNeighbour = route == Route::Unicast && routes->macOf(host, interface, &mac);
+  return known_[bitsOf(client)] = {route == Route::Local, isNeighbour ? Source{kMac, mac} : sourceOf(client), nowMs + kRememberedMs};
+}
+
+Lobby::Rank Lobby::rankOf(const Source& source, const std::set<ConnectionId>& connections) {
+  return {connections.size(), UINT64_MAX - *connections.begin(), source};
+}
+
+void Lobby::enter(const Address& client, ConnectionId connection) {
+  const Source source = sourceOf(client);
+  std::set<ConnectionId>& connections = all_[source];
+  if (!connections.empty()) ranks_.erase(rankOf(source, connections));
+  connections.insert(connection);
+  ranks_.insert(rankOf(source, connections));
+}
+
+void Lobby::leave(const Address& client, ConnectionId connection) {
+  const Source source = sourceOf(client);
+  const auto found = all_.find(source);
+  if (found == all_.end() || found->second.count(connection) == 0) return;
+  ranks_.erase(rankOf(source, found->second));
+  found->second.erase(connection);
+  if (found->second.empty()) {
+    all_.erase(found);
+  } else {
+    ranks_.insert(rankOf(source, found->second));
+  }
+}
+
+size_t Lobby::count(const Address& client) const {
+  const auto found = all_.find(sourceOf(client));
+  return found == all_.end() ? 0 : found->second.size();
+}
+
+ConnectionId Lobby::firstToGo() const {
+  if (ranks_.empty()) return 0;
+  return UINT64_MAX - std::get<1>(*ranks_.rbegin());
+}

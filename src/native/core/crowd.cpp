@@ -1,0 +1,32 @@
+#include "core/crowd.h"
+
+#include <algorithm>
+
+namespace {
+constexpr uint64_t kFewest = 8;  // connections
+// Where all WANs are silent there is little but what is sent again: that is no crowd.
+constexpr uint64_t kFewestPackets = 100;
+// By CUBIC as many lose a tenth of that.
+constexpr uint64_t kBeginsAtPercent = 25;
+constexpr uint64_t kLastsAtPercent = 2;
+// Where nobody is busy any more nobody says so.
+constexpr uint64_t kWindowsLasting = 3;
+}  // namespace
+
+void Crowd::report(uint64_t packets, uint64_t again, uint64_t nowMs) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  nowMs = std::max(nowMs, sinceMs_);  // the clocks of the workers differ by a turn
+  if (nowMs - sinceMs_ >= kWindowsLasting * kWindowMs) {
+    sinceMs_ = nowMs;
+    reports_ = packets_ = again_ = 0;
+  }
+  ++reports_;
+  packets_ += packets;
+  again_ += again;
+  if (nowMs - sinceMs_ < kWindowMs) return;
+  const uint64_t percent = isThere(nowMs) ? kLastsAtPercent : kBeginsAtPercent;
+  const bool isCrowd = reports_ >= kFewest && packets_ >= kFewestPackets && again_ * 100 > packets_ * percent;
+  untilMs_.store(isCrowd ? nowMs + kWindowsLasting * kWindowMs : 0, std::memory_order_relaxed);
+  sinceMs_ = nowMs;
+  reports_ = packets_ = again_ = 0;
+}

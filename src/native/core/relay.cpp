@@ -1,0 +1,229 @@
+#include "core/relay.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sockios.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <utility>
+
+namespace {
+constexpr int kMostBuffer = 8 * 1024 * 1024;
+constexpr int kUsualMark = 1;
+constexpr unsigned kFlags = SPLICE_F_MOVE | SPLICE_F_NONBLOCK;
+
+bool wouldBlock() { return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR; }
+
+void givePipeBack(Flow* flow, PipePool* pipes) {
+  if (!flow->pipe.open()) return;
+  pipes->release(flow->pipe);
+  flow->pipe = {};
+}
+
+// False: nothing more is to be read, errno says why.
+bool consume(int fd, char* data, size_t size) {
+  while (size > 0) {
+    const ssize_t taken = recv(fd, data, size, MSG_TRUNC);  // TCP does not copy it a second time
+    if (taken > 0) {
+      size -= static_cast<size_t>(taken);
+    } else if (taken == 0 || errno != EINTR) {
+      if (taken == 0) errno = ECONNRESET;
+      return false;
+    }
+  }
+  return true;
+}
+
+// Of a source that reads 0. False: errno says how it ended.
+bool endedWell(const Side& source) {
+  if (source.error == 0) return true;
+  errno = source.error;
+  return false;
+}
+
+// Moves a buffer full, or says why not. What is sent was only looked at, and is taken afterwards: so nothing has to be kept when the target
+// takes less, and a flow that waits holds nothing.
+Pumped copy(Flow* flow, Side* source, Side* target, int64_t* budget, PipePool* pipes) {
+  if (!target->writable || flow->room == 0) return Pumped::Waiting;
+  char* const data = pipes->buffer();
+  const size_t most = flow->room < 0 ? PipePool::kBufferBytes : std::min(PipePool::kBufferBytes, static_cast<size_t>(flow->room));
+  const ssize_t seen = recv(source->fd, data, most, MSG_PEEK);
+  if (seen == 0 && !endedWell(*source)) return Pumped::SourceFailed;
+  if (seen == 0) flow->ended = true;
+  if (seen < 0 && errno == EINTR) return Pumped::More;
+  if (seen < 0 && !wouldBlock()) return Pumped::SourceFailed;
+  if (seen <= 0) {
+    source->readable = source->urgent = false;
+    return Pumped::More;
+  }
+  const ssize_t sent = send(target->fd, data, static_cast<size_t>(seen), MSG_NOSIGNAL);
+  if (sent < 0) {
+    if (!wouldBlock()) return Pumped::TargetFailed;
+    if (errno != EINTR) target->writable = false;
+    return Pumped::More;
+  }
+  if (!consume(source->fd, data, static_cast<size_t>(sent))) return Pumped::SourceFailed;
+  if (flow->room > 0) flow->room -= sent;
+  flow->bytes += static_cast<uint64_t>(sent);
+  *budget -= sent;
+  return Pumped::More;
+}
+
+// One that is held must not grow: without CAP_NET_ADMIN it has as much as net.core.rmem_max lets it have. One that is not stays as it was.
+bool setReceiveBuffer(const Side& source, int size, bool isHeld) {
+  const int half = size / 2;  // the kernel doubles what it is given
+  if (setOption(source.fd, SOL_SOCKET, SO_RCVBUFFORCE, half)) return true;
+  return isHeld && setOption(source.fd, SOL_SOCKET, SO_RCVBUF, half);
+}
+
+// Of plain TCP.
+void resizeReceiveBuffer(const Side& source, int size, bool isHeld) {
+  if (!setReceiveBuffer(source, size, isHeld)) return;
+  // The bound of the window follows only a size that the kernel chose.
+  setsockopt(source.fd, IPPROTO_TCP, TCP_WINDOW_CLAMP, &size, sizeof size);
+}
+
+// SO_RCVBUF would end the growth of an MPTCP connection's buffer; a low-water mark only makes it larger, also on the subflows that are there
+// (mptcp_set_rcvlowat): to twice the mark or, where packets are small for the memory that they take, to four times. Before Linux 6.9 it does
+// nothing.
+void doubleReceiveBuffer(const Side& source, int size) {
+  for (const int mark : {size / 2, size}) {
+    if (!setOption(source.fd, SOL_SOCKET, SO_RCVLOWAT, mark)) return;
+    if (receiveBuffer(source) > size) break;
+  }
+  setsockopt(source.fd, SOL_SOCKET, SO_RCVLOWAT, &kUsualMark, sizeof kUsualMark);
+}
+}  // namespace
+
+int receiveBuffer(const Side& source) {
+  int size = 0;
+  socklen_t length = sizeof size;
+  return getsockopt(source.fd, SOL_SOCKET, SO_RCVBUF, &size, &length) == 0 ? size : -1;
+}
+
+Pumped pump(Flow* flow, Side* source, Side* target, int64_t budget, PipePool* pipes, Counters* counters) {
+  while (!flow->done) {
+    if (flow->parked > 0) {
+      if (!target->writable || flow->room == 0) return Pumped::Waiting;
+      const size_t most = flow->room < 0 ? flow->parked : std::min<size_t>(flow->parked, static_cast<size_t>(flow->room));
+      const ssize_t moved = splice(flow->pipe.readEnd, nullptr, target->fd, nullptr, most, kFlags);
+      if (moved < 0) {
+        if (!wouldBlock()) return Pumped::TargetFailed;
+        if (errno != EINTR) target->writable = false;
+        continue;
+      }
+      flow->parked -= static_cast<uint32_t>(moved);
+      if (flow->room > 0) flow->room -= moved;
+      flow->bytes += static_cast<uint64_t>(moved);
+      counters->bytesParked -= moved;
+      budget -= moved;
+      continue;
+    }
+    if (flow->ended) {
+      givePipeBack(flow, pipes);
+      // ENOTCONN: the target was reset before it got our FIN. Its hang-up would look like a normal end behind one.
+      if (shutdown(target->fd, SHUT_WR) != 0) return Pumped::TargetFailed;
+      flow->done = true;
+      break;
+    }
+    if (!source->readable) break;
+    if (budget <= 0) {
+      givePipeBack(flow, pipes);
+      return Pumped::More;
+    }
+    if (!source->urgent && !flow->pipe.open()) flow->pipe = pipes->take();
+    if (source->urgent || !flow->pipe.open()) {
+      const Pumped copied = copy(flow, source, target, &budget, pipes);
+      if (copied == Pumped::More) continue;
+      if (copied == Pumped::Waiting) break;
+      return copied;
+    }
+    // The pipe is empty here, so EAGAIN can only mean that the socket is.
+    const ssize_t moved = splice(source->fd, nullptr, flow->pipe.writeEnd, nullptr, flow->chunk, kFlags);
+    if (moved > 0) {
+      flow->parked = static_cast<uint32_t>(moved);
+      counters->bytesParked += moved;
+    } else if (moved == 0 && !source->finSeen) {
+      // In front of urgent data splice(2) waits for ever, and takes the FIN behind it for the end; recv(2) gets past. An event that told of
+      // the FIN would have told of urgent data in front of it.
+      source->urgent = true;
+    } else if (moved == 0) {
+      if (!endedWell(*source)) return Pumped::SourceFailed;
+      flow->ended = true;
+      source->readable = false;
+    } else if (!wouldBlock()) {
+      return Pumped::SourceFailed;  // the owner drops the flow, and errno stays as it is
+    } else if (errno != EINTR) {
+      source->readable = false;
+    }
+  }
+  givePipeBack(flow, pipes);
+  return Pumped::Waiting;
+}
+
+// The kernel would let a TCP receive buffer grow with the time that a full window takes to be read, which is our own back-pressure: megabytes
+// gather that help nobody. To make it smaller then is no cure: what the other end sends into room that it was told of is dropped, and sent
+// again after longer and longer pauses. So it begins small, and grows while it is empty although much comes through it, or while so much
+// comes through that a full one is a matter of milliseconds: on a fast path each byte then costs less.
+void boundBacklog(const Side& source) { resizeReceiveBuffer(source, kReceiveBuffer, false); }
+
+// That of an MPTCP connection the kernel does not let grow before an eighth of what it once took for the round trip is over
+// (mptcp_rcv_space_adjust), and of a connection that has waited that can be far too much: HAGs received 64 kB a round trip of an upload for its
+// first twenty seconds.
+int widerBacklog(Flow* flow, const Side& source, Protocol protocol) {
+  constexpr int kLittle = 64 * 1024;
+  constexpr uint64_t kLeast = 32 * 1024;  // a quarter of what a buffer begins with
+  const uint64_t moved = flow->bytes - flow->looked;
+  flow->looked = flow->bytes;
+  const uint64_t waited = std::exchange(flow->waited, 0);
+  if (flow->ended || flow->bytes < kLeast || protocol == Protocol::Unknown) return 0;
+  int queued = 0;
+  if (ioctl(source.fd, SIOCINQ, &queued) != 0) return 0;
+  flow->waited = static_cast<uint64_t>(queued);
+  // What had waited for a slow target says nothing of the source.
+  const uint64_t came = moved - std::min(moved, waited);
+  const int size = came < kLeast ? -1 : receiveBuffer(source);
+  if (size < 0 || size >= kMostBuffer || came < static_cast<uint64_t>(size) / 4) return 0;
+  const bool passing = came > static_cast<uint64_t>(size) * 8;
+  return passing || queued < kLittle ? 2 * size : 0;
+}
+
+void enlargeReceiveBuffer(const Flow& flow, const Side& source, Protocol protocol, int size) {
+  if (protocol == Protocol::Tcp) {
+    resizeReceiveBuffer(source, size, flow.isHeld);
+  } else if (flow.isHeld) {
+    setReceiveBuffer(source, size, true);
+  } else {
+    doubleReceiveBuffer(source, size / 2);
+  }
+}
+
+// The bound of an MPTCP subflow's window follows a low-water mark, and no size of ours (window_clamp); and once there is a size of ours, no mark
+// either. So the mark comes first, as high as the buffer may ever become. Before Linux 6.9 it does nothing, and the kernel goes on.
+bool holdReceiveBuffer(Flow* flow, const Side& source, Protocol protocol, int size) {
+  if (protocol == Protocol::Unknown) return false;
+  if (protocol == Protocol::Mptcp && !flow->isHeld) {
+    const int before = receiveBuffer(source);
+    const bool isSet = setOption(source.fd, SOL_SOCKET, SO_RCVLOWAT, kMostBuffer / 2);
+    setsockopt(source.fd, SOL_SOCKET, SO_RCVLOWAT, &kUsualMark, sizeof kUsualMark);
+    if (!isSet || (before < kMostBuffer && receiveBuffer(source) <= before)) return false;
+  }
+  if (protocol == Protocol::Tcp) resizeReceiveBuffer(source, size, true);
+  return flow->isHeld = protocol == Protocol::Tcp || setReceiveBuffer(source, size, true);
+}
+
+void discardFlow(Flow* flow, PipePool* pipes, Counters* counters) {
+  if (!flow->pipe.open()) return;
+  counters->bytesParked -= flow->parked;
+  if (flow->parked > 0) {
+    pipes->discard(flow->pipe);
+  } else {
+    pipes->release(flow->pipe);
+  }
+  flow->pipe = {};
+  flow->parked = 0;
+}

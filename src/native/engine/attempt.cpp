@@ -1,0 +1,368 @@
+// An attempt to reach a destination: connect, then the client side of SOCKS5. Part of Worker.
+#include <errno.h>
+#include <linux/sockios.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+
+#include "handshakes/socks5.h"
+#include "engine/worker.h"
+
+namespace {
+// What a client usually says first (a TLS ClientHello, an HTTP request) fits, and as much of an upload as keeps it going until the reply;
+// the rest follows through the relay. More than this would stop at a HAG's first window.
+constexpr size_t kEarlyBytes = 64 * 1024;
+// The handshake of a new connection leaves with so much in one packet, and with more behind it in one of its own.
+constexpr size_t kFirstWords = 4 * 1024;
+// A reply and what the server says first leave together where that comes so soon.
+constexpr uint64_t kHoldMs = 25;
+
+size_t expectedAnswer(const Attempt& attempt) {
+  if (attempt.step != Attempt::Step::Reply) return 2;
+  return socks5::replyLength(reinterpret_cast<const uint8_t*>(attempt.input.data()), attempt.input.size());
+}
+}  // namespace
+
+void Attempt::expired(Worker& worker) { worker.expired(this); }
+
+void Worker::expired(Attempt* attempt) {
+  if (attempt->step != Attempt::Step::Connecting && lookAtUnanswered(attempt)) return;
+  fail(attempt, stageOf(*attempt), {ETIMEDOUT, attempt->step == Attempt::Step::Connecting ? "connect" : "recv"});
+}
+
+Stage Worker::stageOf(const Attempt& attempt) const {
+  switch (attempt.step) {
+    case Attempt::Step::Connecting:
+      return Stage::Connect;
+    case Attempt::Step::Method:
+      return Stage::Greeting;
+    case Attempt::Step::Status:
+      return Stage::Authentication;
+    case Attempt::Step::Reply:
+      break;
+  }
+  return Stage::Request;
+}
+
+void Worker::dial(ConnectionId id, DialSpec spec, uint32_t number) {
+  using Phase = Connection::Phase;
+  Connection* const connection = find(id);
+  if (connection == nullptr || connection->committed) return;
+  const bool racing = connection->phase == Phase::Opening;
+  if (!racing && connection->phase != Phase::AwaitingDecision) return;
+  for (const auto& other : connection->attempts) {
+    if (other->number == number) return;
+  }
+  const bool crowded = racing && descriptorsAhead() > host_->limits.acceptLimit;
+  Attempt* const attempt = addAttempt(connection, number);
+  // What is left is kept for clients that have no upstream socket at all yet.
+  if (crowded) return fail(attempt, Stage::Connect, {EMFILE, "socket"});
+  setDeadline(connection, 0);  // each attempt has its own
+  dial(attempt, std::move(spec));
+}
+
+Attempt* Worker::addAttempt(Connection* connection, uint32_t number) {
+  connection->phase = Connection::Phase::Opening;
+  connection->attempts.push_back(std::make_unique<Attempt>());
+  Attempt* const attempt = connection->attempts.back().get();
+  attempt->connection = connection;
+  attempt->number = number;
+  return attempt;
+}
+
+void Worker::probe(uint64_t id, DialSpec spec, Purpose purpose) {
+  auto owned = std::make_unique<Attempt>();
+  Attempt* const attempt = owned.get();
+  attempt->probe = id;
+  attempt->purpose = purpose;
+  probes_[attempt] = std::move(owned);
+  dial(attempt, std::move(spec));
+}
+
+void Worker::dial(Attempt* attempt, DialSpec spec) {
+  attempt->spec = std::move(spec);
+  attempt->startedMs = now_;
+  attempt->side.error = 0;  // of the socket before
+  const DialSpec& to = attempt->spec;
+  Prepared prepared;
+  if (to.prepared && host_->prepared.take(to, now_, &prepared)) return takePrepared(attempt, prepared);
+  Failure failure;
+  const Address* const source = to.bound ? &to.source : nullptr;
+  attempt->side.fd = dialSocket(to.remote, source, to.mptcp, &attempt->protocol, &failure, host_->outlets.of(source, to.mptcp));
+  if (attempt->side.fd < 0) return fail(attempt, Stage::Connect, failure);
+  ++host_->counters.descriptors;
+  setDeadline(attempt, now_ + to.connectTimeoutMs);
+  if (!watch(attempt->side.fd, tagOf(attempt, Tag::Attempt), kStreamEvents)) fail(attempt, Stage::Connect, {errno, "epoll_ctl"});
+}
+
+void Worker::attemptEvent(Attempt* attempt, uint32_t events) {
+  if (attempt->side.fd < 0) return;  // ended earlier in this turn
+  const bool connecting = attempt->step == Attempt::Step::Connecting;
+  // What a HAG said before it reset us tells more than the reset: one that refuses our credentials often closes with the request unread.
+  if (!connecting && (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) {
+    readAnswers(attempt);
+    if (attempt->side.fd < 0 || attempt->step == Attempt::Step::Connecting) return;  // over, or begun anew
+  }
+  if ((events & EPOLLERR) != 0) {
+    const int error = socketError(attempt->side.fd);
+    if (error != 0) return lose(attempt, {error, connecting ? "connect" : "recv"});
+  }
+  // A new socket is hung up until its SYN is out; only being writable means connected.
+  if ((events & EPOLLOUT) == 0) return;
+  if (!connecting) {
+    sendOutput(attempt);
+  } else if ((events & EPOLLHUP) == 0) {
+    connected(attempt);
+  }
+}
+
+void Worker::connected(Attempt* attempt) {
+  const DialSpec& spec = attempt->spec;
+  attempt->connectMs = now_ - attempt->startedMs;
+  if (!spec.socks) return succeed(attempt);
+  attempt->step = Attempt::Step::Method;
+  grantTime(attempt);
+  awaitAnswer(attempt);
+  attempt->output = socks5::encodeGreeting(spec.withPassword);
+  if (spec.pipelined) {
+    commit(attempt);
+    if (spec.withPassword) attempt->output += socks5::encodeCredentials(spec.username, spec.password);
+    addRequest(attempt);
+  }
+  sendOutput(attempt);
+}
+
+void Worker::addRequest(Attempt* attempt) {
+  attempt->output += socks5::encodeConnect(attempt->spec.host, attempt->spec.port);
+  addEarly(attempt);
+}
+
+// To a HAG that takes it, what the client has said by now and was not sent yet: looked at, not taken, so that an attempt that fails leaves
+// it to the next one.
+void Worker::addEarly(Attempt* attempt) {
+  if (!attempt->spec.pipelined) return;
+  char early[kEarlyBytes];
+  const ssize_t size = recv(attempt->connection->client.fd, early, sizeof early, MSG_PEEK);
+  if (size <= static_cast<ssize_t>(attempt->early)) return;
+  attempt->output.append(early + attempt->early, static_cast<size_t>(size) - attempt->early);
+  attempt->early = static_cast<size_t>(size);
+}
+
+// A client seldom says its first words in the packet that opens its connection: what comes behind the request need not wait for the reply.
+void Worker::sendEarly(Connection* connection) {
+  Attempt* const attempt = connection->attempts.front().get();
+  addEarly(attempt);
+  sendOutput(attempt);
+}
+
+void Worker::sendOutput(Attempt* attempt) {
+  if (attempt->early == 0 && now_ < attempt->holdUntilMs) return;
+  while (!attempt->output.empty()) {
+    const size_t handshake = attempt->output.size() - std::min(attempt->early, attempt->output.size());
+    const bool isApart = handshake > 0 && !attempt->usesPrepared && attempt->early > kFirstWords;
+    const ssize_t sent = send(attempt->side.fd, attempt->output.data(), isApart ? handshake : attempt->output.size(), MSG_NOSIGNAL);
+    if (sent >= 0) {
+      attempt->output.erase(0, static_cast<size_t>(sent));
+      attempt->sent += static_cast<size_t>(sent);
+    } else if (errno == EAGAIN) {
+      return;
+    } else if (errno != EINTR) {
+      // What the other end said before it reset us is still there to be read, but not the reset behind it.
+      attempt->side.error = errno;
+      return;
+    }
+  }
+}
+
+// Reads until `input` holds `size` bytes, and never one more: what follows is the relay's.
+bool Worker::readExactly(Attempt* attempt, size_t size) {
+  while (attempt->input.size() < size) {
+    char data[300];
+    const size_t wanted = std::min(size - attempt->input.size(), sizeof data);
+    const ssize_t got = recv(attempt->side.fd, data, wanted, 0);
+    if (got > 0) {
+      attempt->input.append(data, static_cast<size_t>(got));
+    } else if (got == 0) {
+      lose(attempt, {ECONNRESET, "recv"});
+      return false;
+    } else if (errno != EINTR) {
+      if (errno != EAGAIN) lose(attempt, {errno, "recv"});
+      return false;
+    }
+  }
+  return true;
+}
+
+void Worker::readAnswers(Attempt* attempt) {
+  using Step = Attempt::Step;
+  const DialSpec& spec = attempt->spec;
+  for (;;) {
+    const size_t size = expectedAnswer(*attempt);
+    if (size == 0) return fail(attempt, Stage::Request, {EPROTO, "socks"});
+    if (!readExactly(attempt, size)) return;
+    const auto byte = [attempt](size_t at) { return static_cast<uint8_t>(attempt->input[at]); };
+    if (attempt->step == Step::Reply) {
+      if (expectedAnswer(*attempt) != size) continue;  // its first bytes say how long it is, or that it is none
+      const int reply = byte(1);
+      if (reply != socks5::kSucceeded) return fail(attempt, Stage::Request, {EREMOTEIO, "socks", "SOCKS_REPLY"}, reply);
+      return succeed(attempt);
+    }
+    if (attempt->step == Step::Method) {
+      const uint8_t offered = spec.withPassword ? socks5::kUserPassword : socks5::kNoAuthentication;
+      if (byte(0) != 5) return fail(attempt, Stage::Greeting, {EPROTO, "socks"});
+      if (byte(1) == socks5::kNotAClient) return fail(attempt, Stage::Greeting, {EACCES, "socks", "NOT_A_CLIENT"});
+      if (byte(1) == socks5::kNoneAcceptable) return fail(attempt, Stage::Greeting, {EACCES, "socks"});
+      if (byte(1) != offered) return fail(attempt, Stage::Greeting, {EPROTO, "socks"});
+      attempt->step = spec.withPassword ? Step::Status : Step::Reply;
+      if (!spec.pipelined && spec.withPassword) attempt->output += socks5::encodeCredentials(spec.username, spec.password);
+    } else {
+      if (byte(0) != 1) return fail(attempt, Stage::Authentication, {EPROTO, "socks"});
+      if (byte(1) != 0) return fail(attempt, Stage::Authentication, {EACCES, "socks"});
+      attempt->step = Step::Reply;
+    }
+    attempt->input.clear();
+    if (attempt->connection != nullptr) grantTime(attempt);
+    if (attempt->step == Step::Reply) {
+      if (!spec.connectRequest) return succeed(attempt);
+      commit(attempt);
+      if (!spec.pipelined) addRequest(attempt);
+    }
+    sendOutput(attempt);
+    if (attempt->side.fd < 0) return;
+  }
+}
+
+// It may send its request now: no other attempt of its connection ever will, or a client's bytes would reach the server twice.
+void Worker::commit(Attempt* attempt) {
+  Connection* const connection = attempt->connection;
+  if (connection == nullptr || connection->committed) return;
+  connection->committed = true;
+  for (size_t i = connection->attempts.size(); i-- > 0;) {
+    if (connection->attempts[i].get() != attempt) release(connection->attempts[i].get());
+  }
+}
+
+void Worker::succeed(Attempt* attempt) {
+  const int fd = attempt->side.fd;
+  const Protocol protocol = attempt->protocol == Protocol::Tcp ? Protocol::Tcp : protocolOf(fd);
+  Connection* const connection = attempt->connection;
+  if (connection != nullptr && connection->fastPathId != 0) {
+    setDeadline(connection, 0);
+    if (attempt->spec.mptcp && protocol == Protocol::Tcp) handBack(connection, attempt->spec, false);
+  }
+  Event event;
+  event.id = attempt->probe;
+  if (connection == nullptr || connection->fastPathId == 0) event.local = localAddress(fd);
+  event.protocol = protocol;
+  if (connection == nullptr) {
+    event.type = Event::Type::Probed;
+    event.milliseconds = attempt->connectMs;
+    if (attempt->purpose != Purpose::Probe) {
+      epoll_ctl(epoll_, EPOLL_CTL_DEL, fd, nullptr);
+      attempt->side.fd = -1;
+    }
+    if (attempt->purpose == Purpose::HandOver) {
+      --host_->counters.descriptors;
+      event.fd = fd;
+    } else if (attempt->purpose == Purpose::Prepare) {
+      host_->prepared.put({fd, protocol, attempt->spec, attempt->connectMs, now_});
+    }
+    events_.push_back(std::move(event));
+    return release(attempt);
+  }
+  commit(attempt);
+  event.type = Event::Type::Opened;
+  event.id = connection->id;
+  event.attempt = attempt->number;
+  event.prepared = attempt->usesPrepared;
+  // Only now are those that were sent used up.
+  const size_t said = saidOf(*attempt);
+  for (size_t left = said; left > 0;) {
+    char early[kEarlyBytes];
+    const ssize_t taken = recv(connection->client.fd, early, left, 0);
+    if (taken <= 0) break;
+    left -= static_cast<size_t>(taken);
+  }
+  connection->forward.bytes = said;
+  connection->upstream.fd = fd;
+  connection->upstream.error = attempt->side.error;
+  connection->upstreamAddress = attempt->spec.remote;
+  connection->protocol = protocol;
+  attempt->side.fd = -1;
+  release(attempt);
+  if (connection->kind == ListenerKind::Socks) {
+    connection->held = socks5::encodeReply(socks5::kSucceeded, event.local);
+    // One that has said more already waits for the server's answer, not for ours.
+    int more = 0;
+    if (ioctl(connection->client.fd, SIOCINQ, &more) == 0 && more > 0) {
+      setDeadline(connection, now_ + kHoldMs);
+    } else {
+      sendHeld(connection, false);
+      if (!connection->held.empty()) return closeConnection(connection, Reason::ClientReset, {EPIPE, "send"});
+    }
+  }
+  if (connection->fastPathId == 0) events_.push_back(std::move(event));
+  if (!watch(fd, tagOf(connection, Tag::Upstream), kStreamEvents, true)) {
+    return closeConnection(connection, Reason::UpstreamReset, {errno, "epoll_ctl"});
+  }
+  relay(connection);
+}
+
+// The client's bytes that were handed to the socket of an attempt. Its handshake goes before them.
+size_t Worker::saidOf(const Attempt& attempt) const { return attempt.early - std::min(attempt.early, attempt.output.size()); }
+
+void Worker::fail(Attempt* attempt, Stage stage, Failure failure, int reply) {
+  // A HAG that refuses us has opened nothing. One that ends otherwise may have passed on what it was sent, whether it has acknowledged that
+  // or not: the kernel delays the ACK of what was read by 40 ms, and a RST overtakes it. Only the client knows whether that may be said twice.
+  // A router's "prohibited" (ICMPv6) is EACCES, too, once TCP gives up.
+  const bool hasRefused = reply >= 0 || (failure.error == EACCES && strcmp(failure.syscall, "socks") == 0);
+  Event event;
+  event.type = attempt->connection == nullptr ? Event::Type::Probed : Event::Type::Failed;
+  event.id = attempt->connection == nullptr ? attempt->probe : attempt->connection->id;
+  event.stage = stage;
+  event.failure = failure;
+  event.milliseconds = attempt->connectMs;
+  event.reply = reply;
+  Connection* const connection = attempt->connection;
+  event.attempt = attempt->number;
+  event.early = hasRefused ? 0 : saidOf(*attempt);
+  if (connection != nullptr && connection->fastPathId != 0) handBack(connection, attempt->spec, false);
+  release(attempt);
+  if (connection != nullptr) {
+    event.left = static_cast<uint32_t>(connection->attempts.size());
+    if (event.left == 0) {
+      connection->phase = Connection::Phase::AwaitingDecision;
+      connection->committed = false;
+      awaitOwner(connection);
+    }
+  }
+  const bool mayHaveArrived = event.early > 0;
+  events_.push_back(std::move(event));
+  if (mayHaveArrived) closeConnection(connection, Reason::UpstreamReset, failure);
+}
+
+// Ends an attempt that is still its own; freed at the end of the turn.
+void Worker::release(Attempt* attempt) {
+  setDeadline(attempt, 0);
+  if (attempt->side.fd >= 0) {
+    end(attempt->side.fd, abortFd);
+    attempt->side.fd = -1;
+  }
+  if (attempt->connection != nullptr) {
+    auto& attempts = attempt->connection->attempts;
+    const auto found = std::find_if(attempts.begin(), attempts.end(), [attempt](const auto& one) { return one.get() == attempt; });
+    released_.push_back(std::move(*found));
+    attempts.erase(found);
+    return;
+  }
+  const auto found = probes_.find(attempt);
+  released_.push_back(std::move(found->second));
+  probes_.erase(found);
+}
+
+void Worker::releaseAll(Connection* connection) {
+  while (!connection->attempts.empty()) release(connection->attempts.back().get());
+}

@@ -1,0 +1,51 @@
+// A connection that both ends have ended, until what was said last has arrived. Part of Worker.
+//
+// The kernel cuts a closed MPTCP socket after 60 s (mptcp_close_timeout), whatever still comes through: on a slow line, or on one that is
+// silent for a minute, the end of a download was lost. One that is open it leaves alone, so it is closed when all was acknowledged, or when
+// nothing more was for about as long as the kernel tries with a closed TCP socket (tcp_orphan_retries: 100 s and more).
+#include <errno.h>
+#include <linux/sockios.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+
+#include <algorithm>
+
+#include "engine/worker.h"
+
+namespace {
+constexpr uint64_t kLookMs = 1000;
+constexpr uint64_t kPatienceMs = 120 * 1000;
+}  // namespace
+
+void Worker::drain(Connection* connection) {
+  const bool isRedirect = connection->kind == ListenerKind::Redirect;
+  const Side& side = isRedirect ? connection->upstream : connection->client;
+  Side* const other = isRedirect ? &connection->client : &connection->upstream;
+  const bool isTcp = isRedirect && connection->protocol == Protocol::Tcp;
+  connection->unacknowledged = isTcp ? 0 : unacknowledged(side.fd);
+  if (connection->unacknowledged == 0) return closeConnection(connection, Reason::End);
+  // Nothing is left to say: should this process end meanwhile, the kernel sees to the rest for as long as it does.
+  for (const int fd : {side.fd, other->fd}) resetOnClose(fd, false);
+  end(other->fd, closeFd);
+  other->fd = -1;
+  --host_->counters.relaying;
+  connection->phase = Connection::Phase::Draining;
+  connection->activeMs = now_;
+  setDeadline(connection, now_ + kLookMs);
+}
+
+// An event comes when the last byte is acknowledged, and many others while the kernel tries again.
+void Worker::lookAtDraining(Connection* connection, bool isDue) {
+  const bool isRedirect = connection->kind == ListenerKind::Redirect;
+  const int fd = isRedirect ? connection->upstream.fd : connection->client.fd;
+  const int left = unacknowledged(fd);
+  if (left == 0) return closeConnection(connection, Reason::End);
+  if (!isDue) return;
+  if (left < connection->unacknowledged) connection->activeMs = now_;
+  connection->unacknowledged = left;
+  if (now_ - connection->activeMs >= std::min(kPatienceMs, host_->limits.idleTimeoutMs)) {
+    return closeConnection(connection, isRedirect ? Reason::UpstreamReset : Reason::ClientReset, {ETIMEDOUT, "close"});
+  }
+  watch(fd, tagOf(connection, isRedirect ? Tag::Upstream : Tag::Client), EPOLLET, true);  // only its hang-up
+  setDeadline(connection, now_ + kLookMs);
+}

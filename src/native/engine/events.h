@@ -1,0 +1,110 @@
+// What crosses between the engine's threads and its owner: the owner's orders, and what the workers met. contract.ts says what each means.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/mptcp_info.h"
+#include "core/socket.h"
+
+using ConnectionId = uint64_t;
+
+enum class ListenerKind : uint8_t { Redirect, Socks };
+enum class Stage : uint8_t { Connect, Greeting, Authentication, Request };
+enum class Reason : uint8_t { End, ClientReset, UpstreamReset, Idle, Handshake, Refused, Reset };
+enum class LimitCause : uint8_t { Connections, Descriptors, Memory, Pipes };
+enum class RefusalCause : uint8_t { NotAClient, Method, Credentials, Share, Waited, NotRedirected, Loop };
+
+// How to reach a destination.
+struct DialSpec {
+  bool mptcp = false;
+  Address remote;
+  bool bound = false;
+  Address source;
+  uint32_t connectTimeoutMs = 0;
+  bool socks = false;  // client side of SOCKS5 to `remote`
+  bool connectRequest = false;  // false: stop after the authentication (a probe)
+  bool pipelined = false;
+  bool prepared = false;  // by a connection of PreparedPool's, where there is one
+  std::string host;
+  uint16_t port = 0;
+  bool withPassword = false;
+  std::string username;
+  std::string password;
+  uint32_t handshakeTimeoutMs = 0;
+};
+
+// The addresses that share the first `bits` with `base`; no bits: every one of its family.
+struct AddressRange {
+  Address base;
+  unsigned bits = 0;
+};
+
+// For clients of a `redirect` listener about whom nothing has to be decided.
+struct FastPath {
+  uint64_t id = 0;
+  DialSpec spec;                            // its host and port are each client's destination
+  uint32_t patienceMs = 0;
+  std::vector<AddressRange> destinations;  // the owner is asked about these
+};
+
+struct Inspection {
+  ConnectionId connection;
+  Address client;
+  Address local;
+  Address remote;
+  Protocol protocol;
+  uint64_t sent;
+  uint64_t received;
+  uint64_t ageMs;
+  bool full;
+  std::vector<Subflow> subflows;
+};
+
+// Connections of whom to tell: those that moved something last, of this age and size.
+struct Busy {
+  size_t most;
+  uint64_t olderThanMs;
+  uint64_t leastBytes;
+};
+
+// Clients of one source that were refused for one reason. Without a client: of all sources beyond those that were remembered.
+struct Refusal {
+  RefusalCause cause;
+  Address client;
+  Address destination;
+  uint64_t count;
+};
+
+struct Event {
+  enum class Type : uint8_t { Accepted, Credentials, Request, Opened, Failed, Closed, Demand, Limit, Refused, Probed, Inspected, Counted };
+  Type type;
+  uint64_t id = 0;  // of the connection; of the question that it answers
+  Address client{};
+  Address destination{};
+  Address local{};
+  Protocol protocol = Protocol::Unknown;
+  Stage stage = Stage::Connect;
+  Failure failure;  // failure.error 0: none
+  int reply = -1;
+  uint64_t fastPathId = 0;    // the fast path that was followed before the owner was told; 0: none
+  bool timedOut = false;     // its patience was in vain
+  uint32_t attempt = 0;  // the owner's number for it
+  uint32_t left = 0;     // attempts of the connection still under way
+  uint64_t early = 0;    // bytes of the client's that left with the request
+  bool prepared = false;
+  int fd = -1;           // handed over to the owner
+  uint64_t count = 0;
+  Reason reason = Reason::End;
+  uint64_t sent = 0;
+  uint64_t received = 0;
+  uint64_t milliseconds = 0;
+  std::string host;
+  uint16_t port = 0;
+  std::string username;
+  std::string password;
+  bool limited = false;
+  LimitCause cause = LimitCause::Connections;
+  std::vector<Inspection> inspections;
+};

@@ -1,0 +1,265 @@
+// Clients who need no decision: in a network namespace of its own, where iptables redirects them.
+#include <net/if.h>
+#include <sched.h>
+#include <sys/ioctl.h>
+
+#include <cstring>
+
+#include "engine_fixture.h"
+
+namespace {
+constexpr uint16_t kFront = 12345;
+constexpr char kElsewhere[] = "192.0.2.9";
+constexpr char kBypassed[] = "192.0.2.130";
+
+// False, with the reason said, where this machine does not let us.
+bool makeNamespace() {
+  if (unshare(CLONE_NEWNET) != 0) {
+    std::printf("# skipped: no network namespace can be made: %s\n", strerror(errno));
+    return false;
+  }
+  const int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  ifreq request{};
+  std::strcpy(request.ifr_name, "lo");
+  request.ifr_flags = IFF_UP;
+  CHECK(ioctl(fd, SIOCSIFFLAGS, &request) == 0);
+  closeFd(fd);
+  for (const char* command : {"ip route add 192.0.2.0/24 dev lo src 127.0.0.1",
+                              "iptables -w -t nat -A OUTPUT -p tcp -d 192.0.2.0/24 -j REDIRECT --to-ports 12345"}) {
+    if (std::system(command) == 0) continue;
+    std::printf("# skipped: no redirection: %s\n", command);
+    return false;
+  }
+  return true;
+}
+
+Address at(const char* text, uint16_t port) {
+  Address address;
+  CHECK(parseAddress(text, port, &address));
+  return address;
+}
+
+// Opens the server, whatever is asked for.
+Owner::Decide serving(const Address& server) {
+  return [server](Engine& engine, const Event& event) {
+    if (event.type == Event::Type::Credentials) engine.authenticate(event.id, event.password == "secret");
+    if (event.type == Event::Type::Request) {
+      CHECK(event.host == kElsewhere || event.host == kBypassed);
+      engine.dial(event.id, direct(server));
+    }
+    if (event.type == Event::Type::Failed) engine.refuse(event.id, 5);
+  };
+}
+
+std::shared_ptr<FastPath> orderFor(const Address& hag, bool pipelined, uint64_t id = 1) {
+  const auto order = std::make_shared<FastPath>();
+  order->id = id;
+  order->spec = through(hag, hag, pipelined, true);
+  order->patienceMs = 5000;
+  order->destinations = {{at("192.0.2.128", 0), 25}};
+  return order;
+}
+
+void listenAtFront(Owner* owner) {
+  Address bound;
+  Protocol protocol;
+  Failure failure;
+  CHECK(owner->engine().listen({ListenerKind::Redirect, loopback(kFront), false}, &bound, &protocol, &failure));
+}
+
+void give(Owner* owner, std::shared_ptr<const FastPath> order) {
+  owner->engine().setFastPath(std::move(order));
+  usleep(20000);  // every worker has it
+}
+
+void exchanged(unsigned i, const char* destination = kElsewhere) { exchange(dialTo(at(destination, 443)), pattern(i, 1 + i * 300)); }
+
+// While the way works the owner hears nothing.
+void unheard() {
+  Server server;
+  for (const bool pipelined : {false, true}) {
+    Owner hag(options(), serving(server.address));
+    const Address entry = hag.listen(ListenerKind::Socks, true);
+    std::atomic<unsigned> heard{0};
+    Owner cpe(options(), [&](Engine&, const Event&) { ++heard; });
+    listenAtFront(&cpe);
+    give(&cpe, orderFor(entry, pipelined));
+    inParallel(100, [](unsigned i) { exchanged(i); });
+    CHECK(eventually([&] { return cpe.counters().connections == 0 && hag.closed(Reason::End) == 100; }));
+    CHECK(heard == 0 && hag.seen == 100);
+    cpe.close();
+    hag.close();
+  }
+}
+
+// It decides about those that are excepted, and about all when there is no order any more.
+void asked() {
+  Server server;
+  Owner hag(options(), serving(server.address));
+  const Address entry = hag.listen(ListenerKind::Socks, true);
+  Owner cpe(options(), [&](Engine& engine, const Event& event) {
+    if (event.type != Event::Type::Accepted) return;
+    CHECK(event.fastPathId == 0);
+    DialSpec spec = through(entry, event.destination, true, true);
+    spec.host = formatAddress(event.destination);
+    engine.dial(event.id, spec);
+  });
+  listenAtFront(&cpe);
+  give(&cpe, orderFor(entry, true));
+  exchanged(1, kBypassed);
+  CHECK(eventually([&] { return cpe.ended == 1; }));
+  CHECK(cpe.seen == 1 && cpe.opened == 1);
+  exchanged(2);
+  CHECK(cpe.seen == 1);
+  give(&cpe, nullptr);
+  exchanged(3);
+  CHECK(eventually([&] { return cpe.ended == 2; }));
+  CHECK(cpe.seen == 2);
+  cpe.close();
+  hag.close();
+}
+
+// The way fails, or does not answer in time: from there on the owner decides, and the client gets its answer all the same.
+void announced() {
+  Server server;
+  const int silent = silentListener();
+  const Address nobody = nobodyThere();
+  Owner hag(options(), serving(server.address));
+  const Address entry = hag.listen(ListenerKind::Socks, true);
+  for (const bool timedOut : {false, true}) {
+    Owner cpe(options(), [&](Engine& engine, const Event& event) {
+      DialSpec good = through(entry, entry, true, true);
+      good.host = kElsewhere;
+      if (event.type == Event::Type::Accepted) {
+        CHECK(event.fastPathId == 7 && event.timedOut == timedOut && sameHost(event.destination, at(kElsewhere, 0)) && portOf(event.destination) == 443);
+        CHECK(portOf(event.local) == kFront && sameHost(event.client, loopback()));
+        if (timedOut) engine.dial(event.id, good, 1);
+      }
+      if (event.type == Event::Type::Failed) {
+        CHECK(!timedOut && event.attempt == 0 && event.left == 0);
+        engine.dial(event.id, good, 1);
+      }
+      if (event.type == Event::Type::Opened) CHECK(event.attempt == 1);
+    });
+    listenAtFront(&cpe);
+    const auto order = orderFor(timedOut ? localAddress(silent) : nobody, false, 7);
+    order->patienceMs = 30;
+    give(&cpe, order);
+    inParallel(40, [](unsigned i) { exchanged(i); });
+    CHECK(eventually([&] { return cpe.closed(Reason::End) == 40; }));
+    CHECK(cpe.seen == 40 && cpe.opened == 40 && cpe.failed == (timedOut ? 0 : 40));
+    cpe.close();
+  }
+  hag.close();
+  closeFd(silent);
+}
+
+// Prepared connections are used, and those that are found dead are replaced; the owner hears how many clients came.
+void prepared() {
+  Server server;
+  auto hag = std::make_unique<Owner>(options(), serving(server.address));
+  const Address entry = hag->listen(ListenerKind::Socks, true);
+  std::atomic<unsigned> ready{0}, demand{0}, announcedLate{0};
+  Owner cpe(options(), [&](Engine&, const Event& event) {
+    if (event.type == Event::Type::Probed && event.failure.error == 0) ++ready;
+    if (event.type == Event::Type::Demand) demand += static_cast<unsigned>(event.count);
+    if (event.type == Event::Type::Accepted) ++announcedLate;
+  });
+  listenAtFront(&cpe);
+  const auto order = orderFor(entry, true);
+  order->spec.prepared = true;
+  give(&cpe, order);
+  DialSpec greeting = order->spec;
+  greeting.connectRequest = greeting.pipelined = false;
+  const auto prepare = [&](uint64_t count) {
+    for (uint64_t i = 0; i < count; ++i) cpe.engine().probe(100 + i, greeting, Purpose::Prepare);
+  };
+  prepare(10);
+  CHECK(eventually([&] { return ready == 10; }));
+  usleep((PreparedPool::kJoiningMs + 50) * 1000);
+  inParallel(15, [](unsigned i) { exchanged(i); });
+  CHECK(eventually([&] { return demand == 15; }));
+  CHECK(hag->seen == 15 && announcedLate == 0);
+  CHECK(eventually([&] { return cpe.engine().keepPrepared({greeting}, 100, 60000).counts == std::vector<uint64_t>{0}; }));
+
+  prepare(4);
+  CHECK(eventually([&] { return ready == 14; }));
+  hag->close();
+  hag = std::make_unique<Owner>(options(), serving(server.address));
+  Address bound;
+  Protocol protocol;
+  Failure failure;
+  CHECK(hag->engine().listen({ListenerKind::Socks, entry, true}, &bound, &protocol, &failure));
+  usleep((PreparedPool::kJoiningMs + 50) * 1000);
+  inParallel(8, [](unsigned i) { exchanged(i); });
+  cpe.close();
+  hag->close();
+}
+
+// Orders that change, clients that leave at any moment, a HAG that dies and WANs that are lost, all at once.
+void turmoil() {
+  Server server;
+  const int silent = silentListener();
+  Owner hag(options(), serving(server.address));
+  const Address entry = hag.listen(ListenerKind::Socks, true);
+  Owner cpe(options(), [&](Engine& engine, const Event& event) {
+    DialSpec good = through(entry, entry, true, true);
+    good.host = kElsewhere;
+    if (event.type == Event::Type::Accepted && event.timedOut) engine.dial(event.id, good, 1);
+    if (event.type == Event::Type::Accepted && event.fastPathId == 0) engine.reset(event.id);
+    if (event.type == Event::Type::Failed) engine.reset(event.id);
+  });
+  listenAtFront(&cpe);
+  std::atomic<bool> over{false};
+  std::thread owner([&] {
+    for (unsigned turn = 0; !over; ++turn) {
+      const auto order = orderFor(turn % 3 == 0 ? localAddress(silent) : entry, turn % 2 == 0, turn + 1);
+      order->patienceMs = turn % 5;
+      order->spec.prepared = turn % 4 == 0;
+      order->spec.bound = true;
+      order->spec.source = loopback();
+      cpe.engine().setFastPath(turn % 7 == 0 ? nullptr : order);
+      usleep(2000);
+      if (turn % 5 == 0) cpe.engine().abandon(loopback());
+      if (turn % 11 == 0) cpe.engine().resetUpstreams(0, entry);
+    }
+  });
+  inParallel(400, [](unsigned i) { comeAndGo(dialTo(at(kElsewhere, 443)), i); });
+  over = true;
+  owner.join();
+  cpe.close();
+  CHECK(eventually([&] { return hag.counters().connections == 0; }));
+  hag.close();
+  closeFd(silent);
+}
+
+// The order's way fails, and the owner, who is asked then, never answers.
+void lostAnswer() {
+  EngineOptions few = options();
+  few.decisionTimeoutMs = 150;
+  Owner cpe(few, [](Engine&, const Event&) {});
+  listenAtFront(&cpe);
+  give(&cpe, orderFor(nobodyThere(), true));
+  const int client = dialTo(at(kElsewhere, 80));
+  bool reset = false;
+  receiveAll(client, &reset);
+  CHECK(reset);
+  CHECK(eventually([&] { return cpe.closed(Reason::Reset) == 1; }));
+  CHECK(cpe.failed == 1);
+  closeFd(client);
+  cpe.close();
+}
+}  // namespace
+
+int main() {
+  if (!makeNamespace()) return passed();
+  const unsigned before = descriptors();
+  unheard();
+  asked();
+  announced();
+  lostAnswer();
+  prepared();
+  turmoil();
+  CHECK(descriptors() == before);
+  return passed();
+}
