@@ -3,7 +3,8 @@
  * fact means is decided in state.ts and target.ts, nowhere else. Times are milliseconds of a clock that never jumps.
  */
 import type { SocketAddress } from '../base/address.js'
-import type { Hag, PathAddress, WanAddresses } from './model.js'
+import type { WanAddresses } from '../network/state.js'
+import type { Hag, PathAddress } from './model.js'
 
 /** Probes of WANs. A fact about an address that no WAN has any more is ignored. */
 export type WanFact =

@@ -13,14 +13,6 @@ export const families: readonly Family[] = [4, 6]
 
 export const byFamily = <Value>(of: (family: Family) => Value): ByFamily<Value> => ({ 4: of(4), 6: of(6) })
 
-/** A WAN as the network set-up has planned it: it has a link, and these addresses. */
-export interface WanAddresses {
-  readonly name: string
-  readonly interface: string
-  readonly address4?: string
-  readonly address6?: string
-}
-
 /** A WAN, and the address of ours that its sockets are bound to. */
 export interface PathAddress {
   readonly wan: string
@@ -83,3 +75,6 @@ export interface WanPath {
   /** `tcp` where the WAN's path drops what begins with MPTCP, so that trying would only take time. */
   protocol: Protocol
 }
+
+/** RFC 1928 section 6: what a HAG without IPv6 says. A network is unreachable (3), a host (4), the address's type unknown (8); some say just 1. */
+export const lackingReplies: readonly number[] = [1, 3, 4, 8]

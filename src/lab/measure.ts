@@ -44,14 +44,6 @@ export function longestPause({ pauses }: { pauses: readonly Pause[] }, from: num
   return Math.max(0, ...pauses.filter(({ until }) => until > from && until <= to).map(({ ms }) => ms))
 }
 
-/** Ticks of all processors so far: all of them, and those that a virtual machine's host gave to others (`steal`, proc(5)). */
-export function processorTicks(): { all: number; stolen: number } {
-  const [line = ''] = readFileSync('/proc/stat', 'utf8').split('\n')
-  // What follows are guests' ticks, which are counted before as well.
-  const ticks = line.split(/\s+/).slice(1, 9).map(Number)
-  return { all: ticks.reduce((sum, value) => sum + value, 0), stolen: ticks[7] ?? 0 }
-}
-
 export function median(values: readonly number[]): number {
   return [...values].sort((one, other) => one - other)[Math.floor(values.length / 2)] ?? Number.NaN
 }

@@ -1,6 +1,7 @@
 /** A program in a lab, started, listened to, and ended by its process id. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
 import { BondsocksError } from '../base/errors.js'
 
 /** Enough of what it said last to tell why it ended. */
@@ -99,4 +100,12 @@ export class Program {
       clearTimeout(timer)
     }
   }
+}
+
+/** Ticks of all processors so far: all of them, and those that a virtual machine's host gave to others (`steal`, proc(5)). */
+export function processorTicks(): { all: number; stolen: number } {
+  const [line = ''] = readFileSync('/proc/stat', 'utf8').split('\n')
+  // What follows are guests' ticks, which are counted before as well.
+  const ticks = line.split(/\s+/).slice(1, 9).map(Number)
+  return { all: ticks.reduce((sum, value) => sum + value, 0), stolen: ticks[7] ?? 0 }
 }

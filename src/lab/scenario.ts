@@ -4,9 +4,8 @@ import { BondsocksError } from '../base/errors.js'
 import { mptcpKernel } from '../base/kernel-version.js'
 import { type Download, download, filePort, type Sample } from './download.js'
 import { type Configs, type Lab, type LabOptions, labUp, type Topology } from './lab.js'
-import { processorTicks } from './measure.js'
 import { nodeArgv } from './node.js'
-import { type LogLine, Program } from './program.js'
+import { type LogLine, Program, processorTicks } from './program.js'
 import { trafficPort } from './traffic.js'
 
 export interface Scenario {

@@ -1,6 +1,7 @@
+import type { NetworkOptions } from './state.js'
 /** The control path's door: say what should be, then make it so. */
 
-import { type Family, familyOf, type SocketAddress } from '../base/address.js'
+import { familyOf } from '../base/address.js'
 import { BondsocksError } from '../base/errors.js'
 import type { GatewayConfig } from '../config/schema.js'
 import { ChangeFailed, carryOut, carryOutAsFarAsPossible, performAll, save } from './apply.js'
@@ -18,30 +19,7 @@ import { unseen } from './unseen.js'
 
 export { systemKernel } from './kernel/command.js'
 export type { Kernel } from './kernel/kernel.js'
-export type { NetworkPlan as Plan, Step, WanAddresses } from './state.js'
-
-export interface NetworkOptions {
-  /** False: everything but the redirect rules, for the time in which connections drain. Default true. */
-  redirect?: boolean
-  /**
-   * Source addresses of either family that keep their routes and rules, for probes, but have no endpoint, so that connections leave. Where
-   * no other endpoint of the family would be left, those that are there stay.
-   */
-  withoutEndpoint?: Pick<ReadonlySet<string>, 'has'>
-  /**
-   * Name of the WAN that a family's default route in the main table points to, for what is not redirected. Where left out or not usable:
-   * the first usable one, in config order, of those not in `withoutEndpoint`.
-   */
-  best?: { 4?: string; 6?: string }
-  /** Of the HAGs, the one most used first, for whose WANs there are endpoints before there are any for the other. Default: as the config has it. */
-  hagFamilies?: readonly Family[]
-  /** Those whose names were looked up too. Default: those that the config has addresses of. */
-  hags?: readonly SocketAddress[]
-  /** Families whose destinations no HAG can reach, and what to say of it: they are not redirected, or refused (`on_hag_down`). */
-  unserved?: ReadonlyMap<Family, string>
-  /** True: after a change of links, addresses, routes or rules; the tables of iptables are taken to be as the last apply left them. */
-  quick?: boolean
-}
+export type { Step } from './state.js'
 
 export class Network {
   /** Our endpoints, as far as we know. */

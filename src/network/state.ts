@@ -1,5 +1,4 @@
-/** What the control path talks about: what is ours, what the kernel has, what it should have, and the steps from one to the other. */
-import type { Family } from '../base/address.js'
+import type { Family, SocketAddress } from '../base/address.js'
 
 /**
  * Everything we make is found again by these marks alone, so `remove` needs no config: rules and routes by protocol and table together, so
@@ -309,4 +308,27 @@ export function step(action: Action, ...undo: Action[]): Step {
 /** The command line of `ip` for a family. */
 export function ip(family: Family, ...words: string[]): { argv: string[] } {
   return { argv: [...(family === 6 ? ['ip', '-6'] : ['ip']), ...words.flatMap((word) => word.split(' '))] }
+}
+
+export interface NetworkOptions {
+  /** False: everything but the redirect rules, for the time in which connections drain. Default true. */
+  redirect?: boolean
+  /**
+   * Source addresses of either family that keep their routes and rules, for probes, but have no endpoint, so that connections leave. Where
+   * no other endpoint of the family would be left, those that are there stay.
+   */
+  withoutEndpoint?: Pick<ReadonlySet<string>, 'has'>
+  /**
+   * Name of the WAN that a family's default route in the main table points to, for what is not redirected. Where left out or not usable:
+   * the first usable one, in config order, of those not in `withoutEndpoint`.
+   */
+  best?: { 4?: string; 6?: string }
+  /** Of the HAGs, the one most used first, for whose WANs there are endpoints before there are any for the other. Default: as the config has it. */
+  hagFamilies?: readonly Family[]
+  /** Those whose names were looked up too. Default: those that the config has addresses of. */
+  hags?: readonly SocketAddress[]
+  /** Families whose destinations no HAG can reach, and what to say of it: they are not redirected, or refused (`on_hag_down`). */
+  unserved?: ReadonlyMap<Family, string>
+  /** True: after a change of links, addresses, routes or rules; the tables of iptables are taken to be as the last apply left them. */
+  quick?: boolean
 }

@@ -2,8 +2,9 @@
 import { execFileSync } from 'node:child_process'
 import t from 'tap'
 import type { Kernel } from '../../src/network/kernel/kernel.js'
-import { Network, type NetworkOptions } from '../../src/network/network.js'
+import { Network } from '../../src/network/network.js'
 import { observe } from '../../src/network/observe.js'
+import type { NetworkOptions } from '../../src/network/state.js'
 import { needsRoot, type Scope } from '../support/namespaces.js'
 import { addForeign, failing, fakeWorld, furnish, gateway, netnsWorld, snapshot, type World } from '../support/network-world.js'
 

@@ -1,21 +1,14 @@
 import { formatSocketAddress } from '../../base/address.js'
-/** What the HAGs say at the start: whether there is one that serves us, as soon as that is known. */
-import type { ProbeResult } from '../../engine/contract.js'
-import type { Hag, WanPath } from '../model.js'
+import type { Hag } from '../model.js'
 import { whereOf } from './admission.js'
 import type { HagDirectory } from './directory.js'
+import type { HagAnswer } from './prober.js'
 import { type HagProber, troubleOf } from './prober.js'
 
 /** `refused`: all that answered want other credentials. The reasons are one line of text. */
 export interface FirstAnswer {
   state: 'some' | 'none' | 'refused'
   reasons: string
-}
-
-export interface HagAnswer {
-  hag: Hag
-  path: WanPath
-  result: ProbeResult
 }
 
 const firstAnswerMs = 3000

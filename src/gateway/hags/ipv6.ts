@@ -25,9 +25,8 @@ const globalUnicast = [parseCidr('2000::/3')].filter((one) => one !== undefined)
 const recentMs = 60_000
 /** An address of a documentation network (RFC 3849): without any IPv6 a machine says so at once. */
 const nobody: SocketAddress = { address: '2001:db8::1', port: 1 }
-/** RFC 1928 section 6: what a HAG without IPv6 says. A network is unreachable (3), a host (4), the address's type unknown (8); some say just 1. */
+/** The same as `lackingReplies`, in the words of the package socks. */
 const lacking: readonly Reply[] = ['NetworkUnreachable', 'HostUnreachable', 'AddressNotSupported', 'Failure']
-export const lackingReplies: readonly number[] = [1, 3, 4, 8]
 /** What nobody else says: a router next to our address may say that it is unreachable, and some HAGs say 1 whatever it is. */
 const surelyLacking: readonly Reply[] = ['NetworkUnreachable', 'AddressNotSupported']
 

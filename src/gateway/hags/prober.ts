@@ -9,7 +9,6 @@ import type { Hag, PathAddress, WanPath } from '../model.js'
 import { isBehindFullWan } from '../subflow-signs.js'
 import { Admissions, whereOf } from './admission.js'
 import { examine } from './capabilities.js'
-import type { HagAnswer } from './first-answer.js'
 import { type HagHealth, type HagSign, nextHag, unknownHag } from './health.js'
 
 const tickMs = 100
@@ -526,4 +525,10 @@ function signOf(hag: Hag, result: ProbeResult, askedAt: number, path: PathAddres
   // Its rules may be about our address.
   const where = reached && code === 'ECONNRESET' ? ` over ${whereOf(path)}` : ''
   return { type: 'silence', reason: `${troubleOf(hag, result)}${where}`, askedAt, reached }
+}
+
+export interface HagAnswer {
+  hag: Hag
+  path: WanPath
+  result: ProbeResult
 }

@@ -1,6 +1,7 @@
 /** Which family connections to HAGs had best go by, where both can be had: a connection is bonded over the WANs of its family only. */
 import type { Family } from '../../base/address.js'
-import type { WanAddresses, WanPath } from '../model.js'
+import type { WanAddresses } from '../../network/state.js'
+import type { WanPath } from '../model.js'
 
 /**
  * The family that most WANs have. `inUse`: those that connections may go over now. Where both are as good it stays as it is, and at first

@@ -3,18 +3,9 @@
  * that never jumps.
  */
 import type { Family } from '../../base/address.js'
+import type { WanAddresses } from '../../network/state.js'
 import type { Fact, Rates } from '../facts.js'
-import {
-  type ByFamily,
-  byFamily,
-  families,
-  type Hag,
-  isSameHag,
-  isUsable,
-  type PathAddress,
-  type WanAddresses,
-  type WanLink,
-} from '../model.js'
+import { type ByFamily, byFamily, families, type Hag, isSameHag, isUsable, type PathAddress, type WanLink } from '../model.js'
 import { initial, type Role, type Selection, select } from '../roles/roles.js'
 import * as admission from './admissions.js'
 import { type HagState, hagsThere, withDirectAnswer, withHagFact, withHags, withoutCheck, withTrouble } from './hag-states.js'

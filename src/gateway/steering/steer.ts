@@ -1,3 +1,4 @@
+import type { WanAddresses } from '../../network/state.js'
 /** Takes facts, and carries out what differs between the target before and after each. */
 
 import { formatSocketAddress } from '../../base/address.js'
@@ -7,7 +8,7 @@ import type { Engine } from '../../engine/contract.js'
 import { inBackground } from '../../service/faults.js'
 import type { Log } from '../../telemetry/log.js'
 import type { Fact } from '../facts.js'
-import { families, type Hag, type WanAddresses } from '../model.js'
+import { families, type Hag } from '../model.js'
 import { type Deed, deeds, type Situation } from './deeds.js'
 import { events, lineOf } from './events.js'
 import { firstState, reduce, type State, type SteeringConfig } from './state.js'
