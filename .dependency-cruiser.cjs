@@ -1,0 +1,34 @@
+/** What may import what (docs/ARCHITECTURE.md): an arrow never points upwards, and there is no circle. */
+const to = (...folders) => ({ path: folders.map((folder) => `^src/${folder}/`) })
+const rule = (name, comment, from, into) => ({ name, comment, severity: 'error', from, to: into })
+
+module.exports = {
+  forbidden: [
+    rule('no-circles', 'two files that need one another are one file, or a third', {}, { circular: true }),
+    rule('base-is-ground', 'base/ knows nothing of ours', to('base'), { path: '^src/', pathNot: '^src/base/' }),
+    rule('engine-decides-nothing', 'engine/ knows only base/', to('engine'), { path: '^src/', pathNot: '^src/(base|engine)/' }),
+    rule(
+      'gateway-parts-are-apart',
+      'wans/, hags/, roles/ and connections/ meet in steering/ only',
+      { path: '^src/gateway/(wans|hags|roles|connections)/' },
+      { path: '^src/gateway/(wans|hags|roles|connections|steering)/', pathNot: '^src/gateway/$1/' },
+    ),
+    rule('network-stands-alone', 'network/ serves both roles', to('network'), to('gateway', 'hag', 'lab', 'cli')),
+    rule('roles-are-apart', 'the gateway knows no HAG program', to('gateway'), to('hag')),
+    rule('hag-is-apart', 'the HAG program knows no gateway', to('hag'), to('gateway')),
+    rule(
+      'no-lab-in-the-product',
+      'gateway and HAG never import the lab',
+      { path: '^src/', pathNot: '^src/(lab|cli)/' },
+      to('lab'),
+    ),
+    rule('commands-are-the-top', 'nobody imports a command', { path: '^src/', pathNot: '^src/(cli/|main)' }, to('cli')),
+    rule('no-tests-in-the-product', 'src/ imports nothing of the tests', { path: '^src/' }, { path: '^(test|bench|scripts)/' }),
+  ],
+  options: {
+    doNotFollow: { path: 'node_modules' },
+    tsPreCompilationDeps: true,
+    tsConfig: { fileName: 'tsconfig.json' },
+    enhancedResolveOptions: { exportsFields: ['exports'], conditionNames: ['import', 'types', 'node', 'default'] },
+  },
+}
