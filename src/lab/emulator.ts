@@ -1,6 +1,4 @@
-/** The lab's emulated links: an addon of its own, so that gateway and HAG carry nothing of it. */
-import { createRequire } from 'node:module'
-
+/** What the lab's addon offers, apart from the product's, so that gateway and HAG carry nothing of it. */
 /** One direction of an emulated link. */
 export interface LinkDirection {
   /**
@@ -43,10 +41,4 @@ export interface LinkEmulator {
 
 export interface EmulatorAddon {
   LinkEmulator: new (first: LinkEnd, second: LinkEnd, forward: LinkDirection, backward: LinkDirection) => LinkEmulator
-}
-
-/** Loads the addon; what only needs the types does not. */
-export function loadEmulator(): EmulatorAddon {
-  // Both src/lab/ and dist/chunks/ lie two folders below the package's root.
-  return createRequire(import.meta.url)('../../build/lab.node') as EmulatorAddon
 }

@@ -218,8 +218,8 @@ t.test('a standing order: clients who need no decision, and those who do', { ski
         (all) => all.filter(({ type }) => type === 'closed').length === (isThere ? 1 : 2),
       )
       const accepted = seen.flatMap((event) => (event.type === 'accepted' ? [event] : []))
-      const asked = { destination: { address: excepted.address, port: 443 }, followed: undefined }
-      const failed = { destination: { address: plain, port: 443 }, followed: { order: 5, late: false } }
+      const asked = { destination: { address: excepted.address, port: 443 }, viaFastPath: undefined }
+      const failed = { destination: { address: plain, port: 443 }, viaFastPath: { id: 5, timedOut: false } }
       t.match(accepted, isThere ? [asked] : [failed, asked])
       t.equal(accepted.length, isThere ? 1 : 2)
       await cpe.exec(tool, '-w', '-t', 'nat', '-D', ...redirect)

@@ -27,7 +27,6 @@ async function machine(t: Test): Promise<Machine> {
   await link('br0', ['192.168.1.1/24'], [])
   await link('dsl', ['10.1.0.2/24'], ['10.1.0.1/24', '203.0.113.3/32'])
   await link('lte', ['10.2.0.2/24'], ['10.2.0.1/24'])
-  await link('bare', [], [])
   await isp.exec('sysctl', '-qw', 'net.ipv4.conf.all.rp_filter=2')
   const folder = t.testdir()
   const file = (name: string, text: string) => {
@@ -59,9 +58,6 @@ interface Fault {
 
 const wan = (keys: object) => ({ wans: [{ name: 'dsl', interface: 'dsl', gateway: '10.1.0.1', ...keys }] })
 
-/** A person can mend it; `run` begins with what there is. */
-const byHand = ['plan', 'apply']
-
 const faults: Fault[] = [
   {
     name: 'no root',
@@ -87,27 +83,6 @@ const faults: Fault[] = [
     code: 1,
     stderr:
       /^bondsocks: this kernel has no MPTCP \(no \/proc\/sys\/net\/mptcp\): use Linux 6\.1 or later, built with CONFIG_MPTCP\n$/,
-  },
-  {
-    name: 'WAN interface missing',
-    keys: wan({ interface: 'nope0' }),
-    code: 1,
-    stderr: /^bondsocks: WAN dsl: interface nope0 does not exist: create it, or correct the config\n$/,
-    commands: byHand,
-  },
-  {
-    name: 'WAN without address',
-    keys: wan({ interface: 'bare' }),
-    code: 1,
-    stderr: /^bondsocks: WAN dsl: interface bare has no address: start its DHCP or PPP client, or give it one\n$/,
-    commands: byHand,
-  },
-  {
-    name: 'WAN without gateway',
-    keys: wan({ gateway: undefined }),
-    code: 1,
-    stderr: /^bondsocks: WAN dsl: interface dsl has no default route to learn the gateway from: set "gateway" in the config\n$/,
-    commands: byHand,
   },
   {
     name: 'unknown key',

@@ -101,10 +101,6 @@ export function hasEndpoint({ links, withoutEndpoint, remaking }: Target, addres
   return !own.some(isUsable) || own.some(({ bind }) => bind === address)
 }
 
-/** Links that connections to HAGs are bonded over now. */
-export const bondedLinks = ({ links, withoutEndpoint }: Target, family: Family): WanLink[] =>
-  links[family].filter((link) => isUsable(link) && link.protocol === 'mptcp' && !withoutEndpoint.has(link.bind))
-
 /**
  * The family in which connections to HAGs find most WANs: a connection is bonded over the WANs of its family only. If both are as good it
  * stays as it is, and at first is IPv4, of which a packet carries 20 bytes more.

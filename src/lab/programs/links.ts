@@ -4,9 +4,10 @@
  * folder or a namespace is gone.
  */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
-import { type LinkDirection, type LinkEmulator, type LinkEnd, loadEmulator } from '../emulator.js'
+import type { EmulatorAddon, LinkDirection, LinkEmulator, LinkEnd } from '../emulator.js'
 
 export interface LinkPlan {
   name: string
@@ -28,7 +29,7 @@ async function main(folder: string): Promise<void> {
   // First of all, so that whoever cleans up knows whom to end.
   writeFileSync(join(folder, 'links.pid'), `${process.pid}\n`)
   const plans = JSON.parse(readFileSync(join(folder, 'links.json'), 'utf8')) as LinkPlan[]
-  const emulator = loadEmulator()
+  const emulator = createRequire(import.meta.url)('../../../build/lab.node') as EmulatorAddon
   const links = new Map<string, LinkEmulator>()
   const make = ({ name, ends, up, down }: LinkPlan) => {
     links.get(name)?.close()
