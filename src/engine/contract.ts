@@ -164,12 +164,12 @@ export type EngineEvent =
       /** The address and port of ours that took it. */
       local: SocketAddress
       /**
-       * A standing order was followed, by an attempt with number 0. `late`: it has no answer yet, and the patience is over; otherwise its
+       * The fast path was taken, by an attempt with number 0. `timedOut`: it has no answer yet, and the patience is over; otherwise its
        * `failed` or `opened` is the next event.
        */
       viaFastPath?: { id: number; timedOut: boolean }
     }
-  /** So many clients have come by a standing order that lets them use prepared connections. */
+  /** So many clients have come by a fast path that lets them use prepared connections. */
   | { type: 'demand'; clients: number }
   /** `socks` listeners with authentication: answer with `authenticate`. Before `request`. */
   | { type: 'credentials'; connection: ConnectionId; client: SocketAddress; username: string; password: string }
@@ -313,7 +313,7 @@ export interface Engine {
   stopListening(): void
   /**
    * From now on this way is tried for new clients without asking; undefined: each is announced by `accepted` again. While it works out there
-   * is no event for them at all, until their end. `accepted` comes late, with `followed`, where the way has failed, has no answer in time
+   * is no event for them at all, until their end. `accepted` comes late, with `viaFastPath`, where the way has failed, has no answer in time
    * (unless its request may have left) or has lost MPTCP.
    */
   setFastPath(fastPath: FastPath | undefined): void

@@ -1,6 +1,6 @@
 /**
  * How events and orders of every connection cross between the engine and TypeScript: as numbers and plain arguments, because an object
- * that C++ makes or reads costs some 0.3 us a property. What is rare, or not IPv4, crosses as the object that index.ts declares.
+ * that C++ makes or reads costs some 0.3 us a property. What is rare, or not IPv4, crosses as the object that contract.ts declares.
  */
 import type { DialSpec, Engine, EngineEvent, EngineOptions, Protocol } from './contract.js'
 
@@ -90,7 +90,7 @@ export class Decoder {
   }
 }
 
-/** The addon's Engine as index.ts declares it. */
+/** The addon's Engine as contract.ts declares it. */
 export function engineOf(Bound: new (options: BoundOptions) => BoundEngine): new (options: EngineOptions) => Engine {
   return class extends Bound implements Engine {
     constructor({ onEvents, ...options }: EngineOptions) {

@@ -170,7 +170,7 @@ t.test('a device has one share for all its addresses', { skip: needsRoot || need
   await child.end('SIGKILL')
 })
 
-t.test('a standing order: clients who need no decision, and those who do', { skip: needsRoot || needsAddon }, async (t) => {
+t.test('the fast path: clients who need no decision, and those who do', { skip: needsRoot || needsAddon }, async (t) => {
   const { cpe, hag, client } = await twoPaths(t)
   await (await startAgent(t, hag)).call('echo', 443)
   const hagChild = startChild(t, hag, { listen: { kind: 'socks', address: '10.0.1.2', port: 0 } })

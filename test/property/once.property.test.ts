@@ -120,16 +120,16 @@ async function play(t: Test, scenario: Scenario): Promise<string[]> {
   const front = tested.listen('redirect')
   const { engine } = tested
   const log = memoryLog()
-  const upstreams = new PathTable({ onHagDown: 'reject' })
+  const pathTable = new PathTable({ onHagDown: 'reject' })
   const wans = ['127.0.0.1', '127.0.0.2'].map((bind, index) =>
     wanPath(`wan${index}`, bind, { protocol: scenario.protocol, rttMs: 10, leastRttMs: 10 }),
   )
-  upstreams.use({ hags, pipelines: () => scenario.pipelined, hagsDown: [], paths: { 4: wans, 6: [] } })
+  pathTable.use({ hags, pipelines: () => scenario.pipelined, hagsDown: [], paths: { 4: wans, 6: [] } })
   const isFirst = (remote: SocketAddress | undefined) => remote?.port === hags[0]?.port
   const pool = { serves: ({ hag }: { hag?: SocketAddress }) => scenario.prepared && isFirst(hag), demanded: () => {} }
   const sessions = new Sessions({
     engine,
-    pathTable: upstreams,
+    pathTable,
     bypass: new Bypass({ bypass: [] }),
     prepared: pool,
     connectTimeoutMs: 1000,

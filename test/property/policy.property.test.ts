@@ -47,12 +47,12 @@ t.test('no loop, no bypassed destination through a HAG, and every connection end
         const far = { own, answer: () => answers[next++ % answers.length] as Answer }
         const engine: FakeEngine = new FakeEngine({ onEvents: (events) => events.map((event) => sessions.handle(event)) }, far)
         const log = memoryLog()
-        const upstreams = new PathTable({ onHagDown })
-        upstreams.use({ hags, pipelines: () => false, hagsDown: [], paths })
+        const pathTable = new PathTable({ onHagDown })
+        pathTable.use({ hags, pipelines: () => false, hagsDown: [], paths })
         const isOwn = (text: string) => own.includes(text)
         const sessions = new Sessions({
           engine,
-          pathTable: upstreams,
+          pathTable,
           bypass: new Bypass({ bypass: bypassed }),
           connectTimeoutMs: 3000,
           log,

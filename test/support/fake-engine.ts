@@ -38,7 +38,7 @@ type Accepted = Extract<EngineEvent, { type: 'accepted' }>
 
 interface FakeConnection {
   client: SocketAddress
-  /** Not announced: it follows a standing order. */
+  /** Not announced: it takes the fast path. */
   ordered?: { id: number; accepted: Accepted; timer: NodeJS.Timeout } | undefined
   state: 'waiting' | 'relaying'
   /** Those under way, by number. */

@@ -20,7 +20,7 @@ function setUp(answers: Record<string, Answer> = {}) {
   )
   const attempts: DialRaces = new DialRaces(engine)
   const failures: string[] = []
-  const overtaken: string[] = []
+  const lost: string[] = []
   const race = (connection: number, choices: string[], { patienceMs = 10_000, final = (_: Failed): boolean => false } = {}) =>
     attempts.race(connection, choices, {
       dialSpec: wayTo,
@@ -29,14 +29,14 @@ function setUp(answers: Record<string, Answer> = {}) {
         failures.push(choice)
         return final(failed)
       },
-      lostRace: (choice) => overtaken.push(choice),
+      lostRace: (choice) => lost.push(choice),
     })
   const connection = engine.accept()
   attempts.begin(connection)
   const tried = () => engine.opens.map(({ way }) => way.remote.address)
   /** All that were tried, once there are so many. */
   const triedOnce = (count: number) => eventually(tried, ({ length }) => length >= count)
-  return { engine, attempts, connection, race, failures, overtaken, tried, triedOnce }
+  return { engine, attempts, connection, race, failures, lost, tried, triedOnce }
 }
 
 t.test('a client that left while the session awaited something else is remembered', async (t) => {
@@ -81,14 +81,14 @@ t.test('a way that fails is followed by the next one at once, and every failure 
 })
 
 t.test('a silent way is joined by the next one when patience ends; the first that gets through is it', async (t) => {
-  const { engine, connection, race, failures, overtaken, tried, triedOnce } = setUp()
+  const { engine, connection, race, failures, lost, tried, triedOnce } = setUp()
   const raced = race(connection, ['a', 'b', 'c'], { patienceMs: 20 })
   t.same(tried(), ['a'])
   t.same(await triedOnce(3), ['a', 'b', 'c'])
   engine.answer(connection, 'opened', 1)
   t.match(await raced, { outcome: { type: 'opened' }, choice: 'b' })
   t.same(failures, [])
-  t.same(overtaken, ['a'])
+  t.same(lost, ['a'])
 })
 
 t.test('a failure while others are under way ends nothing; the last one does', async (t) => {

@@ -18,14 +18,14 @@ function gateway(far: FarSide, options: { onHagDown?: 'direct' | 'reject'; hags?
   const log = memoryLog(options.level)
   const clock = { now: 1000 }
   const engine: FakeEngine = new FakeEngine({ onEvents: (events) => events.map((event) => sessions.handle(event)) }, far)
-  const upstreams = new PathTable({ onHagDown: options.onHagDown ?? 'direct', now: () => clock.now })
-  upstreams.use({ hags: options.hags ?? [first, second], pipelines: () => false, hagsDown: [], paths })
+  const pathTable = new PathTable({ onHagDown: options.onHagDown ?? 'direct', now: () => clock.now })
+  pathTable.use({ hags: options.hags ?? [first, second], pipelines: () => false, hagsDown: [], paths })
   const suspicions: string[] = []
   const bypass = new Bypass({ bypass: [parseCidr('192.0.2.0/24') as Cidr] })
   const onSuspicion = ({ address }: Hag, about: string) => suspicions.push(`${address} ${about}`)
   const sessions: Sessions = new Sessions({
     engine,
-    pathTable: upstreams,
+    pathTable,
     bypass,
     connectTimeoutMs: 3000,
     onHagTrouble: onSuspicion,
@@ -33,7 +33,7 @@ function gateway(far: FarSide, options: { onHagDown?: 'direct' | 'reject'; hags?
   })
   /** `remote via bind` of every attempt since the last call. */
   const tried = () => engine.opens.splice(0).map(({ way }) => `${way.remote.address} via ${way.bind}`)
-  return { engine, upstreams, log, clock, tried, suspicions }
+  return { engine, pathTable, log, clock, tried, suspicions }
 }
 
 const everyWay = [
@@ -70,7 +70,7 @@ t.test('a connection goes to the first HAG over the first WAN', async (t) => {
 })
 
 t.test('the engine is told what to do with clients about whom nothing has to be decided', async (t) => {
-  const { engine, upstreams } = gateway({})
+  const { engine, pathTable } = gateway({})
   t.match(engine.order, {
     protocol: 'mptcp',
     remote: { address: '203.0.113.3', port: 1080 },
@@ -82,16 +82,16 @@ t.test('the engine is told what to do with clients about whom nothing has to be 
     networks.map((one) => `${one.address}/${one.bits}`)
   t.same(text(engine.order?.askAboutDestinations), ['192.0.2.0/24'])
   const before = engine.order
-  upstreams.use({ hags: [first, second], pipelines: () => false, hagsDown: [], paths })
+  pathTable.use({ hags: [first, second], pipelines: () => false, hagsDown: [], paths })
   t.equal(engine.order, before, 'nothing has changed')
-  upstreams.use({ hags: [], pipelines: () => false, hagsDown: [first, second], paths })
+  pathTable.use({ hags: [], pipelines: () => false, hagsDown: [first, second], paths })
   t.equal(engine.order, undefined, 'direct connections are ours to decide about')
   t.equal(gateway({}, { level: 'debug' }).engine.order, undefined, 'each is to be heard of')
 })
 
 t.test("a way that fails is nobody else's order until it works again", async (t) => {
   let down = true
-  const { engine, clock, upstreams, tried } = gateway({
+  const { engine, clock, pathTable, tried } = gateway({
     answer: (way) => (down && way.bind === '10.1.0.2' ? failure('connect', 'ETIMEDOUT') : 'opened'),
   })
   engine.accept()
@@ -104,7 +104,7 @@ t.test("a way that fails is nobody else's order until it works again", async (t)
   await settle()
   t.same(tried(), everyWay.slice(0, 1))
   t.equal(engine.order?.bind, '10.1.0.2')
-  t.equal(upstreams.fastPath?.wan, 'dsl')
+  t.equal(pathTable.fastPath?.wan, 'dsl')
 })
 
 t.test('attempts that end because their WAN is lost: once it is back, connections go to the same HAG', async (t) => {
@@ -122,9 +122,9 @@ t.test('attempts that end because their WAN is lost: once it is back, connection
 })
 
 t.test('a client of a former order is told from those of the new one', async (t) => {
-  const { engine, upstreams, tried } = gateway({ answer: ({ bind }) => (bind === '10.1.0.2' ? 'silence' : 'opened') })
+  const { engine, pathTable, tried } = gateway({ answer: ({ bind }) => (bind === '10.1.0.2' ? 'silence' : 'opened') })
   const connection = engine.accept()
-  upstreams.use({
+  pathTable.use({
     hags: [first],
     pipelines: () => false,
     hagsDown: [],
@@ -135,8 +135,8 @@ t.test('a client of a former order is told from those of the new one', async (t)
   await settle()
   t.same(tried(), ['203.0.113.3 via 10.1.0.2', '203.0.113.3 via 10.2.0.2'])
   t.equal(engine.stats().relaying, 1)
-  t.equal(upstreams.pathsTo('198.51.100.7')[0]?.wan, 'lte')
-  t.equal(upstreams.pathsTo('198.51.100.7')[1]?.hag, undefined, 'it was DSL that failed')
+  t.equal(pathTable.pathsTo('198.51.100.7')[0]?.wan, 'lte')
+  t.equal(pathTable.pathsTo('198.51.100.7')[1]?.hag, undefined, 'it was DSL that failed')
 })
 
 t.test('an IPv6 destination goes through a HAG reached over IPv4, and has no direct way without an IPv6 WAN', async (t) => {
@@ -267,10 +267,10 @@ t.test('a HAG that failed rests: direct at once, one try after five seconds, bac
 })
 
 t.test('a HAG that is found to be down while a connection tries it is not tried over the other WAN', async (t) => {
-  const { engine, tried, upstreams } = gateway({
+  const { engine, tried, pathTable } = gateway({
     answer: ({ remote }) => {
       if (remote.address !== first.address) return 'opened'
-      upstreams.use({ hags: [second], pipelines: () => false, hagsDown: [first], paths })
+      pathTable.use({ hags: [second], pipelines: () => false, hagsDown: [first], paths })
       return failure('connect', 'ECONNRESET')
     },
   })
@@ -331,8 +331,8 @@ t.test('a HAG that takes it gets all in one go; what may have reached the server
     [failure('request', 'ECONNRESET'), 6],
     [failure('request', 'SOCKS_REPLY', 1), 6],
   ] as [ReturnType<typeof failure>, number][]) {
-    const { engine, upstreams, tried } = gateway({ answer: () => answer })
-    upstreams.use({ hags: [first, second], pipelines: ({ address }) => address === first.address, hagsDown: [], paths })
+    const { engine, pathTable, tried } = gateway({ answer: () => answer })
+    pathTable.use({ hags: [first, second], pipelines: ({ address }) => address === first.address, hagsDown: [], paths })
     engine.accept()
     await settle()
     t.same(

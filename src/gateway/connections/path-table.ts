@@ -6,7 +6,7 @@ import type { HagPath } from './prepared.js'
 
 /** How long a way that failed comes last, so that not every new connection pays for it until the monitors know. */
 const cooldownMs = 5000
-/** A way around the HAGs that was overtaken so often in a row comes last: one lost SYN says nothing of a WAN. */
+/** A direct path that lost so many races in a row comes last: one lost SYN says nothing of a WAN. */
 const lostRacesToCoolDown = 2
 /**
  * Before the next way is tried beside a silent one: thrice the round trip, in which a lost SYN would not be sent again anyway

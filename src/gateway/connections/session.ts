@@ -47,7 +47,7 @@ export class Sessions {
   readonly #races: DialRaces
   /** What the debug line of a closed connection says beyond the event; stays empty unless debugging. */
   readonly #relaying = new Map<ConnectionId, { destination: string; via: string }>()
-  /** The ways of standing orders by their number, and the one that stands. */
+  /** The paths of the last fast paths by their number; a client may wait under an earlier one. */
   readonly #fastPaths = new Map<number, Path>()
   #fastPathId = 0
   #current = ''
