@@ -447,7 +447,7 @@ for (const [name, make, stride, skip] of worlds) {
 
       await run('ip route replace default via 192.168.1.254 dev br0')
       t.match((await network.apply(config, both)).notes, [
-        "the main table's IPv4 default route leads over br0, which is no WAN: what is not redirected goes there",
+        "the main table's IPv4 default route leads over br0, which is no WAN: bondsocks puts no other in its place",
       ])
       t.notMatch((await network.plan(config, both)).steps, [/5809/])
       await network.remove()

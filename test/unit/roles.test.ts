@@ -47,6 +47,13 @@ t.test('a backup is used while no normal WAN is up', async (t) => {
   t.match(said, /backup WAN lte takes over: no better WAN is up/)
 })
 
+t.test('a WAN that comes for the first time is in use, and only later again', async (t) => {
+  const both = { down: [] }
+  const { said } = walk([() => ({ down: ['lte'] }), () => ({ down: ['lte'] }), () => both, () => ({ down: ['lte'] }), () => both])
+  t.equal(said.match(/WAN lte is in use$/m)?.length, 1)
+  t.equal(said.match(/WAN lte is in use again/g)?.length, 1)
+})
+
 t.test('while no WAN is up nothing is said to be in use, and nothing is tried', async (t) => {
   const down = ['dsl', 'lte']
   const { used, said } = walk([

@@ -23,6 +23,8 @@ type Direction = (typeof directions)[number]
 type Rates = Readonly<Record<Direction, number>>
 
 interface Memory {
+  /** It was in use and worked. */
+  readonly hasServed: boolean
   /** The last rates, newest last. */
   readonly recent: readonly Rates[]
   /** The highest rate that held for some seconds, bytes per second; slowly forgotten while it carries something. */
@@ -61,6 +63,7 @@ export interface Selection {
 
 const none: Rates = { receivedPerSecond: 0, sentPerSecond: 0 }
 const fresh: Memory = {
+  hasServed: false,
   recent: [],
   ceiling: none,
   outUntil: 0,
@@ -125,9 +128,11 @@ export function select(before: Selection, wans: readonly WanReport[], now: numbe
   if (!isSame(cast, before.inUse)) state.trial = undefined
   else if (isSample) decide(state)
   const used = chosen(state)
+  const reasons = reasonsOf(state, used)
+  for (const { name, usable } of wans) if (usable && used.has(name)) remember(state, name, { hasServed: true })
   return {
     inUse: used,
-    reasons: reasonsOf(state, used),
+    reasons,
     joined: new Set([...state.joined].filter((name) => used.has(name) || state.trial?.wan === name)),
     memories: state.memories,
     trial: state.trial,
@@ -328,7 +333,7 @@ function join(state: Working): boolean {
 const hasCooledDown = (memory: Memory | undefined, now: number) =>
   memory === undefined || (memory.cooldownUntil <= now && memory.outUntil <= now)
 
-function reasonsOf({ before, wans, reasons }: Working, used: ReadonlySet<string>): Map<string, string> {
+function reasonsOf({ before, wans, reasons, memories }: Working, used: ReadonlySet<string>): Map<string, string> {
   const anyUsable = wans.some(({ usable }) => usable)
   const texts = new Map(reasons)
   for (const wan of wans) {
@@ -338,7 +343,8 @@ function reasonsOf({ before, wans, reasons }: Working, used: ReadonlySet<string>
     if (used.has(name) && !usable) continue
     if (used.has(name)) {
       const isOnly = roleOf(wan) !== 'normal' && anyUsable
-      texts.set(name, isOnly ? `${roleOf(wan)} WAN ${name} takes over: no better WAN is up` : `WAN ${name} is in use again`)
+      const again = memories.get(name)?.hasServed ? ' again' : ''
+      texts.set(name, isOnly ? `${roleOf(wan)} WAN ${name} takes over: no better WAN is up` : `WAN ${name} is in use${again}`)
     }
     // That it is not up, its health has said.
     else if (!usable) continue

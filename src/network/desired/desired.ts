@@ -87,7 +87,7 @@ function unredirected(
     const stranger = leaders.find((route) => !config.wans.some((wan) => wan.interface === route.device))
     if (stranger !== undefined) {
       notes.push(
-        `the main table's IPv${family} default route leads over ${stranger.device}, which is no WAN: what is not redirected goes there`,
+        `the main table's IPv${family} default route leads over ${stranger.device}, which is no WAN: bondsocks puts no other in its place`,
       )
       return []
     }
