@@ -214,7 +214,10 @@ export type EngineEvent =
       failure: Failure
       reply?: number
     }
-  /** The connection is gone, its descriptors are closed. The last event of every connection that was announced, exactly one. */
+  /**
+   * The connection is gone, its descriptors are closed. The last event of every connection, exactly one, and the only one of those that the
+   * fast path served to their end: they are told of together, within a second.
+   */
   | {
       type: 'closed'
       connection: ConnectionId
@@ -229,6 +232,10 @@ export type EngineEvent =
       /** Set where an error ended it. */
       failure?: Failure
       client: SocketAddress
+      /** Where a redirected client wanted to go; of a `socks` client, where it was opened to. */
+      destination?: SocketAddress
+      /** Id of the fast path that opened it, if nobody was asked. */
+      fastPath?: number
       /** Bytes of payload from the client to the upstream, and back. */
       sent: number
       received: number
@@ -312,8 +319,8 @@ export interface Engine {
   /** Closes every listening socket; connections go on. */
   stopListening(): void
   /**
-   * From now on this way is tried for new clients without asking; undefined: each is announced by `accepted` again. While it works out there
-   * is no event for them at all, until their end. `accepted` comes late, with `viaFastPath`, where the way has failed, has no answer in time
+   * From now on this way is tried for new clients without asking; undefined: each is announced by `accepted` again. While it works out
+   * `closed` is the only event for them. `accepted` comes late, with `viaFastPath`, where the way has failed, has no answer in time
    * (unless its request may have left) or has lost MPTCP.
    */
   setFastPath(fastPath: FastPath | undefined): void

@@ -69,8 +69,11 @@ export class Decoder {
         : { type: 'opened', connection, attempt, local, protocol }
     }
     const reason = reasons[this.#next()] as (typeof reasons)[number]
-    const [sent, received, durationMs] = [this.#next(), this.#next(), this.#next()]
-    return { type: 'closed', connection, reason, client: this.#address(), sent, received, durationMs }
+    const [sent, received, durationMs, fastPath] = [this.#next(), this.#next(), this.#next(), this.#next()]
+    const [client, destination] = [this.#address(), this.#address()]
+    return fastPath === 0
+      ? { type: 'closed', connection, reason, client, destination, sent, received, durationMs }
+      : { type: 'closed', connection, reason, client, destination, fastPath, sent, received, durationMs }
   }
 
   #address() {

@@ -215,13 +215,18 @@ t.test('the fast path: clients who need no decision, and those who do', { skip: 
       }
       const seen = await settle(
         () => events(child),
-        (all) => all.filter(({ type }) => type === 'closed').length === (isThere ? 1 : 2),
+        (all) => all.filter(({ type }) => type === 'closed').length === 2,
       )
       const accepted = seen.flatMap((event) => (event.type === 'accepted' ? [event] : []))
       const asked = { destination: { address: excepted.address, port: 443 }, viaFastPath: undefined }
       const failed = { destination: { address: plain, port: 443 }, viaFastPath: { id: 5, timedOut: false } }
       t.match(accepted, isThere ? [asked] : [failed, asked])
       t.equal(accepted.length, isThere ? 1 : 2)
+      // Each has one end, and what the fast path served is told of as well.
+      const closed = seen.flatMap((event) => (event.type === 'closed' ? [event] : []))
+      const end = (to: string) => closed.find(({ destination }) => destination?.address === to)
+      t.match(end(plain), { fastPath: isThere ? 5 : undefined, reason: 'end', sent: 5, received: 5 })
+      t.match(end(excepted.address), { fastPath: undefined, reason: 'end', sent: 5, received: 5 })
       await cpe.exec(tool, '-w', '-t', 'nat', '-D', ...redirect)
       await child.end('SIGKILL')
     }

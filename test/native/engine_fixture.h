@@ -177,7 +177,7 @@ class Owner {
   const Counters& counters() const { return engine_->counters(); }
 
   unsigned closed(Reason reason) { return reasons_[static_cast<size_t>(reason)]; }
-  std::atomic<unsigned> seen{0}, opened{0}, failed{0}, ended{0}, limits{0}, inspected{0}, counts{0}, counted{0};
+  std::atomic<unsigned> seen{0}, opened{0}, failed{0}, ended{0}, limits{0}, inspected{0}, counts{0}, counted{0}, batches{0};
 
   void close() {
     if (!thread_.joinable()) return;
@@ -201,6 +201,7 @@ class Owner {
         waiting_ = false;
         if (over_) return;
       }
+      ++batches;
       for (const Event& event : engine_->takeEvents()) note(event);
     }
   }

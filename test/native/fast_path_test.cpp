@@ -74,22 +74,62 @@ void give(Owner* owner, std::shared_ptr<const FastPath> order) {
 
 void exchanged(unsigned i, const char* destination = kElsewhere) { exchange(dialTo(at(destination, 443)), pattern(i, 1 + i * 300)); }
 
-// While the way works the owner hears nothing.
-void unheard() {
+// While the path works the owner hears of each connection once, when it is over, and of many together.
+void heardAtTheEnd() {
   Server server;
   for (const bool pipelined : {false, true}) {
     Owner hag(options(), serving(server.address));
     const Address entry = hag.listen(ListenerKind::Socks, true);
-    std::atomic<unsigned> heard{0};
-    Owner cpe(options(), [&](Engine&, const Event&) { ++heard; });
+    std::atomic<unsigned> others{0};
+    std::atomic<uint64_t> sent{0}, received{0};
+    Owner cpe(options(), [&](Engine&, const Event& event) {
+      if (event.type != Event::Type::Closed) ++others;
+      CHECK(event.fastPathId == 3 && event.reason == Reason::End && sameHost(event.client, loopback()));
+      CHECK(sameHost(event.destination, at(kElsewhere, 0)) && portOf(event.destination) == 443);
+      sent += event.sent;
+      received += event.received;
+    });
     listenAtFront(&cpe);
-    give(&cpe, orderFor(entry, pipelined));
+    give(&cpe, orderFor(entry, pipelined, 3));
     inParallel(100, [](unsigned i) { exchanged(i); });
-    CHECK(eventually([&] { return cpe.counters().connections == 0 && hag.closed(Reason::End) == 100; }));
-    CHECK(heard == 0 && hag.seen == 100);
+    CHECK(eventually([&] { return cpe.ended == 100 && hag.closed(Reason::End) == 100; }));
+    CHECK(others == 0 && hag.seen == 100 && cpe.counters().connections == 0);
+    CHECK(sent == 1485100 && received == sent);
+    CHECK(cpe.batches < 50);
     cpe.close();
     hag.close();
   }
+}
+
+// Nobody has to wait for what ends after the last client has come; and a client that left before its path was open is not said to be the path's.
+void heardWhileStopping() {
+  Server server;
+  const int silent = silentListener();
+  Owner hag(options(), serving(server.address));
+  const Address entry = hag.listen(ListenerKind::Socks, true);
+  std::atomic<unsigned> unopened{0};
+  Owner cpe(options(), [&](Engine&, const Event& event) {
+    CHECK(event.type == Event::Type::Closed);
+    if (event.fastPathId == 0) ++unopened;
+  });
+  listenAtFront(&cpe);
+  give(&cpe, orderFor(entry, true));
+  const int client = dialTo(at(kElsewhere, 443));
+  CHECK(eventually([&] { return cpe.counters().relaying == 1; }));
+  give(&cpe, orderFor(localAddress(silent), true));
+  const int leaver = dialTo(at(kElsewhere, 443));
+  CHECK(eventually([&] { return cpe.counters().connections == 2; }));
+  cpe.engine().stopListening();
+  usleep(20000);
+  const auto start = Clock::now();
+  abortFd(leaver);
+  exchange(client, "the last words");
+  CHECK(eventually([&] { return cpe.ended == 2; }));
+  CHECK(Clock::now() - start < std::chrono::milliseconds(800));
+  CHECK(unopened == 1 && cpe.closed(Reason::End) == 1 && cpe.closed(Reason::ClientReset) == 1);
+  cpe.close();
+  hag.close();
+  closeFd(silent);
 }
 
 // It decides about those that are excepted, and about all when there is no order any more.
@@ -113,8 +153,8 @@ void asked() {
   CHECK(cpe.seen == 1);
   give(&cpe, nullptr);
   exchanged(3);
-  CHECK(eventually([&] { return cpe.ended == 2; }));
-  CHECK(cpe.seen == 2);
+  CHECK(eventually([&] { return cpe.ended == 3; }));
+  CHECK(cpe.seen == 2 && cpe.opened == 2);
   cpe.close();
   hag.close();
 }
@@ -254,7 +294,8 @@ void lostAnswer() {
 int main() {
   if (!makeNamespace()) return passed();
   const unsigned before = descriptors();
-  unheard();
+  heardAtTheEnd();
+  heardWhileStopping();
   asked();
   announced();
   lostAnswer();

@@ -38,6 +38,8 @@ type Accepted = Extract<EngineEvent, { type: 'accepted' }>
 
 interface FakeConnection {
   client: SocketAddress
+  /** Where a redirected client wanted to go. */
+  destination?: SocketAddress
   /** Not announced: it takes the fast path. */
   ordered?: { id: number; accepted: Accepted; timer: NodeJS.Timeout } | undefined
   state: 'waiting' | 'relaying'
@@ -109,7 +111,7 @@ export class FakeEngine implements Engine {
       if (this.refused.length === 1) this.#emit({ type: 'refused' })
       return ++this.#last
     }
-    const connection = this.#add(client)
+    const connection = this.#add(client, { address: destination, port })
     const at = { client: { address: client, port: 40_000 }, local: { address: local, port: localPort } }
     const accepted: Accepted = { type: 'accepted', connection, destination: { address: destination, port }, ...at }
     if (this.order !== undefined && !isIn(destination, this.order.askAboutDestinations)) this.#follow(this.order, accepted)
@@ -339,10 +341,11 @@ export class FakeEngine implements Engine {
     this.#emit({ ...accepted, viaFastPath: { id, timedOut: late } })
   }
 
-  #add(address: string): ConnectionId {
+  #add(address: string, destination?: SocketAddress): ConnectionId {
     const connection = ++this.#last
     this.#connections.set(connection, {
       client: { address, port: 40_000 },
+      ...(destination && { destination }),
       state: 'waiting',
       attempts: new Map(),
       committed: false,
@@ -356,9 +359,20 @@ export class FakeEngine implements Engine {
     this.#connections.delete(connection)
     clearTimeout(entry.ordered?.timer)
     entry.over?.(reply ?? (reason === 'end' ? 'end' : 'reset'))
-    if (entry.ordered !== undefined) return
-    const why = reason === 'upstream-reset' && { failure: { code: 'ECONNRESET', errno: 104, syscall: 'reset' } }
-    this.#emit({ type: 'closed', connection, reason, ...why, client: entry.client, sent: 0, received: 0, durationMs: 1 })
+    const isRelayed = entry.state === 'relaying'
+    const destination = entry.destination ?? (isRelayed ? entry.remote : undefined)
+    const counts = isRelayed ? { sent: 100, received: 2000, durationMs: 1 } : { sent: 0, received: 0, durationMs: 1 }
+    const closed: Extract<EngineEvent, { type: 'closed' }> = {
+      type: 'closed',
+      connection,
+      reason,
+      client: entry.client,
+      ...counts,
+    }
+    if (reason === 'upstream-reset') closed.failure = { code: 'ECONNRESET', errno: 104, syscall: 'reset' }
+    if (destination !== undefined) closed.destination = destination
+    if (isRelayed && entry.ordered !== undefined) closed.fastPath = entry.ordered.id
+    this.#emit(closed)
   }
 
   /** In batches, like the real one. */

@@ -401,8 +401,8 @@ t.test('debug: one line a connection, with what it was', async (t) => {
       destination: '198.51.100.7:443',
       via: 'HAG 203.0.113.3:1080 over dsl',
       reason: 'end',
-      sent: 0,
-      received: 0,
+      sent: 100,
+      received: 2000,
       durationMs: 1,
     },
   ])

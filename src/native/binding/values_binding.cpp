@@ -106,6 +106,8 @@ Napi::Object toObject(Napi::Env env, const Event& event) {
       object.Set("reason", name(event.reason));
       if (event.failure.error != 0) object.Set("failure", toObject(env, event.failure));
       object.Set("client", toObject(env, event.client));
+      if (event.destination.sa.sa_family != AF_UNSPEC) object.Set("destination", toObject(env, event.destination));
+      if (event.fastPathId != 0) object.Set("fastPath", toNumber(env, event.fastPathId));
       object.Set("sent", toNumber(env, event.sent));
       object.Set("received", toNumber(env, event.received));
       object.Set("durationMs", toNumber(env, event.milliseconds));

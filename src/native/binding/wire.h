@@ -9,7 +9,7 @@ enum class Kind { Object, Accepted, Opened, Closed };
 
 class Numbers {
  public:
-  static constexpr size_t kMost = 10;  // of an event
+  static constexpr size_t kMost = 11;  // of an event
 
   Numbers(double* begin, size_t capacity) : begin_(begin), capacity_(capacity) {}
 
@@ -31,13 +31,15 @@ class Numbers {
       put(event.protocol == Protocol::Unknown ? 0 : event.protocol == Protocol::Tcp ? 1 : 2);
       put(event.prepared ? 1 : 0);
       put(event.local);
-    } else if (event.type == Event::Type::Closed && isFour(event.client) && event.failure.error == 0) {
+    } else if (event.type == Event::Type::Closed && isFour(event.client) && isFour(event.destination) && event.failure.error == 0) {
       start(Kind::Closed, event);
       put(static_cast<double>(event.reason));
       put(static_cast<double>(event.sent));
       put(static_cast<double>(event.received));
       put(static_cast<double>(event.milliseconds));
+      put(static_cast<double>(event.fastPathId));
       put(event.client);
+      put(event.destination);
     } else {
       put(static_cast<double>(Kind::Object));
       return false;

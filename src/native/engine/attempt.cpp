@@ -251,7 +251,7 @@ void Worker::succeed(Attempt* attempt) {
   Connection* const connection = attempt->connection;
   if (connection != nullptr && connection->fastPathId != 0) {
     setDeadline(connection, 0);
-    if (attempt->spec.mptcp && protocol == Protocol::Tcp) handBack(connection, attempt->spec, false);
+    if (attempt->spec.mptcp && protocol == Protocol::Tcp) handBack(connection, false);
   }
   Event event;
   event.id = attempt->probe;
@@ -270,7 +270,7 @@ void Worker::succeed(Attempt* attempt) {
     } else if (attempt->purpose == Purpose::Prepare) {
       host_->prepared.put({fd, protocol, attempt->spec, attempt->connectMs, now_});
     }
-    events_.push_back(std::move(event));
+    tell(std::move(event));
     return release(attempt);
   }
   commit(attempt);
@@ -290,6 +290,7 @@ void Worker::succeed(Attempt* attempt) {
   connection->upstream.fd = fd;
   connection->upstream.error = attempt->side.error;
   connection->upstreamAddress = attempt->spec.remote;
+  if (connection->kind == ListenerKind::Socks) connection->destination = attempt->spec.remote;
   connection->protocol = protocol;
   attempt->side.fd = -1;
   release(attempt);
@@ -304,7 +305,7 @@ void Worker::succeed(Attempt* attempt) {
       if (!connection->held.empty()) return closeConnection(connection, Reason::ClientReset, {EPIPE, "send"});
     }
   }
-  if (connection->fastPathId == 0) events_.push_back(std::move(event));
+  if (connection->fastPathId == 0) tell(std::move(event));
   if (!watch(fd, tagOf(connection, Tag::Upstream), kStreamEvents, true)) {
     return closeConnection(connection, Reason::UpstreamReset, {errno, "epoll_ctl"});
   }
@@ -329,7 +330,7 @@ void Worker::fail(Attempt* attempt, Stage stage, Failure failure, int reply) {
   Connection* const connection = attempt->connection;
   event.attempt = attempt->number;
   event.early = hasRefused ? 0 : saidOf(*attempt);
-  if (connection != nullptr && connection->fastPathId != 0) handBack(connection, attempt->spec, false);
+  if (connection != nullptr && connection->fastPathId != 0) handBack(connection, false);
   release(attempt);
   if (connection != nullptr) {
     event.left = static_cast<uint32_t>(connection->attempts.size());
@@ -340,7 +341,7 @@ void Worker::fail(Attempt* attempt, Stage stage, Failure failure, int reply) {
     }
   }
   const bool mayHaveArrived = event.early > 0;
-  events_.push_back(std::move(event));
+  tell(std::move(event));
   if (mayHaveArrived) closeConnection(connection, Reason::UpstreamReset, failure);
 }
 

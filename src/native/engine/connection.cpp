@@ -15,6 +15,7 @@ namespace {
 constexpr int64_t kBudget = 512 * 1024;
 constexpr size_t kFirstBytes = 64 * 1024;
 constexpr uint64_t kLookMs = 100;
+constexpr uint64_t kUnheardMs = 1000;
 // So often that about so much moves at a time.
 constexpr uint64_t kLeastRefillMs = 4;
 constexpr uint64_t kMostRefillMs = 64;
@@ -76,7 +77,7 @@ void Connection::expired(Worker& worker) { worker.expired(this); }
 void Worker::expired(Connection* connection) {
   if (connection->fastPathId != 0 && connection->phase == Connection::Phase::Opening) {
     // One that may have sent its request goes on alone.
-    if (!connection->committed) handBack(connection, connection->attempts.front()->spec, true);
+    if (!connection->committed) handBack(connection, true);
     return;
   }
   if (connection->phase == Connection::Phase::Relaying) {
@@ -270,6 +271,7 @@ void Worker::passOnLastWords(Flow* flow, Side* source, Side* target) {
 void Worker::closeConnection(Connection* connection, Reason reason, Failure failure) {
   if (connection->phase == Connection::Phase::Closed) return;
   const bool isDrained = connection->phase == Connection::Phase::Draining;
+  const bool wasOpened = isDrained || connection->phase == Connection::Phase::Relaying;
   if (connection->phase == Connection::Phase::Relaying) {
     --host_->counters.relaying;
     if (!connection->held.empty()) sendHeld(connection, false);
@@ -295,17 +297,19 @@ void Worker::closeConnection(Connection* connection, Reason reason, Failure fail
   const auto found = connections_.find(connection->id);
   closed_.push_back(std::move(found->second));
   connections_.erase(found);
-  if (connection->fastPathId != 0) return;
   Event event;
   event.type = Event::Type::Closed;
   event.id = connection->id;
   event.client = connection->clientAddress;
+  event.destination = connection->destination;
+  if (wasOpened) event.fastPathId = connection->fastPathId;
   event.reason = reason;
   event.failure = failure;
   event.sent = connection->forward.bytes;
   event.received = connection->backward.bytes;
   event.milliseconds = now_ - connection->acceptedMs;
-  events_.push_back(std::move(event));
+  // Nobody waits for the end of one that nobody has heard of: many of them wake the owner once.
+  tell(std::move(event), connection->fastPathId == 0 || isStopping_ ? 0 : kUnheardMs);
 }
 
 void Worker::reset(ConnectionId id) {

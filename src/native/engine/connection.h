@@ -76,13 +76,14 @@ struct Connection : Timed {
   bool sharing = false;  // counted among its client's connections
   uint8_t joined = 0;    // the most subflows beside the first one since they were last asked about
   uint8_t asksLeft = 0;  // looks for which they are asked often
-  uint64_t fastPathId = 0;   // the fast path that it follows while the owner does not know of it
+  uint64_t fastPathId = 0;  // the fast path that it follows while the owner does not know of it
   Protocol protocol = Protocol::Unknown;
   Side client;
   Side upstream;
   Flow forward;   // client to upstream
   Flow backward;
   Address clientAddress;
+  Address destination = noAddress();  // of a redirected client; of a SOCKS client, where it was opened to
   Source sharer;  // to whose share it counts
   Lobby* lobby = nullptr;  // where it waits; null: it has asked for something
   uint64_t acceptedMs = 0;

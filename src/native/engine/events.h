@@ -82,13 +82,13 @@ struct Event {
   Type type;
   uint64_t id = 0;  // of the connection; of the question that it answers
   Address client{};
-  Address destination{};
+  Address destination = noAddress();
   Address local{};
   Protocol protocol = Protocol::Unknown;
   Stage stage = Stage::Connect;
   Failure failure;  // failure.error 0: none
   int reply = -1;
-  uint64_t fastPathId = 0;    // the fast path that was followed before the owner was told; 0: none
+  uint64_t fastPathId = 0;  // accepted: what was followed before the owner was told; closed: what opened it, all unheard; 0: none
   bool timedOut = false;     // its patience was in vain
   uint32_t attempt = 0;  // the owner's number for it
   uint32_t left = 0;     // attempts of the connection still under way

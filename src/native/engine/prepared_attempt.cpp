@@ -105,7 +105,7 @@ void Worker::lose(Attempt* attempt, Failure failure) {
   attempt->input.clear();
   attempt->step = Attempt::Step::Connecting;
   attempt->connection->committed = false;
-  if (attempt->connection->fastPathId != 0) handBack(attempt->connection, attempt->spec, true);
+  if (attempt->connection->fastPathId != 0) handBack(attempt->connection, true);
   DialSpec anew = std::move(attempt->spec);
   anew.prepared = false;
   dial(attempt, std::move(anew));

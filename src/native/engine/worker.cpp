@@ -12,6 +12,7 @@
 
 namespace {
 constexpr int kEvents = 256;
+constexpr size_t kHeldEvents = 256;
 
 }  // namespace
 
@@ -101,6 +102,7 @@ int Worker::waitTimeout() const {
   if (!deadlines_.empty()) due = std::min(due, deadlines_.begin()->first);
   if (!connections_.empty()) due = std::min(due, nextSweep_);
   if (retryAccepting_ != 0) due = std::min(due, retryAccepting_);
+  due = std::min(due, postAtMs_);
   if (due == UINT64_MAX) return -1;
   return due <= now_ ? 0 : static_cast<int>(std::min<uint64_t>(due - now_, 60000));
 }
@@ -187,10 +189,17 @@ void Worker::flush() {
     Event event;
     event.type = Event::Type::Demand;
     event.count = std::exchange(demand_, 0);
-    events_.push_back(std::move(event));
+    tell(std::move(event));
   }
   if (pipes_.ranOut()) noticePipes();
+  if (now_ < postAtMs_ && events_.size() < kHeldEvents) return;
+  postAtMs_ = UINT64_MAX;
   if (!events_.empty()) host_->post(&events_);
+}
+
+void Worker::tell(Event event, uint64_t withinMs) {
+  postAtMs_ = std::min(postAtMs_, now_ + withinMs);
+  events_.push_back(std::move(event));
 }
 
 // Of the first worker that meets it.
@@ -202,7 +211,7 @@ void Worker::noticePipes() {
   event.type = Event::Type::Limit;
   event.limited = true;
   event.cause = LimitCause::Pipes;
-  events_.push_back(std::move(event));
+  tell(std::move(event));
 }
 
 void Worker::setDeadline(Timed* timed, uint64_t deadline) {
@@ -232,6 +241,8 @@ void Worker::addListener(Listener listener) {
 }
 
 void Worker::stopListening() {
+  isStopping_ = true;
+  if (!events_.empty()) postAtMs_ = now_;
   // The objects stay: this turn's batch may still name them.
   for (auto& listener : listeners_) {
     if (listener->fd < 0) continue;

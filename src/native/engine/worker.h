@@ -102,6 +102,8 @@ class Worker {
   void runTimers();
   void sweepIdle();
   void pumpQueued();
+  // Posts it with this turn's events, or with the first that are due within so many milliseconds.
+  void tell(Event event, uint64_t withinMs = 0);
   void flush();
   void noticePipes();
 
@@ -125,8 +127,8 @@ class Worker {
   void welcome(int fd, const Address& client, const Listener& listener);
   bool takeShare(const Source& client);
   bool usesFastPath(const Event& accepted) const;
-  void serveByFastPath(Connection* connection, const Address& destination);
-  void handBack(Connection* connection, const DialSpec& spec, bool timedOut);
+  void serveByFastPath(Connection* connection);
+  void handBack(Connection* connection, bool timedOut);
   void serve(Connection* connection);
   void awaitRequest(Connection* connection);
   void awaitOwner(Connection* connection);
@@ -216,6 +218,8 @@ class Worker {
   std::mutex mutex_;
   std::vector<std::function<void(Worker&)>> commands_;
   std::vector<Event> events_;
+  uint64_t postAtMs_ = UINT64_MAX;
+  bool isStopping_ = false;  // no client comes any more
   std::vector<std::unique_ptr<Listener>> listeners_;
   std::shared_ptr<const FastPath> fastPath_;
   uint64_t demand_ = 0;  // clients of this turn for whom the order asks for a prepared connection

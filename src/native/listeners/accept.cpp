@@ -156,7 +156,7 @@ void Worker::countRefusal(RefusalCause cause, const Address& client, const Addre
   if (!host_->refusals.add(cause, client, destination)) return;
   Event event;
   event.type = Event::Type::Refused;
-  events_.push_back(std::move(event));
+  tell(std::move(event));
 }
 
 // Of a SOCKS client what has asked for something counts. What has not holds no place that others need, and a HAG that did not even greet
@@ -225,15 +225,15 @@ void Worker::welcome(int fd, const Address& client, const Listener& listener) {
   connections_[connection->id] = std::move(owned);
   ++host_->counters.connections;
   ++host_->counters.descriptors;
-  const Address destination = accepted.destination;
   if (listener.kind == ListenerKind::Redirect) {
+    connection->destination = accepted.destination;
     connection->sharing = true;
     if (usesFastPath(accepted)) {
       connection->fastPathId = fastPath_->id;
     } else {
       awaitOwner(connection);
       accepted.id = connection->id;
-      events_.push_back(std::move(accepted));
+      tell(std::move(accepted));
     }
   } else {
     sendAtOnce(fd);
@@ -242,7 +242,7 @@ void Worker::welcome(int fd, const Address& client, const Listener& listener) {
     enter(&lobby_, connection);
   }
   if (!watch(fd, tagOf(connection, Tag::Client), kStreamEvents)) return closeConnection(connection, Reason::Reset, {errno, "epoll_ctl"});
-  if (connection->fastPathId != 0) serveByFastPath(connection, destination);
+  if (connection->fastPathId != 0) serveByFastPath(connection);
 }
 
 void Worker::setFastPath(std::shared_ptr<const FastPath> fastPath) { fastPath_ = std::move(fastPath); }
@@ -253,29 +253,28 @@ bool Worker::usesFastPath(const Event& accepted) const {
                       [&accepted](const AddressRange& one) { return sharesBits(accepted.destination, one.base, one.bits); });
 }
 
-void Worker::serveByFastPath(Connection* connection, const Address& destination) {
+void Worker::serveByFastPath(Connection* connection) {
   DialSpec spec = fastPath_->spec;
-  spec.host = formatAddress(destination);
-  spec.port = portOf(destination);
+  spec.host = formatAddress(connection->destination);
+  spec.port = portOf(connection->destination);
   if (spec.prepared) ++demand_;
   setDeadline(connection, now_ + fastPath_->patienceMs);
   dial(addAttempt(connection, 0), std::move(spec));
 }
 
 // From here on the owner decides about it.
-void Worker::handBack(Connection* connection, const DialSpec& spec, bool timedOut) {
+void Worker::handBack(Connection* connection, bool timedOut) {
   setDeadline(connection, 0);
   Event event;
   event.type = Event::Type::Accepted;
   event.id = connection->id;
   event.client = connection->clientAddress;
   event.local = localAddress(connection->client.fd);
-  event.destination = noAddress();
-  parseAddress(spec.host, spec.port, &event.destination);
+  event.destination = connection->destination;
   event.fastPathId = connection->fastPathId;
   event.timedOut = timedOut;
   connection->fastPathId = 0;
-  events_.push_back(std::move(event));
+  tell(std::move(event));
 }
 
 // Reads a SOCKS client's messages as far as they have come. They are peeked and then consumed to the byte, so that what follows the
@@ -348,7 +347,7 @@ void Worker::serve(Connection* connection) {
     if (next == Phase::AwaitingDecision && now_ - connection->acceptedMs >= kWaitedLongMs) resetBbrFilter(connection->client.fd);
     if (next == Phase::AwaitingVerdict || next == Phase::AwaitingDecision) {
       awaitOwner(connection);
-      events_.push_back(std::move(event));
+      tell(std::move(event));
     }
   }
 }
