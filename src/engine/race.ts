@@ -14,6 +14,8 @@ export interface RaceRules<Choice> {
   isGone?(choice: Choice): boolean
   /** Milliseconds after which the next way is tried beside this one. */
   patienceMs(choice: Choice): number
+  /** Told of the way that got through, before anything else is told of its connection. */
+  opened?(choice: Choice, opened: Opened): void
   /** Told of every way that failed; true where no other way would fare better. */
   failed(choice: Choice, failure: Failed): boolean
   /** Told of every way that had no answer yet when a later one got through. */
@@ -117,8 +119,10 @@ class DialRace<Choice> {
     this.stop()
     if (outcome.type === 'failed' && this.#goesOn(outcome)) return false
     if (outcome.type === 'opened') {
+      const choice = this.#choice(outcome.attempt)
       this.#tellLostRaces(outcome.attempt)
-      this.resolve({ outcome, choice: this.#choice(outcome.attempt) })
+      this.rules.opened?.(choice, outcome)
+      this.resolve({ outcome, choice })
     } else this.resolve({ outcome })
     return true
   }

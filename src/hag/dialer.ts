@@ -36,7 +36,6 @@ export class Dialer {
   readonly #attempts: DialRaces
   /** What ends the look-up of a connection's name. */
   readonly #resolving = new Map<ConnectionId, AbortController>()
-  readonly #relaying = new Map<ConnectionId, string>()
 
   constructor(options: DialOptions) {
     this.#options = options
@@ -105,7 +104,6 @@ export class Dialer {
       },
     })
     if (choice === undefined && outcome?.type !== 'closed') return engine.refuse(connection, answer)
-    if (choice !== undefined && log.debugging) this.#relaying.set(connection, formatSocketAddress({ address: choice, port }))
   }
 
   /**
@@ -132,12 +130,10 @@ export class Dialer {
     }
   }
 
-  #logClosed({ connection, client, reason, failure, sent, received, durationMs }: Closed): void {
-    const destination = this.#relaying.get(connection)
-    this.#relaying.delete(connection)
+  #logClosed({ client, destination, reason, failure, sent, received, durationMs }: Closed): void {
     this.#options.log.debug('connection closed', {
       client: formatSocketAddress(client),
-      ...(destination === undefined ? {} : { destination }),
+      ...(destination === undefined ? {} : { destination: formatSocketAddress(destination) }),
       reason,
       ...(failure === undefined ? {} : { code: failure.code }),
       sent,

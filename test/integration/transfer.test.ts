@@ -7,13 +7,27 @@ const gigabyte = 1_000_000_000
 const megabyte = 1_000_000
 
 t.test('byte-exact transfers', { skip: needsRoot }, async (t) => {
-  const { client, lab } = await World.run(t, { shaped: false })
+  const { client, lab, gateway, hag } = await World.run(t, {
+    shaped: false,
+    gateway: { log_level: 'debug' },
+    hag: { log_level: 'debug' },
+  })
   const host = lab.addresses.server
 
   t.test('1 GB from the server', async (t) => {
     const transfer = await client.call('download', { host, port: ports.source, bytes: gigabyte, seed: 11 })
     t.match(transfer, { intact: true, bytes: gigabyte, error: undefined })
     t.comment(`1 GB down, checked, ${((gigabyte * 8) / transfer.seconds / 1e6).toFixed(0)} Mbit/s`)
+  })
+
+  t.test('both ends log it, with what it was, although nobody was asked about it', async (t) => {
+    for (const [program, via] of [
+      [gateway, `"via":"HAG ${lab.addresses.hag}:1080 over (dsl|lte)",`],
+      [hag, ''],
+    ] as const) {
+      const what = `"destination":"${host}:${ports.source}",${via}"reason":"end","sent":\\d+,"received":${gigabyte},"durationMs":\\d+`
+      t.ok(await program.waitFor(new RegExp(what)))
+    }
   })
 
   t.test('1 GB to the server; the client ends first', async (t) => {

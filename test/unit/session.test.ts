@@ -33,7 +33,7 @@ function gateway(far: FarSide, options: { onHagDown?: 'direct' | 'reject'; hags?
   })
   /** `remote via bind` of every attempt since the last call. */
   const tried = () => engine.opens.splice(0).map(({ way }) => `${way.remote.address} via ${way.bind}`)
-  return { engine, pathTable, log, clock, tried, suspicions }
+  return { engine, sessions, pathTable, log, clock, tried, suspicions }
 }
 
 const everyWay = [
@@ -86,7 +86,7 @@ t.test('the engine is told what to do with clients about whom nothing has to be 
   t.equal(engine.order, before, 'nothing has changed')
   pathTable.use({ hags: [], pipelines: () => false, hagsDown: [first, second], paths })
   t.equal(engine.order, undefined, 'direct connections are ours to decide about')
-  t.equal(gateway({}, { level: 'debug' }).engine.order, undefined, 'each is to be heard of')
+  t.match(gateway({}, { level: 'debug' }).engine.order, before, 'whatever is logged')
 })
 
 t.test("a way that fails is nobody else's order until it works again", async (t) => {
@@ -390,20 +390,73 @@ t.test('a client that goes away just when an attempt failed (both events in one 
 
 t.test('debug: one line a connection, with what it was', async (t) => {
   const { engine, log } = gateway({}, { level: 'debug' })
-  const connection = engine.accept()
+  const line = { message: 'connection closed', client: '192.168.1.20:40000' }
+  const counts = { sent: 100, received: 2000, durationMs: 1 }
+  const byFastPath = engine.accept()
+  const asked = engine.accept({ destination: '192.0.2.1' })
   await settle()
-  engine.leave(connection)
+  engine.leave(byFastPath)
+  engine.leave(asked)
   await settle()
   t.same(log.debugLines, [
-    {
-      message: 'connection closed',
-      client: '192.168.1.20:40000',
-      destination: '198.51.100.7:443',
-      via: 'HAG 203.0.113.3:1080 over dsl',
-      reason: 'end',
-      sent: 100,
-      received: 2000,
-      durationMs: 1,
-    },
+    { ...line, destination: '198.51.100.7:443', via: 'HAG 203.0.113.3:1080 over dsl', reason: 'end', ...counts },
+    { ...line, destination: '192.0.2.1:443', via: 'direct over dsl', reason: 'end', ...counts },
   ])
+})
+
+t.test('a connection that is over before anybody has looked (both events in one batch)', async (t) => {
+  const { engine, sessions, log } = gateway({ answer: () => 'silence' }, { level: 'debug' })
+  const connection = engine.accept({ destination: '192.0.2.1' })
+  await settle()
+  engine.answer(connection, 'opened')
+  engine.leave(connection)
+  await settle()
+  t.match(log.debugLines, [{ destination: '192.0.2.1:443', via: 'direct over dsl', reason: 'end' }])
+  t.match(sessions.countsByPath(), [{ wan: 'dsl', opened: 1, sent: 100 }])
+})
+
+t.test('what every path did is counted, whoever chose it', async (t) => {
+  let dslFails = false
+  const { engine, sessions, pathTable } = gateway({
+    answer: ({ bind, socks }) =>
+      dslFails && socks !== undefined && bind === '10.1.0.2' ? failure('greeting', 'EACCES') : 'opened',
+  })
+  const leave = async (connection: number) => {
+    await settle()
+    engine.leave(connection)
+    await settle()
+  }
+  t.same(sessions.countsByPath(), [])
+  const failed = { connect: 0, greeting: 0, authentication: 0, request: 0 }
+  const byDsl = {
+    hag: { address: '203.0.113.3', port: 1080 },
+    wan: 'dsl',
+    opened: 2,
+    failed,
+    fallbacks: 0,
+    sent: 200,
+    received: 4000,
+  }
+  const longLived = engine.accept()
+  await leave(engine.accept())
+  // Another order for the same path: it is still told whose the first connection is.
+  pathTable.use({ hags: [first, second], pipelines: () => true, hagsDown: [], paths })
+  await leave(longLived)
+  t.same(sessions.countsByPath(), [byDsl])
+
+  dslFails = true
+  await leave(engine.accept())
+  await leave(engine.accept({ destination: '192.0.2.1' }))
+  t.same(sessions.countsByPath(), [
+    { ...byDsl, failed: { ...failed, greeting: 1 } },
+    { ...byDsl, wan: 'lte', opened: 1, sent: 100, received: 2000 },
+    { wan: 'dsl', opened: 1, failed, fallbacks: 0, sent: 100, received: 2000 },
+  ])
+})
+
+t.test('a client that leaves before anything was opened counts for no path', async (t) => {
+  const { engine, sessions } = gateway({ answer: () => 'silence' })
+  engine.leave(engine.accept(), 'client-reset')
+  await settle()
+  t.same(sessions.countsByPath(), [])
 })

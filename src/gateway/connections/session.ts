@@ -6,6 +6,7 @@ import { reportFault } from '../../service/faults.js'
 import type { Log } from '../../telemetry/log.js'
 import type { Hag, Path } from '../model.js'
 import { lackingReplies } from '../model.js'
+import { PathCounters, type PathCounts } from './path-counters.js'
 import type { PathTable } from './path-table.js'
 import type { Bypass } from './policy.js'
 import type { PreparedConnections } from './prepared.js'
@@ -20,7 +21,7 @@ const requestTimeoutMs = 15_000
 /** RFC 1928 section 6. */
 const replies = { generalFailure: 1, notAllowed: 2 }
 
-/** Of orders, long after they were replaced by others: a client that was accepted under one may still wait. */
+/** Connections last longer than the fast path that opened them. */
 const rememberedFastPaths = 64
 
 export interface SessionOptions {
@@ -45,11 +46,12 @@ export interface SessionOptions {
 export class Sessions {
   readonly #options: SessionOptions
   readonly #races: DialRaces
-  /** What the debug line of a closed connection says beyond the event; stays empty unless debugging. */
-  readonly #relaying = new Map<ConnectionId, { destination: string; via: string }>()
-  /** The paths of the last fast paths by their number; a client may wait under an earlier one. */
+  readonly #counters = new PathCounters()
+  /** By which path those are served that the fast path does not serve. */
+  readonly #relaying = new Map<ConnectionId, Path>()
+  /** By id. */
   readonly #fastPaths = new Map<number, Path>()
-  #fastPathId = 0
+  #lastFastPathId = 0
   #current = ''
 
   constructor(options: SessionOptions) {
@@ -70,33 +72,42 @@ export class Sessions {
         .finally(() => this.#races.end(event.connection))
     } else if (event.type === 'opened' || event.type === 'failed' || event.type === 'closed') {
       this.#races.settle(event)
-      if (event.type === 'closed' && this.#options.log.debugging) this.#logClosed(event)
+      if (event.type === 'closed') this.#closed(event)
     } else if (event.type === 'demand') this.#options.prepared?.demanded(event.clients)
   }
 
-  /** What does not differ from client to client the engine does by itself. To debug, each one is to be heard of. */
+  /** How connections fared, by path. */
+  countsByPath(): PathCounts[] {
+    return this.#counters.read()
+  }
+
+  /** What does not differ from client to client the engine does by itself. */
   #setFastPath(): void {
-    const { engine, pathTable, log } = this.#options
-    const path = log.debugging ? undefined : pathTable.fastPath
+    const { engine, pathTable } = this.#options
+    const path = pathTable.fastPath
     const fastPath = path === undefined ? undefined : this.#fastPathFor(path)
     const current = JSON.stringify(fastPath ?? '')
     if (current === this.#current) return
     this.#current = current
-    if (fastPath !== undefined && path !== undefined) {
-      this.#fastPathId += 1
-      this.#fastPaths.set(this.#fastPathId, path)
-      this.#fastPaths.delete(this.#fastPathId - rememberedFastPaths)
-      engine.setFastPath({ ...fastPath, id: this.#fastPathId })
-    } else engine.setFastPath(undefined)
+    engine.setFastPath(fastPath)
   }
 
-  #fastPathFor(path: Path): Omit<FastPath, 'id'> | undefined {
+  /** The same id for the same path, whatever else changes. */
+  #fastPathId(path: Path): number {
+    for (const [id, known] of this.#fastPaths) if (known === path) return id
+    this.#lastFastPathId += 1
+    this.#fastPaths.set(this.#lastFastPathId, path)
+    this.#fastPaths.delete(this.#lastFastPathId - rememberedFastPaths)
+    return this.#lastFastPathId
+  }
+
+  #fastPathFor(path: Path): FastPath | undefined {
     const { bypass } = this.#options
     const { socks, ...way } = this.#dialSpec(path, { address: '', port: 0 })
     if (socks === undefined) return undefined
     const { host, port, ...handshake } = socks
     const askAboutDestinations = bypass.networks.map(toNetwork)
-    return { ...way, socks: handshake, patienceMs: path.patienceMs, askAboutDestinations }
+    return { ...way, id: this.#fastPathId(path), socks: handshake, patienceMs: path.patienceMs, askAboutDestinations }
   }
 
   async #serve(accepted: Accepted): Promise<void> {
@@ -117,8 +128,16 @@ export class Sessions {
       },
       isGone: (path) => pathTable.isGone(path),
       patienceMs: (path) => path.patienceMs,
+      opened: (path, opened) => {
+        pathTable.recordOutcome(path, opened)
+        this.#counters.record(path, opened)
+        this.#relaying.set(connection, path)
+        if (path.protocol === 'mptcp' && opened.protocol === 'tcp') this.#options.onMptcpFellBack?.(path)
+        if (path.hag === undefined && !isBypassed && !isSpecialPurpose(destination.address)) this.#options.onDirectAnswer?.(path)
+      },
       failed: (path, failure) => {
         pathTable.recordOutcome(path, failure)
+        this.#counters.record(path, failure)
         if (failure.reply === replies.notAllowed && pathTable.isHag(destination.address)) isHagsOwn = true
         this.#reportTrouble(path, failure, destination)
         // What the client has said may have reached the server: the engine ends it.
@@ -135,16 +154,7 @@ export class Sessions {
     const isLeft = raced.choice === undefined && raced.outcome?.type !== 'closed' && raced.outcome?.early === undefined
     if (isHagsOwn && isLeft && choices.every(({ hag }) => hag !== undefined))
       raced = await this.#races.race(connection, pathTable.directPathsTo(destination.address), course)
-    const { outcome, choice } = raced
-    if (choice !== undefined) {
-      pathTable.recordOutcome(choice, outcome)
-      if (choice.protocol === 'mptcp' && outcome.protocol === 'tcp') this.#options.onMptcpFellBack?.(choice)
-      if (choice.hag === undefined && !isBypassed && !isSpecialPurpose(destination.address))
-        this.#options.onDirectAnswer?.(choice)
-      this.#opened(connection, destination, choice)
-    } else if (outcome?.type !== 'closed') {
-      engine.reset(connection)
-    }
+    if (raced.choice === undefined && raced.outcome?.type !== 'closed') engine.reset(connection)
   }
 
   #dialSpec(path: Path, { address, port }: SocketAddress): DialSpec {
@@ -174,18 +184,20 @@ export class Sessions {
     else if (reply === undefined || reply === replies.generalFailure) this.#options.onHagTrouble?.(hag, 'request')
   }
 
-  #opened(connection: ConnectionId, destination: SocketAddress, { hag, wan }: Path): void {
-    if (!this.#options.log.debugging) return
-    const via = hag === undefined ? `direct over ${wan}` : `HAG ${formatSocketAddress(hag)} over ${wan}`
-    this.#relaying.set(connection, { destination: formatSocketAddress(destination), via })
+  #closed(event: Closed): void {
+    const { connection, fastPath } = event
+    const path = fastPath === undefined ? this.#relaying.get(connection) : this.#fastPaths.get(fastPath)
+    this.#relaying.delete(connection)
+    if (path !== undefined) this.#counters.record(path, event)
+    if (this.#options.log.debugging) this.#logClosed(event, path)
   }
 
-  #logClosed({ connection, client, reason, failure, sent, received, durationMs }: Closed): void {
-    const more = this.#relaying.get(connection)
-    this.#relaying.delete(connection)
+  #logClosed({ client, destination, reason, failure, sent, received, durationMs }: Closed, path: Path | undefined): void {
     this.#options.log.debug('connection closed', {
       client: formatSocketAddress(client),
-      ...more,
+      ...(path === undefined || destination === undefined
+        ? {}
+        : { destination: formatSocketAddress(destination), via: viaOf(path) }),
       reason,
       ...(failure === undefined ? {} : { code: failure.code }),
       sent,
@@ -193,6 +205,10 @@ export class Sessions {
       durationMs,
     })
   }
+}
+
+function viaOf({ hag, wan }: Path): string {
+  return hag === undefined ? `direct over ${wan}` : `HAG ${formatSocketAddress(hag)} over ${wan}`
 }
 
 /**
