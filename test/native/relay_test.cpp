@@ -253,15 +253,16 @@ uint64_t nowMs() {
 }
 
 void look(Flow* flow, const Side& source) {
-  const int size = widerBacklog(flow, source, Protocol::Tcp);
-  if (size > 0) enlargeReceiveBuffer(*flow, source, Protocol::Tcp, size);
+  const int size = widerBacklog(flow, source);
+  if (size > 0) enlargeReceiveBuffer(*flow, source, size);
 }
 
 // A fast source whose bytes go on slowly: little waits, and always something. Where they go on quickly there is more room.
 void backlog() {
   const Pair pair = tcpPair();
   Flow flow;
-  const Side source = {pair.near, true, true};
+  Side source = {pair.near, true, true};
+  source.protocol = Protocol::Tcp;
   boundBacklog(source);
   if (receiveBuffer(pair.near) != kReceiveBuffer) return;  // not without CAP_NET_ADMIN
   std::atomic<bool> over{false};
@@ -312,7 +313,8 @@ void backlog() {
 void whatHasWaited() {
   const Pair pair = tcpPair();
   Flow flow;
-  const Side source = {pair.near, true, true};
+  Side source = {pair.near, true, true};
+  source.protocol = Protocol::Tcp;
   boundBacklog(source);
   if (receiveBuffer(pair.near) != kReceiveBuffer) return;  // not without CAP_NET_ADMIN
   flow.bytes = flow.looked = 1 << 20;
@@ -344,10 +346,10 @@ void dropNetAdmin() {
 // Without CAP_NET_ADMIN a buffer that is to be held may become smaller than it should be, never larger.
 void heldByWhomever() {
   for (const bool isMptcp : {false, true}) {
-    const Protocol protocol = isMptcp ? Protocol::Mptcp : Protocol::Tcp;
     const Pair pair = tcpPair(isMptcp);
     Flow flow;
-    const Side source = {pair.near, true, true};
+    Side source = {pair.near, true, true};
+    source.protocol = isMptcp ? Protocol::Mptcp : Protocol::Tcp;
     const int size = 512 * 1024;
     const std::string text(size, 'x');
     std::string heard(size, '\0');
@@ -360,8 +362,8 @@ void heldByWhomever() {
     };
     std::thread([&] {
       dropNetAdmin();
-      holdReceiveBuffer(&flow, source, protocol, size);
-      if (flow.isHeld) enlargeReceiveBuffer(flow, source, protocol, 2 * size);
+      holdReceiveBuffer(&flow, source, size);
+      if (flow.isHeld) enlargeReceiveBuffer(flow, source, 2 * size);
     }).join();
     CHECK(receiveBuffer(source) <= 2 * size);
     if (!flow.isHeld) continue;  // MPTCP before Linux 6.9

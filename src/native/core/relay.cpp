@@ -174,13 +174,13 @@ void boundBacklog(const Side& source) { resizeReceiveBuffer(source, kReceiveBuff
 // That of an MPTCP connection the kernel does not let grow before an eighth of what it once took for the round trip is over
 // (mptcp_rcv_space_adjust), and of a connection that has waited that can be far too much: HAGs received 64 kB a round trip of an upload for its
 // first twenty seconds.
-int widerBacklog(Flow* flow, const Side& source, Protocol protocol) {
+int widerBacklog(Flow* flow, const Side& source) {
   constexpr int kLittle = 64 * 1024;
   constexpr uint64_t kLeast = 32 * 1024;  // a quarter of what a buffer begins with
   const uint64_t moved = flow->bytes - flow->looked;
   flow->looked = flow->bytes;
   const uint64_t waited = std::exchange(flow->waited, 0);
-  if (flow->ended || flow->bytes < kLeast || protocol == Protocol::Unknown) return 0;
+  if (flow->ended || flow->bytes < kLeast || source.protocol == Protocol::Unknown) return 0;
   int queued = 0;
   if (ioctl(source.fd, SIOCINQ, &queued) != 0) return 0;
   flow->waited = static_cast<uint64_t>(queued);
@@ -192,8 +192,8 @@ int widerBacklog(Flow* flow, const Side& source, Protocol protocol) {
   return passing || queued < kLittle ? 2 * size : 0;
 }
 
-void enlargeReceiveBuffer(const Flow& flow, const Side& source, Protocol protocol, int size) {
-  if (protocol == Protocol::Tcp) {
+void enlargeReceiveBuffer(const Flow& flow, const Side& source, int size) {
+  if (source.protocol == Protocol::Tcp) {
     resizeReceiveBuffer(source, size, flow.isHeld);
   } else if (flow.isHeld) {
     setReceiveBuffer(source, size, true);
@@ -204,16 +204,16 @@ void enlargeReceiveBuffer(const Flow& flow, const Side& source, Protocol protoco
 
 // The bound of an MPTCP subflow's window follows a low-water mark, and no size of ours (window_clamp); and once there is a size of ours, no mark
 // either. So the mark comes first, as high as the buffer may ever become. Before Linux 6.9 it does nothing, and the kernel goes on.
-bool holdReceiveBuffer(Flow* flow, const Side& source, Protocol protocol, int size) {
-  if (protocol == Protocol::Unknown) return false;
-  if (protocol == Protocol::Mptcp && !flow->isHeld) {
+bool holdReceiveBuffer(Flow* flow, const Side& source, int size) {
+  if (source.protocol == Protocol::Unknown) return false;
+  if (source.protocol == Protocol::Mptcp && !flow->isHeld) {
     const int before = receiveBuffer(source);
     const bool isSet = setOption(source.fd, SOL_SOCKET, SO_RCVLOWAT, kMostBuffer / 2);
     setsockopt(source.fd, SOL_SOCKET, SO_RCVLOWAT, &kUsualMark, sizeof kUsualMark);
     if (!isSet || (before < kMostBuffer && receiveBuffer(source) <= before)) return false;
   }
-  if (protocol == Protocol::Tcp) resizeReceiveBuffer(source, size, true);
-  return flow->isHeld = protocol == Protocol::Tcp || setReceiveBuffer(source, size, true);
+  if (source.protocol == Protocol::Tcp) resizeReceiveBuffer(source, size, true);
+  return flow->isHeld = source.protocol == Protocol::Tcp || setReceiveBuffer(source, size, true);
 }
 
 void discardFlow(Flow* flow, PipePool* pipes, Counters* counters) {

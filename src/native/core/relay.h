@@ -17,6 +17,7 @@ struct Side {
   bool finSeen = false;  // an event told of the FIN
   // What send(2) or recv(2) said of it. The kernel says an error once: the next call reads an end where none was.
   int error = 0;
+  Protocol protocol = Protocol::Unknown;  // set when it is accepted, or opened
 };
 
 // Of a flow that was given a bound once (meter.h).
@@ -60,11 +61,11 @@ Pumped pump(Flow* flow, Side* source, Side* target, int64_t budget, PipePool* pi
 // Keep what waits for a target slower than its source near what keeps the target busy: the first at the beginning, of plain TCP, the second
 // every 100 ms or so while bytes flow. It returns the size of the receive buffer that would be better, or 0.
 void boundBacklog(const Side& source);
-int widerBacklog(Flow* flow, const Side& source, Protocol protocol);
+int widerBacklog(Flow* flow, const Side& source);
 // After these two the source is to be read again: what came while the low-water mark was high may have made no edge.
-void enlargeReceiveBuffer(const Flow& flow, const Side& source, Protocol protocol, int size);
+void enlargeReceiveBuffer(const Flow& flow, const Side& source, int size);
 // From now on it has the size that it is given. False where the kernel does not do that.
-bool holdReceiveBuffer(Flow* flow, const Side& source, Protocol protocol, int size);
+bool holdReceiveBuffer(Flow* flow, const Side& source, int size);
 int receiveBuffer(const Side& source);  // -1: unknown
 
 // Drops what is under way.

@@ -91,7 +91,7 @@ void Worker::dial(Attempt* attempt, DialSpec spec) {
   if (to.prepared && host_->prepared.take(to, now_, &prepared)) return takePrepared(attempt, prepared);
   Failure failure;
   const Address* const source = to.bound ? &to.source : nullptr;
-  attempt->side.fd = dialSocket(to.remote, source, to.mptcp, &attempt->protocol, &failure, host_->outlets.of(source, to.mptcp));
+  attempt->side.fd = dialSocket(to.remote, source, to.mptcp, &attempt->side.protocol, &failure, host_->outlets.of(source, to.mptcp));
   if (attempt->side.fd < 0) return fail(attempt, Stage::Connect, failure);
   ++host_->counters.descriptors;
   setDeadline(attempt, now_ + to.connectTimeoutMs);
@@ -247,7 +247,7 @@ void Worker::commit(Attempt* attempt) {
 
 void Worker::succeed(Attempt* attempt) {
   const int fd = attempt->side.fd;
-  const Protocol protocol = attempt->protocol == Protocol::Tcp ? Protocol::Tcp : protocolOf(fd);
+  const Protocol protocol = attempt->side.protocol == Protocol::Tcp ? Protocol::Tcp : protocolOf(fd);
   Connection* const connection = attempt->connection;
   if (connection != nullptr && connection->fastPathId != 0) {
     setDeadline(connection, 0);
@@ -291,7 +291,7 @@ void Worker::succeed(Attempt* attempt) {
   connection->upstream.error = attempt->side.error;
   connection->upstreamAddress = attempt->spec.remote;
   if (connection->kind == ListenerKind::Socks) connection->destination = attempt->spec.remote;
-  connection->protocol = protocol;
+  connection->upstream.protocol = protocol;
   attempt->side.fd = -1;
   release(attempt);
   if (connection->kind == ListenerKind::Socks) {

@@ -33,8 +33,9 @@ void Worker::beginSmall(Connection* connection) {
   if (host_->budget.offered(connection->sharer) >= kernelBuffers()) return;
   for (const Direction& direction : {forwardOf(connection), backwardOf(connection)}) {
     // A WAN that joins later has for good the window that the size allows then (tcp_init_buffer_space).
-    const int size = direction.from == Protocol::Mptcp ? beginningOf(direction.from) : receiveBuffer(*direction.source);
-    if (size > 0) holdReceiveBuffer(direction.flow, *direction.source, direction.from, size);
+    const Side& source = *direction.source;
+    const int size = source.protocol == Protocol::Mptcp ? beginningOf(source.protocol) : receiveBuffer(source);
+    if (size > 0) holdReceiveBuffer(direction.flow, source, size);
     direction.source->readable = true;
   }
 }
@@ -47,9 +48,9 @@ bool Worker::countBulk(Connection* connection, const Direction& direction) {
     flow->charged = kernelBuffers();
     return false;
   }
-  const int size = std::max(receiveBuffer(*direction.source), beginningOf(direction.from));
-  const bool isHeld = holdReceiveBuffer(flow, *direction.source, direction.from, size);
-  flow->charged = isHeld ? weightOf(size, direction.to) : kernelBuffers();
+  const int size = std::max(receiveBuffer(*direction.source), beginningOf(direction.source->protocol));
+  const bool isHeld = holdReceiveBuffer(flow, *direction.source, size);
+  flow->charged = isHeld ? weightOf(size, direction.target->protocol) : kernelBuffers();
   host_->budget.charge(connection->sharer, flow->charged);
   if (isHeld) writeLessAhead(direction, size);
   direction.source->readable = true;
@@ -58,7 +59,7 @@ bool Worker::countBulk(Connection* connection, const Direction& direction) {
 
 bool Worker::mayHold(Connection* connection, const Direction& direction, int size) {
   Flow* const flow = direction.flow;
-  const int64_t more = weightOf(size, direction.to) - flow->charged;
+  const int64_t more = weightOf(size, direction.target->protocol) - flow->charged;
   if (more <= 0 || !host_->budget.hasLimit()) return true;
   if (flow->charged == 0) return !flow->isHeld;  // it does not count yet
   if (!host_->budget.take(connection->sharer, more)) return false;
@@ -69,10 +70,11 @@ bool Worker::mayHold(Connection* connection, const Direction& direction, int siz
 
 void Worker::writeLessAhead(const Direction& direction, int size) {
   direction.flow->chunk = static_cast<uint32_t>(chunkOf(size));
-  const int ahead = aheadOf(size, direction.to);
-  if (direction.to == Protocol::Tcp) boundUnsent(direction.target->fd, ahead);
+  const int ahead = aheadOf(size, direction.target->protocol);
+  const Protocol to = direction.target->protocol;
+  if (to == Protocol::Tcp) boundUnsent(direction.target->fd, ahead);
   // A metered one has little more than what its subflows lack, and needs the size that it has (meter.h).
-  if (direction.to == Protocol::Mptcp && direction.flow->metered == nullptr) setOption(direction.target->fd, SOL_SOCKET, SO_SNDBUFFORCE, ahead / 2);
+  if (to == Protocol::Mptcp && direction.flow->metered == nullptr) setOption(direction.target->fd, SOL_SOCKET, SO_SNDBUFFORCE, ahead / 2);
 }
 
 void Worker::stopCounting(Connection* connection, Flow* flow) {
@@ -93,11 +95,9 @@ void Worker::letRest(Connection* connection) {
 }
 
 Worker::Direction Worker::forwardOf(Connection* connection) {
-  const bool isRedirect = connection->kind == ListenerKind::Redirect;
-  return {&connection->forward, &connection->client, &connection->upstream, isRedirect ? Protocol::Tcp : Protocol::Mptcp, connection->protocol};
+  return {&connection->forward, &connection->client, &connection->upstream};
 }
 
 Worker::Direction Worker::backwardOf(Connection* connection) {
-  const bool isRedirect = connection->kind == ListenerKind::Redirect;
-  return {&connection->backward, &connection->upstream, &connection->client, connection->protocol, isRedirect ? Protocol::Tcp : Protocol::Mptcp};
+  return {&connection->backward, &connection->upstream, &connection->client};
 }

@@ -74,6 +74,11 @@ bool lacksRoom(const Connection& connection) {
 
 void Connection::expired(Worker& worker) { worker.expired(this); }
 
+Side* Connection::mptcpSide() {
+  if (client.protocol != Protocol::Tcp) return &client;
+  return upstream.protocol != Protocol::Tcp ? &upstream : nullptr;
+}
+
 void Worker::expired(Connection* connection) {
   if (connection->fastPathId != 0 && connection->phase == Connection::Phase::Opening) {
     // One that may have sent its request goes on alone.
@@ -139,7 +144,7 @@ void Worker::relay(Connection* connection) {
   connection->client.readable = connection->client.writable = true;
   connection->upstream.writable = true;  // the edge for reading comes with the changed registration
   beginSmall(connection);
-  if (connection->protocol == Protocol::Tcp && !connection->backward.isHeld) boundBacklog(connection->upstream);
+  if (connection->upstream.protocol == Protocol::Tcp && !connection->backward.isHeld) boundBacklog(connection->upstream);
   pumpBoth(connection);
 }
 
@@ -182,15 +187,12 @@ void Worker::restWhileStalled(Connection* connection) {
   const bool isStalled = now_ - connection->activeMs >= kStalledMs && lacksRoom(*connection);
   if (isStalled == connection->stalled) return;
   connection->stalled = isStalled;
-  const bool isRedirect = connection->kind == ListenerKind::Redirect;
-  const Side& target = isRedirect ? connection->upstream : connection->client;
-  watch(target.fd, tagOf(connection, isRedirect ? Tag::Upstream : Tag::Client), isStalled ? kStreamEvents & ~EPOLLOUT : kStreamEvents, true);
+  watchAgain(connection, *connection->mptcpSide(), isStalled ? kStreamEvents & ~EPOLLOUT : kStreamEvents);
 }
 
 bool Worker::staysStalled(Connection* connection) {
   if (!connection->stalled || now_ >= connection->meterMs + kStalledLookMs) return false;
-  const bool isRedirect = connection->kind == ListenerKind::Redirect;
-  const int now = unacknowledged(isRedirect ? connection->upstream.fd : connection->client.fd);
+  const int now = unacknowledged(connection->mptcpSide()->fd);
   if (std::exchange(connection->unacknowledged, now) != now) return false;
   setDeadline(connection, (now_ / kStalledAskMs + 1) * kStalledAskMs);
   return true;
@@ -204,11 +206,8 @@ void Worker::pumpBoth(Connection* connection) {
   }
   if (now_ >= connection->meterMs) {
     connection->meterMs = now_ + kLeastRefillMs;
-    if (connection->kind == ListenerKind::Redirect) {
-      meter(&connection->forward, connection->upstream, now_, &host_->crowd);
-    } else {
-      meter(&connection->backward, connection->client, now_, &host_->crowd);
-    }
+    Side* const side = connection->mptcpSide();
+    if (side != nullptr) meter(side == &connection->upstream ? &connection->forward : &connection->backward, *side, now_, &host_->crowd);
   }
   const uint64_t before = connection->forward.bytes + connection->backward.bytes;
   bool more = false;
@@ -243,9 +242,9 @@ void Worker::pumpBoth(Connection* connection) {
   if (now_ >= connection->lookMs) {
     connection->lookMs = now_ + kLookMs;
     for (const Direction& direction : {forwardOf(connection), backwardOf(connection)}) {
-      const int size = widerBacklog(direction.flow, *direction.source, direction.from);
+      const int size = widerBacklog(direction.flow, *direction.source);
       if (size == 0 || !mayHold(connection, direction, size)) continue;
-      enlargeReceiveBuffer(*direction.flow, *direction.source, direction.from, size);
+      enlargeReceiveBuffer(*direction.flow, *direction.source, size);
       direction.source->readable = more = true;
     }
   }
@@ -382,7 +381,7 @@ uint64_t Worker::countOnly(const Address& source, uint64_t olderThanMs) {
   uint64_t count = 0;
   for (auto& entry : connections_) {
     const Connection& connection = *entry.second;
-    if (connection.phase != Connection::Phase::Relaying || connection.protocol != Protocol::Mptcp) continue;
+    if (connection.phase != Connection::Phase::Relaying || connection.upstream.protocol != Protocol::Mptcp) continue;
     if (now_ - connection.acceptedMs >= olderThanMs && hasOnly(connection.upstream.fd, source)) ++count;
   }
   return count;
@@ -392,7 +391,7 @@ uint64_t Worker::resetStranded() {
   std::vector<Connection*> stranded;
   for (auto& entry : connections_) {
     Connection* const connection = entry.second.get();
-    if (connection->phase != Connection::Phase::Relaying || connection->protocol != Protocol::Mptcp) continue;
+    if (connection->phase != Connection::Phase::Relaying || connection->upstream.protocol != Protocol::Mptcp) continue;
     if (isStranded(*connection)) stranded.push_back(connection);
   }
   for (Connection* connection : stranded) closeConnection(connection, Reason::UpstreamReset, {ENETDOWN, "reset"});

@@ -35,7 +35,6 @@ struct Attempt : Timed {
   Purpose purpose = Purpose::Probe;  // of one without a connection
   uint32_t number = 0;
   DialSpec spec;
-  Protocol protocol = Protocol::Unknown;
   Side side;
   Step step = Step::Connecting;
   uint64_t startedMs = 0;
@@ -66,6 +65,8 @@ struct Connection : Timed {
   };
 
   void expired(Worker& worker) override;
+  // The one that has subflows; null: both are plain TCP.
+  Side* mptcpSide();
 
   ConnectionId id = 0;
   ListenerKind kind = ListenerKind::Redirect;
@@ -77,7 +78,6 @@ struct Connection : Timed {
   uint8_t joined = 0;    // the most subflows beside the first one since they were last asked about
   uint8_t asksLeft = 0;  // looks for which they are asked often
   uint64_t fastPathId = 0;  // the fast path that it follows while the owner does not know of it
-  Protocol protocol = Protocol::Unknown;
   Side client;
   Side upstream;
   Flow forward;   // client to upstream

@@ -18,14 +18,12 @@ constexpr uint64_t kPatienceMs = 120 * 1000;
 }  // namespace
 
 void Worker::drain(Connection* connection) {
-  const bool isRedirect = connection->kind == ListenerKind::Redirect;
-  const Side& side = isRedirect ? connection->upstream : connection->client;
-  Side* const other = isRedirect ? &connection->client : &connection->upstream;
-  const bool isTcp = isRedirect && connection->protocol == Protocol::Tcp;
-  connection->unacknowledged = isTcp ? 0 : unacknowledged(side.fd);
+  const Side* const side = connection->mptcpSide();
+  connection->unacknowledged = side == nullptr ? 0 : unacknowledged(side->fd);
   if (connection->unacknowledged == 0) return closeConnection(connection, Reason::End);
+  Side* const other = side == &connection->upstream ? &connection->client : &connection->upstream;
   // Nothing is left to say: should this process end meanwhile, the kernel sees to the rest for as long as it does.
-  for (const int fd : {side.fd, other->fd}) resetOnClose(fd, false);
+  for (const int fd : {side->fd, other->fd}) resetOnClose(fd, false);
   end(other->fd, closeFd);
   other->fd = -1;
   --host_->counters.relaying;
@@ -36,16 +34,15 @@ void Worker::drain(Connection* connection) {
 
 // An event comes when the last byte is acknowledged, and many others while the kernel tries again.
 void Worker::lookAtDraining(Connection* connection, bool isDue) {
-  const bool isRedirect = connection->kind == ListenerKind::Redirect;
-  const int fd = isRedirect ? connection->upstream.fd : connection->client.fd;
-  const int left = unacknowledged(fd);
+  const Side& side = *connection->mptcpSide();
+  const int left = unacknowledged(side.fd);
   if (left == 0) return closeConnection(connection, Reason::End);
   if (!isDue) return;
   if (left < connection->unacknowledged) connection->activeMs = now_;
   connection->unacknowledged = left;
   if (now_ - connection->activeMs >= std::min(kPatienceMs, host_->limits.idleTimeoutMs)) {
-    return closeConnection(connection, isRedirect ? Reason::UpstreamReset : Reason::ClientReset, {ETIMEDOUT, "close"});
+    return closeConnection(connection, &side == &connection->upstream ? Reason::UpstreamReset : Reason::ClientReset, {ETIMEDOUT, "close"});
   }
-  watch(fd, tagOf(connection, isRedirect ? Tag::Upstream : Tag::Client), EPOLLET, true);  // only its hang-up
+  watchAgain(connection, side, EPOLLET);  // only its hang-up
   setDeadline(connection, now_ + kLookMs);
 }

@@ -73,7 +73,7 @@ bool Engine::listen(const ListenOptions& options, Address* bound, Protocol* prot
   }
   WorkerHost::counters.descriptors += sockets.size();
   for (size_t i = 0; i < workers_.size(); ++i) {
-    const Listener listener = {sockets[i], options.kind, options.authentication, options.clients, options.refusesLoops};
+    const Listener listener = {sockets[i], options.kind, *protocol, options.authentication, options.clients, options.refusesLoops};
     workers_[i]->command([listener](Worker& worker) { worker.addListener(listener); });
   }
   return true;

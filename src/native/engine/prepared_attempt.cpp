@@ -24,7 +24,7 @@ constexpr uint64_t kFirstWordsMs = 3;
 void Worker::takePrepared(Attempt* attempt, const Prepared& prepared) {
   attempt->usesPrepared = true;
   attempt->side.fd = prepared.fd;
-  attempt->protocol = prepared.protocol;
+  attempt->side.protocol = prepared.protocol;
   attempt->connectMs = prepared.connectMs;
   if (now_ - prepared.sinceMs >= kWaitedLongMs) resetBbrFilter(prepared.fd);
   attempt->step = Attempt::Step::Reply;

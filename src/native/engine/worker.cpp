@@ -163,14 +163,13 @@ void Worker::sweepIdle() {
     if (connection->phase != Connection::Phase::Relaying) continue;
     if (now_ - connection->activeMs >= host_->limits.idleTimeoutMs) idle.push_back(connection);
     letRest(connection);
-    const bool isSocks = connection->kind == ListenerKind::Socks;
-    if (isSocks && now_ - connection->acceptedMs >= everyMs) askAboutOldSubflows(connection);
+    if (connection->client.protocol == Protocol::Mptcp && now_ - connection->acceptedMs >= everyMs) askAboutOldSubflows(connection);
     const int keptAliveS = connection->keptAliveS;
     if (keptAliveS == keepaliveS || keptAliveS == Connection::kWatchedClosely || now_ - connection->acceptedMs < youngMs) continue;
     // Most are over before that, and need no more calls than they must. The client of a redirection has it from its listener.
     connection->keptAliveS = keepaliveS;
     keepAlive(connection->upstream.fd, keepaliveS);
-    if (isSocks && connection->asksLeft == 0) keepAlive(connection->client.fd);
+    if (connection->kind == ListenerKind::Socks && connection->asksLeft == 0) keepAlive(connection->client.fd);
   }
   for (Connection* connection : idle) closeConnection(connection, Reason::Idle, {ETIMEDOUT, "idle"});
 }
@@ -227,6 +226,10 @@ bool Worker::watch(int fd, uint64_t tag, uint32_t events, bool known) {
   return epoll_ctl(epoll_, known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, fd, &event) == 0;
 }
 
+bool Worker::watchAgain(Connection* connection, const Side& side, uint32_t events) {
+  return watch(side.fd, tagOf(connection, &side == &connection->upstream ? Tag::Upstream : Tag::Client), events, true);
+}
+
 // Closes what is watched by `closeFd` or `abortFd`. What is open twice stays in the epoll set when it is closed here (epoll(7)), with a
 // pointer to what is gone; and while the owner's process forks, its child has all open a second time until it calls exec.
 void Worker::end(int fd, void (*how)(int)) {
@@ -260,7 +263,7 @@ std::vector<Inspection> Worker::inspect(const std::vector<Connection*>& connecti
     if (one->phase != Connection::Phase::Relaying) continue;
     const int fd = one->upstream.fd;
     // What was MPTCP when it was opened may have fallen back since.
-    const Protocol protocol = one->protocol == Protocol::Tcp ? Protocol::Tcp : protocolOf(fd);
+    const Protocol protocol = one->upstream.protocol == Protocol::Tcp ? Protocol::Tcp : protocolOf(fd);
     const bool isMptcp = protocol != Protocol::Tcp;
     found.push_back({one->id, one->clientAddress, localAddress(fd), remoteAddress(fd), protocol, one->forward.bytes, one->backward.bytes,
                      now_ - one->acceptedMs, isMptcp && isFull(fd), isMptcp ? subflowsOf(fd) : std::vector<Subflow>()});

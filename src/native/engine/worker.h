@@ -50,6 +50,7 @@ class WorkerHost {
 struct Listener {
   int fd;
   ListenerKind kind;
+  Protocol protocol;
   bool authentication;
   std::shared_ptr<const std::vector<AddressRange>> clients;  // null: everyone is
   bool refusesLoops;
@@ -173,8 +174,6 @@ class Worker {
     Flow* flow;
     Side* source;
     Side* target;
-    Protocol from;
-    Protocol to;
   };
   static Direction forwardOf(Connection* connection);
   static Direction backwardOf(Connection* connection);
@@ -200,6 +199,7 @@ class Worker {
   void closeConnection(Connection* connection, Reason reason, Failure failure = {});
   std::vector<Inspection> inspect(const std::vector<Connection*>& connections) const;
   void setDeadline(Timed* timed, uint64_t deadline);
+  bool watchAgain(Connection* connection, const Side& side, uint32_t events);
   bool watch(int fd, uint64_t tag, uint32_t events, bool known = false);
   void end(int fd, void (*how)(int));
 

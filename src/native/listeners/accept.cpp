@@ -218,6 +218,7 @@ void Worker::welcome(int fd, const Address& client, const Listener& listener) {
   connection->kind = listener.kind;
   connection->authentication = listener.authentication;
   connection->client.fd = fd;
+  connection->client.protocol = listener.protocol;
   connection->clientAddress = client;
   connection->sharer = sharer;
   connection->acceptedMs = connection->activeMs = now_;
