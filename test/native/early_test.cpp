@@ -16,11 +16,12 @@ unsigned packetsWithData(int fd) {
 void leaves(size_t words, bool isApart) {
   const int hag = silentListener();
   Owner cpe(options(), [&](Engine& engine, const Event& event) {
-    if (event.type != Event::Type::Accepted) return;
+    const auto* const it = std::get_if<Accepted>(&event);
+    if (it == nullptr) return;
     usleep(50000);  // until the client has said all
     DialSpec spec = through(localAddress(hag), localAddress(hag), true, false);
     spec.mptcp = false;
-    engine.dial(event.id, spec);
+    engine.dial(it->id, spec);
   });
   const int client = dialTo(cpe.listen(ListenerKind::Redirect));
   CHECK(sendAll(client, std::string(words, 'x')));

@@ -207,28 +207,33 @@ class Owner {
   }
 
   void note(const Event& event) {
-    using Type = Event::Type;
-    if (event.type == Type::Limit) {
-      if (event.cause == LimitCause::Pipes) return;
-      CHECK(event.limited == (limits % 2 == 0));  // once a change
+    if (const auto* const limit = std::get_if<Limit>(&event)) {
+      if (limit->cause == LimitCause::Pipes) return;
+      CHECK(limit->limited == (limits % 2 == 0));  // once a change
       ++limits;
-    } else if (event.type == Type::Inspected) {
-      ++inspected;
-    } else if (event.type == Type::Counted) {
+    }
+    if (std::holds_alternative<Inspected>(event)) ++inspected;
+    if (const auto* const count = std::get_if<Counted>(&event)) {
       ++counts;
-      counted += static_cast<unsigned>(event.count);
-    } else if (event.type != Type::Probed) {
-      CHECK(gone_.count(event.id) == 0);  // nothing follows `closed`
-      if (event.type == Type::Accepted || event.type == Type::Request) ++seen;
-      if (event.type == Type::Opened) ++opened;
-      if (event.type == Type::Failed) ++failed;
-      if (event.type == Type::Closed) {
-        gone_.insert(event.id);
-        ++reasons_[static_cast<size_t>(event.reason)];
-        ++ended;
-      }
+      counted += static_cast<unsigned>(count->count);
+    }
+    if (const auto* const accepted = std::get_if<Accepted>(&event)) see(&seen, accepted->id);
+    if (const auto* const credentials = std::get_if<Credentials>(&event)) CHECK(gone_.count(credentials->id) == 0);
+    if (const auto* const request = std::get_if<Request>(&event)) see(&seen, request->id);
+    if (const auto* const one = std::get_if<Opened>(&event)) see(&opened, one->id);
+    if (const auto* const one = std::get_if<Failed>(&event)) see(&failed, one->id);
+    if (const auto* const one = std::get_if<Closed>(&event)) {
+      CHECK(gone_.insert(one->id).second);
+      ++reasons_[static_cast<size_t>(one->reason)];
+      ++ended;
     }
     decide_(*engine_, event);
+  }
+
+  // Nothing follows `closed`.
+  void see(std::atomic<unsigned>* counter, ConnectionId id) {
+    CHECK(gone_.count(id) == 0);
+    ++*counter;
   }
 
   Decide decide_;
@@ -266,13 +271,13 @@ inline DialSpec through(const Address& hag, const Address& destination, bool pip
 
 // A HAG's owner: checks the password, opens what is asked for.
 inline void serve(Engine& engine, const Event& event) {
-  if (event.type == Event::Type::Credentials) engine.authenticate(event.id, event.username == "home" && event.password == "secret");
-  if (event.type == Event::Type::Request) {
+  if (const auto* const it = std::get_if<Credentials>(&event)) engine.authenticate(it->id, it->username == "home" && it->password == "secret");
+  if (const auto* const it = std::get_if<Request>(&event)) {
     Address to;
-    if (!parseAddress(event.host, event.port, &to)) return engine.refuse(event.id, 4);
-    engine.dial(event.id, direct(to));
+    if (!parseAddress(it->host, it->port, &to)) return engine.refuse(it->id, 4);
+    engine.dial(it->id, direct(to));
   }
-  if (event.type == Event::Type::Failed) engine.refuse(event.id, 5);
+  if (const auto* const it = std::get_if<Failed>(&event)) engine.refuse(it->id, 5);
 }
 
 inline std::string pattern(unsigned seed, size_t size) {

@@ -12,15 +12,15 @@ void races() {
     Owner hag(options(), serve);
     const Address entry = hag.listen(ListenerKind::Socks);
     Owner cpe(options(), [&](Engine& engine, const Event& event) {
-      if (event.type == Event::Type::Accepted) {
-        engine.dial(event.id, through(localAddress(silent), server.address, false, false), 0);
-        engine.dial(event.id, through(entry, server.address, pipelined, false), 1);
-        engine.dial(event.id, through(entry, server.address, pipelined, false), 2);
-        engine.dial(event.id, through(entry, server.address, pipelined, false), 2);  // ignored: the number is taken
+      if (const auto* const it = std::get_if<Accepted>(&event)) {
+        engine.dial(it->id, through(localAddress(silent), server.address, false, false), 0);
+        engine.dial(it->id, through(entry, server.address, pipelined, false), 1);
+        engine.dial(it->id, through(entry, server.address, pipelined, false), 2);
+        engine.dial(it->id, through(entry, server.address, pipelined, false), 2);  // ignored: the number is taken
       }
-      if (event.type == Event::Type::Opened) {
-        CHECK(event.attempt == 1 || event.attempt == 2);
-        engine.dial(event.id, direct(server.address), 3);  // ignored: decided
+      if (const auto* const it = std::get_if<Opened>(&event)) {
+        CHECK(it->attempt == 1 || it->attempt == 2);
+        engine.dial(it->id, direct(server.address), 3);  // ignored: decided
       }
     });
     const Address front = cpe.listen(ListenerKind::Redirect);
@@ -46,30 +46,30 @@ void racesInTurmoil() {
   const Address entry = hag.listen(ListenerKind::Socks, true);
   std::map<ConnectionId, std::set<uint32_t>> underWay;  // as the owner knows it; aborted ones are still in it
   Owner cpe(options(), [&](Engine& engine, const Event& event) {
-    const auto start = [&](uint32_t number) {
+    const auto start = [&](ConnectionId id, uint32_t number) {
       const bool wrong = number == 3;
-      DialSpec spec = number == 0 ? through(localAddress(silent), server.address, event.id % 2 == 0, true)
+      DialSpec spec = number == 0 ? through(localAddress(silent), server.address, id % 2 == 0, true)
                 : number == 1 ? through(nobody, server.address, true, true)
-                              : through(entry, server.address, event.id % 3 == 0, true, wrong ? "wrong" : "secret");
+                              : through(entry, server.address, id % 3 == 0, true, wrong ? "wrong" : "secret");
       if (number == 0) spec.connectTimeoutMs = spec.handshakeTimeoutMs = 20;
-      engine.dial(event.id, spec, number);
-      underWay[event.id].insert(number);
+      engine.dial(id, spec, number);
+      underWay[id].insert(number);
     };
-    if (event.type == Event::Type::Accepted) {
-      for (uint32_t number = 0; number < 4; ++number) start(number);
-      if (event.id % 7 == 0) engine.reset(event.id);
+    if (const auto* const it = std::get_if<Accepted>(&event)) {
+      for (uint32_t number = 0; number < 4; ++number) start(it->id, number);
+      if (it->id % 7 == 0) engine.reset(it->id);
     }
-    if (event.type == Event::Type::Failed) {
-      CHECK(underWay[event.id].count(event.attempt) == 1 && event.left < 5);
-      underWay[event.id].erase(event.attempt);
-      if (event.left == 0) {
-        underWay[event.id].clear();
-        start(2);  // the good one, which may have been aborted when another went on alone
-      } else if (event.attempt == 1) {
-        start(4);
+    if (const auto* const it = std::get_if<Failed>(&event)) {
+      CHECK(underWay[it->id].count(it->attempt) == 1 && it->left < 5);
+      underWay[it->id].erase(it->attempt);
+      if (it->left == 0) {
+        underWay[it->id].clear();
+        start(it->id, 2);  // the good one, which may have been aborted when another went on alone
+      } else if (it->attempt == 1) {
+        start(it->id, 4);
       }
     }
-    if (event.type == Event::Type::Opened) CHECK(event.attempt == 2 || event.attempt == 4);
+    if (const auto* const it = std::get_if<Opened>(&event)) CHECK(it->attempt == 2 || it->attempt == 4);
   });
   const Address front = cpe.listen(ListenerKind::Redirect);
   std::atomic<unsigned> whole{0};
@@ -110,17 +110,17 @@ void aHagThatDied() {
   std::atomic<unsigned> lost{0};
   std::atomic<unsigned> unheard{0};
   Owner cpe(options(), [&](Engine& engine, const Event& event) {
-    if (event.type == Event::Type::Accepted) {
-      const unsigned kind = static_cast<unsigned>(event.id / Worker::kMaxWorkers % 3);
+    if (const auto* const it = std::get_if<Accepted>(&event)) {
+      const unsigned kind = static_cast<unsigned>(it->id / Worker::kMaxWorkers % 3);
       if (kind == 2) ++unheard;
-      engine.dial(event.id, through(kind == 0 ? dead : kind == 1 ? alive : quiet, server.address, false, false), kind);
+      engine.dial(it->id, through(kind == 0 ? dead : kind == 1 ? alive : quiet, server.address, false, false), kind);
     }
-    if (event.type == Event::Type::Failed) {
-      CHECK(event.attempt == 2 && event.left == 0 && event.failure.error == ECONNRESET);
+    if (const auto* const it = std::get_if<Failed>(&event)) {
+      CHECK(it->attempt == 2 && it->left == 0 && it->failure.error == ECONNRESET);
       ++lost;
-      engine.reset(event.id);
+      engine.reset(it->id);
     }
-    if (event.type == Event::Type::Closed && event.reason == Reason::UpstreamReset) CHECK(event.failure.error == ECONNRESET);
+    if (const auto* const it = std::get_if<Closed>(&event); it != nullptr && it->reason == Reason::UpstreamReset) CHECK(it->failure.error == ECONNRESET);
   });
   const Address front = cpe.listen(ListenerKind::Redirect);
   std::vector<int> clients;
@@ -152,18 +152,19 @@ void handedOver() {
   std::atomic<unsigned> usable{0};
   std::atomic<unsigned> refused{0};
   Owner owner(options(), [&](Engine&, const Event& event) {
-    if (event.type != Event::Type::Probed) return;
-    if (event.fd < 0) {
-      CHECK(event.failure.error == ECONNREFUSED && event.stage == Stage::Connect);
+    const auto* const it = std::get_if<Probed>(&event);
+    if (it == nullptr) return;
+    if (it->fd < 0) {
+      CHECK(it->failure.error == ECONNREFUSED && it->stage == Stage::Connect);
       ++refused;
       return;
     }
-    CHECK(send(event.fd, "x", 1, MSG_NOSIGNAL) == 1);
-    shutdown(event.fd, SHUT_WR);
-    pollfd answered = {event.fd, POLLIN, 0};
+    CHECK(send(it->fd, "x", 1, MSG_NOSIGNAL) == 1);
+    shutdown(it->fd, SHUT_WR);
+    pollfd answered = {it->fd, POLLIN, 0};
     char answer = 0;
-    CHECK(poll(&answered, 1, 5000) == 1 && recv(event.fd, &answer, 1, 0) == 1 && answer == 'x');
-    closeFd(event.fd);
+    CHECK(poll(&answered, 1, 5000) == 1 && recv(it->fd, &answer, 1, 0) == 1 && answer == 'x');
+    closeFd(it->fd);
     ++usable;
   });
   for (unsigned i = 1; i <= 60; ++i) owner.engine().probe(i, direct(i % 3 == 0 ? nobody : server.address), Purpose::HandOver);

@@ -11,13 +11,13 @@ void transfers(bool pipelined, bool withPassword) {
   Owner hag(options(), serve);
   const Address entry = hag.listen(ListenerKind::Socks, withPassword);
   Owner cpe(options(), [&](Engine& engine, const Event& event) {
-    if (event.type == Event::Type::Accepted) {
-      const bool wrong = withPassword && event.id / Worker::kMaxWorkers % 2 == 0;
-      engine.dial(event.id, through(entry, server.address, pipelined, withPassword, wrong ? "wrong" : "secret"));
+    if (const auto* const it = std::get_if<Accepted>(&event)) {
+      const bool wrong = withPassword && it->id / Worker::kMaxWorkers % 2 == 0;
+      engine.dial(it->id, through(entry, server.address, pipelined, withPassword, wrong ? "wrong" : "secret"));
     }
-    if (event.type == Event::Type::Failed) {
-      CHECK(event.stage == Stage::Authentication && event.failure.error == EACCES);
-      engine.dial(event.id, through(entry, server.address, pipelined, withPassword));
+    if (const auto* const it = std::get_if<Failed>(&event)) {
+      CHECK(it->stage == Stage::Authentication && it->failure.error == EACCES);
+      engine.dial(it->id, through(entry, server.address, pipelined, withPassword));
     }
   });
   const Address front = cpe.listen(ListenerKind::Redirect);
@@ -42,13 +42,13 @@ void turmoil() {
   std::mutex mutex;
   std::vector<ConnectionId> ids;
   Owner cpe(options(), [&](Engine& engine, const Event& event) {
-    if (event.type == Event::Type::Accepted) {
-      DialSpec spec = through(entry, server.address, event.id % 2 == 0, false);
+    if (const auto* const it = std::get_if<Accepted>(&event)) {
+      DialSpec spec = through(entry, server.address, it->id % 2 == 0, false);
       spec.bound = true;
       spec.source = loopback();
-      engine.dial(event.id, spec);
+      engine.dial(it->id, spec);
       const std::lock_guard<std::mutex> lock(mutex);
-      ids.push_back(event.id);
+      ids.push_back(it->id);
       if (++turn % 3 == 0) engine.reset(ids[ids.size() / 2]);
       if (turn % 16 == 0) engine.inspect(turn, {});
       if (turn % 20 == 0) engine.abandon(loopback());
@@ -58,8 +58,8 @@ void turmoil() {
         engine.watchUpstreams(entry, turn % 100 == 0);
       }
     }
-    if (event.type == Event::Type::Opened && event.id % 5 == 0) engine.reset(event.id);
-    if (event.type == Event::Type::Failed) engine.reset(event.id);
+    if (const auto* const it = std::get_if<Opened>(&event); it != nullptr && it->id % 5 == 0) engine.reset(it->id);
+    if (const auto* const it = std::get_if<Failed>(&event)) engine.reset(it->id);
   });
   const Address front = cpe.listen(ListenerKind::Redirect);
   const auto client = [&](unsigned i) {
@@ -127,7 +127,9 @@ void lostAnswers() {
   const Address nobody = nobodyThere();
   std::atomic<bool> opens{false};
   Owner owner(few, [&](Engine& engine, const Event& event) {
-    if (opens && (event.type == Event::Type::Accepted || event.type == Event::Type::Request)) engine.dial(event.id, direct(nobody));
+    if (!opens) return;
+    if (const auto* const it = std::get_if<Accepted>(&event)) engine.dial(it->id, direct(nobody));
+    if (const auto* const it = std::get_if<Request>(&event)) engine.dial(it->id, direct(nobody));
   });
   const Address front = owner.listen(ListenerKind::Redirect);
   const Address open = owner.listen(ListenerKind::Socks);
@@ -161,7 +163,7 @@ void lastWords() {
   const int server = listenSocket(loopback(), false, false, &protocol, &failure);
   CHECK(server >= 0);
   Owner owner(options(), [&](Engine& engine, const Event& event) {
-    if (event.type == Event::Type::Accepted) engine.dial(event.id, direct(localAddress(server)));
+    if (const auto* const it = std::get_if<Accepted>(&event)) engine.dial(it->id, direct(localAddress(server)));
   });
   const Address front = owner.listen(ListenerKind::Redirect);
   for (unsigned i = 0; i < 100; ++i) {
@@ -189,7 +191,7 @@ void idle() {
   EngineOptions few = options();
   few.idleTimeoutMs = 200;
   Owner owner(few, [&](Engine& engine, const Event& event) {
-    if (event.type == Event::Type::Accepted) engine.dial(event.id, direct(server.address));
+    if (const auto* const it = std::get_if<Accepted>(&event)) engine.dial(it->id, direct(server.address));
   });
   const int fd = dialTo(owner.listen(ListenerKind::Redirect));
   bool reset = false;
@@ -223,7 +225,7 @@ void vanishedPeers() {
   Owner hag(few, serve);
   const Address entry = hag.listen(ListenerKind::Socks, true);
   Owner cpe(few, [&](Engine& engine, const Event& event) {
-    if (event.type == Event::Type::Accepted) engine.dial(event.id, through(entry, server.address, true, true));
+    if (const auto* const it = std::get_if<Accepted>(&event)) engine.dial(it->id, through(entry, server.address, true, true));
   });
   const int fd = dialTo(cpe.listen(ListenerKind::Redirect));
   CHECK(eventually([&] { return cpe.opened == 1 && hag.opened == 1; }));
@@ -248,7 +250,7 @@ void starvedAndIdle() {
   const rlimit low = {descriptors() + 64 + 2 + 4, files.rlim_max};
   CHECK(setrlimit(RLIMIT_NOFILE, &low) == 0);
   Owner owner(few, [&](Engine& engine, const Event& event) {
-    if (event.type == Event::Type::Accepted) engine.dial(event.id, direct(server.address));
+    if (const auto* const it = std::get_if<Accepted>(&event)) engine.dial(it->id, direct(server.address));
   });
   CHECK(setrlimit(RLIMIT_NOFILE, &files) == 0);
   const Address front = owner.listen(ListenerKind::Redirect);
@@ -273,7 +275,7 @@ void limits() {
   EngineOptions few = options();
   few.maxConnections = 4;
   Owner owner(few, [&](Engine& engine, const Event& event) {
-    if (event.type == Event::Type::Accepted) engine.dial(event.id, direct(server.address));
+    if (const auto* const it = std::get_if<Accepted>(&event)) engine.dial(it->id, direct(server.address));
   });
   const Address front = owner.listen(ListenerKind::Redirect);
   std::vector<int> clients;
@@ -311,9 +313,10 @@ void endedDuringFork() {
   EngineOptions one = options();
   one.workers = 1;
   Owner owner(one, [&](Engine& engine, const Event& event) {
-    if (event.type != Event::Type::Accepted) return;
-    engine.dial(event.id, socks ? through(localAddress(server), loopback(9), false, false) : direct(localAddress(server)));
-    id = event.id;
+    const auto* const it = std::get_if<Accepted>(&event);
+    if (it == nullptr) return;
+    engine.dial(it->id, socks ? through(localAddress(server), loopback(9), false, false) : direct(localAddress(server)));
+    id = it->id;
   });
   const Address front = owner.listen(ListenerKind::Redirect);
   for (unsigned i = 0; i < 2; ++i) {

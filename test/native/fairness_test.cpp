@@ -54,7 +54,7 @@ void floodsLeaveOthersTheirTurns() {
   EngineOptions one = options();
   one.workers = 1;
   Owner owner(one, [&](Engine& engine, const Event& event) {
-    if (event.type == Event::Type::Accepted) engine.dial(event.id, direct(localAddress(listener)));
+    if (const auto* const it = std::get_if<Accepted>(&event)) engine.dial(it->id, direct(localAddress(listener)));
   });
   const Address front = owner.listen(ListenerKind::Redirect);
   std::atomic<bool> over{false};

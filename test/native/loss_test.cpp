@@ -29,8 +29,8 @@ void lostBetween(bool upload, bool losesHag) {
   auto hag = std::make_unique<Owner>(options(), serve);
   const Address entry = hag->listen(ListenerKind::Socks, true);
   auto gateway = std::make_unique<Owner>(options(), [entry, server](Engine& engine, const Event& event) {
-    if (event.type == Event::Type::Accepted) engine.dial(event.id, through(entry, server, true, true));
-    if (event.type == Event::Type::Failed) engine.reset(event.id);
+    if (const auto* const it = std::get_if<Accepted>(&event)) engine.dial(it->id, through(entry, server, true, true));
+    if (const auto* const it = std::get_if<Failed>(&event)) engine.reset(it->id);
   });
   const Address front = gateway->listen(ListenerKind::Redirect);
   std::vector<Path> paths;

@@ -117,11 +117,12 @@ class World {
   }
 
   void decide(Engine& engine, const Event& event) {
-    if (event.type == Event::Type::Opened && event.prepared) ++prepared;
-    if (event.type == Event::Type::Failed) engine.reset(event.id);
-    if (event.type != Event::Type::Accepted) return;
+    if (const auto* const it = std::get_if<Opened>(&event); it != nullptr && it->prepared) ++prepared;
+    if (const auto* const it = std::get_if<Failed>(&event)) engine.reset(it->id);
+    const auto* const it = std::get_if<Accepted>(&event);
+    if (it == nullptr) return;
     const std::lock_guard<std::mutex> lock(mutex_);
-    engine.dial(event.id, ways_[{event.client.sa.sa_family, portOf(event.client)}]);
+    engine.dial(it->id, ways_[{it->client.sa.sa_family, portOf(it->client)}]);
   }
 
   void prepare() {

@@ -13,14 +13,14 @@ class Cpe {
  public:
   Cpe(const Address& hag, const Address& server)
       : owner(options(), [this, hag, server](Engine& engine, const Event& event) {
-          if (event.type == Event::Type::Accepted) {
-            DialSpec spec = through(hag, server, event.id % 2 == 0, true);
+          if (const auto* const it = std::get_if<Accepted>(&event)) {
+            DialSpec spec = through(hag, server, it->id % 2 == 0, true);
             spec.prepared = true;
-            engine.dial(event.id, spec);
+            engine.dial(it->id, spec);
           }
-          if (event.type == Event::Type::Opened && event.prepared) ++prepared;
-          if (event.type == Event::Type::Probed && event.failure.error == 0) ++ready;
-          if (event.type == Event::Type::Failed) engine.reset(event.id);
+          if (const auto* const it = std::get_if<Opened>(&event); it != nullptr && it->prepared) ++prepared;
+          if (const auto* const it = std::get_if<Probed>(&event); it != nullptr && it->failure.error == 0) ++ready;
+          if (const auto* const it = std::get_if<Failed>(&event)) engine.reset(it->id);
         }) {}
   void prepare(const Address& hag, unsigned count) {
     for (unsigned i = 0; i < count; ++i) owner.engine().probe(++asked_, greeting(hag), Purpose::Prepare);

@@ -123,7 +123,7 @@ void blockedTarget(int listener, Dial dial) {
 void direct() {
   const int listener = silentListener();
   Owner owner(options(), [&](Engine& engine, const Event& event) {
-    if (event.type == Event::Type::Accepted) engine.dial(event.id, ::direct(localAddress(listener)));
+    if (const auto* const it = std::get_if<Accepted>(&event)) engine.dial(it->id, ::direct(localAddress(listener)));
   });
   const Address front = owner.listen(ListenerKind::Redirect);
   everySpeech(listener, owner, [&] { return dialTo(front); }, true);
@@ -137,7 +137,7 @@ void throughHag(bool pipelined) {
   Owner hag(options(), serve);
   const Address entry = hag.listen(ListenerKind::Socks);
   Owner cpe(options(), [&](Engine& engine, const Event& event) {
-    if (event.type == Event::Type::Accepted) engine.dial(event.id, through(entry, localAddress(listener), pipelined, false));
+    if (const auto* const it = std::get_if<Accepted>(&event)) engine.dial(it->id, through(entry, localAddress(listener), pipelined, false));
   });
   const Address front = cpe.listen(ListenerKind::Redirect);
   everySpeech(listener, cpe, [&] { return dialTo(front); }, false);

@@ -77,28 +77,24 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
     };
     for (const Event& event : events) {
       if (!engine_) return;  // the owner has closed it meanwhile
-      switch (event.type) {
-        case Event::Type::Probed:
-          Settle(event, toObject(env, event));
-          break;
-        case Event::Type::Inspected:
-          Settle(event, toArray(env, event.inspections));
-          break;
-        case Event::Type::Counted:
-          Settle(event, toNumber(env, event.count));
-          break;
-        default:
-          if (!numbers_.add(event)) objects.Set(objects.Length(), toObject(env, event));
-          if (numbers_.hasRoom()) break;
-          pass();
-          objects = Napi::Array::New(env);
+      if (const auto* const probed = std::get_if<Probed>(&event)) {
+        Settle(probed->id, toObject(env, event));
+      } else if (const auto* const inspected = std::get_if<Inspected>(&event)) {
+        Settle(inspected->id, toArray(env, inspected->inspections));
+      } else if (const auto* const counted = std::get_if<Counted>(&event)) {
+        Settle(counted->id, toNumber(env, counted->count));
+      } else {
+        if (!numbers_.add(event)) objects.Set(objects.Length(), toObject(env, event));
+        if (numbers_.hasRoom()) continue;
+        pass();
+        objects = Napi::Array::New(env);
       }
     }
     pass();
   }
 
-  void Settle(const Event& event, Napi::Value answer) {
-    const auto found = waiting_.find(event.id);
+  void Settle(uint64_t id, Napi::Value answer) {
+    const auto found = waiting_.find(id);
     if (found == waiting_.end()) return;
     found->second.Resolve(answer);
     waiting_.erase(found);

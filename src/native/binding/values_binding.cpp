@@ -56,92 +56,99 @@ Napi::Value toValue(Napi::Env env, Protocol protocol) {
   return Napi::String::New(env, protocol == Protocol::Mptcp ? "mptcp" : "tcp");
 }
 
-Napi::Object toObject(Napi::Env env, const Event& event) {
-  Napi::Object object = Napi::Object::New(env);
-  object.Set("connection", toNumber(env, event.id));
-  switch (event.type) {
-    case Event::Type::Accepted:
-      object.Set("type", "accepted");
-      object.Set("client", toObject(env, event.client));
-      object.Set("destination", toObject(env, event.destination));
-      object.Set("local", toObject(env, event.local));
-      if (event.fastPathId != 0) {
-        Napi::Object viaFastPath = Napi::Object::New(env);
-        viaFastPath.Set("id", toNumber(env, event.fastPathId));
-        viaFastPath.Set("timedOut", event.timedOut);
-        object.Set("viaFastPath", viaFastPath);
-      }
-      break;
-    case Event::Type::Credentials:
-      object.Set("type", "credentials");
-      object.Set("client", toObject(env, event.client));
-      object.Set("username", event.username);
-      object.Set("password", event.password);
-      break;
-    case Event::Type::Request:
-      object.Set("type", "request");
-      object.Set("client", toObject(env, event.client));
-      object.Set("local", toObject(env, event.local));
-      object.Set("host", event.host);
-      object.Set("port", static_cast<double>(event.port));
-      break;
-    case Event::Type::Opened:
-      object.Set("type", "opened");
-      object.Set("attempt", static_cast<double>(event.attempt));
+namespace {
+struct ToObject {
+  Napi::Env env;
+  Napi::Object object;
+
+  void operator()(const Accepted& event) {
+    start("accepted", event.id);
+    object.Set("client", toObject(env, event.client));
+    object.Set("destination", toObject(env, event.destination));
+    object.Set("local", toObject(env, event.local));
+    if (event.fastPathId == 0) return;
+    Napi::Object viaFastPath = Napi::Object::New(env);
+    viaFastPath.Set("id", toNumber(env, event.fastPathId));
+    viaFastPath.Set("timedOut", event.timedOut);
+    object.Set("viaFastPath", viaFastPath);
+  }
+  void operator()(const Credentials& event) {
+    start("credentials", event.id);
+    object.Set("client", toObject(env, event.client));
+    object.Set("username", event.username);
+    object.Set("password", event.password);
+  }
+  void operator()(const Request& event) {
+    start("request", event.id);
+    object.Set("client", toObject(env, event.client));
+    object.Set("local", toObject(env, event.local));
+    object.Set("host", event.host);
+    object.Set("port", static_cast<double>(event.port));
+  }
+  void operator()(const Opened& event) {
+    start("opened", event.id);
+    object.Set("attempt", static_cast<double>(event.attempt));
+    object.Set("local", toObject(env, event.local));
+    object.Set("protocol", toValue(env, event.protocol));
+    if (event.prepared) object.Set("prepared", true);
+  }
+  void operator()(const Failed& event) {
+    start("failed", event.id);
+    object.Set("attempt", static_cast<double>(event.attempt));
+    object.Set("left", static_cast<double>(event.left));
+    if (event.early > 0) object.Set("early", toNumber(env, event.early));
+    object.Set("stage", name(event.stage));
+    object.Set("failure", toObject(env, event.failure));
+    if (event.reply >= 0) object.Set("reply", static_cast<double>(event.reply));
+  }
+  void operator()(const Closed& event) {
+    start("closed", event.id);
+    object.Set("reason", name(event.reason));
+    if (event.failure.error != 0) object.Set("failure", toObject(env, event.failure));
+    object.Set("client", toObject(env, event.client));
+    if (event.destination.sa.sa_family != AF_UNSPEC) object.Set("destination", toObject(env, event.destination));
+    if (event.fastPathId != 0) object.Set("fastPath", toNumber(env, event.fastPathId));
+    object.Set("sent", toNumber(env, event.sent));
+    object.Set("received", toNumber(env, event.received));
+    object.Set("durationMs", toNumber(env, event.durationMs));
+  }
+  void operator()(const Demand& event) {
+    object.Set("type", "demand");
+    object.Set("clients", toNumber(env, event.clients));
+  }
+  void operator()(const Limit& event) {
+    object.Set("type", "limit");
+    object.Set("limited", event.limited);
+    object.Set("cause", name(event.cause));
+  }
+  void operator()(const Refused&) { object.Set("type", "refused"); }
+  void operator()(const Probed& event) {
+    object.Set("ok", event.failure.error == 0);
+    if (event.fd >= 0) object.Set("fd", static_cast<double>(event.fd));
+    if (event.failure.error == 0) {
       object.Set("local", toObject(env, event.local));
       object.Set("protocol", toValue(env, event.protocol));
-      if (event.prepared) object.Set("prepared", true);
-      break;
-    case Event::Type::Failed:
-      object.Set("type", "failed");
-      object.Set("attempt", static_cast<double>(event.attempt));
-      object.Set("left", static_cast<double>(event.left));
-      if (event.early > 0) object.Set("early", toNumber(env, event.early));
+    } else {
       object.Set("stage", name(event.stage));
       object.Set("failure", toObject(env, event.failure));
-      if (event.reply >= 0) object.Set("reply", static_cast<double>(event.reply));
-      break;
-    case Event::Type::Closed:
-      object.Set("type", "closed");
-      object.Set("reason", name(event.reason));
-      if (event.failure.error != 0) object.Set("failure", toObject(env, event.failure));
-      object.Set("client", toObject(env, event.client));
-      if (event.destination.sa.sa_family != AF_UNSPEC) object.Set("destination", toObject(env, event.destination));
-      if (event.fastPathId != 0) object.Set("fastPath", toNumber(env, event.fastPathId));
-      object.Set("sent", toNumber(env, event.sent));
-      object.Set("received", toNumber(env, event.received));
-      object.Set("durationMs", toNumber(env, event.milliseconds));
-      break;
-    case Event::Type::Demand:
-      object.Set("type", "demand");
-      object.Set("clients", toNumber(env, event.count));
-      break;
-    case Event::Type::Limit:
-      object.Set("type", "limit");
-      object.Set("limited", event.limited);
-      object.Set("cause", name(event.cause));
-      break;
-    case Event::Type::Refused:
-      object.Set("type", "refused");
-      break;
-    case Event::Type::Probed:
-      object.Set("ok", event.failure.error == 0);
-      if (event.fd >= 0) object.Set("fd", static_cast<double>(event.fd));
-      if (event.failure.error == 0) {
-        object.Set("local", toObject(env, event.local));
-        object.Set("protocol", toValue(env, event.protocol));
-        object.Set("connectMs", toNumber(env, event.milliseconds));
-      } else {
-        object.Set("stage", name(event.stage));
-        object.Set("failure", toObject(env, event.failure));
-        if (event.stage != Stage::Connect) object.Set("connectMs", toNumber(env, event.milliseconds));
-      }
-      break;
-    case Event::Type::Inspected:
-    case Event::Type::Counted:
-      break;
+    }
+    if (event.failure.error == 0 || event.stage != Stage::Connect) object.Set("connectMs", toNumber(env, event.connectMs));
   }
-  return object;
+  void operator()(const Inspected&) {}
+  void operator()(const Counted&) {}
+
+ private:
+  void start(const char* type, ConnectionId id) {
+    object.Set("type", type);
+    object.Set("connection", toNumber(env, id));
+  }
+};
+}  // namespace
+
+Napi::Object toObject(Napi::Env env, const Event& event) {
+  ToObject answer{env, Napi::Object::New(env)};
+  std::visit(answer, event);
+  return answer.object;
 }
 
 Napi::Value toArray(Napi::Env env, const std::vector<Refusal>& refusals) {

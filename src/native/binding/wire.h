@@ -19,38 +19,50 @@ class Numbers {
 
   // False: `event` has to cross as an object.
   bool add(const Event& event) {
-    const auto isFour = [](const Address& address) { return address.sa.sa_family == AF_INET; };
-    if (event.type == Event::Type::Accepted && event.fastPathId == 0 && isFour(event.client) && isFour(event.destination) && isFour(event.local)) {
-      start(Kind::Accepted, event);
-      put(event.client);
-      put(event.destination);
-      put(event.local);
-    } else if (event.type == Event::Type::Opened && isFour(event.local)) {
-      start(Kind::Opened, event);
-      put(event.attempt);
-      put(event.protocol == Protocol::Unknown ? 0 : event.protocol == Protocol::Tcp ? 1 : 2);
-      put(event.prepared ? 1 : 0);
-      put(event.local);
-    } else if (event.type == Event::Type::Closed && isFour(event.client) && isFour(event.destination) && event.failure.error == 0) {
-      start(Kind::Closed, event);
-      put(static_cast<double>(event.reason));
-      put(static_cast<double>(event.sent));
-      put(static_cast<double>(event.received));
-      put(static_cast<double>(event.milliseconds));
-      put(static_cast<double>(event.fastPathId));
-      put(event.client);
-      put(event.destination);
-    } else {
-      put(static_cast<double>(Kind::Object));
-      return false;
-    }
-    return true;
+    const bool isAdded = std::visit([this](const auto& one) { return addOne(one); }, event);
+    if (!isAdded) put(static_cast<double>(Kind::Object));
+    return isAdded;
   }
 
  private:
-  void start(Kind kind, const Event& event) {
+  bool addOne(const Accepted& one) {
+    if (one.fastPathId != 0 || !isFour(one.client) || !isFour(one.destination) || !isFour(one.local)) return false;
+    start(Kind::Accepted, one.id);
+    put(one.client);
+    put(one.destination);
+    put(one.local);
+    return true;
+  }
+  bool addOne(const Opened& one) {
+    if (!isFour(one.local)) return false;
+    start(Kind::Opened, one.id);
+    put(one.attempt);
+    put(one.protocol == Protocol::Unknown ? 0 : one.protocol == Protocol::Tcp ? 1 : 2);
+    put(one.prepared ? 1 : 0);
+    put(one.local);
+    return true;
+  }
+  bool addOne(const Closed& one) {
+    if (!isFour(one.client) || !isFour(one.destination) || one.failure.error != 0) return false;
+    start(Kind::Closed, one.id);
+    put(static_cast<double>(one.reason));
+    put(static_cast<double>(one.sent));
+    put(static_cast<double>(one.received));
+    put(static_cast<double>(one.durationMs));
+    put(static_cast<double>(one.fastPathId));
+    put(one.client);
+    put(one.destination);
+    return true;
+  }
+  template <typename Rare>
+  bool addOne(const Rare&) {
+    return false;
+  }
+
+  static bool isFour(const Address& address) { return address.sa.sa_family == AF_INET; }
+  void start(Kind kind, ConnectionId id) {
     put(static_cast<double>(kind));
-    put(static_cast<double>(event.id));
+    put(static_cast<double>(id));
   }
   void put(double number) { begin_[count_++] = number; }
   void put(const Address& address) {

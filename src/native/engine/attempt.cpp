@@ -253,31 +253,24 @@ void Worker::succeed(Attempt* attempt) {
     setDeadline(connection, 0);
     if (attempt->spec.mptcp && protocol == Protocol::Tcp) handBack(connection, false);
   }
-  Event event;
-  event.id = attempt->probe;
-  if (connection == nullptr || connection->fastPathId == 0) event.local = localAddress(fd);
-  event.protocol = protocol;
   if (connection == nullptr) {
-    event.type = Event::Type::Probed;
-    event.milliseconds = attempt->connectMs;
+    Probed probed = {attempt->probe, localAddress(fd), protocol, attempt->connectMs};
     if (attempt->purpose != Purpose::Probe) {
       epoll_ctl(epoll_, EPOLL_CTL_DEL, fd, nullptr);
       attempt->side.fd = -1;
     }
     if (attempt->purpose == Purpose::HandOver) {
       --host_->counters.descriptors;
-      event.fd = fd;
+      probed.fd = fd;
     } else if (attempt->purpose == Purpose::Prepare) {
       host_->prepared.put({fd, protocol, attempt->spec, attempt->connectMs, now_});
     }
-    tell(std::move(event));
+    tell(std::move(probed));
     return release(attempt);
   }
   commit(attempt);
-  event.type = Event::Type::Opened;
-  event.id = connection->id;
-  event.attempt = attempt->number;
-  event.prepared = attempt->usesPrepared;
+  const bool isHeard = connection->fastPathId == 0;
+  const Opened opened = {connection->id, attempt->number, isHeard ? localAddress(fd) : noAddress(), protocol, attempt->usesPrepared};
   // Only now are those that were sent used up.
   const size_t said = saidOf(*attempt);
   for (size_t left = said; left > 0;) {
@@ -295,7 +288,7 @@ void Worker::succeed(Attempt* attempt) {
   attempt->side.fd = -1;
   release(attempt);
   if (connection->kind == ListenerKind::Socks) {
-    connection->held = socks5::encodeReply(socks5::kSucceeded, event.local);
+    connection->held = socks5::encodeReply(socks5::kSucceeded, opened.local);
     // One that has said more already waits for the server's answer, not for ours.
     int more = 0;
     if (ioctl(connection->client.fd, SIOCINQ, &more) == 0 && more > 0) {
@@ -305,7 +298,7 @@ void Worker::succeed(Attempt* attempt) {
       if (!connection->held.empty()) return closeConnection(connection, Reason::ClientReset, {EPIPE, "send"});
     }
   }
-  if (connection->fastPathId == 0) tell(std::move(event));
+  if (isHeard) tell(opened);
   if (!watch(fd, tagOf(connection, Tag::Upstream), kStreamEvents, true)) {
     return closeConnection(connection, Reason::UpstreamReset, {errno, "epoll_ctl"});
   }
@@ -320,29 +313,23 @@ void Worker::fail(Attempt* attempt, Stage stage, Failure failure, int reply) {
   // or not: the kernel delays the ACK of what was read by 40 ms, and a RST overtakes it. Only the client knows whether that may be said twice.
   // A router's "prohibited" (ICMPv6) is EACCES, too, once TCP gives up.
   const bool hasRefused = reply >= 0 || (failure.error == EACCES && strcmp(failure.syscall, "socks") == 0);
-  Event event;
-  event.type = attempt->connection == nullptr ? Event::Type::Probed : Event::Type::Failed;
-  event.id = attempt->connection == nullptr ? attempt->probe : attempt->connection->id;
-  event.stage = stage;
-  event.failure = failure;
-  event.milliseconds = attempt->connectMs;
-  event.reply = reply;
   Connection* const connection = attempt->connection;
-  event.attempt = attempt->number;
-  event.early = hasRefused ? 0 : saidOf(*attempt);
-  if (connection != nullptr && connection->fastPathId != 0) handBack(connection, false);
-  release(attempt);
-  if (connection != nullptr) {
-    event.left = static_cast<uint32_t>(connection->attempts.size());
-    if (event.left == 0) {
-      connection->phase = Connection::Phase::AwaitingDecision;
-      connection->committed = false;
-      awaitOwner(connection);
-    }
+  if (connection == nullptr) {
+    tell(Probed{attempt->probe, noAddress(), Protocol::Unknown, attempt->connectMs, -1, failure, stage});
+    return release(attempt);
   }
-  const bool mayHaveArrived = event.early > 0;
-  tell(std::move(event));
-  if (mayHaveArrived) closeConnection(connection, Reason::UpstreamReset, failure);
+  const uint64_t early = hasRefused ? 0 : saidOf(*attempt);
+  const uint32_t number = attempt->number;
+  if (connection->fastPathId != 0) handBack(connection, false);
+  release(attempt);
+  const auto left = static_cast<uint32_t>(connection->attempts.size());
+  if (left == 0) {
+    connection->phase = Connection::Phase::AwaitingDecision;
+    connection->committed = false;
+    awaitOwner(connection);
+  }
+  tell(Failed{connection->id, number, left, early, stage, failure, reply});
+  if (early > 0) closeConnection(connection, Reason::UpstreamReset, failure);
 }
 
 // Ends an attempt that is still its own; freed at the end of the turn.

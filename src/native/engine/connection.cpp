@@ -296,19 +296,11 @@ void Worker::closeConnection(Connection* connection, Reason reason, Failure fail
   const auto found = connections_.find(connection->id);
   closed_.push_back(std::move(found->second));
   connections_.erase(found);
-  Event event;
-  event.type = Event::Type::Closed;
-  event.id = connection->id;
-  event.client = connection->clientAddress;
-  event.destination = connection->destination;
-  if (wasOpened) event.fastPathId = connection->fastPathId;
-  event.reason = reason;
-  event.failure = failure;
-  event.sent = connection->forward.bytes;
-  event.received = connection->backward.bytes;
-  event.milliseconds = now_ - connection->acceptedMs;
   // Nobody waits for the end of one that nobody has heard of: many of them wake the owner once.
-  tell(std::move(event), connection->fastPathId == 0 || isStopping_ ? 0 : kUnheardMs);
+  const uint64_t withinMs = connection->fastPathId == 0 || isStopping_ ? 0 : kUnheardMs;
+  tell(Closed{connection->id, reason, failure, connection->clientAddress, connection->destination, wasOpened ? connection->fastPathId : 0,
+              connection->forward.bytes, connection->backward.bytes, now_ - connection->acceptedMs},
+       withinMs);
 }
 
 void Worker::reset(ConnectionId id) {

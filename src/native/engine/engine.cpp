@@ -50,7 +50,9 @@ void Engine::close() {
   for (auto& worker : workers_) worker->stop();
   workers_.clear();
   prepared.clear();
-  for (const Event& event : takeEvents()) closeFd(event.fd);
+  for (const Event& event : takeEvents()) {
+    if (const auto* const probed = std::get_if<Probed>(&event)) closeFd(probed->fd);
+  }
 }
 
 bool Engine::listen(const ListenOptions& options, Address* bound, Protocol* protocol, Failure* failure) {
@@ -156,11 +158,7 @@ void Engine::countAll(uint64_t id, std::function<uint64_t(Worker&)> act) {
     worker->command([this, id, job, act](Worker& one) {
       job->count += act(one);
       if (--job->left > 0) return;
-      Event event;
-      event.type = Event::Type::Counted;
-      event.id = id;
-      event.count = job->count;
-      postOne(std::move(event));
+      postOne(Counted{id, job->count});
     });
   }
 }
@@ -188,11 +186,7 @@ void Engine::inspectAll(uint64_t id, std::function<std::vector<Inspection>(Worke
       const std::lock_guard<std::mutex> lock(job->mutex);
       std::move(found.begin(), found.end(), std::back_inserter(job->found));
       if (--job->left > 0) return;
-      Event event;
-      event.type = Event::Type::Inspected;
-      event.id = id;
-      event.inspections = std::move(job->found);
-      postOne(std::move(event));
+      postOne(Inspected{id, std::move(job->found)});
     });
   }
 }
@@ -242,11 +236,7 @@ void Engine::tooMany(unsigned worker) {
 
 // Queued under the lock that counted: another worker's next change must not get ahead.
 void Engine::announceLimit(bool limited, std::unique_lock<std::mutex> lock) {
-  Event event;
-  event.type = Event::Type::Limit;
-  event.limited = limited;
-  event.cause = pauseCause_;
-  events_.push_back(std::move(event));
+  events_.push_back(Limit{limited, pauseCause_});
   const bool first = !notified_;
   notified_ = true;
   lock.unlock();

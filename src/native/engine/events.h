@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "core/mptcp_info.h"
@@ -77,34 +78,90 @@ struct Refusal {
   uint64_t count;
 };
 
-struct Event {
-  enum class Type : uint8_t { Accepted, Credentials, Request, Opened, Failed, Closed, Demand, Limit, Refused, Probed, Inspected, Counted };
-  Type type;
-  uint64_t id = 0;  // of the connection; of the question that it answers
-  Address client{};
-  Address destination = noAddress();
-  Address local{};
-  Protocol protocol = Protocol::Unknown;
-  Stage stage = Stage::Connect;
-  Failure failure;  // failure.error 0: none
-  int reply = -1;
-  uint64_t fastPathId = 0;  // accepted: what was followed before the owner was told; closed: what opened it, all unheard; 0: none
-  bool timedOut = false;     // its patience was in vain
-  uint32_t attempt = 0;  // the owner's number for it
-  uint32_t left = 0;     // attempts of the connection still under way
-  uint64_t early = 0;    // bytes of the client's that left with the request
-  bool prepared = false;
-  int fd = -1;           // handed over to the owner
-  uint64_t count = 0;
-  Reason reason = Reason::End;
-  uint64_t sent = 0;
-  uint64_t received = 0;
-  uint64_t milliseconds = 0;
-  std::string host;
-  uint16_t port = 0;
+// The events, one struct a kind. `id` is the connection's or, of an answer, the question's.
+struct Accepted {
+  ConnectionId id;
+  Address client;
+  Address destination;
+  Address local;
+  uint64_t fastPathId = 0;  // the fast path that was followed before the owner was told; 0: none
+  bool timedOut = false;    // its patience was in vain
+};
+
+struct Credentials {
+  ConnectionId id;
+  Address client;
   std::string username;
   std::string password;
-  bool limited = false;
-  LimitCause cause = LimitCause::Connections;
+};
+
+struct Request {
+  ConnectionId id;
+  Address client;
+  Address local;
+  std::string host;
+  uint16_t port;
+};
+
+struct Opened {
+  ConnectionId id;
+  uint32_t attempt;  // the owner's number for it
+  Address local;
+  Protocol protocol;
+  bool prepared;
+};
+
+struct Failed {
+  ConnectionId id;
+  uint32_t attempt;
+  uint32_t left = 0;   // attempts of the connection still under way
+  uint64_t early = 0;  // bytes of the client's that left with the request
+  Stage stage;
+  Failure failure;
+  int reply = -1;
+};
+
+struct Closed {
+  ConnectionId id;
+  Reason reason;
+  Failure failure;  // failure.error 0: none
+  Address client;
+  Address destination;
+  uint64_t fastPathId;  // the fast path that opened it; 0: none
+  uint64_t sent;
+  uint64_t received;
+  uint64_t durationMs;
+};
+
+struct Demand {
+  uint64_t clients;
+};
+
+struct Limit {
+  bool limited;
+  LimitCause cause;
+};
+
+struct Refused {};
+
+struct Probed {
+  uint64_t id;
+  Address local;
+  Protocol protocol;
+  uint64_t connectMs;
+  int fd = -1;  // handed over to the owner
+  Failure failure;
+  Stage stage = Stage::Connect;
+};
+
+struct Inspected {
+  uint64_t id;
   std::vector<Inspection> inspections;
 };
+
+struct Counted {
+  uint64_t id;
+  uint64_t count;
+};
+
+using Event = std::variant<Accepted, Credentials, Request, Opened, Failed, Closed, Demand, Limit, Refused, Probed, Inspected, Counted>;

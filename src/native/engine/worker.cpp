@@ -184,12 +184,7 @@ void Worker::pumpQueued() {
 }
 
 void Worker::flush() {
-  if (demand_ > 0) {
-    Event event;
-    event.type = Event::Type::Demand;
-    event.count = std::exchange(demand_, 0);
-    tell(std::move(event));
-  }
+  if (demand_ > 0) tell(Demand{std::exchange(demand_, 0)});
   if (pipes_.ranOut()) noticePipes();
   if (now_ < postAtMs_ && events_.size() < kHeldEvents) return;
   postAtMs_ = UINT64_MAX;
@@ -206,11 +201,7 @@ void Worker::noticePipes() {
   constexpr uint64_t kNoticeMs = 3600 * 1000;
   uint64_t due = host_->counters.pipesNoticeMs;
   if (now_ < due || !host_->counters.pipesNoticeMs.compare_exchange_strong(due, now_ + kNoticeMs)) return;
-  Event event;
-  event.type = Event::Type::Limit;
-  event.limited = true;
-  event.cause = LimitCause::Pipes;
-  tell(std::move(event));
+  tell(Limit{true, LimitCause::Pipes});
 }
 
 void Worker::setDeadline(Timed* timed, uint64_t deadline) {

@@ -124,10 +124,10 @@ class Worker {
   bool isClient(int fd, const Address& client, const Listener& listener) const;
   void turnAway(int fd, RefusalCause cause, const Address& client, const Listener& listener, const Address& destination = noAddress());
   void countRefusal(RefusalCause cause, const Address& client, const Address& destination = noAddress());
-  bool comesBack(const Event& accepted, RefusalCause* cause);
+  bool comesBack(const Accepted& accepted, RefusalCause* cause);
   void welcome(int fd, const Address& client, const Listener& listener);
   bool takeShare(const Source& client);
-  bool usesFastPath(const Event& accepted) const;
+  bool usesFastPath(const Accepted& accepted) const;
   void serveByFastPath(Connection* connection);
   void handBack(Connection* connection, bool timedOut);
   void serve(Connection* connection);

@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "handshakes/socks5.h"
 #include "engine/worker.h"
@@ -154,9 +155,7 @@ void Worker::turnAway(int fd, RefusalCause cause, const Address& client, const L
 
 void Worker::countRefusal(RefusalCause cause, const Address& client, const Address& destination) {
   if (!host_->refusals.add(cause, client, destination)) return;
-  Event event;
-  event.type = Event::Type::Refused;
-  tell(std::move(event));
+  tell(Refused{});
 }
 
 // Of a SOCKS client what has asked for something counts. What has not holds no place that others need, and a HAG that did not even greet
@@ -191,7 +190,7 @@ void Worker::resumeAccepting() {
 
 // Every connection that this process opens has one of the machine's addresses as its source: redirected to us, it would be opened and redirected
 // without end. So would one to our own listener.
-bool Worker::comesBack(const Event& accepted, RefusalCause* cause) {
+bool Worker::comesBack(const Accepted& accepted, RefusalCause* cause) {
   const bool isSamePort = portOf(accepted.destination) == portOf(accepted.local);
   *cause = RefusalCause::NotRedirected;
   if (isSamePort && (sameHost(accepted.destination, accepted.local) || routes_.to(accepted.destination) == Route::Local)) return true;
@@ -200,11 +199,9 @@ bool Worker::comesBack(const Event& accepted, RefusalCause* cause) {
 }
 
 void Worker::welcome(int fd, const Address& client, const Listener& listener) {
-  Event accepted;
+  Accepted accepted = {0, client, noAddress(), noAddress()};
   Source sharer = sourceOf(client);
   if (listener.kind == ListenerKind::Redirect) {
-    accepted.type = Event::Type::Accepted;
-    accepted.client = client;
     accepted.local = localAddress(fd);
     if (!originalDestination(fd, accepted.local.sa.sa_family, &accepted.destination)) accepted.destination = accepted.local;
     RefusalCause cause;
@@ -248,7 +245,7 @@ void Worker::welcome(int fd, const Address& client, const Listener& listener) {
 
 void Worker::setFastPath(std::shared_ptr<const FastPath> fastPath) { fastPath_ = std::move(fastPath); }
 
-bool Worker::usesFastPath(const Event& accepted) const {
+bool Worker::usesFastPath(const Accepted& accepted) const {
   if (!fastPath_ || sameSocket(accepted.destination, accepted.local)) return false;
   return std::none_of(fastPath_->destinations.begin(), fastPath_->destinations.end(),
                       [&accepted](const AddressRange& one) { return sharesBits(accepted.destination, one.base, one.bits); });
@@ -266,16 +263,8 @@ void Worker::serveByFastPath(Connection* connection) {
 // From here on the owner decides about it.
 void Worker::handBack(Connection* connection, bool timedOut) {
   setDeadline(connection, 0);
-  Event event;
-  event.type = Event::Type::Accepted;
-  event.id = connection->id;
-  event.client = connection->clientAddress;
-  event.local = localAddress(connection->client.fd);
-  event.destination = connection->destination;
-  event.fastPathId = connection->fastPathId;
-  event.timedOut = timedOut;
-  connection->fastPathId = 0;
-  tell(std::move(event));
+  const Address local = localAddress(connection->client.fd);
+  tell(Accepted{connection->id, connection->clientAddress, connection->destination, local, std::exchange(connection->fastPathId, 0), timedOut});
 }
 
 // Reads a SOCKS client's messages as far as they have come. They are peeked and then consumed to the byte, so that what follows the
@@ -291,9 +280,7 @@ void Worker::serve(Connection* connection) {
     const size_t length = static_cast<size_t>(size);
     size_t used = 0;
     socks5::Parsed parsed = socks5::Parsed::Invalid;
-    Event event;
-    event.id = connection->id;
-    event.client = connection->clientAddress;
+    Event question;
     std::string answer;
     Phase next = connection->phase;
     if (connection->phase == Phase::Greeting) {
@@ -306,8 +293,9 @@ void Worker::serve(Connection* connection) {
       answer = {5, static_cast<char>(method)};
       next = !acceptable ? Phase::Refusing : connection->authentication ? Phase::Credentials : Phase::Request;
     } else if (connection->phase == Phase::Credentials) {
-      event.type = Event::Type::Credentials;
-      parsed = socks5::parseCredentials(data, length, &used, &event.username, &event.password);
+      Credentials credentials = {connection->id, connection->clientAddress};
+      parsed = socks5::parseCredentials(data, length, &used, &credentials.username, &credentials.password);
+      question = std::move(credentials);
       next = Phase::AwaitingVerdict;
     } else {
       socks5::Request request;
@@ -325,10 +313,7 @@ void Worker::serve(Connection* connection) {
         }
         leaveLobby(connection);
       }
-      event.type = Event::Type::Request;
-      event.host = request.host;
-      event.port = request.port;
-      event.local = localAddress(connection->client.fd);
+      question = Request{connection->id, connection->clientAddress, localAddress(connection->client.fd), request.host, request.port};
       next = Phase::AwaitingDecision;
     }
     // No message is as long as what was looked at: more to come would never help.
@@ -348,7 +333,7 @@ void Worker::serve(Connection* connection) {
     if (next == Phase::AwaitingDecision && now_ - connection->acceptedMs >= kWaitedLongMs) resetBbrFilter(connection->client.fd);
     if (next == Phase::AwaitingVerdict || next == Phase::AwaitingDecision) {
       awaitOwner(connection);
-      tell(std::move(event));
+      tell(std::move(question));
     }
   }
 }
