@@ -111,7 +111,7 @@ void aHagThatDied() {
   std::atomic<unsigned> unheard{0};
   Owner cpe(options(), [&](Engine& engine, const Event& event) {
     if (const auto* const it = std::get_if<Accepted>(&event)) {
-      const unsigned kind = static_cast<unsigned>(it->id / Worker::kMaxWorkers % 3);
+      const unsigned kind = static_cast<unsigned>(it->id / Acceptor::kMaxWorkers % 3);
       if (kind == 2) ++unheard;
       engine.dial(it->id, through(kind == 0 ? dead : kind == 1 ? alive : quiet, server.address, false, false), kind);
     }

@@ -12,7 +12,7 @@ void transfers(bool pipelined, bool withPassword) {
   const Address entry = hag.listen(ListenerKind::Socks, withPassword);
   Owner cpe(options(), [&](Engine& engine, const Event& event) {
     if (const auto* const it = std::get_if<Accepted>(&event)) {
-      const bool wrong = withPassword && it->id / Worker::kMaxWorkers % 2 == 0;
+      const bool wrong = withPassword && it->id / Acceptor::kMaxWorkers % 2 == 0;
       engine.dial(it->id, through(entry, server.address, pipelined, withPassword, wrong ? "wrong" : "secret"));
     }
     if (const auto* const it = std::get_if<Failed>(&event)) {

@@ -1,12 +1,10 @@
-// What the kernel may hold for a connection, and how that is kept within the budget (budget.h). Part of Worker.
-//
 // What the other end was told to have room for may come, and nothing that has come can be taken away again. So what counts is how large a
 // receive buffer may become. While the budget has that to offer nothing is done, and the kernel sizes the buffers, which costs the least
 // processor time; otherwise a receive buffer begins small, and grows while its connection moves and the budget has something to offer.
+#include "engine/buffers.h"
+
 #include <algorithm>
 #include <utility>
-
-#include "engine/worker.h"
 
 namespace {
 // Less a receive buffer never holds up. Before that a direction counts for nothing: most are over sooner.
@@ -23,14 +21,23 @@ int chunkOf(int receiveBuffer) { return std::min(receiveBuffer / 4, kPipe); }
 // And in the target: unsent in plain TCP, whose acknowledgements do not stop with its reader; in MPTCP also what is under way.
 int aheadOf(int receiveBuffer, Protocol to) { return to == Protocol::Tcp ? chunkOf(receiveBuffer) : std::max(receiveBuffer, kLeastSendBuffer); }
 int64_t weightOf(int receiveBuffer, Protocol to) { return int64_t{receiveBuffer} + chunkOf(receiveBuffer) + aheadOf(receiveBuffer, to); }
+
+void writeLessAhead(const Direction& direction, int size) {
+  direction.flow->chunk = static_cast<uint32_t>(chunkOf(size));
+  const int ahead = aheadOf(size, direction.target->protocol);
+  const Protocol to = direction.target->protocol;
+  if (to == Protocol::Tcp) boundUnsent(direction.target->fd, ahead);
+  // A metered one has little more than what its subflows lack, and needs the size that it has (meter.h).
+  if (to == Protocol::Mptcp && direction.flow->metered == nullptr) setOption(direction.target->fd, SOL_SOCKET, SO_SNDBUFFORCE, ahead / 2);
+}
 }  // namespace
 
 // Where the budget is short the kernel may not even begin: with the first data after the handshake it makes the buffer of an MPTCP connection
 // as large as it may become (mptcp_rcvbuf_grow).
-void Worker::beginSmall(Connection* connection) {
-  if (!host_->budget.hasLimit()) return;
+void Buffers::beginSmall(Connection* connection) {
+  if (!budget_->hasLimit()) return;
   connection->forward.bulkAt = connection->backward.bulkAt = kBulk;
-  if (host_->budget.offered(connection->sharer) >= kernelBuffers()) return;
+  if (budget_->offered(connection->sharer) >= kernelBuffers()) return;
   for (const Direction& direction : {forwardOf(connection), backwardOf(connection)}) {
     // A WAN that joins later has for good the window that the size allows then (tcp_init_buffer_space).
     const Side& source = *direction.source;
@@ -41,63 +48,46 @@ void Worker::beginSmall(Connection* connection) {
 }
 
 // One that has moved so much counts from now on. True: its source is to be read again.
-bool Worker::countBulk(Connection* connection, const Direction& direction) {
+bool Buffers::countBulk(Connection* connection, const Direction& direction) {
   Flow* const flow = direction.flow;
   flow->bulkAt = UINT64_MAX;
-  if (!flow->isHeld && host_->budget.take(connection->sharer, kernelBuffers())) {
+  if (!flow->isHeld && budget_->take(connection->sharer, kernelBuffers())) {
     flow->charged = kernelBuffers();
     return false;
   }
   const int size = std::max(receiveBuffer(*direction.source), beginningOf(direction.source->protocol));
   const bool isHeld = holdReceiveBuffer(flow, *direction.source, size);
   flow->charged = isHeld ? weightOf(size, direction.target->protocol) : kernelBuffers();
-  host_->budget.charge(connection->sharer, flow->charged);
+  budget_->charge(connection->sharer, flow->charged);
   if (isHeld) writeLessAhead(direction, size);
   direction.source->readable = true;
   return true;
 }
 
-bool Worker::mayHold(Connection* connection, const Direction& direction, int size) {
+bool Buffers::mayHold(Connection* connection, const Direction& direction, int size) {
   Flow* const flow = direction.flow;
   const int64_t more = weightOf(size, direction.target->protocol) - flow->charged;
-  if (more <= 0 || !host_->budget.hasLimit()) return true;
+  if (more <= 0 || !budget_->hasLimit()) return true;
   if (flow->charged == 0) return !flow->isHeld;  // it does not count yet
-  if (!host_->budget.take(connection->sharer, more)) return false;
+  if (!budget_->take(connection->sharer, more)) return false;
   flow->charged += more;
   if (flow->isHeld) writeLessAhead(direction, size);
   return true;
 }
 
-void Worker::writeLessAhead(const Direction& direction, int size) {
-  direction.flow->chunk = static_cast<uint32_t>(chunkOf(size));
-  const int ahead = aheadOf(size, direction.target->protocol);
-  const Protocol to = direction.target->protocol;
-  if (to == Protocol::Tcp) boundUnsent(direction.target->fd, ahead);
-  // A metered one has little more than what its subflows lack, and needs the size that it has (meter.h).
-  if (to == Protocol::Mptcp && direction.flow->metered == nullptr) setOption(direction.target->fd, SOL_SOCKET, SO_SNDBUFFORCE, ahead / 2);
-}
-
-void Worker::stopCounting(Connection* connection, Flow* flow) {
+void Buffers::stopCounting(Connection* connection, Flow* flow) {
   if (flow->charged == 0) return;
-  host_->budget.charge(connection->sharer, -std::exchange(flow->charged, 0));
+  budget_->charge(connection->sharer, -std::exchange(flow->charged, 0));
   flow->bulkAt = flow->bytes + kBulk;
 }
 
 // One that rests and has delivered all, also out of the target's send buffer, holds nothing. It counts again when it moves much.
-void Worker::letRest(Connection* connection) {
-  if (now_ - connection->activeMs < kRestMs) return;
+void Buffers::letRest(Connection* connection, uint64_t nowMs) {
+  if (nowMs - connection->activeMs < kRestMs) return;
   for (const Direction& direction : {forwardOf(connection), backwardOf(connection)}) {
     const Flow& flow = *direction.flow;
     if (flow.charged == 0 || flow.parked > 0 || (direction.source->readable && !flow.done)) continue;
     // Of a stream that has ended the FIN may be left.
     if (unacknowledged(direction.target->fd) <= 1) stopCounting(connection, direction.flow);
   }
-}
-
-Worker::Direction Worker::forwardOf(Connection* connection) {
-  return {&connection->forward, &connection->client, &connection->upstream};
-}
-
-Worker::Direction Worker::backwardOf(Connection* connection) {
-  return {&connection->backward, &connection->upstream, &connection->client};
 }

@@ -1,26 +1,18 @@
 // The state of one connection and of one attempt to reach its destination.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
-#include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "core/clients.h"
-#include "engine/events.h"
 #include "core/relay.h"
+#include "engine/loop.h"
 
-class Worker;
 struct Connection;
-
-// Something with a deadline; a worker keeps them in one ordered set. Relayed connections are not in it: a slow sweep finds idle ones.
-struct Timed {
-  virtual ~Timed() = default;
-  virtual void expired(Worker& worker) = 0;
-  uint64_t deadline = 0;  // ms; 0: none
-};
 
 // Of an attempt that no client waits for: to know whether it works, to hand its socket to the owner, or to keep it for a client.
 enum class Purpose : uint8_t { Probe, HandOver, Prepare };
@@ -28,7 +20,10 @@ enum class Purpose : uint8_t { Probe, HandOver, Prepare };
 struct Attempt : Timed {
   enum class Step : uint8_t { Connecting, Method, Status, Reply };
 
-  void expired(Worker& worker) override;
+  Attempt() : Timed(Tag::Attempt) {}
+  Stage stage() const;
+  // The client's bytes that were handed to its socket. Its handshake goes before them.
+  size_t said() const { return early - std::min(early, output.size()); }
 
   Connection* connection = nullptr;  // null: a probe
   uint64_t probe = 0;
@@ -64,9 +59,12 @@ struct Connection : Timed {
     Closed,            // buried at the end of the turn
   };
 
-  void expired(Worker& worker) override;
+  Connection() : Timed(Tag::Client) {}
   // The one that has subflows; null: both are plain TCP.
-  Side* mptcpSide();
+  Side* mptcpSide() {
+    if (client.protocol != Protocol::Tcp) return &client;
+    return upstream.protocol != Protocol::Tcp ? &upstream : nullptr;
+  }
 
   ConnectionId id = 0;
   ListenerKind kind = ListenerKind::Redirect;
@@ -83,8 +81,8 @@ struct Connection : Timed {
   Flow forward;   // client to upstream
   Flow backward;
   Address clientAddress;
-  Address destination = noAddress();  // of a redirected client; of a SOCKS client, where it was opened to
   Source sharer;  // to whose share it counts
+  Address destination = noAddress();  // of a redirected client; of a SOCKS client, where it was opened to
   Lobby* lobby = nullptr;  // where it waits; null: it has asked for something
   uint64_t acceptedMs = 0;
   uint64_t activeMs = 0;

@@ -37,7 +37,7 @@ Engine::Engine(const EngineOptions& options, std::function<void()> notify) : not
   limits.handshakeTimeoutMs = options.handshakeTimeoutMs;
   limits.decisionTimeoutMs = options.decisionTimeoutMs;
   outlets.mark = options.mark;
-  for (unsigned i = 0; i < std::clamp(options.workers, 1U, Worker::kMaxWorkers); ++i) {
+  for (unsigned i = 0; i < std::clamp(options.workers, 1U, Acceptor::kMaxWorkers); ++i) {
     workers_.push_back(std::make_unique<Worker>(static_cast<WorkerHost*>(this), i));
     workers_.back()->start();
   }
@@ -76,45 +76,45 @@ bool Engine::listen(const ListenOptions& options, Address* bound, Protocol* prot
   WorkerHost::counters.descriptors += sockets.size();
   for (size_t i = 0; i < workers_.size(); ++i) {
     const Listener listener = {sockets[i], options.kind, *protocol, options.authentication, options.clients, options.refusesLoops};
-    workers_[i]->command([listener](Worker& worker) { worker.addListener(listener); });
+    workers_[i]->command([listener](Worker& worker) { worker.acceptor.addListener(listener); });
   }
   return true;
 }
 
 void Engine::stopListening() {
-  for (auto& worker : workers_) worker->command([](Worker& one) { one.stopListening(); });
+  for (auto& worker : workers_) worker->command([](Worker& one) { one.acceptor.stopListening(); });
 }
 
 Worker* Engine::workerOf(ConnectionId id) {
-  const unsigned index = Worker::workerOf(id);
+  const unsigned index = Acceptor::workerOf(id);
   return index < workers_.size() ? workers_[index].get() : nullptr;
 }
 
 void Engine::setFastPath(std::shared_ptr<const FastPath> fastPath) {
-  for (auto& worker : workers_) worker->command([fastPath](Worker& one) { one.setFastPath(fastPath); });
+  for (auto& worker : workers_) worker->command([fastPath](Worker& one) { one.fastPaths.set(fastPath); });
 }
 
 void Engine::dial(ConnectionId id, DialSpec spec, uint32_t number) {
   if (Worker* const worker = workerOf(id)) {
-    worker->command([id, spec = std::move(spec), number](Worker& one) mutable { one.dial(id, std::move(spec), number); });
+    worker->command([id, spec = std::move(spec), number](Worker& one) mutable { one.dialler.dial(id, std::move(spec), number); });
   }
 }
 
 void Engine::authenticate(ConnectionId id, bool accepted) {
-  if (Worker* const worker = workerOf(id)) worker->command([id, accepted](Worker& one) { one.authenticate(id, accepted); });
+  if (Worker* const worker = workerOf(id)) worker->command([id, accepted](Worker& one) { one.socks.authenticate(id, accepted); });
 }
 
 void Engine::refuse(ConnectionId id, uint8_t reply) {
-  if (Worker* const worker = workerOf(id)) worker->command([id, reply](Worker& one) { one.refuse(id, reply); });
+  if (Worker* const worker = workerOf(id)) worker->command([id, reply](Worker& one) { one.socks.refuse(id, reply); });
 }
 
 void Engine::reset(ConnectionId id) {
-  if (Worker* const worker = workerOf(id)) worker->command([id](Worker& one) { one.reset(id); });
+  if (Worker* const worker = workerOf(id)) worker->command([id](Worker& one) { one.relays.reset(id); });
 }
 
 void Engine::probe(uint64_t id, DialSpec spec, Purpose purpose) {
   if (workers_.empty()) return;
-  workers_[id % workers_.size()]->command([id, spec = std::move(spec), purpose](Worker& one) { one.probe(id, spec, purpose); });
+  workers_[id % workers_.size()]->command([id, spec = std::move(spec), purpose](Worker& one) { one.dialler.probe(id, spec, purpose); });
 }
 
 PreparedPool::Kept Engine::keepPrepared(const std::vector<DialSpec>& specs, uint64_t most, uint64_t mostMs) {
@@ -122,29 +122,32 @@ PreparedPool::Kept Engine::keepPrepared(const std::vector<DialSpec>& specs, uint
 }
 
 void Engine::abandon(const Address& source) {
-  for (auto& worker : workers_) worker->command([source](Worker& one) { one.abandon(source); });
+  for (auto& worker : workers_) worker->command([source](Worker& one) { one.dialler.abandon(source); });
 }
 
 void Engine::resetUpstreams(uint64_t id, const Address& remote) {
   prepared.drop(remote);
-  countAll(id, [remote](Worker& one) { return one.resetUpstreams(remote); });
+  countAll(id, [remote](Worker& one) {
+    one.dialler.resetAttempts(remote);
+    return one.survey.resetUpstreams(remote);
+  });
 }
 
 void Engine::resetStranded(uint64_t id) {
-  countAll(id, [](Worker& one) { return one.resetStranded(); });
+  countAll(id, [](Worker& one) { return one.survey.resetStranded(); });
 }
 
 void Engine::countOnly(uint64_t id, const Address& source, uint64_t olderThanMs) {
-  countAll(id, [source, olderThanMs](Worker& one) { return one.countOnly(source, olderThanMs); });
+  countAll(id, [source, olderThanMs](Worker& one) { return one.survey.countOnly(source, olderThanMs); });
 }
 
 void Engine::watchUpstreams(const Address& remote, bool closely) {
-  for (auto& worker : workers_) worker->command([remote, closely](Worker& one) { one.watchUpstreams(remote, closely); });
+  for (auto& worker : workers_) worker->command([remote, closely](Worker& one) { one.survey.watchUpstreams(remote, closely); });
 }
 
 void Engine::setKeepalive(int seconds) {
   keepaliveS = seconds;
-  for (auto& worker : workers_) worker->command([](Worker& one) { one.sweepNow(); });
+  for (auto& worker : workers_) worker->command([](Worker& one) { one.survey.sweepNow(); });
 }
 
 void Engine::countAll(uint64_t id, std::function<uint64_t(Worker&)> act) {
@@ -164,12 +167,12 @@ void Engine::countAll(uint64_t id, std::function<uint64_t(Worker&)> act) {
 }
 
 void Engine::inspect(uint64_t id, std::vector<ConnectionId> connections) {
-  inspectAll(id, [connections = std::move(connections)](Worker& one) { return one.inspect(connections); });
+  inspectAll(id, [connections = std::move(connections)](Worker& one) { return one.survey.inspect(connections); });
 }
 
 void Engine::inspectBusy(uint64_t id, Busy wanted) {
   wanted.most = std::max<size_t>(1, wanted.most / std::max<size_t>(1, workers_.size()));
-  inspectAll(id, [wanted](Worker& one) { return one.inspectBusy(wanted); });
+  inspectAll(id, [wanted](Worker& one) { return one.survey.inspectBusy(wanted); });
 }
 
 void Engine::inspectAll(uint64_t id, std::function<std::vector<Inspection>(Worker&)> look) {
@@ -230,7 +233,7 @@ void Engine::resumedAccepting() {
 
 void Engine::tooMany(unsigned worker) {
   for (unsigned i = 0; i < workers_.size(); ++i) {
-    if (i != worker) workers_[i]->command([](Worker& one) { one.giveWay(); });
+    if (i != worker) workers_[i]->command([](Worker& one) { one.acceptor.giveWay(); });
   }
 }
 

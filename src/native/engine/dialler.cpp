@@ -1,15 +1,14 @@
-// An attempt to reach a destination: connect, then the client side of SOCKS5. Part of Worker.
+#include "engine/dialler.h"
+
 #include <errno.h>
 #include <linux/sockios.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include <algorithm>
 
 #include "handshakes/socks5.h"
-#include "engine/worker.h"
 
 namespace {
 // What a client usually says first (a TLS ClientHello, an HTTP request) fits, and as much of an upload as keeps it going until the reply;
@@ -26,15 +25,8 @@ size_t expectedAnswer(const Attempt& attempt) {
 }
 }  // namespace
 
-void Attempt::expired(Worker& worker) { worker.expired(this); }
-
-void Worker::expired(Attempt* attempt) {
-  if (attempt->step != Attempt::Step::Connecting && lookAtUnanswered(attempt)) return;
-  fail(attempt, stageOf(*attempt), {ETIMEDOUT, attempt->step == Attempt::Step::Connecting ? "connect" : "recv"});
-}
-
-Stage Worker::stageOf(const Attempt& attempt) const {
-  switch (attempt.step) {
+Stage Attempt::stage() const {
+  switch (step) {
     case Attempt::Step::Connecting:
       return Stage::Connect;
     case Attempt::Step::Method:
@@ -47,24 +39,35 @@ Stage Worker::stageOf(const Attempt& attempt) const {
   return Stage::Request;
 }
 
-void Worker::dial(ConnectionId id, DialSpec spec, uint32_t number) {
+Dialler::~Dialler() {
+  for (auto& entry : probes_) {
+    if (entry.second->side.fd >= 0) loop_->end(entry.second->side.fd, abortFd);
+  }
+}
+
+void Dialler::expired(Attempt* attempt) {
+  if (attempt->step != Attempt::Step::Connecting && lookAtUnanswered(attempt)) return;
+  fail(attempt, attempt->stage(), {ETIMEDOUT, attempt->step == Attempt::Step::Connecting ? "connect" : "recv"});
+}
+
+void Dialler::dial(ConnectionId id, DialSpec spec, uint32_t number) {
   using Phase = Connection::Phase;
-  Connection* const connection = find(id);
+  Connection* const connection = relays_->find(id);
   if (connection == nullptr || connection->committed) return;
   const bool racing = connection->phase == Phase::Opening;
   if (!racing && connection->phase != Phase::AwaitingDecision) return;
   for (const auto& other : connection->attempts) {
     if (other->number == number) return;
   }
-  const bool crowded = racing && descriptorsAhead() > host_->limits.acceptLimit;
+  const bool crowded = racing && host_->descriptorsAhead() > host_->limits.acceptLimit;
   Attempt* const attempt = addAttempt(connection, number);
   // What is left is kept for clients that have no upstream socket at all yet.
   if (crowded) return fail(attempt, Stage::Connect, {EMFILE, "socket"});
-  setDeadline(connection, 0);  // each attempt has its own
+  loop_->setDeadline(connection, 0);  // each attempt has its own
   dial(attempt, std::move(spec));
 }
 
-Attempt* Worker::addAttempt(Connection* connection, uint32_t number) {
+Attempt* Dialler::addAttempt(Connection* connection, uint32_t number) {
   connection->phase = Connection::Phase::Opening;
   connection->attempts.push_back(std::make_unique<Attempt>());
   Attempt* const attempt = connection->attempts.back().get();
@@ -73,7 +76,12 @@ Attempt* Worker::addAttempt(Connection* connection, uint32_t number) {
   return attempt;
 }
 
-void Worker::probe(uint64_t id, DialSpec spec, Purpose purpose) {
+void Dialler::followFastPath(Connection* connection) {
+  DialSpec spec = fastPaths_->begin(connection);
+  dial(addAttempt(connection, 0), std::move(spec));
+}
+
+void Dialler::probe(uint64_t id, DialSpec spec, Purpose purpose) {
   auto owned = std::make_unique<Attempt>();
   Attempt* const attempt = owned.get();
   attempt->probe = id;
@@ -82,23 +90,23 @@ void Worker::probe(uint64_t id, DialSpec spec, Purpose purpose) {
   dial(attempt, std::move(spec));
 }
 
-void Worker::dial(Attempt* attempt, DialSpec spec) {
+void Dialler::dial(Attempt* attempt, DialSpec spec) {
   attempt->spec = std::move(spec);
-  attempt->startedMs = now_;
+  attempt->startedMs = loop_->now();
   attempt->side.error = 0;  // of the socket before
   const DialSpec& to = attempt->spec;
   Prepared prepared;
-  if (to.prepared && host_->prepared.take(to, now_, &prepared)) return takePrepared(attempt, prepared);
+  if (to.prepared && host_->prepared.take(to, loop_->now(), &prepared)) return takePrepared(attempt, prepared);
   Failure failure;
   const Address* const source = to.bound ? &to.source : nullptr;
   attempt->side.fd = dialSocket(to.remote, source, to.mptcp, &attempt->side.protocol, &failure, host_->outlets.of(source, to.mptcp));
   if (attempt->side.fd < 0) return fail(attempt, Stage::Connect, failure);
   ++host_->counters.descriptors;
-  setDeadline(attempt, now_ + to.connectTimeoutMs);
-  if (!watch(attempt->side.fd, tagOf(attempt, Tag::Attempt), kStreamEvents)) fail(attempt, Stage::Connect, {errno, "epoll_ctl"});
+  loop_->setDeadline(attempt, loop_->now() + to.connectTimeoutMs);
+  if (!loop_->watch(attempt->side.fd, tagOf(attempt, Tag::Attempt), kStreamEvents)) fail(attempt, Stage::Connect, {errno, "epoll_ctl"});
 }
 
-void Worker::attemptEvent(Attempt* attempt, uint32_t events) {
+void Dialler::attemptEvent(Attempt* attempt, uint32_t events) {
   if (attempt->side.fd < 0) return;  // ended earlier in this turn
   const bool connecting = attempt->step == Attempt::Step::Connecting;
   // What a HAG said before it reset us tells more than the reset: one that refuses our credentials often closes with the request unread.
@@ -119,9 +127,9 @@ void Worker::attemptEvent(Attempt* attempt, uint32_t events) {
   }
 }
 
-void Worker::connected(Attempt* attempt) {
+void Dialler::connected(Attempt* attempt) {
   const DialSpec& spec = attempt->spec;
-  attempt->connectMs = now_ - attempt->startedMs;
+  attempt->connectMs = loop_->now() - attempt->startedMs;
   if (!spec.socks) return succeed(attempt);
   attempt->step = Attempt::Step::Method;
   grantTime(attempt);
@@ -135,14 +143,14 @@ void Worker::connected(Attempt* attempt) {
   sendOutput(attempt);
 }
 
-void Worker::addRequest(Attempt* attempt) {
+void Dialler::addRequest(Attempt* attempt) {
   attempt->output += socks5::encodeConnect(attempt->spec.host, attempt->spec.port);
   addEarly(attempt);
 }
 
 // To a HAG that takes it, what the client has said by now and was not sent yet: looked at, not taken, so that an attempt that fails leaves
 // it to the next one.
-void Worker::addEarly(Attempt* attempt) {
+void Dialler::addEarly(Attempt* attempt) {
   if (!attempt->spec.pipelined) return;
   char early[kEarlyBytes];
   const ssize_t size = recv(attempt->connection->client.fd, early, sizeof early, MSG_PEEK);
@@ -152,14 +160,14 @@ void Worker::addEarly(Attempt* attempt) {
 }
 
 // A client seldom says its first words in the packet that opens its connection: what comes behind the request need not wait for the reply.
-void Worker::sendEarly(Connection* connection) {
+void Dialler::sendEarly(Connection* connection) {
   Attempt* const attempt = connection->attempts.front().get();
   addEarly(attempt);
   sendOutput(attempt);
 }
 
-void Worker::sendOutput(Attempt* attempt) {
-  if (attempt->early == 0 && now_ < attempt->holdUntilMs) return;
+void Dialler::sendOutput(Attempt* attempt) {
+  if (attempt->early == 0 && loop_->now() < attempt->holdUntilMs) return;
   while (!attempt->output.empty()) {
     const size_t handshake = attempt->output.size() - std::min(attempt->early, attempt->output.size());
     const bool isApart = handshake > 0 && !attempt->usesPrepared && attempt->early > kFirstWords;
@@ -178,7 +186,7 @@ void Worker::sendOutput(Attempt* attempt) {
 }
 
 // Reads until `input` holds `size` bytes, and never one more: what follows is the relay's.
-bool Worker::readExactly(Attempt* attempt, size_t size) {
+bool Dialler::readExactly(Attempt* attempt, size_t size) {
   while (attempt->input.size() < size) {
     char data[300];
     const size_t wanted = std::min(size - attempt->input.size(), sizeof data);
@@ -196,7 +204,7 @@ bool Worker::readExactly(Attempt* attempt, size_t size) {
   return true;
 }
 
-void Worker::readAnswers(Attempt* attempt) {
+void Dialler::readAnswers(Attempt* attempt) {
   using Step = Attempt::Step;
   const DialSpec& spec = attempt->spec;
   for (;;) {
@@ -236,7 +244,7 @@ void Worker::readAnswers(Attempt* attempt) {
 }
 
 // It may send its request now: no other attempt of its connection ever will, or a client's bytes would reach the server twice.
-void Worker::commit(Attempt* attempt) {
+void Dialler::commit(Attempt* attempt) {
   Connection* const connection = attempt->connection;
   if (connection == nullptr || connection->committed) return;
   connection->committed = true;
@@ -245,34 +253,41 @@ void Worker::commit(Attempt* attempt) {
   }
 }
 
-void Worker::succeed(Attempt* attempt) {
+void Dialler::succeed(Attempt* attempt) {
+  const Protocol protocol = attempt->side.protocol == Protocol::Tcp ? Protocol::Tcp : protocolOf(attempt->side.fd);
+  attempt->connection == nullptr ? answer(attempt, protocol) : open(attempt, protocol);
+}
+
+// No client waits for it.
+void Dialler::answer(Attempt* attempt, Protocol protocol) {
   const int fd = attempt->side.fd;
-  const Protocol protocol = attempt->side.protocol == Protocol::Tcp ? Protocol::Tcp : protocolOf(fd);
-  Connection* const connection = attempt->connection;
-  if (connection != nullptr && connection->fastPathId != 0) {
-    setDeadline(connection, 0);
-    if (attempt->spec.mptcp && protocol == Protocol::Tcp) handBack(connection, false);
+  Probed probed = {attempt->probe, localAddress(fd), protocol, attempt->connectMs};
+  if (attempt->purpose != Purpose::Probe) {
+    loop_->unwatch(fd);
+    attempt->side.fd = -1;
   }
-  if (connection == nullptr) {
-    Probed probed = {attempt->probe, localAddress(fd), protocol, attempt->connectMs};
-    if (attempt->purpose != Purpose::Probe) {
-      epoll_ctl(epoll_, EPOLL_CTL_DEL, fd, nullptr);
-      attempt->side.fd = -1;
-    }
-    if (attempt->purpose == Purpose::HandOver) {
-      --host_->counters.descriptors;
-      probed.fd = fd;
-    } else if (attempt->purpose == Purpose::Prepare) {
-      host_->prepared.put({fd, protocol, attempt->spec, attempt->connectMs, now_});
-    }
-    tell(std::move(probed));
-    return release(attempt);
+  if (attempt->purpose == Purpose::HandOver) {
+    --host_->counters.descriptors;
+    probed.fd = fd;
+  } else if (attempt->purpose == Purpose::Prepare) {
+    host_->prepared.put({fd, protocol, attempt->spec, attempt->connectMs, loop_->now()});
+  }
+  loop_->tell(std::move(probed));
+  return release(attempt);
+}
+
+void Dialler::open(Attempt* attempt, Protocol protocol) {
+  const int fd = attempt->side.fd;
+  Connection* const connection = attempt->connection;
+  if (connection->fastPathId != 0) {
+    loop_->setDeadline(connection, 0);
+    if (attempt->spec.mptcp && protocol == Protocol::Tcp) fastPaths_->handBack(connection, false);
   }
   commit(attempt);
   const bool isHeard = connection->fastPathId == 0;
   const Opened opened = {connection->id, attempt->number, isHeard ? localAddress(fd) : noAddress(), protocol, attempt->usesPrepared};
   // Only now are those that were sent used up.
-  const size_t said = saidOf(*attempt);
+  const size_t said = attempt->said();
   for (size_t left = said; left > 0;) {
     char early[kEarlyBytes];
     const ssize_t taken = recv(connection->client.fd, early, left, 0);
@@ -292,65 +307,72 @@ void Worker::succeed(Attempt* attempt) {
     // One that has said more already waits for the server's answer, not for ours.
     int more = 0;
     if (ioctl(connection->client.fd, SIOCINQ, &more) == 0 && more > 0) {
-      setDeadline(connection, now_ + kHoldMs);
+      loop_->setDeadline(connection, loop_->now() + kHoldMs);
     } else {
-      sendHeld(connection, false);
-      if (!connection->held.empty()) return closeConnection(connection, Reason::ClientReset, {EPIPE, "send"});
+      relays_->sendHeld(connection, false);
+      if (!connection->held.empty()) return relays_->closeConnection(connection, Reason::ClientReset, {EPIPE, "send"});
     }
   }
-  if (isHeard) tell(opened);
-  if (!watch(fd, tagOf(connection, Tag::Upstream), kStreamEvents, true)) {
-    return closeConnection(connection, Reason::UpstreamReset, {errno, "epoll_ctl"});
+  if (isHeard) loop_->tell(opened);
+  if (!loop_->watch(fd, tagOf(connection, Tag::Upstream), kStreamEvents, true)) {
+    return relays_->closeConnection(connection, Reason::UpstreamReset, {errno, "epoll_ctl"});
   }
-  relay(connection);
+  relays_->relay(connection);
 }
 
-// The client's bytes that were handed to the socket of an attempt. Its handshake goes before them.
-size_t Worker::saidOf(const Attempt& attempt) const { return attempt.early - std::min(attempt.early, attempt.output.size()); }
-
-void Worker::fail(Attempt* attempt, Stage stage, Failure failure, int reply) {
+void Dialler::fail(Attempt* attempt, Stage stage, Failure failure, int reply) {
   // A HAG that refuses us has opened nothing. One that ends otherwise may have passed on what it was sent, whether it has acknowledged that
   // or not: the kernel delays the ACK of what was read by 40 ms, and a RST overtakes it. Only the client knows whether that may be said twice.
   // A router's "prohibited" (ICMPv6) is EACCES, too, once TCP gives up.
   const bool hasRefused = reply >= 0 || (failure.error == EACCES && strcmp(failure.syscall, "socks") == 0);
   Connection* const connection = attempt->connection;
   if (connection == nullptr) {
-    tell(Probed{attempt->probe, noAddress(), Protocol::Unknown, attempt->connectMs, -1, failure, stage});
+    loop_->tell(Probed{attempt->probe, noAddress(), Protocol::Unknown, attempt->connectMs, -1, failure, stage});
     return release(attempt);
   }
-  const uint64_t early = hasRefused ? 0 : saidOf(*attempt);
+  const uint64_t early = hasRefused ? 0 : attempt->said();
   const uint32_t number = attempt->number;
-  if (connection->fastPathId != 0) handBack(connection, false);
+  if (connection->fastPathId != 0) fastPaths_->handBack(connection, false);
   release(attempt);
   const auto left = static_cast<uint32_t>(connection->attempts.size());
   if (left == 0) {
     connection->phase = Connection::Phase::AwaitingDecision;
     connection->committed = false;
-    awaitOwner(connection);
+    relays_->awaitOwner(connection);
   }
-  tell(Failed{connection->id, number, left, early, stage, failure, reply});
-  if (early > 0) closeConnection(connection, Reason::UpstreamReset, failure);
+  loop_->tell(Failed{connection->id, number, left, early, stage, failure, reply});
+  if (early > 0) relays_->closeConnection(connection, Reason::UpstreamReset, failure);
 }
 
 // Ends an attempt that is still its own; freed at the end of the turn.
-void Worker::release(Attempt* attempt) {
-  setDeadline(attempt, 0);
-  if (attempt->side.fd >= 0) {
-    end(attempt->side.fd, abortFd);
-    attempt->side.fd = -1;
-  }
-  if (attempt->connection != nullptr) {
-    auto& attempts = attempt->connection->attempts;
-    const auto found = std::find_if(attempts.begin(), attempts.end(), [attempt](const auto& one) { return one.get() == attempt; });
-    released_.push_back(std::move(*found));
-    attempts.erase(found);
-    return;
-  }
+void Dialler::release(Attempt* attempt) {
+  if (attempt->connection != nullptr) return relays_->release(attempt);
+  loop_->setDeadline(attempt, 0);
+  if (attempt->side.fd >= 0) loop_->end(attempt->side.fd, abortFd);
+  attempt->side.fd = -1;
   const auto found = probes_.find(attempt);
-  released_.push_back(std::move(found->second));
+  loop_->bury(std::move(found->second));
   probes_.erase(found);
 }
 
-void Worker::releaseAll(Connection* connection) {
-  while (!connection->attempts.empty()) release(connection->attempts.back().get());
+void Dialler::abandon(const Address& source) {
+  std::vector<Attempt*> abandoned;
+  for (auto& entry : relays_->all()) {
+    for (auto& attempt : entry.second->attempts) {
+      // A prepared connection goes on over the other WANs that it has joined; where there is none it ends without a subflow.
+      attempt->abandoned |= attempt->usesPrepared;
+      if (!attempt->usesPrepared && attempt->spec.bound && sameHost(attempt->spec.source, source)) abandoned.push_back(attempt.get());
+    }
+  }
+  for (Attempt* attempt : abandoned) fail(attempt, attempt->stage(), {ENETDOWN, "connect"});
+}
+
+void Dialler::resetAttempts(const Address& remote) {
+  std::vector<Attempt*> attempts;
+  for (auto& entry : relays_->all()) {
+    for (auto& attempt : entry.second->attempts) {
+      if (sameSocket(attempt->spec.remote, remote)) attempts.push_back(attempt.get());
+    }
+  }
+  for (Attempt* attempt : attempts) fail(attempt, attempt->stage(), {ECONNRESET, "connect"});
 }

@@ -1,0 +1,149 @@
+#include "engine/survey.h"
+
+#include <errno.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
+
+#include <algorithm>
+
+namespace {
+// It needs a subflow and has none. Behind the other end's FIN all that it said is here, perhaps still on its way to a slow client: only once
+// that has it, and has not ended its own direction, it is of use to tell it that nobody hears it any more.
+bool isStranded(const Connection& connection) {
+  const int fd = connection.upstream.fd;
+  if (!hasNoSubflow(fd)) return false;
+  if (!hasHeardEnd(fd)) return true;
+  int undelivered = 0;
+  return connection.backward.done && ioctl(connection.client.fd, SIOCOUTQ, &undelivered) == 0 && undelivered == 0;
+}
+}  // namespace
+
+void Survey::sweepIdle() {
+  const int keepaliveS = host_->keepaliveS;
+  // Asked for early enough for the first question to be in time.
+  const uint64_t idleMs = std::min<uint64_t>(host_->limits.idleTimeoutMs / 16, static_cast<uint64_t>(keepaliveS) * 500);
+  const uint64_t youngMs = std::clamp<uint64_t>(idleMs, 50, 60000);
+  const uint64_t everyMs = std::min<uint64_t>(youngMs, 15000);
+  nextSweep_ = loop_->now() + everyMs;
+  std::vector<Connection*> idle;
+  for (auto& entry : relays_->all()) {
+    Connection* const connection = entry.second.get();
+    if (connection->phase != Connection::Phase::Relaying) continue;
+    if (loop_->now() - connection->activeMs >= host_->limits.idleTimeoutMs) idle.push_back(connection);
+    relays_->letRest(connection);
+    if (connection->client.protocol == Protocol::Mptcp && loop_->now() - connection->acceptedMs >= everyMs) askAboutOldSubflows(connection);
+    const int keptAliveS = connection->keptAliveS;
+    if (keptAliveS == keepaliveS || keptAliveS == Connection::kWatchedClosely || loop_->now() - connection->acceptedMs < youngMs) continue;
+    // Most are over before that, and need no more calls than they must. The client of a redirection has it from its listener.
+    connection->keptAliveS = keepaliveS;
+    keepAlive(connection->upstream.fd, keepaliveS);
+    if (connection->kind == ListenerKind::Socks && connection->asksLeft == 0) keepAlive(connection->client.fd);
+  }
+  for (Connection* connection : idle) relays_->closeConnection(connection, Reason::Idle, {ETIMEDOUT, "idle"});
+}
+
+// On a HAG. A gateway says once that it has lost an address (RM_ADDR), and where that is lost on a full line the subflows from there live on
+// here, until so many count that the kernel lets nothing join any more: connections with one WAN are left, which die with it. Where two come
+// from one address all are asked: the gateway's machine refuses what it does not know. Two WANs may share an address as well, so that is over
+// after two minutes, until more have joined.
+void Survey::askAboutOldSubflows(Connection* connection) {
+  constexpr int kAskS = 5;
+  constexpr uint8_t kLooks = 8;
+  const int fd = connection->client.fd;
+  const uint8_t joined = joinedSubflows(fd);
+  if (connection->asksLeft > 0 && (--connection->asksLeft == 0 || !sharesRemoteHost(fd))) {
+    connection->asksLeft = 0;
+    keepAlive(fd);
+  }
+  const bool isMore = joined > connection->joined;
+  connection->joined = joined;
+  if (!isMore || connection->asksLeft > 0 || !sharesRemoteHost(fd)) return;
+  connection->asksLeft = kLooks;
+  askOften(fd, kAskS);
+}
+
+uint64_t Survey::countOnly(const Address& source, uint64_t olderThanMs) {
+  uint64_t count = 0;
+  for (auto& entry : relays_->all()) {
+    const Connection& connection = *entry.second;
+    if (connection.phase != Connection::Phase::Relaying || connection.upstream.protocol != Protocol::Mptcp) continue;
+    if (loop_->now() - connection.acceptedMs >= olderThanMs && hasOnly(connection.upstream.fd, source)) ++count;
+  }
+  return count;
+}
+
+uint64_t Survey::resetStranded() {
+  std::vector<Connection*> stranded;
+  for (auto& entry : relays_->all()) {
+    Connection* const connection = entry.second.get();
+    if (connection->phase != Connection::Phase::Relaying || connection->upstream.protocol != Protocol::Mptcp) continue;
+    if (isStranded(*connection)) stranded.push_back(connection);
+  }
+  for (Connection* connection : stranded) relays_->closeConnection(connection, Reason::UpstreamReset, {ENETDOWN, "reset"});
+  return stranded.size();
+}
+
+void Survey::watchUpstreams(const Address& remote, bool closely) {
+  for (auto& entry : relays_->all()) {
+    Connection* const connection = entry.second.get();
+    if (connection->phase != Connection::Phase::Relaying || connection->upstream.fd < 0) continue;
+    if (!sameSocket(connection->upstreamAddress, remote)) continue;
+    connection->keptAliveS = closely ? Connection::kWatchedClosely : host_->keepaliveS.load();
+    if (closely) {
+      askWhenIdle(connection->upstream.fd, 1);
+    } else {
+      keepAlive(connection->upstream.fd, connection->keptAliveS);
+    }
+  }
+}
+
+uint64_t Survey::resetUpstreams(const Address& remote) {
+  std::vector<Connection*> relayed;
+  for (auto& entry : relays_->all()) {
+    Connection* const connection = entry.second.get();
+    // What is drained to a HAG may also be lost with it.
+    if (connection->upstream.fd >= 0 && sameSocket(connection->upstreamAddress, remote)) relayed.push_back(connection);
+  }
+  for (Connection* connection : relayed) relays_->closeConnection(connection, Reason::UpstreamReset, {ECONNRESET, "reset"});
+  return relayed.size();
+}
+
+std::vector<Inspection> Survey::inspect(const std::vector<Connection*>& connections) const {
+  std::vector<Inspection> found;
+  for (const Connection* const one : connections) {
+    if (one->phase != Connection::Phase::Relaying) continue;
+    const int fd = one->upstream.fd;
+    // What was MPTCP when it was opened may have fallen back since.
+    const Protocol protocol = one->upstream.protocol == Protocol::Tcp ? Protocol::Tcp : protocolOf(fd);
+    const bool isMptcp = protocol != Protocol::Tcp;
+    found.push_back({one->id, one->clientAddress, localAddress(fd), remoteAddress(fd), protocol, one->forward.bytes, one->backward.bytes,
+                     loop_->now() - one->acceptedMs, isMptcp && isFull(fd), isMptcp ? subflowsOf(fd) : std::vector<Subflow>()});
+  }
+  return found;
+}
+
+std::vector<Inspection> Survey::inspect(const std::vector<ConnectionId>& ids) {
+  std::vector<Connection*> connections;
+  if (ids.empty()) {
+    for (auto& entry : relays_->all()) connections.push_back(entry.second.get());
+  }
+  for (const ConnectionId id : ids) {
+    if (Connection* const connection = relays_->find(id)) connections.push_back(connection);
+  }
+  return inspect(connections);
+}
+
+std::vector<Inspection> Survey::inspectBusy(const Busy& wanted) {
+  std::vector<Connection*> connections;
+  for (auto& entry : relays_->all()) {
+    Connection* const one = entry.second.get();
+    if (one->phase != Connection::Phase::Relaying || loop_->now() - one->acceptedMs < wanted.olderThanMs) continue;
+    if (one->forward.bytes + one->backward.bytes >= wanted.leastBytes) connections.push_back(one);
+  }
+  if (connections.size() > wanted.most) {
+    const auto middle = connections.begin() + static_cast<std::ptrdiff_t>(wanted.most);
+    std::nth_element(connections.begin(), middle, connections.end(), [](auto* one, auto* other) { return one->activeMs > other->activeMs; });
+    connections.resize(wanted.most);
+  }
+  return inspect(connections);
+}

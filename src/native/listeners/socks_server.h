@@ -1,0 +1,35 @@
+// The server side of SOCKS5, as far as a request and the owner's answer to it, and the places of those that have not asked for anything.
+#pragma once
+
+#include "core/clients.h"
+#include "engine/relays.h"
+
+class SocksServer {
+ public:
+  SocksServer(WorkerHost* host, Loop* loop, Relays* relays) : host_(host), loop_(loop), relays_(relays) {}
+
+  // A client that has just come.
+  void begin(Connection* connection);
+  void serve(Connection* connection);
+  void drainRefused(Connection* connection);
+  void authenticate(ConnectionId id, bool accepted);
+  void refuse(ConnectionId id, uint8_t reply);
+
+  // Whoever asks for nothing makes room for others.
+  Connection* firstToGo();
+  void sendAway(Connection* waiting);
+  bool isAnybodyWaiting() const { return lobby_.firstToGo() != 0 || guests_.firstToGo() != 0; }
+  size_t countWaiting(const Address& client) const { return lobby_.count(client) + guests_.count(client); }
+
+ private:
+  void awaitRequest(Connection* connection);
+  void refuseNow(Connection* connection, uint8_t reply);
+  void endRefused(Connection* connection);
+  void enter(Lobby* lobby, Connection* connection);
+
+  WorkerHost* host_;
+  Loop* loop_;
+  Relays* relays_;
+  Lobby lobby_;
+  Lobby guests_;  // those that have proven who they are
+};
