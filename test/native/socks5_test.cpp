@@ -1,5 +1,7 @@
-// The SOCKS5 codec: what the client's side writes the server's side reads, however it is cut; and nothing makes it read too far.
+// The SOCKS5 codec: what the client's side writes the server's side reads, however it is cut; and nothing makes it read too far. And the
+// client's steps.
 #include "handshakes/socks5.h"
+#include "handshakes/socks5_client.h"
 
 #include <chrono>
 #include <random>
@@ -130,9 +132,52 @@ void noise() {
     });
   }
 }
+// Answers one after the other, each read as far as it is expected to go.
+Socks5Client::Outcome answered(bool withPassword, const std::vector<std::string>& answers, int* reply = nullptr) {
+  Socks5Client client(withPassword);
+  auto outcome = Socks5Client::Outcome::Next;
+  for (const std::string& answer : answers) {
+    CHECK(outcome == Socks5Client::Outcome::Next);
+    std::string input;
+    do {
+      const size_t size = client.expected(input);
+      if (size == 0) return Socks5Client::Outcome::NotSocks;
+      CHECK(size > input.size() && size <= answer.size());
+      input = answer.substr(0, size);
+      outcome = client.take(input);
+    } while (outcome == Socks5Client::Outcome::More);
+    CHECK(outcome != Socks5Client::Outcome::Opened || input.size() == answer.size());
+  }
+  if (reply != nullptr) *reply = client.reply();
+  return outcome;
+}
+
+void clientSteps() {
+  using Outcome = Socks5Client::Outcome;
+  const std::string none("\x05\x00", 2), password("\x05\x02", 2), accepted("\x01\x00", 2), refused("\x01\x01", 2);
+  Address bound = noAddress();
+  CHECK(parseAddress("2001:db8::1", 443, &bound));
+  const std::string opened = socks5::encodeReply(socks5::kSucceeded, bound);
+  const std::string named("\x05\x00\x00\x03\x02" "ab\x01\xbb", 9);
+  int reply = -1;
+  CHECK(answered(false, {none, opened}) == Outcome::Opened);
+  CHECK(answered(false, {none, named}) == Outcome::Opened);
+  CHECK(answered(true, {password, accepted, opened}) == Outcome::Opened);
+  CHECK(answered(true, {password, accepted}) == Outcome::Next);
+  CHECK(answered(true, {password, accepted, socks5::encodeReply(5, noAddress())}, &reply) == Outcome::Failed && reply == 5);
+  CHECK(answered(true, {password, refused}) == Outcome::Refused);
+  CHECK(answered(true, {password, none}) == Outcome::NotSocks);
+  CHECK(answered(true, {none}) == Outcome::NotSocks);
+  CHECK(answered(false, {password}) == Outcome::NotSocks);
+  CHECK(answered(false, {"\x05\xff"}) == Outcome::Refused);
+  CHECK(answered(false, {"\x05\xfe"}) == Outcome::NotAClient);
+  CHECK(answered(false, {"HTTP/1.1 400"}) == Outcome::NotSocks);
+  CHECK(answered(false, {none, "HTTP/1.1 400"}) == Outcome::NotSocks);
+}
 }  // namespace
 
 int main() {
+  clientSteps();
   greetings();
   credentials();
   requests();

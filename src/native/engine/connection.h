@@ -11,6 +11,7 @@
 #include "core/clients.h"
 #include "core/relay.h"
 #include "engine/loop.h"
+#include "handshakes/socks5_client.h"
 
 struct Connection;
 
@@ -18,8 +19,6 @@ struct Connection;
 enum class Purpose : uint8_t { Probe, HandOver, Prepare };
 
 struct Attempt : Timed {
-  enum class Step : uint8_t { Connecting, Method, Status, Reply };
-
   Attempt() : Timed(Tag::Attempt) {}
   Stage stage() const;
   // The client's bytes that were handed to its socket. Its handshake goes before them.
@@ -31,7 +30,8 @@ struct Attempt : Timed {
   uint32_t number = 0;
   DialSpec spec;
   Side side;
-  Step step = Step::Connecting;
+  bool isConnecting = true;
+  Socks5Client handshake;
   uint64_t startedMs = 0;
   uint64_t connectMs = 0;
   std::string output;       // still to be sent

@@ -11,29 +11,18 @@
 #include "handshakes/socks5.h"
 
 namespace {
-// What a client usually says first (a TLS ClientHello, an HTTP request) fits, and as much of an upload as keeps it going until the reply;
-// the rest follows through the relay. More than this would stop at a HAG's first window.
-constexpr size_t kEarlyBytes = 64 * 1024;
-// The handshake of a new connection leaves with so much in one packet, and with more behind it in one of its own.
-constexpr size_t kFirstWords = 4 * 1024;
 // A reply and what the server says first leave together where that comes so soon.
 constexpr uint64_t kHoldMs = 25;
-
-size_t expectedAnswer(const Attempt& attempt) {
-  if (attempt.step != Attempt::Step::Reply) return 2;
-  return socks5::replyLength(reinterpret_cast<const uint8_t*>(attempt.input.data()), attempt.input.size());
-}
 }  // namespace
 
 Stage Attempt::stage() const {
-  switch (step) {
-    case Attempt::Step::Connecting:
-      return Stage::Connect;
-    case Attempt::Step::Method:
+  if (isConnecting) return Stage::Connect;
+  switch (handshake.step()) {
+    case Socks5Client::Step::Method:
       return Stage::Greeting;
-    case Attempt::Step::Status:
+    case Socks5Client::Step::Status:
       return Stage::Authentication;
-    case Attempt::Step::Reply:
+    case Socks5Client::Step::Reply:
       break;
   }
   return Stage::Request;
@@ -46,8 +35,8 @@ Dialler::~Dialler() {
 }
 
 void Dialler::expired(Attempt* attempt) {
-  if (attempt->step != Attempt::Step::Connecting && lookAtUnanswered(attempt)) return;
-  fail(attempt, attempt->stage(), {ETIMEDOUT, attempt->step == Attempt::Step::Connecting ? "connect" : "recv"});
+  if (!attempt->isConnecting && lookAtUnanswered(attempt)) return;
+  fail(attempt, attempt->stage(), {ETIMEDOUT, attempt->isConnecting ? "connect" : "recv"});
 }
 
 void Dialler::dial(ConnectionId id, DialSpec spec, uint32_t number) {
@@ -108,11 +97,11 @@ void Dialler::dial(Attempt* attempt, DialSpec spec) {
 
 void Dialler::attemptEvent(Attempt* attempt, uint32_t events) {
   if (attempt->side.fd < 0) return;  // ended earlier in this turn
-  const bool connecting = attempt->step == Attempt::Step::Connecting;
+  const bool connecting = attempt->isConnecting;
   // What a HAG said before it reset us tells more than the reset: one that refuses our credentials often closes with the request unread.
   if (!connecting && (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) {
     readAnswers(attempt);
-    if (attempt->side.fd < 0 || attempt->step == Attempt::Step::Connecting) return;  // over, or begun anew
+    if (attempt->side.fd < 0 || attempt->isConnecting) return;  // over, or begun anew
   }
   if ((events & EPOLLERR) != 0) {
     const int error = socketError(attempt->side.fd);
@@ -124,122 +113,6 @@ void Dialler::attemptEvent(Attempt* attempt, uint32_t events) {
     sendOutput(attempt);
   } else if ((events & EPOLLHUP) == 0) {
     connected(attempt);
-  }
-}
-
-void Dialler::connected(Attempt* attempt) {
-  const DialSpec& spec = attempt->spec;
-  attempt->connectMs = loop_->now() - attempt->startedMs;
-  if (!spec.socks) return succeed(attempt);
-  attempt->step = Attempt::Step::Method;
-  grantTime(attempt);
-  awaitAnswer(attempt);
-  attempt->output = socks5::encodeGreeting(spec.withPassword);
-  if (spec.pipelined) {
-    commit(attempt);
-    if (spec.withPassword) attempt->output += socks5::encodeCredentials(spec.username, spec.password);
-    addRequest(attempt);
-  }
-  sendOutput(attempt);
-}
-
-void Dialler::addRequest(Attempt* attempt) {
-  attempt->output += socks5::encodeConnect(attempt->spec.host, attempt->spec.port);
-  addEarly(attempt);
-}
-
-// To a HAG that takes it, what the client has said by now and was not sent yet: looked at, not taken, so that an attempt that fails leaves
-// it to the next one.
-void Dialler::addEarly(Attempt* attempt) {
-  if (!attempt->spec.pipelined) return;
-  char early[kEarlyBytes];
-  const ssize_t size = recv(attempt->connection->client.fd, early, sizeof early, MSG_PEEK);
-  if (size <= static_cast<ssize_t>(attempt->early)) return;
-  attempt->output.append(early + attempt->early, static_cast<size_t>(size) - attempt->early);
-  attempt->early = static_cast<size_t>(size);
-}
-
-// A client seldom says its first words in the packet that opens its connection: what comes behind the request need not wait for the reply.
-void Dialler::sendEarly(Connection* connection) {
-  Attempt* const attempt = connection->attempts.front().get();
-  addEarly(attempt);
-  sendOutput(attempt);
-}
-
-void Dialler::sendOutput(Attempt* attempt) {
-  if (attempt->early == 0 && loop_->now() < attempt->holdUntilMs) return;
-  while (!attempt->output.empty()) {
-    const size_t handshake = attempt->output.size() - std::min(attempt->early, attempt->output.size());
-    const bool isApart = handshake > 0 && !attempt->usesPrepared && attempt->early > kFirstWords;
-    const ssize_t sent = send(attempt->side.fd, attempt->output.data(), isApart ? handshake : attempt->output.size(), MSG_NOSIGNAL);
-    if (sent >= 0) {
-      attempt->output.erase(0, static_cast<size_t>(sent));
-      attempt->sent += static_cast<size_t>(sent);
-    } else if (errno == EAGAIN) {
-      return;
-    } else if (errno != EINTR) {
-      // What the other end said before it reset us is still there to be read, but not the reset behind it.
-      attempt->side.error = errno;
-      return;
-    }
-  }
-}
-
-// Reads until `input` holds `size` bytes, and never one more: what follows is the relay's.
-bool Dialler::readExactly(Attempt* attempt, size_t size) {
-  while (attempt->input.size() < size) {
-    char data[300];
-    const size_t wanted = std::min(size - attempt->input.size(), sizeof data);
-    const ssize_t got = recv(attempt->side.fd, data, wanted, 0);
-    if (got > 0) {
-      attempt->input.append(data, static_cast<size_t>(got));
-    } else if (got == 0) {
-      lose(attempt, {ECONNRESET, "recv"});
-      return false;
-    } else if (errno != EINTR) {
-      if (errno != EAGAIN) lose(attempt, {errno, "recv"});
-      return false;
-    }
-  }
-  return true;
-}
-
-void Dialler::readAnswers(Attempt* attempt) {
-  using Step = Attempt::Step;
-  const DialSpec& spec = attempt->spec;
-  for (;;) {
-    const size_t size = expectedAnswer(*attempt);
-    if (size == 0) return fail(attempt, Stage::Request, {EPROTO, "socks"});
-    if (!readExactly(attempt, size)) return;
-    const auto byte = [attempt](size_t at) { return static_cast<uint8_t>(attempt->input[at]); };
-    if (attempt->step == Step::Reply) {
-      if (expectedAnswer(*attempt) != size) continue;  // its first bytes say how long it is, or that it is none
-      const int reply = byte(1);
-      if (reply != socks5::kSucceeded) return fail(attempt, Stage::Request, {EREMOTEIO, "socks", "SOCKS_REPLY"}, reply);
-      return succeed(attempt);
-    }
-    if (attempt->step == Step::Method) {
-      const uint8_t offered = spec.withPassword ? socks5::kUserPassword : socks5::kNoAuthentication;
-      if (byte(0) != 5) return fail(attempt, Stage::Greeting, {EPROTO, "socks"});
-      if (byte(1) == socks5::kNotAClient) return fail(attempt, Stage::Greeting, {EACCES, "socks", "NOT_A_CLIENT"});
-      if (byte(1) == socks5::kNoneAcceptable) return fail(attempt, Stage::Greeting, {EACCES, "socks"});
-      if (byte(1) != offered) return fail(attempt, Stage::Greeting, {EPROTO, "socks"});
-      attempt->step = spec.withPassword ? Step::Status : Step::Reply;
-      if (!spec.pipelined && spec.withPassword) attempt->output += socks5::encodeCredentials(spec.username, spec.password);
-    } else {
-      if (byte(0) != 1) return fail(attempt, Stage::Authentication, {EPROTO, "socks"});
-      if (byte(1) != 0) return fail(attempt, Stage::Authentication, {EACCES, "socks"});
-      attempt->step = Step::Reply;
-    }
-    attempt->input.clear();
-    if (attempt->connection != nullptr) grantTime(attempt);
-    if (attempt->step == Step::Reply) {
-      if (!spec.connectRequest) return succeed(attempt);
-      commit(attempt);
-      if (!spec.pipelined) addRequest(attempt);
-    }
-    sendOutput(attempt);
-    if (attempt->side.fd < 0) return;
   }
 }
 

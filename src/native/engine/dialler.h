@@ -8,6 +8,10 @@
 #include "engine/fast_paths.h"
 #include "engine/relays.h"
 
+// What a client usually says first (a TLS ClientHello, an HTTP request) fits, and as much of an upload as keeps it going until the reply;
+// the rest follows through the relay. More than this would stop at a HAG's first window.
+constexpr size_t kEarlyBytes = 64 * 1024;
+
 class Dialler {
  public:
   Dialler(WorkerHost* host, Loop* loop, Relays* relays, FastPaths* fastPaths)
@@ -29,18 +33,21 @@ class Dialler {
  private:
   Attempt* addAttempt(Connection* connection, uint32_t number);
   void dial(Attempt* attempt, DialSpec spec);
-  void connected(Attempt* attempt);
-  void addRequest(Attempt* attempt);
-  void addEarly(Attempt* attempt);
-  void sendOutput(Attempt* attempt);
-  bool readExactly(Attempt* attempt, size_t size);
-  void readAnswers(Attempt* attempt);
   void commit(Attempt* attempt);
   void succeed(Attempt* attempt);
   void answer(Attempt* attempt, Protocol protocol);
   void open(Attempt* attempt, Protocol protocol);
   void fail(Attempt* attempt, Stage stage, Failure failure, int reply = -1);
   void release(Attempt* attempt);
+
+  // handshake.cpp
+  void connected(Attempt* attempt);
+  void addRequest(Attempt* attempt);
+  void addEarly(Attempt* attempt);
+  void sendOutput(Attempt* attempt);
+  bool readExactly(Attempt* attempt, size_t size);
+  void readAnswers(Attempt* attempt);
+  bool goOn(Attempt* attempt);
 
   // prepared_attempt.cpp
   void takePrepared(Attempt* attempt, const Prepared& prepared);

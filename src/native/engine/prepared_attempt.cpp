@@ -34,7 +34,8 @@ void Dialler::takePrepared(Attempt* attempt, const Prepared& prepared) {
   attempt->side.protocol = prepared.protocol;
   attempt->connectMs = prepared.connectMs;
   if (loop_->now() - prepared.sinceMs >= kWaitedLongMs) resetBbrFilter(prepared.fd);
-  attempt->step = Attempt::Step::Reply;
+  attempt->isConnecting = false;
+  attempt->handshake = Socks5Client(attempt->spec.withPassword, Socks5Client::Step::Reply);
   grantTime(attempt);
   commit(attempt);
   addRequest(attempt);
@@ -103,7 +104,7 @@ void Dialler::lose(Attempt* attempt, Failure failure) {
   attempt->early = attempt->sent = attempt->acknowledged = 0;
   attempt->output.clear();
   attempt->input.clear();
-  attempt->step = Attempt::Step::Connecting;
+  attempt->isConnecting = true;
   attempt->connection->committed = false;
   if (attempt->connection->fastPathId != 0) fastPaths_->handBack(attempt->connection, true);
   DialSpec anew = std::move(attempt->spec);
