@@ -106,8 +106,7 @@ export const gatewaySchema = z
     /** SO_MARK of all connections to HAGs and servers, for rules (`ip rule ... fwmark`) and firewalls of others. Default: none. */
     mark: z.int().min(1).max(0xffffffff).optional(),
     /**
-     * WAN n (from 0) has its `ip rule` at this priority plus n. Default: 5800, behind what multi-WAN packages (1000 to 3255) and Tailscale (5210
-     * to 5270) put, who know what they mark, and in front of wg-quick's (32764) and of the main table's (32766).
+     * WAN n (from 0) has its `ip rule` at this priority plus n. Default: 700, in front of what others look up by marks (network/state.ts).
      */
     rule_priority: z.int().min(1).max(32_750).optional(),
     /** When no HAG can be reached: go to the server over the best WAN without bonding, or RST. */

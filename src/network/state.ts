@@ -6,6 +6,12 @@ import type { Family, SocketAddress } from '../base/address.js'
  */
 export const owned = {
   base: 5800,
+  /**
+   * WAN n's rule has this priority plus n, unless `rule_priority` says otherwise. It is in front of all that others look up by marks: those of
+   * older OpenWrt pbr (900), VRFs (1000), mwan3 (1001 to 3255) and Tailscale (5210 to 5270). A rule for one source address takes nothing of
+   * theirs. Behind them, a mark that mangle OUTPUT sets after our route was chosen would have it chosen anew, by their rules.
+   */
+  rulePriority: 700,
   /** MPTCP's limit on endpoints in a namespace, and with it the config's limit on WANs. */
   count: 8,
   /** The default routes for what is not redirected; 5808 is a HAG's (initial-window.ts). */

@@ -182,7 +182,7 @@ t.test('none on a point-to-point device, which goes and comes back with another 
     t.same((await pass()).steps, [])
     await world.removeDevice('dsl')
     t.match((await pass()).notes, [/^WAN dsl is down: interface dsl does not exist/])
-    t.notMatch(await ip('rule show'), /5800/)
+    t.notMatch(await ip('rule show'), /lookup 5800/)
   }
 })
 

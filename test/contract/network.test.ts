@@ -73,15 +73,30 @@ for (const [name, make, stride, skip] of worlds) {
       t.same(texts((await network.apply(gateway())).steps), [
         'ip route add 10.2.0.0/24 dev lte scope link src 10.2.0.77 proto 158 table 5801',
         'ip route add default via 10.2.0.1 dev lte src 10.2.0.77 proto 158 table 5801',
-        'ip rule add from 10.2.0.77 lookup 5801 pref 5801 protocol 158',
+        'ip rule add from 10.2.0.77 lookup 5801 pref 701 protocol 158',
         'ip mptcp endpoint add 10.2.0.77 dev lte id 253 subflow',
         'ip mptcp endpoint delete id 254',
-        'ip rule del from 10.2.0.2 lookup 5801 pref 5801 protocol 158',
+        'ip rule del from 10.2.0.2 lookup 5801 pref 701 protocol 158',
       ])
       t.same(texts((await network.plan(gateway())).steps), [])
       await network.remove()
       await removeAddress('lte', '10.2.0.77/24')
       await addAddress('lte', '10.2.0.2/24')
+      t.same(await snapshot(kernel), before)
+    })
+
+    t.test('what a release with the rules at 5800 has left is found by the next run and by remove', async (t) => {
+      const { network, kernel, before } = await world(t)
+      const former = gateway({ rule_priority: 5800 })
+      const prioritiesOf = (steps: { text: string }[], verb: string) =>
+        texts(steps).flatMap((text) => new RegExp(`^ip rule ${verb} from 10.* pref (\\d+)`).exec(text)?.slice(1) ?? [])
+      await network.apply(former)
+      const { steps } = await new Network(kernel).apply(gateway())
+      t.same(prioritiesOf(steps, 'add'), ['700', '701'])
+      t.same(prioritiesOf(steps, 'del'), ['5800', '5801'])
+      t.same(texts((await network.plan(gateway())).steps), [])
+      await network.apply(former)
+      t.same(prioritiesOf(await new Network(kernel).remove(), 'del'), ['5800', '5801'])
       t.same(await snapshot(kernel), before)
     })
 

@@ -24,8 +24,8 @@ t.test('VPN clients, multi-WAN packages, wg-quick, and a rule that prohibits', {
   }
 
   await run('ip route add throw 192.168.1.0/24 table 52', 'ip route add default via 10.1.0.1 dev dsl table 52')
-  await run('ip rule add from all lookup 52 pref 5270')
-  await run('ip rule add from 192.0.2.9 lookup 100 pref 5801')
+  await run('ip rule add from all lookup 52 pref 270')
+  await run('ip rule add from 192.0.2.9 lookup 100 pref 701')
   await world.startHag()
   const gateway = await world.startGateway()
   await Promise.all(['dsl', 'lte'].map((wan) => gateway.waitFor(new RegExp(`WAN ${wan} is up`))))
@@ -43,19 +43,19 @@ t.test('VPN clients, multi-WAN packages, wg-quick, and a rule that prohibits', {
   t.same(await download(), ['lte'], 'and the other one serves')
   await lab.blackHole('dsl', false)
   await gateway.waitFor(/WAN dsl is up: .*\n[\s\S]*WAN dsl is up: /)
-  await run('ip rule del pref 5270', 'ip route flush table 52')
+  await run('ip rule del pref 270', 'ip route flush table 52')
 
-  await run('ip route add default via 10.2.0.1 dev lte table 101', 'ip rule add fwmark 0x100/0x3f00 lookup 101 pref 2001')
+  await run('ip route add default via 10.2.0.1 dev lte table 101', 'ip rule add fwmark 0x100/0x3f00 lookup 101 pref 201')
   await run('iptables -t mangle -A OUTPUT -p tcp --dport 1080 -j MARK --set-mark 0x100/0x3f00')
   t.same(await download(), ['dsl', 'lte'], 'marks that another program sets')
-  await run('iptables -t mangle -F OUTPUT', 'ip rule del pref 2001', 'ip route flush table 101')
+  await run('iptables -t mangle -F OUTPUT', 'ip rule del pref 201', 'ip route flush table 101')
 
   await run('ip link add wg0 type veth peer name wg1', 'ip link set wg0 up', 'ip link set wg1 up')
   await run('ip route add default dev wg0 table 51820', 'ip rule add not fwmark 51820 table 51820')
   await run('ip rule add table main suppress_prefixlength 0')
   await gateway.waitFor(/the rule \\"\d+: not from all fwmark 0xca6c lookup 51820\\" leads what this machine sends over wg0/)
   t.same(await download(), ['dsl', 'lte'], 'a VPN that was started after us')
-  const theirs = /\tnot from all fwmark 0xca6c lookup 51820\n[\s\S]*5801:\tfrom 192\.0\.2\.9 lookup 100\n/
+  const theirs = /\tnot from all fwmark 0xca6c lookup 51820\n[\s\S]*701:\tfrom 192\.0\.2\.9 lookup 100\n/
   t.match(await cpe('ip', 'rule', 'show'), theirs, 'their rules stay')
 
   await run('ip rule add prohibit from 10.2.0.2 pref 77')
@@ -82,4 +82,65 @@ t.test('VPN clients, multi-WAN packages, wg-quick, and a rule that prohibits', {
   )
   t.same(await gateway.end(), { code: 0, signal: null })
   t.match(await cpe('ip', 'rule', 'show'), theirs, 'also at our end')
+})
+
+/** What mwan3 2.11 makes for two WANs that share the load, without its sets. */
+const mwan3 = {
+  mangle: [
+    '*mangle',
+    ...['hook', 'ifaces_in', 'connected', 'rules'].map((name) => `:mwan3_${name} - [0:0]`),
+    '-A PREROUTING -j mwan3_hook',
+    '-A OUTPUT -j mwan3_hook',
+    '-A mwan3_hook -m mark --mark 0/0x3f00 -j CONNMARK --restore-mark --nfmask 0x3f00 --ctmask 0x3f00',
+    ...['ifaces_in', 'connected', 'rules'].map((name) => `-A mwan3_hook -m mark --mark 0/0x3f00 -j mwan3_${name}`),
+    '-A mwan3_hook -j CONNMARK --save-mark --nfmask 0x3f00 --ctmask 0x3f00',
+    '-A mwan3_hook -m mark ! --mark 0x3f00/0x3f00 -j mwan3_connected',
+    '-A mwan3_ifaces_in -i dsl -m mark --mark 0/0x3f00 -j MARK --set-xmark 0x100/0x3f00',
+    '-A mwan3_ifaces_in -i lte -m mark --mark 0/0x3f00 -j MARK --set-xmark 0x200/0x3f00',
+    ...['192.168.1.0/24', '10.1.0.0/24', '10.2.0.0/24', '127.0.0.0/8', '224.0.0.0/3'].map(
+      (network) => `-A mwan3_connected -d ${network} -j MARK --set-xmark 0x3f00/0x3f00`,
+    ),
+    '-A mwan3_rules -m mark --mark 0/0x3f00 -m statistic --mode random --probability 0.5 -j MARK --set-xmark 0x200/0x3f00',
+    '-A mwan3_rules -m mark --mark 0/0x3f00 -j MARK --set-xmark 0x100/0x3f00',
+    'COMMIT',
+  ],
+  routing: ['dsl', 'lte'].flatMap((device, index) => {
+    const id = index + 1
+    return [
+      `route add 192.168.1.0/24 dev br0 table ${id}`,
+      `route add 10.${id}.0.0/24 dev ${device} table ${id}`,
+      `route add default via 10.${id}.0.1 dev ${device} table ${id}`,
+      `rule add iif ${device} lookup ${id} pref 100${id}`,
+      `rule add fwmark 0x${id}00/0x3f00 lookup ${id} pref 200${id}`,
+      `rule add fwmark 0x${id}00/0x3f00 unreachable pref 300${id}`,
+    ]
+  }),
+}
+
+t.test('the rules and marks of mwan3', { skip: needsRoot }, async (t) => {
+  // Over Ethernet to a router that answers for its own address only: what is sent by a wrong route finds no neighbour.
+  const world = await World.create(t, { shaped: false })
+  const [cpe, hag] = [world.execute('cpe'), world.execute('hag')]
+  await hag('sysctl', '-qw', 'net.ipv4.conf.all.arp_ignore=1')
+  for (const wan of ['dsl', 'lte']) {
+    await hag(...`tc qdisc replace dev ${wan} root tbf rate 20mbit burst 20kb limit 60kb`.split(' '))
+  }
+  await cpe('sh', '-c', `ip -batch - <<'END'\n${mwan3.routing.join('\n')}\nEND`)
+  await cpe('sh', '-c', `iptables-restore --noflush <<'END'\n${mwan3.mangle.join('\n')}\nEND`)
+  await world.startHag()
+  const gateway = await world.startGateway()
+  await Promise.all(['dsl', 'lte'].map((wan) => gateway.waitFor(new RegExp(`WAN ${wan} is up`))))
+  for (let turn = 0; turn < 6; turn++) {
+    const { wans, outcome } = await world.downloadByWans(3_000_000)
+    t.match(outcome, { intact: true, error: undefined })
+    t.same(wans, ['dsl', 'lte'], 'bonded, whichever WAN mwan3 would take')
+  }
+  await hag('iptables', '-t', 'raw', '-I', 'PREROUTING', '-i', 'dsl', '-j', 'DROP')
+  await gateway.waitFor(/WAN dsl is down/)
+  for (let turn = 0; turn < 3; turn++) {
+    const { wans, outcome } = await world.downloadByWans(1_000_000)
+    t.match(outcome, { intact: true, error: undefined })
+    t.same(wans, ['lte'], 'the other one serves alone')
+  }
+  t.same(await gateway.end(), { code: 0, signal: null })
 })

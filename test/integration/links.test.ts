@@ -86,13 +86,13 @@ t.test('another program takes away a rule and the chain, and puts its own beside
   const world = await World.run(t, { shaped: false })
   const cpe = world.execute('cpe')
   await cpe('ip', 'rule', 'add', 'from', '10.9.9.9', 'lookup', '77', 'priority', '77')
-  await cpe('ip', 'rule', 'delete', 'priority', '5801')
+  await cpe('ip', 'rule', 'delete', 'priority', '701')
   const rules = await settle(
     () => cpe('ip', 'rule', 'show'),
-    (text) => text.includes('5801:'),
+    (text) => text.includes('701:'),
     5000,
   )
-  t.match(rules, /5801:\s+from 10\.2\.0\.2 lookup 5801/)
+  t.match(rules, /701:\s+from 10\.2\.0\.2 lookup 5801/)
   t.match(rules, /77:\s+from 10\.9\.9\.9/, "somebody else's stays")
   // As a DHCP client does it, on the WAN that is not the best.
   await cpe('ip', 'route', 'replace', 'default', 'dev', 'lte')

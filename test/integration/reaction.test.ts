@@ -11,8 +11,8 @@ const quietMs = 1400
 /** What another program does to us, and what is to be true again afterwards. */
 const changes: Record<string, { act: (turn: number) => string; isRight: (turn: number) => string; mostMs?: number }> = {
   'a rule of ours is deleted': {
-    act: () => 'ip rule delete priority 5801',
-    isRight: () => "ip rule show | grep -q '^5801:.*from 10.2.0.2 lookup 5801'",
+    act: () => 'ip rule delete priority 701',
+    isRight: () => "ip rule show | grep -q '^701:.*from 10.2.0.2 lookup 5801'",
   },
   'the table of a WAN is flushed': {
     act: () => 'ip route flush table 5801',
@@ -23,7 +23,7 @@ const changes: Record<string, { act: (turn: number) => string; isRight: (turn: n
     mostMs: 1000,
     act: (turn) => `ip address delete 10.1.0.${turn + 2}/24 dev dsl; ip address add 10.1.0.${turn + 3}/24 dev dsl`,
     isRight: (turn) =>
-      `ip rule show | grep -q '^5800:.*from 10.1.0.${turn + 3} ' && ip mptcp endpoint show | grep -q '^10.1.0.${turn + 3} '`,
+      `ip rule show | grep -q '^700:.*from 10.1.0.${turn + 3} ' && ip mptcp endpoint show | grep -q '^10.1.0.${turn + 3} '`,
   },
 }
 

@@ -227,13 +227,13 @@ export async function furnish(world: World): Promise<void> {
 /** Somebody else's things, beside each kind of ours. */
 export async function addForeign(kernel: Kernel): Promise<void> {
   for (const command of [
-    'ip rule add from 192.0.2.7 lookup 100 pref 5799',
+    'ip rule add from 192.0.2.7 lookup 100 pref 699',
     // At our numbers, as those come that are made without one.
-    'ip rule add from 192.0.2.9 lookup 100 pref 5800',
+    'ip rule add from 192.0.2.9 lookup 100 pref 700',
     'ip rule add from all lookup main suppress_prefixlength 0 pref 32764',
     'ip -6 rule add from all lookup main suppress_prefixlength 0 pref 32764',
-    'ip rule add from 192.0.2.8 lookup 100 pref 5808',
-    'ip -6 rule add from 2001:db8:ff::7 lookup 100 pref 5810',
+    'ip rule add from 192.0.2.8 lookup 100 pref 708',
+    'ip -6 rule add from 2001:db8:ff::7 lookup 100 pref 709',
     'ip route add 198.51.100.0/24 via 10.1.0.9 dev dsl table 100',
     'ip route add 198.51.100.0/24 via 10.1.0.9 dev dsl table 5808',
     'ip mptcp endpoint add 192.168.1.1 id 3 signal',

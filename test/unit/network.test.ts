@@ -46,14 +46,14 @@ ip route add 10.2.0.0/24 dev lte scope link src 10.2.0.2 proto 158 table 5801
 ip route add 192.168.1.0/24 dev br0 scope link proto 158 table 5801
 ip route add default via 10.2.0.1 dev lte src 10.2.0.2 proto 158 table 5801
 ip route add default via 10.1.0.1 dev dsl src 10.1.0.2 proto 158 table 5809
-ip rule add from 10.1.0.2 lookup 5800 pref 5800 protocol 158
-ip rule add from 10.2.0.2 lookup 5801 pref 5801 protocol 158
+ip rule add from 10.1.0.2 lookup 5800 pref 700 protocol 158
+ip rule add from 10.2.0.2 lookup 5801 pref 701 protocol 158
 ip rule add from all lookup 254 suppress_prefixlength 0 pref 32764 protocol 158
 ip rule add from all lookup 5809 pref 32765 protocol 158
 ip -6 route add 2001:db8:1::/64 dev dsl src 2001:db8:1::2 proto 158 table 5800
 ip -6 route add default via fe80::1 dev dsl src 2001:db8:1::2 proto 158 table 5800
 ip -6 route add default via fe80::1 dev dsl proto 158 table 5809
-ip -6 rule add from 2001:db8:1::2 lookup 5800 pref 5800 protocol 158
+ip -6 rule add from 2001:db8:1::2 lookup 5800 pref 700 protocol 158
 ip -6 rule add from all lookup 254 suppress_prefixlength 0 pref 32764 protocol 158
 ip -6 rule add from all lookup 5809 pref 32765 protocol 158
 ip mptcp endpoint add 10.1.0.2 dev dsl id 255 subflow
@@ -236,12 +236,12 @@ t.test('rule_priority puts our rules elsewhere', async (t) => {
     lines((await network.apply(gateway(more))).steps).flatMap(
       (text) => /^ip rule (add|del) from (10\S+) .*pref (\d+)/.exec(text)?.slice(1, 4).join(' ') ?? [],
     )
-  t.same(await priorities({}), ['add 10.1.0.2 5800', 'add 10.2.0.2 5801'])
+  t.same(await priorities({}), ['add 10.1.0.2 700', 'add 10.2.0.2 701'])
   t.same(await priorities({ rule_priority: 900 }), [
     'add 10.1.0.2 900',
     'add 10.2.0.2 901',
-    'del 10.1.0.2 5800',
-    'del 10.2.0.2 5801',
+    'del 10.1.0.2 700',
+    'del 10.2.0.2 701',
   ])
 })
 

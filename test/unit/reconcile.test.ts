@@ -159,7 +159,7 @@ t.test('a monitor that dies is started again, and what went by unseen is looked 
       stream: async (argv, onOutput, signal) => {
         t.same(argv, ['ip', '-o', 'monitor', 'link', 'address', 'route', 'nexthop', 'rule'])
         if (++starts === 1) return 'exit code 2'
-        onOutput('5800:\tfrom 10.1.0.2 lookup 5800\n')
+        onOutput('700:\tfrom 10.1.0.2 lookup 5800\n')
         await new Promise((resolve) => signal.addEventListener('abort', resolve))
         return 'ended'
       },
@@ -209,7 +209,7 @@ t.test('what has gone is told at once, whatever the pieces in which the monitor 
     ['Deleted 2: dsl    inet6 2001:db8::2/64 scope global nodad \\       valid_lft forever', '2001:db8::2 has gone'],
     ['2: dsl    inet 10.1.0.3/24 scope global dsl\\       valid_lft forever preferred_lft forever', ''],
     ['Deleted default via 10.1.0.1 dev dsl ', ''],
-    ['Deleted 5800:\tfrom 10.1.0.2 lookup 5800', ''],
+    ['Deleted 700:\tfrom 10.1.0.2 lookup 5800', ''],
     ['Deleted nothing that we know: <of>', ''],
     ['4: ', ''],
     ['', ''],

@@ -10,7 +10,7 @@ const lastPriority = 32_765
 /** RT_TABLE_MAIN, which `ip -N` shows as a number. */
 const main = '254'
 
-export function sourceRule(family: Family, address: string, index: number, firstPriority: number = owned.base): Entry {
+export function sourceRule(family: Family, address: string, index: number, firstPriority: number = owned.rulePriority): Entry {
   return { family, spelling: `from ${address} lookup ${owned.base + index} pref ${firstPriority + index} ${mark}` }
 }
 
