@@ -96,7 +96,7 @@ export async function observe(
       4: values.get('net/bridge/bridge-nf-call-iptables') === '1',
       6: values.get('net/bridge/bridge-nf-call-ip6tables') === '1',
     },
-    otherRules: [...parseForeignRules(rules4), ...parseForeignRules(rules6)],
+    otherRules: [...parseForeignRules(rules4, 4), ...parseForeignRules(rules6, 6)],
     endpoints: parseEndpoints(endpoints).map((one) => ({ ...one, isOurs: looksOurs(one) && isKept(one) })),
     subflows,
     ...(loss !== undefined && { loss }),

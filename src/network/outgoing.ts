@@ -5,7 +5,8 @@ import { joinsByOwnDevice } from '../base/kernel-version.js'
 import type { GatewayConfig } from '../config/schema.js'
 import { readJson } from './kernel/json.js'
 import type { Kernel } from './kernel/kernel.js'
-import type { Entry, Observed, Outside } from './state.js'
+import { ruleByMark } from './marks.js'
+import type { Entry, ForeignRule, Observed, Outside } from './state.js'
 
 /** The route by which the kernel sends a packet. */
 interface Outgoing {
@@ -95,6 +96,12 @@ export async function lookOutside(
     const [around] = answers
     if (around !== undefined) notes.push(...noteOn(around, config, observed))
   }
+  const rule = await ruleByMark(kernel, config, observed)
+  if (rule !== undefined) {
+    notes.push(
+      `the rule "${rule.text}" is in front of ours, and mangle OUTPUT sets such marks, which may lead what goes to the HAGs to another WAN or nowhere: ${moveRules}`,
+    )
+  }
   return { astray, notes }
 }
 
@@ -115,19 +122,21 @@ function troubleOf(
   answer: Outgoing | undefined,
   hag: string,
   { source, device }: { source: string; device: string },
-  observed: Facts,
+  { otherRules }: Facts,
 ): string | undefined {
+  const rules = otherRules.filter(({ family }) => family === familyOf(source))
   const what = `what goes from ${source} to HAG ${hag}`
-  if (answer?.device === undefined) return `the kernel has no way for ${what}${because(observed, undefined)}`
-  if (answer.device !== device) return `${what} would leave by ${answer.device}${because(observed, answer.table)}`
+  if (answer?.device === undefined) return `the kernel has no way for ${what}${because(rules, undefined)}`
+  if (answer.device !== device) return `${what} would leave by ${answer.device}${because(rules, answer.table)}`
   return undefined
 }
 
+const moveRules = 'give it a higher number than ours, or set "rule_priority" to a lower one'
+
 /** The rule that led there: the first one of that table, or, without a table, the first one that leads nowhere. */
-function because({ otherRules }: Facts, table: string | undefined): string {
-  const rule = otherRules.find((one) => (table === undefined ? one.isRefusal : one.table === table))
-  if (rule !== undefined)
-    return `, because of the rule "${rule.text}": give it a higher number than ours, or set "rule_priority" to a lower one`
+function because(rules: readonly ForeignRule[], table: string | undefined): string {
+  const rule = rules.find((one) => (table === undefined ? one.isRefusal : one.table === table))
+  if (rule !== undefined) return `, because of the rule "${rule.text}": ${moveRules}`
   return table === undefined ? '' : `, because of table ${table}`
 }
 

@@ -77,8 +77,18 @@ export interface ForeignRoute {
   isRefusing: boolean
 }
 
+/** What is asked of a packet's mark, or made of it. */
+export interface Mark {
+  value: number
+  mask: number
+}
+
 /** A rule that is not ours. */
 export interface ForeignRule {
+  family: Family
+  priority: number
+  /** Of a rule that is for packets of this machine that have it. */
+  mark: Mark | undefined
   /** As `ip -N rule show` prints it. */
   text: string
   table: string | undefined

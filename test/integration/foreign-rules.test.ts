@@ -2,6 +2,7 @@
 import t from 'tap'
 import { settle, World } from '../support/hybrid.js'
 import { needsRoot } from '../support/namespaces.js'
+import { bondsocks } from '../support/process.js'
 
 t.test('VPN clients, multi-WAN packages, wg-quick, and a rule that prohibits', { skip: needsRoot }, async (t) => {
   const wans = ['dsl', 'lte'].map((name) => ({ name, interface: name, metered: false }))
@@ -127,6 +128,14 @@ t.test('the rules and marks of mwan3', { skip: needsRoot }, async (t) => {
   }
   await cpe('sh', '-c', `ip -batch - <<'END'\n${mwan3.routing.join('\n')}\nEND`)
   await cpe('sh', '-c', `iptables-restore --noflush <<'END'\n${mwan3.mangle.join('\n')}\nEND`)
+  const warning =
+    /the rule \\?"2001: from all fwmark 0x100\/0x3f00 lookup 1\\?" is in front of ours, and mangle OUTPUT sets such marks/
+  const behind = { rule_priority: 5800 }
+  t.match(await cpe(...bondsocks('plan', '-c', world.config('gateway', behind))), warning)
+  const early = await world.startGateway(behind)
+  await early.waitFor(warning)
+  t.same(await early.end(), { code: 0, signal: null })
+
   await world.startHag()
   const gateway = await world.startGateway()
   await Promise.all(['dsl', 'lte'].map((wan) => gateway.waitFor(new RegExp(`WAN ${wan} is up`))))
@@ -142,5 +151,6 @@ t.test('the rules and marks of mwan3', { skip: needsRoot }, async (t) => {
     t.match(outcome, { intact: true, error: undefined })
     t.same(wans, ['lte'], 'the other one serves alone')
   }
+  t.notMatch(gateway.output, warning)
   t.same(await gateway.end(), { code: 0, signal: null })
 })

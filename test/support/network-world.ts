@@ -252,3 +252,22 @@ export async function addForeign(kernel: Kernel): Promise<void> {
     }
   }
 }
+
+/** `ip` prints something else than it does here, object by object. */
+export function printing(kernel: FakeKernel, change: (object: string, json: string) => string): Kernel {
+  return Object.assign(Object.create(kernel) as FakeKernel, {
+    async run(argv: readonly string[], input = '') {
+      if (argv[0] !== 'ip' || !argv.includes('-j')) return kernel.run(argv, input)
+      const commands = argv.includes('-batch')
+        ? input.trim().split('\n')
+        : [argv.filter((word) => !/^(ip|-.*)$/.test(word)).join(' ')]
+      const options = argv.filter((word) => /^-[46Nj]$/.test(word))
+      let stdout = ''
+      for (const command of commands) {
+        const shown = await kernel.run(['ip', ...options, ...command.split(' ')])
+        stdout += change(command, shown.stdout.trim())
+      }
+      return { code: 0, stdout, stderr: '' }
+    },
+  })
+}

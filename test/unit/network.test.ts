@@ -1,8 +1,8 @@
 /** What the set-up of a given machine is, as literal text; and the errors of a machine that is not fit. */
 import t from 'tap'
-import { type Kernel, Network } from '../../src/network/network.js'
+import { Network } from '../../src/network/network.js'
 import type { FakeKernel } from '../support/fake-kernel.js'
-import { fakeWorld, furnish, gateway, snapshot } from '../support/network-world.js'
+import { fakeWorld, furnish, gateway, printing, snapshot } from '../support/network-world.js'
 
 async function prepare(change: (kernel: FakeKernel) => unknown = () => {}) {
   const world = fakeWorld()
@@ -546,25 +546,6 @@ t.test('a state file that is cut off: what is left of it serves, and what is los
     t.same(await snapshot(kernel), before)
   }
 })
-
-/** `ip` prints something else than it does here, object by object. */
-function printing(kernel: FakeKernel, change: (object: string, json: string) => string): Kernel {
-  return Object.assign(Object.create(kernel) as FakeKernel, {
-    async run(argv: readonly string[], input = '') {
-      if (argv[0] !== 'ip' || !argv.includes('-j')) return kernel.run(argv, input)
-      const commands = argv.includes('-batch')
-        ? input.trim().split('\n')
-        : [argv.filter((word) => !/^(ip|-.*)$/.test(word)).join(' ')]
-      const options = argv.filter((word) => /^-[46Nj]$/.test(word))
-      let stdout = ''
-      for (const command of commands) {
-        const shown = await kernel.run(['ip', ...options, ...command.split(' ')])
-        stdout += change(command, shown.stdout.trim())
-      }
-      return { code: 0, stdout, stderr: '' }
-    },
-  })
-}
 
 t.test('an ip that prints more than we know', async (t) => {
   const { network, kernel } = await prepare()

@@ -66,7 +66,7 @@ export function parseRules(json: string | undefined, family: Family): Entry[] {
 const refusals: Record<string, string> = { 6: 'blackhole', 7: 'unreachable', 8: 'prohibit' }
 
 /** What others have, but for the three that the kernel begins with. */
-export function parseForeignRules(json: string | undefined): ForeignRule[] {
+export function parseForeignRules(json: string | undefined, family: Family): ForeignRule[] {
   return readJson(rule, json, 'rule')
     .filter((one) => !isOurs(one) && ![0, 32_766, 32_767].includes(one.priority))
     .map((one) => {
@@ -83,7 +83,15 @@ export function parseForeignRules(json: string | undefined): ForeignRule[] {
         ...(table === undefined ? [] : [`lookup ${table}`]),
         ...(one.suppress_prefixlen === undefined ? [] : [`suppress_prefixlength ${one.suppress_prefixlen}`]),
       ]
-      return { text: `${priority}: ${words.join(' ')}`, table, isRefusal: action !== undefined && action in refusals }
+      const isForUs = !('not' in one) && (iif === undefined || iif === 'lo')
+      return {
+        family,
+        priority,
+        mark: fwmark !== undefined && isForUs ? { value: Number(fwmark), mask: Number(fwmask ?? 0xffffffff) } : undefined,
+        text: `${priority}: ${words.join(' ')}`,
+        table,
+        isRefusal: action !== undefined && action in refusals,
+      }
     })
 }
 

@@ -1,0 +1,58 @@
+/** Marks that are set after the route of a packet was chosen, which has it chosen anew: asking the kernel for a route does not show them. */
+import type { Family } from '../base/address.js'
+import type { GatewayConfig } from '../config/schema.js'
+import { programOf } from './kernel/firewall.js'
+import type { Kernel } from './kernel/kernel.js'
+import { type ForeignRule, type Mark, type Observed, owned } from './state.js'
+
+/** The first rule that stands in front of ours and looks up by a mark that mangle OUTPUT may give to what we send. */
+export async function ruleByMark(
+  kernel: Kernel,
+  { mark: own = 0, rule_priority: first = owned.rulePriority, wans }: GatewayConfig,
+  { families, otherRules }: Pick<Observed, 'families' | 'otherRules'>,
+): Promise<ForeignRule | undefined> {
+  // What has a mark already keeps it: so do those who share out the bits of a mark.
+  const mayCatch = ({ mark, priority }: ForeignRule) =>
+    mark !== undefined && priority < first + wans.length && (mark.value & mark.mask) !== 0 && (own & mark.mask) === 0
+  for (const family of families) {
+    const rules = otherRules.filter((one) => one.family === family && mayCatch(one))
+    const marks = rules.length === 0 ? [] : await marksOfOutput(kernel, family)
+    const found = rules.find(({ mark }) => mark !== undefined && marks.some((one) => mayGive(one, mark)))
+    if (found !== undefined) return found
+  }
+  return undefined
+}
+
+/** Some of the bits that are asked for, and none that is not. */
+const mayGive = (given: Mark, asked: Mark) =>
+  (given.value & asked.value & asked.mask) !== 0 && ((given.value ^ asked.value) & asked.mask & given.mask) === 0
+
+async function marksOfOutput(kernel: Kernel, family: Family): Promise<Mark[]> {
+  const program = programOf(family)
+  // The legacy flavour would make the table that it is asked for. If it is missing, it has set nothing.
+  const listings = [[`${program}-save`, '-t', 'mangle'], [`${program}-legacy-save`]]
+  const results = await Promise.all(listings.map((argv) => kernel.run(argv)))
+  return results.flatMap(({ stdout }) => marksIn(stdout))
+}
+
+/** Other protocols, other users, and what stays on this machine. */
+const isOthers = (rule: string) => / -p (?!tcp )|(?<! !) --[ug]id-owner | -o lo /.test(rule)
+
+function marksIn(saved: string): Mark[] {
+  const lines = saved.split('\n')
+  const start = lines.indexOf('*mangle')
+  const rules = start < 0 ? [] : lines.slice(start, lines.indexOf('COMMIT', start)).filter((line) => !isOthers(line))
+  const isIn = (chain: string) => (rule: string) => rule.startsWith(`-A ${chain} `)
+  // Those that are added meanwhile have their turn too.
+  const reached = new Set(['OUTPUT'])
+  for (const chain of reached) {
+    for (const rule of rules.filter(isIn(chain))) reached.add(/ -[jg] (\S+)/.exec(rule)?.[1] ?? '')
+  }
+  const ofOutput = [...reached].flatMap((chain) => rules.filter(isIn(chain)))
+  // What is restored was saved from a mark of any chain.
+  const setting = ofOutput.some((rule) => rule.includes(' --restore-mark')) ? rules : ofOutput
+  return setting.flatMap((rule) => {
+    const [, value, mask = '0xffffffff'] = / --set-x?mark (\w+)(?:\/(\w+))?/.exec(rule) ?? []
+    return value === undefined ? [] : [{ value: Number(value), mask: Number(mask) }]
+  })
+}
