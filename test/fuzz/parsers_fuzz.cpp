@@ -71,27 +71,31 @@ void numbers(const uint8_t* data, size_t size) {
     uint64_t id, sent, received, milliseconds;
   } input = {};
   std::memcpy(static_cast<void*>(&input), data, std::min(size, sizeof input));
+  const Failure failure = {input.error % 2, ""};
+  const Protocol protocol = static_cast<Protocol>(input.protocol % 3);
+  const Reason reason = static_cast<Reason>(input.reason % 7);
+  const uint64_t fastPathId = input.order % 2;
   Event event;
-  event.type = static_cast<Event::Type>(input.type % 11);
-  event.reason = static_cast<Reason>(input.reason % 7);
-  event.protocol = static_cast<Protocol>(input.protocol % 3);
-  event.prepared = input.prepared % 2 == 1;
-  event.fastPathId = input.order % 2;
-  event.failure.error = input.error % 2;
-  event.id = input.id;
-  event.client = input.client;
-  event.destination = input.destination;
-  event.local = input.local;
-  event.sent = input.sent;
-  event.received = input.received;
-  event.milliseconds = input.milliseconds;
+  switch (input.type % 4) {
+    case 0:
+      event = Accepted{input.id, input.client, input.destination, input.local, fastPathId, input.error % 2 == 1};
+      break;
+    case 1:
+      event = Opened{input.id, input.order, input.local, protocol, input.prepared % 2 == 1};
+      break;
+    case 2:
+      event = Closed{input.id, reason, failure, input.client, input.destination, fastPathId, input.sent, input.received, input.milliseconds};
+      break;
+    default:
+      event = Failed{input.id, input.order, 0, 0, Stage::Connect, failure};
+  }
   double* const room = new double[Numbers::kMost];  // exactly, for AddressSanitizer
   Numbers numbers(room, Numbers::kMost);
   require(numbers.hasRoom());
   const bool isWhole = numbers.add(event);
   require(numbers.count() >= 1 && numbers.count() <= Numbers::kMost && !numbers.hasRoom());
   require(isWhole == (room[0] != static_cast<double>(Kind::Object)));
-  if (isWhole) require(room[1] == static_cast<double>(event.id));
+  if (isWhole) require(room[1] == static_cast<double>(input.id));
   delete[] room;
 }
 }  // namespace
