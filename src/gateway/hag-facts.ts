@@ -47,13 +47,19 @@ export async function reportProbe(
   report({ type: 'hag-silent', hag, reason, askedAt, silentAt, hasConnected, hasTimedOut, isPatient, isBehindFullWan: isFull })
 }
 
+/** Why a HAG takes nothing from an address of ours, for people. */
+export const turnedAwayBecause = {
+  stranger: 'our address is not in its `clients`: add it there',
+  closes: 'it closes the connection without an answer, but not over another WAN: let its rules allow this address',
+}
+
 /** One line for people. */
 export function troubleOf(hag: Hag, { stage, failure }: Extract<ProbeResult, { ok: false }>): string {
   // ICMPv6 "administratively prohibited"; after the handshake it is the HAG that refuses.
   if (stage === 'connect' && failure.code === 'EACCES') return 'a firewall prohibits it'
   const known: Record<string, string> = {
     EACCES: hag.username === undefined ? 'it asks for a user name and password' : 'it refuses the user name or password',
-    NOT_A_CLIENT: 'our address is not in its `clients`: add it there',
+    NOT_A_CLIENT: turnedAwayBecause.stranger,
     ETIMEDOUT: stage === 'connect' ? 'no answer' : 'connected, but it does not answer',
     ECONNREFUSED: 'connection refused, nothing listens there',
     ENETUNREACH: 'no route to it',

@@ -2,9 +2,11 @@
  * The hub of callbacks (`Uplinks`) in virtual time, with what it observes written down as facts: its WAN and HAG monitors ask a world that the test
  * makes, and every sign that they take is told to `onFact` at that moment. To prove that the new core decides the same.
  */
+
 import type { Test } from 'tap'
 import type { ProbeResult } from '../../src/engine/contract.js'
 import type { Fact, HagSilent } from '../../src/gateway/facts.js'
+import { troubleOf } from '../../src/gateway/hag-facts.js'
 import type { Finding } from '../../src/gateway/hags/capabilities.js'
 import type { HagEntryWithPassword } from '../../src/gateway/hags/directory.js'
 import type { HagAnswer, HagProberOptions } from '../../src/gateway/hags/prober.js'
@@ -112,7 +114,7 @@ export async function loadOldHub(t: Test): Promise<typeof Uplinks> {
       super.useHags(hags)
     }
     override recordProbe(hag: Hag, result: ProbeResult, askedAt: number, path: PathAddress, isPatient = false): void {
-      const trouble = result.ok ? '' : hagMonitor.troubleOf(hag, result)
+      const trouble = result.ok ? '' : troubleOf(hag, result)
       hub().onFact(factOf(hag, result, { askedAt, path, isPatient, trouble }))
       super.recordProbe(hag, result, askedAt, path, isPatient)
     }
@@ -127,7 +129,7 @@ export async function loadOldHub(t: Test): Promise<typeof Uplinks> {
         const own = answers.filter((one) => one.hag === hag)
         const [first] = own
         if (first?.result.ok === false && own.every((one) => !one.result.ok && !isStranger(one)))
-          hub().onFact({ type: 'hag-unreachable', hag, reason: hagMonitor.troubleOf(hag, first.result) })
+          hub().onFact({ type: 'hag-unreachable', hag, reason: troubleOf(hag, first.result) })
       }
       return answers
     }

@@ -1,9 +1,9 @@
 import { formatSocketAddress } from '../../base/address.js'
+import { troubleOf } from '../hag-facts.js'
 import type { Hag } from '../model.js'
 import { whereOf } from './admission.js'
 import type { HagDirectory } from './directory.js'
-import type { HagAnswer } from './prober.js'
-import { type HagProber, troubleOf } from './prober.js'
+import type { HagAnswer, HagProber } from './prober.js'
 
 /** `refused`: all that answered want other credentials. The reasons are one line of text. */
 export interface FirstAnswer {

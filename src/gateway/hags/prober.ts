@@ -5,6 +5,7 @@ import type { Engine, ProbeResult } from '../../engine/contract.js'
 import { hagProbe } from '../../engine/probe.js'
 import { inBackground } from '../../service/faults.js'
 import type { Log } from '../../telemetry/log.js'
+import { troubleOf, turnedAwayBecause } from '../hag-facts.js'
 import type { Hag, PathAddress, WanPath } from '../model.js'
 import { isBehindFullWan } from '../subflow-signs.js'
 import { Admissions, whereOf } from './admission.js'
@@ -487,29 +488,6 @@ export class HagProber {
 const patienceOf = ({ rttMs }: WanPath) =>
   Math.ceil(rttMs === undefined ? patience.unknownMs : Math.max(patience.roundTrips * rttMs, patience.leastMs))
 const checkMs = ({ metered }: WanPath) => (metered ? meteredCheckMs : connectCheckMs)
-
-/** One line for people. */
-export function troubleOf(hag: Hag, { stage, failure }: Extract<ProbeResult, { ok: false }>): string {
-  // ICMPv6 "administratively prohibited"; behind the handshake it is the HAG that refuses.
-  if (stage === 'connect' && failure.code === 'EACCES') return 'a firewall prohibits it'
-  const known: Record<string, string> = {
-    EACCES: hag.username === undefined ? 'it asks for a user name and password' : 'it refuses the user name or password',
-    NOT_A_CLIENT: turnedAwayBecause.stranger,
-    ETIMEDOUT: stage === 'connect' ? 'no answer' : 'connected, but it does not answer',
-    ECONNREFUSED: 'connection refused, nothing listens there',
-    ENETUNREACH: 'no route to it',
-    EHOSTUNREACH: 'no route to it',
-    EADDRNOTAVAIL: 'the WAN has lost its address',
-    ECONNRESET: stage === 'connect' ? 'it closed the connection' : 'it closed the connection without an answer',
-    EPROTO: 'it does not speak SOCKS5',
-  }
-  return known[failure.code] ?? `${failure.code} in ${failure.syscall}`
-}
-
-const turnedAwayBecause = {
-  stranger: 'our address is not in its `clients`: add it there',
-  closes: 'it closes the connection without an answer, but not over another WAN: let its rules allow this address',
-}
 
 const isStranger = (result: ProbeResult) => !result.ok && result.failure.code === 'NOT_A_CLIENT'
 

@@ -5,6 +5,7 @@
 import type { Family } from '../../base/address.js'
 import type { WanAddresses } from '../../network/state.js'
 import type { Fact, Rates } from '../facts.js'
+import { turnedAwayBecause } from '../hag-facts.js'
 import { type ByFamily, byFamily, families, type Hag, isSameHag, isUsable, type PathAddress, type WanLink } from '../model.js'
 import { initial, type Role, type Selection, select } from '../roles/roles.js'
 import * as admission from './admissions.js'
@@ -46,10 +47,6 @@ const firstProbesMs = 3000
 export const directAnswersToTrust = 3
 const noRates: Rates = { receivedPerSecond: 0, sentPerSecond: 0 }
 const lacking = 'the network set-up has no way over it'
-const turnedAwayBecause = {
-  stranger: 'our address is not in its `clients`: add it there',
-  closes: 'it closes the connection without an answer, but not over another WAN: let its rules allow this address',
-}
 
 export function firstState(config: SteeringConfig, now: number): State {
   return {

@@ -19,7 +19,7 @@ import { HagDirectory, type HagEntryWithPassword } from '../hags/directory.js'
 import { type FirstAnswer, firstAnswer } from '../hags/first-answer.js'
 import { Ipv6 } from '../hags/ipv6.js'
 import { HagProber } from '../hags/prober.js'
-import type { Hag, Path, PathAddress, WanPath } from '../model.js'
+import { families, type Hag, type Path, type PathAddress, type WanPath } from '../model.js'
 import { RoleSampler } from '../roles/sampler.js'
 import { BundleWatch } from '../wans/bundle-watch.js'
 import { FullSize } from '../wans/full-size.js'
@@ -51,7 +51,6 @@ const strandedMs = 1500
 /** How often it is looked then, so many ms apart: a join that is under way may yet be in vain. */
 const strandedLooks = 10
 const lookMs = 500
-const families: readonly Family[] = [4, 6]
 
 /** One lost SYN sends a connection another way. */
 const timesToTrust = 3

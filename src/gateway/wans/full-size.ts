@@ -5,7 +5,7 @@ import { pause } from '../../base/pause.js'
 import type { Engine } from '../../engine/contract.js'
 import type { Target } from '../../engine/probe.js'
 import type { Log } from '../../telemetry/log.js'
-import type { WanPath } from '../model.js'
+import { families, type WanPath } from '../model.js'
 
 const lookMs = 500
 /**
@@ -19,7 +19,6 @@ const unknownAgainMs = 60_000
 const answerMs = 2000
 /** More than the segment of any WAN; jumbo frames end in the home. */
 const fillBytes = 1600
-const families: readonly Family[] = [4, 6]
 
 export interface FullSizeOptions {
   engine: Pick<Engine, 'connect'>

@@ -8,7 +8,7 @@ import type { WanAddresses } from '../../network/state.js'
 import { inBackground } from '../../service/faults.js'
 import type { Log } from '../../telemetry/log.js'
 import { type Carried, readCounters } from '../interface-counters.js'
-import type { WanPath } from '../model.js'
+import { families, type WanPath } from '../model.js'
 import { isAcknowledged } from '../subflow-signs.js'
 import { answersMissing, type Health, isUsable, nextHealth, nextProbe, type Sign, stopPatience, unknown } from './health.js'
 import { MptcpSupport } from './mptcp-support.js'
@@ -27,7 +27,6 @@ const refusalHoldsMs = { onPath: 5 * 60_000, hag: 60_000 }
 const idleTickMs = 250
 /** Longer than a round trip and a delayed acknowledgement (RFC 1122 section 4.2.3.2) of most paths. */
 const unansweredMs = 300
-const families: readonly Family[] = [4, 6]
 
 interface ProbedLink {
   readonly wan: string
