@@ -1,14 +1,15 @@
 // libFuzzer's target for all that reads what strangers send, or what a config says: both sides of SOCKS5, addresses, and their text; and for
-// the numbers that events become on their way to TypeScript. Each parser gets the bytes whole and cut short: it must never read too far, use more than there is, or change its mind about what it has read.
+// the numbers that events become on their way to TypeScript. Each parser gets the bytes whole and cut short: it must never read too far, use more
+// than there is, or change its mind about what it has read.
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <string>
 
+#include "binding/wire.h"
 #include "core/socket.h"
 #include "handshakes/socks5.h"
-#include "binding/wire.h"
 
 namespace {
 using socks5::Parsed;

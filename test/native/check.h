@@ -7,13 +7,13 @@
 
 inline std::atomic<unsigned> checks{0};
 
-#define CHECK(condition)                                                              \
-  do {                                                                                \
-    ++checks;                                                                         \
-    if (!(condition)) {                                                               \
+#define CHECK(condition)                                                             \
+  do {                                                                               \
+    ++checks;                                                                        \
+    if (!(condition)) {                                                              \
       std::fprintf(stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #condition); \
-      std::exit(1);                                                                   \
-    }                                                                                 \
+      std::exit(1);                                                                  \
+    }                                                                                \
   } while (false)
 
 inline int passed() {

@@ -25,9 +25,7 @@ void races() {
     });
     const Address front = cpe.listen(ListenerKind::Redirect);
     constexpr unsigned kCount = 100;
-    inParallel(kCount, [&](unsigned i) {
-      exchange(dialTo(front), pattern(i, i * 300));
-    });
+    inParallel(kCount, [&](unsigned i) { exchange(dialTo(front), pattern(i, i * 300)); });
     CHECK(eventually([&] { return cpe.closed(Reason::End) == kCount && hag.closed(Reason::End) == kCount && hag.counters().connections == 0; }));
     CHECK(cpe.opened == kCount && cpe.failed == 0 && hag.seen == kCount && hag.opened == kCount);
     CHECK(eventually([&] { return cpe.counters().descriptors == 3 + 2 * cpe.counters().pipesPooled; }));  // its listeners
@@ -48,9 +46,9 @@ void racesInTurmoil() {
   Owner cpe(options(), [&](Engine& engine, const Event& event) {
     const auto start = [&](ConnectionId id, uint32_t number) {
       const bool wrong = number == 3;
-      DialSpec spec = number == 0 ? through(localAddress(silent), server.address, id % 2 == 0, true)
-                : number == 1 ? through(nobody, server.address, true, true)
-                              : through(entry, server.address, id % 3 == 0, true, wrong ? "wrong" : "secret");
+      DialSpec spec = number == 0   ? through(localAddress(silent), server.address, id % 2 == 0, true)
+                      : number == 1 ? through(nobody, server.address, true, true)
+                                    : through(entry, server.address, id % 3 == 0, true, wrong ? "wrong" : "secret");
       if (number == 0) spec.connectTimeoutMs = spec.handshakeTimeoutMs = 20;
       engine.dial(id, spec, number);
       underWay[id].insert(number);
@@ -120,7 +118,8 @@ void aHagThatDied() {
       ++lost;
       engine.reset(it->id);
     }
-    if (const auto* const it = std::get_if<Closed>(&event); it != nullptr && it->reason == Reason::UpstreamReset) CHECK(it->failure.error == ECONNRESET);
+    if (const auto* const it = std::get_if<Closed>(&event); it != nullptr && it->reason == Reason::UpstreamReset)
+      CHECK(it->failure.error == ECONNRESET);
   });
   const Address front = cpe.listen(ListenerKind::Redirect);
   std::vector<int> clients;

@@ -22,9 +22,7 @@ void transfers(bool pipelined, bool withPassword) {
   });
   const Address front = cpe.listen(ListenerKind::Redirect);
   constexpr unsigned kCount = 100;
-  inParallel(kCount, [&](unsigned i) {
-    exchange(dialTo(front), pattern(i, i * 700));
-  });
+  inParallel(kCount, [&](unsigned i) { exchange(dialTo(front), pattern(i, i * 700)); });
   // An owner hears of an end after the counters know of it.
   CHECK(eventually([&] { return cpe.closed(Reason::End) == kCount && hag.closed(Reason::End) == kCount; }));
   CHECK(cpe.opened == kCount && cpe.ended == kCount && hag.counters().connections == 0);
@@ -140,8 +138,10 @@ void lostAnswers() {
   const auto isReset = [&](const Address& where, const std::string& words) {
     const int fd = dialTo(where);
     bool reset = false;
-    if (sendAll(fd, words)) receiveAll(fd, &reset);
-    else reset = errno == ECONNRESET;
+    if (sendAll(fd, words))
+      receiveAll(fd, &reset);
+    else
+      reset = errno == ECONNRESET;
     closeFd(fd);
     ++ended;
     return reset && eventually([&] { return owner.closed(Reason::Reset) == ended; });
@@ -196,8 +196,10 @@ void idle() {
   const int fd = dialTo(owner.listen(ListenerKind::Redirect));
   bool reset = false;
   // On a busy machine it may be over before it has said anything.
-  if (sendAll(fd, "x")) receiveAll(fd, &reset);
-  else reset = errno == ECONNRESET;
+  if (sendAll(fd, "x"))
+    receiveAll(fd, &reset);
+  else
+    reset = errno == ECONNRESET;
   CHECK(reset);
   CHECK(eventually([&] { return owner.closed(Reason::Idle) == 1; }));
   closeFd(fd);

@@ -24,8 +24,8 @@ bool makeNamespace() {
   request.ifr_flags = IFF_UP;
   CHECK(ioctl(fd, SIOCSIFFLAGS, &request) == 0);
   closeFd(fd);
-  for (const char* command : {"ip route add 192.0.2.0/24 dev lo src 127.0.0.1",
-                              "iptables -w -t nat -A OUTPUT -p tcp -d 192.0.2.0/24 -j REDIRECT --to-ports 12345"}) {
+  for (const char* command :
+       {"ip route add 192.0.2.0/24 dev lo src 127.0.0.1", "iptables -w -t nat -A OUTPUT -p tcp -d 192.0.2.0/24 -j REDIRECT --to-ports 12345"}) {
     if (std::system(command) == 0) continue;
     std::printf("# skipped: no redirection: %s\n", command);
     return false;

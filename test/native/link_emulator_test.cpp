@@ -29,18 +29,18 @@ using bondsocks::LinkFailure;
 
 namespace {
 
-#define CHECK(condition, ...)                                       \
-  do {                                                              \
-    if (!(condition)) {                                             \
+#define CHECK(condition, ...)                                              \
+  do {                                                                     \
+    if (!(condition)) {                                                    \
       std::fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #condition); \
-      std::fprintf(stderr, __VA_ARGS__);                            \
-      std::fprintf(stderr, "\n");                                   \
-      std::exit(1);                                                 \
-    }                                                               \
+      std::fprintf(stderr, __VA_ARGS__);                                   \
+      std::fprintf(stderr, "\n");                                          \
+      std::exit(1);                                                        \
+    }                                                                      \
   } while (false)
 
-constexpr size_t kPayload = 1472;        // 1500 bytes of IP packet
-constexpr double kLineBits = 1514 * 8;   // and a header of Ethernet
+constexpr size_t kPayload = 1472;       // 1500 bytes of IP packet
+constexpr double kLineBits = 1514 * 8;  // and a header of Ethernet
 constexpr double kSecond = 1e9;
 
 // What the kernel stamps received packets with.

@@ -19,10 +19,18 @@ struct Path {
   int family;
 };
 constexpr Path kPaths[] = {
-    {"direct4", Kind::Direct, AF_INET},         {"direct6", Kind::Direct, AF_INET6},        {"redirect4", Kind::Redirect, AF_INET},
-    {"redirect6", Kind::Redirect, AF_INET6},    {"poor4", Kind::Poor, AF_INET},             {"poor6", Kind::Poor, AF_INET6},
-    {"sequential4", Kind::Sequential, AF_INET}, {"sequential6", Kind::Sequential, AF_INET6}, {"pipelined4", Kind::Pipelined, AF_INET},
-    {"pipelined6", Kind::Pipelined, AF_INET6},  {"prepared4", Kind::Prepared, AF_INET},     {"prepared6", Kind::Prepared, AF_INET6},
+    {"direct4", Kind::Direct, AF_INET},
+    {"direct6", Kind::Direct, AF_INET6},
+    {"redirect4", Kind::Redirect, AF_INET},
+    {"redirect6", Kind::Redirect, AF_INET6},
+    {"poor4", Kind::Poor, AF_INET},
+    {"poor6", Kind::Poor, AF_INET6},
+    {"sequential4", Kind::Sequential, AF_INET},
+    {"sequential6", Kind::Sequential, AF_INET6},
+    {"pipelined4", Kind::Pipelined, AF_INET},
+    {"pipelined6", Kind::Pipelined, AF_INET6},
+    {"prepared4", Kind::Prepared, AF_INET},
+    {"prepared6", Kind::Prepared, AF_INET6},
 };
 constexpr size_t kDirects = 2;
 

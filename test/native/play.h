@@ -14,8 +14,8 @@
 #include <functional>
 #include <utility>
 
-#include "schedule.h"
 #include "core/socket.h"
+#include "schedule.h"
 
 constexpr auto kSettling = std::chrono::seconds(15);
 // And looked so often: a machine may stand still for longer.
@@ -111,8 +111,8 @@ class Play {
         continue;
       }
       const Peer& other = peers_[1 - one.who];
-      text += std::to_string(matched(one.received, other.sent)) + " of " + std::to_string(other.sent.size()) + ", " +
-              kEnds[static_cast<size_t>(one.end)];
+      text +=
+          std::to_string(matched(one.received, other.sent)) + " of " + std::to_string(other.sent.size()) + ", " + kEnds[static_cast<size_t>(one.end)];
       if (one.isKilled) text += " (RST)";
     }
     return text;

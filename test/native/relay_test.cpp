@@ -54,8 +54,7 @@ std::string pattern(size_t size) {
 
 // A flow from `in.far` to `out.near`; the test writes to in.near and reads from out.far.
 struct World {
-  explicit World(uint64_t descriptorLimit = 100, bool mptcp = false)
-      : pipes(&counters, descriptorLimit), in(tcpPair(mptcp)), out(tcpPair(mptcp)) {
+  explicit World(uint64_t descriptorLimit = 100, bool mptcp = false) : pipes(&counters, descriptorLimit), in(tcpPair(mptcp)), out(tcpPair(mptcp)) {
     source.fd = in.far;
     target.fd = out.near;
     source.readable = target.writable = true;

@@ -9,17 +9,17 @@
 #include <vector>
 
 enum class Act : uint8_t {
-  Small,    // a receive buffer of the least size; before all others
-  Inline,   // SO_OOBINLINE; before all others
-  Send,     // `amount` bytes, behind what waits to be sent
-  Urgent,   // a byte with MSG_OOB, behind what waits to be sent
-  Shut,     // half-close, behind what waits to be sent
-  Reset,    // close with linger 0, at once
-  Close,    // close, whatever is unread or waits to be sent
-  Stop,     // read no more
+  Small,   // a receive buffer of the least size; before all others
+  Inline,  // SO_OOBINLINE; before all others
+  Send,    // `amount` bytes, behind what waits to be sent
+  Urgent,  // a byte with MSG_OOB, behind what waits to be sent
+  Shut,    // half-close, behind what waits to be sent
+  Reset,   // close with linger 0, at once
+  Close,   // close, whatever is unread or waits to be sent
+  Stop,    // read no more
   ReadOn,
-  Settle,   // both: wait until all has arrived that can
-  Pause,    // both: `amount` ms
+  Settle,  // both: wait until all has arrived that can
+  Pause,   // both: `amount` ms
 };
 constexpr const char* kActs[] = {"small", "inline", "send", "urgent", "shut", "reset", "close", "stop", "read", "settle", "pause"};
 

@@ -56,9 +56,7 @@ void credentials() {
   size_t used = 0;
   std::string username;
   std::string password;
-  const auto parse = [&](const uint8_t* data, size_t size) {
-    return socks5::parseCredentials(data, size, &used, &username, &password);
-  };
+  const auto parse = [&](const uint8_t* data, size_t size) { return socks5::parseCredentials(data, size, &used, &username, &password); };
   for (const size_t size : {size_t{0}, size_t{1}, size_t{255}}) {
     const std::string user(size, 'u');
     const std::string secret(255 - size, '\xfe');
@@ -158,7 +156,10 @@ void clientSteps() {
   Address bound = noAddress();
   CHECK(parseAddress("2001:db8::1", 443, &bound));
   const std::string opened = socks5::encodeReply(socks5::kSucceeded, bound);
-  const std::string named("\x05\x00\x00\x03\x02" "ab\x01\xbb", 9);
+  const std::string named(
+      "\x05\x00\x00\x03\x02"
+      "ab\x01\xbb",
+      9);
   int reply = -1;
   CHECK(answered(false, {none, opened}) == Outcome::Opened);
   CHECK(answered(false, {none, named}) == Outcome::Opened);

@@ -55,9 +55,9 @@ void hears(int fd, const std::string& expected, Ending ending, unsigned pauseUs)
 
 const Speech kSpeeches[] = {
     {{"one "}, {"!", true}, {"two "}, {"three"}},
-    {{"!", true}, {"one "}, {"two "}},                              // the first byte
-    {{"one "}, {"two"}, {"!", true}},                               // the last one
-    {{"!", true}},                                                  // the only one
+    {{"!", true}, {"one "}, {"two "}},  // the first byte
+    {{"one "}, {"two"}, {"!", true}},   // the last one
+    {{"!", true}},                      // the only one
     {{"one "}, {"!", true}, {"?", true}, {"two "}, {"!", true}, {"three"}},
     {{"one "}, {"ABOR\r\n!", true}, {"?", true}},
     {{std::string(300000, 'x')}, {"!", true}, {std::string(300000, 'y')}, {"!", true}},
@@ -126,7 +126,8 @@ void direct() {
     if (const auto* const it = std::get_if<Accepted>(&event)) engine.dial(it->id, ::direct(localAddress(listener)));
   });
   const Address front = owner.listen(ListenerKind::Redirect);
-  everySpeech(listener, owner, [&] { return dialTo(front); }, true);
+  everySpeech(
+      listener, owner, [&] { return dialTo(front); }, true);
   blockedTarget(listener, [&] { return dialTo(front); });
   owner.close();
   closeFd(listener);
@@ -140,7 +141,8 @@ void throughHag(bool pipelined) {
     if (const auto* const it = std::get_if<Accepted>(&event)) engine.dial(it->id, through(entry, localAddress(listener), pipelined, false));
   });
   const Address front = cpe.listen(ListenerKind::Redirect);
-  everySpeech(listener, cpe, [&] { return dialTo(front); }, false);
+  everySpeech(
+      listener, cpe, [&] { return dialTo(front); }, false);
   blockedTarget(listener, [&] { return dialTo(front); });
   cpe.close();
   hag.close();

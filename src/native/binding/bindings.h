@@ -2,5 +2,5 @@
 #pragma once
 #include <napi.h>
 
-void InitEngine(Napi::Env env, Napi::Object exports);        // engine_binding.cpp
-void InitSystem(Napi::Env env, Napi::Object exports);        // system_binding.cpp
+void InitEngine(Napi::Env env, Napi::Object exports);  // engine_binding.cpp
+void InitSystem(Napi::Env env, Napi::Object exports);  // system_binding.cpp

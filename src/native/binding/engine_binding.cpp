@@ -6,29 +6,37 @@
 #include <utility>
 
 #include "binding/bindings.h"
-#include "engine/engine.h"
 #include "binding/values.h"
 #include "binding/wire.h"
+#include "engine/engine.h"
 
 class EngineObject : public Napi::ObjectWrap<EngineObject> {
  public:
   static Napi::Function Define(Napi::Env env) {
     return DefineClass(env, "Engine",
-                       {InstanceMethod<&EngineObject::Listen>("listen"), InstanceMethod<&EngineObject::StopListening>("stopListening"),
+                       {InstanceMethod<&EngineObject::Listen>("listen"),
+                        InstanceMethod<&EngineObject::StopListening>("stopListening"),
                         InstanceMethod<&EngineObject::SetFastPath>("setFastPath"),
-                        InstanceMethod<&EngineObject::Dial>("dialWith"), InstanceMethod<&EngineObject::Authenticate>("authenticate"),
-                        InstanceMethod<&EngineObject::Refuse>("refuse"), InstanceMethod<&EngineObject::Reset>("reset"),
-                        InstanceMethod<&EngineObject::Probe>("probe"), InstanceMethod<&EngineObject::Connect>("connect"),
-                        InstanceMethod<&EngineObject::Prepare>("prepare"), InstanceMethod<&EngineObject::KeepPrepared>("keepPrepared"),
+                        InstanceMethod<&EngineObject::Dial>("dialWith"),
+                        InstanceMethod<&EngineObject::Authenticate>("authenticate"),
+                        InstanceMethod<&EngineObject::Refuse>("refuse"),
+                        InstanceMethod<&EngineObject::Reset>("reset"),
+                        InstanceMethod<&EngineObject::Probe>("probe"),
+                        InstanceMethod<&EngineObject::Connect>("connect"),
+                        InstanceMethod<&EngineObject::Prepare>("prepare"),
+                        InstanceMethod<&EngineObject::KeepPrepared>("keepPrepared"),
                         InstanceMethod<&EngineObject::UseDevices>("useDevices"),
-                        InstanceMethod<&EngineObject::Abandon>("abandon"), InstanceMethod<&EngineObject::ResetUpstreams>("resetUpstreams"),
+                        InstanceMethod<&EngineObject::Abandon>("abandon"),
+                        InstanceMethod<&EngineObject::ResetUpstreams>("resetUpstreams"),
                         InstanceMethod<&EngineObject::ResetStranded>("resetStranded"),
                         InstanceMethod<&EngineObject::CountOnly>("countOnly"),
                         InstanceMethod<&EngineObject::WatchUpstreams>("watchUpstreams"),
-                        InstanceMethod<&EngineObject::SetKeepalive>("setKeepalive"), InstanceMethod<&EngineObject::Inspect>("inspect"),
+                        InstanceMethod<&EngineObject::SetKeepalive>("setKeepalive"),
+                        InstanceMethod<&EngineObject::Inspect>("inspect"),
                         InstanceMethod<&EngineObject::InspectBusy>("inspectBusy"),
                         InstanceMethod<&EngineObject::TakeRefusals>("takeRefusals"),
-                        InstanceMethod<&EngineObject::Stats>("stats"), InstanceMethod<&EngineObject::Close>("close")});
+                        InstanceMethod<&EngineObject::Stats>("stats"),
+                        InstanceMethod<&EngineObject::Close>("close")});
   }
 
   explicit EngineObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<EngineObject>(info), env_(info.Env()) {
@@ -49,9 +57,8 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
     // The engine's threads use this object: it stays until close().
     Ref();
     napi_add_env_cleanup_hook(env_, CleanUp, this);
-    engine_ = std::make_unique<::Engine>(engine, [this] {
-      events_.NonBlockingCall([this](Napi::Env env, Napi::Function callback) { Deliver(env, callback); });
-    });
+    engine_ = std::make_unique<::Engine>(
+        engine, [this] { events_.NonBlockingCall([this](Napi::Env env, Napi::Function callback) { Deliver(env, callback); }); });
   }
 
  private:
@@ -122,8 +129,8 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
     if (!engine_) return env_.Undefined();
     if (!engine_->listen(listen, &bound, &protocol, &failure)) {
       const std::string code = errnoName(failure.error);
-      Napi::Error error = Napi::Error::New(env_, code + ": " + failure.syscall + " " + formatAddress(listen.address) + " port " +
-                                                     std::to_string(portOf(listen.address)));
+      Napi::Error error = Napi::Error::New(
+          env_, code + ": " + failure.syscall + " " + formatAddress(listen.address) + " port " + std::to_string(portOf(listen.address)));
       error.Set("code", code);
       error.Set("errno", static_cast<double>(failure.error));
       error.Set("syscall", failure.syscall);

@@ -24,6 +24,6 @@ class BufferBudget {
 
   int64_t limit_ = 0;  // none
   mutable std::mutex mutex_;
-  int64_t all_ = 0;  // of each client no more than half of the limit: what is above that takes nothing from the others
+  int64_t all_ = 0;                    // of each client no more than half of the limit: what is above that takes nothing from the others
   std::map<Source, int64_t> clients_;  // those that are charged
 };

@@ -9,8 +9,8 @@
 #include <utility>
 #include <vector>
 
-#include "engine/events.h"
 #include "core/route.h"
+#include "engine/events.h"
 
 // Who a client is to limits: an IPv4 address, or the first 64 bits of an IPv6 one, because a machine may take any address of its network
 // (RFC 4291 section 2.5.1). In a LAN all devices share those bits, and each may take any address of either family: there it is the device

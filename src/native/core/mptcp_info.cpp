@@ -50,8 +50,8 @@ struct TcpInfo {
   uint8_t sizes[8];
   uint32_t rttUs;  // tcpi_rtt
   uint8_t middle[28];
-  uint32_t sentAgain;      // tcpi_total_retrans, segments
-  uint64_t pacingRate;     // tcpi_pacing_rate
+  uint32_t sentAgain;   // tcpi_total_retrans, segments
+  uint64_t pacingRate;  // tcpi_pacing_rate
   uint64_t maxPacingRate;
   uint64_t bytesAcked;     // tcpi_bytes_acked
   uint64_t bytesReceived;  // tcpi_bytes_received
@@ -60,7 +60,7 @@ struct TcpInfo {
   uint32_t leastRttUs;  // tcpi_min_rtt
   uint32_t dataSegmentsIn;
   uint32_t dataSegmentsOut;  // tcpi_data_segs_out, those sent again included
-  uint64_t deliveryRate;  // tcpi_delivery_rate
+  uint64_t deliveryRate;     // tcpi_delivery_rate
 };
 static_assert(offsetof(TcpInfo, lastAckMs) == 56 && offsetof(TcpInfo, rttUs) == 68, "struct tcp_info");
 static_assert(offsetof(TcpInfo, pacingRate) == 104 && offsetof(TcpInfo, bytesAcked) == 120, "struct tcp_info");
@@ -204,8 +204,7 @@ std::vector<Subflow> subflowsOf(int fd) {
     if (!isAlive(tcp)) continue;
     found.push_back({subflows.addresses[i].local.address, subflows.addresses[i].remote.address, tcp.bytesAcked, tcp.bytesReceived, tcp.rttUs,
                      tcp.unacked, tcp.lastAckMs, tcp.timeouts, tcp.leastRttUs, tcp.pacingRate, tcp.deliveryRate,
-                     uint64_t{tcp.unacked} * tcp.segmentBytes + tcp.unsent, tcp.state != kTcpEstablished,
-                     tcp.dataSegmentsOut, tcp.sentAgain});
+                     uint64_t{tcp.unacked} * tcp.segmentBytes + tcp.unsent, tcp.state != kTcpEstablished, tcp.dataSegmentsOut, tcp.sentAgain});
   }
   return found;
 }

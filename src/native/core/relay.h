@@ -22,12 +22,12 @@ struct Side {
 
 // Of a flow that was given a bound once (meter.h).
 struct Metered {
-  uint64_t afreshMs;                   // when congestion control may start afresh
-  uint64_t reportMs;                   // when it is told next what was lost (crowd.h)
+  uint64_t afreshMs;                  // when congestion control may start afresh
+  uint64_t reportMs;                  // when it is told next what was lost (crowd.h)
   std::vector<uint32_t> lowestRttUs;  // of each subflow since it last could, or since one came or went
-  uint64_t sent = 0;                   // packets, as told last
+  uint64_t sent = 0;                  // packets, as told last
   uint64_t sentAgain = 0;
-  bool yields = false;                 // CUBIC instead of BBR
+  bool yields = false;  // CUBIC instead of BBR
 };
 
 constexpr uint32_t kMostChunk = 1 << 20;  // the pipe's size is the real limit
@@ -35,17 +35,17 @@ constexpr uint32_t kMostChunk = 1 << 20;  // the pipe's size is the real limit
 struct Flow {
   uint64_t bytes = 0;
   Pipe pipe;
-  uint32_t parked = 0;   // bytes in the pipe
-  uint64_t looked = 0;   // `bytes` at the last look
-  uint64_t waited = 0;   // and what the source held then
+  uint32_t parked = 0;           // bytes in the pipe
+  uint64_t looked = 0;           // `bytes` at the last look
+  uint64_t waited = 0;           // and what the source held then
   uint64_t bulkAt = UINT64_MAX;  // of `bytes`: then it counts (buffers.cpp)
   int64_t charged = 0;           // to the budget
   uint32_t chunk = kMostChunk;   // bytes that are read at a time
   bool isHeld = false;           // the kernel does not size its source's receive buffer any more
-  int64_t room = -1;     // bytes that the target may still be given (meter.h); -1: what it takes
+  int64_t room = -1;             // bytes that the target may still be given (meter.h); -1: what it takes
   std::unique_ptr<Metered> metered;
-  bool ended = false;   // the source's FIN was read
-  bool done = false;    // and passed on, behind the last byte
+  bool ended = false;  // the source's FIN was read
+  bool done = false;   // and passed on, behind the last byte
 };
 
 enum class Pumped {

@@ -58,9 +58,7 @@ bool usesBbr(int fd) {
   return getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, &size) == 0 && strcmp(name, "bbr") == 0;
 }
 
-bool setCongestion(int fd, const char* name) {
-  return setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, static_cast<socklen_t>(strlen(name))) == 0;
-}
+bool setCongestion(int fd, const char* name) { return setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, static_cast<socklen_t>(strlen(name))) == 0; }
 
 // Of MPTCP, whose joining and accepted subflows inherit it. Most kernels' default fills a path's queue until it overflows, and whatever else
 // takes the path waits behind that; BBR does not. A call for each connection only where it is there and not the default: where it is
@@ -165,13 +163,9 @@ std::string formatAddress(const Address& address) {
   return text;
 }
 
-uint16_t portOf(const Address& address) {
-  return ntohs(address.sa.sa_family == AF_INET6 ? address.in6.sin6_port : address.in.sin_port);
-}
+uint16_t portOf(const Address& address) { return ntohs(address.sa.sa_family == AF_INET6 ? address.in6.sin6_port : address.in.sin_port); }
 
-socklen_t sizeOf(const Address& address) {
-  return address.sa.sa_family == AF_INET6 ? sizeof address.in6 : sizeof address.in;
-}
+socklen_t sizeOf(const Address& address) { return address.sa.sa_family == AF_INET6 ? sizeof address.in6 : sizeof address.in; }
 
 bool sameHost(const Address& one, const Address& other) {
   if (one.sa.sa_family != other.sa.sa_family) return false;

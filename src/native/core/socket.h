@@ -29,8 +29,8 @@ bool parseAddress(const std::string& text, uint16_t port, Address* address);
 std::string formatAddress(const Address& address);  // v4-mapped addresses become IPv4
 uint16_t portOf(const Address& address);
 socklen_t sizeOf(const Address& address);
-bool sameHost(const Address& one, const Address& other);  // whatever their ports
-bool sameSocket(const Address& one, const Address& other);  // host and port
+bool sameHost(const Address& one, const Address& other);                   // whatever their ports
+bool sameSocket(const Address& one, const Address& other);                 // host and port
 bool sharesBits(const Address& one, const Address& other, unsigned bits);  // of one family, and the first bits are the same
 Address localAddress(int fd);
 Address remoteAddress(int fd);

@@ -14,8 +14,7 @@ constexpr size_t kEarlyBytes = 64 * 1024;
 
 class Dialler {
  public:
-  Dialler(WorkerHost* host, Loop* loop, Relays* relays, FastPaths* fastPaths)
-      : host_(host), loop_(loop), relays_(relays), fastPaths_(fastPaths) {}
+  Dialler(WorkerHost* host, Loop* loop, Relays* relays, FastPaths* fastPaths) : host_(host), loop_(loop), relays_(relays), fastPaths_(fastPaths) {}
   ~Dialler();
   Dialler(const Dialler&) = delete;
   Dialler& operator=(const Dialler&) = delete;

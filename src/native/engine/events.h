@@ -24,7 +24,7 @@ struct DialSpec {
   bool bound = false;
   Address source;
   uint32_t connectTimeoutMs = 0;
-  bool socks = false;  // client side of SOCKS5 to `remote`
+  bool socks = false;           // client side of SOCKS5 to `remote`
   bool connectRequest = false;  // false: stop after the authentication (a probe)
   bool pipelined = false;
   bool prepared = false;  // by a connection of PreparedPool's, where there is one
@@ -45,7 +45,7 @@ struct AddressRange {
 // For clients of a `redirect` listener about whom nothing has to be decided.
 struct FastPath {
   uint64_t id = 0;
-  DialSpec spec;                            // its host and port are each client's destination
+  DialSpec spec;  // its host and port are each client's destination
   uint32_t patienceMs = 0;
   std::vector<AddressRange> destinations;  // the owner is asked about these
 };

@@ -24,8 +24,8 @@ bool isStranded(int fd) { return hasNoSubflow(fd, kSilentMs); }
 
 bool leads(const Prepared& one, const DialSpec& spec) {
   const DialSpec& made = one.spec;
-  return sameSocket(made.remote, spec.remote) && made.mptcp == spec.mptcp && made.withPassword == spec.withPassword && made.username == spec.username &&
-         made.password == spec.password && made.bound == spec.bound &&
+  return sameSocket(made.remote, spec.remote) && made.mptcp == spec.mptcp && made.withPassword == spec.withPassword &&
+         made.username == spec.username && made.password == spec.password && made.bound == spec.bound &&
          (!spec.bound || sameHost(made.source, spec.source) || goesOver(one.fd, spec.source));
 }
 }  // namespace

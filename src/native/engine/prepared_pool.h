@@ -5,8 +5,8 @@
 #include <mutex>
 #include <vector>
 
-#include "engine/events.h"
 #include "core/pipe_pool.h"
+#include "engine/events.h"
 
 struct Prepared {
   int fd = -1;

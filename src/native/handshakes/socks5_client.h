@@ -10,11 +10,11 @@ class Socks5Client {
   // The answer that is awaited.
   enum class Step : uint8_t { Method, Status, Reply };
   enum class Outcome : uint8_t {
-    More,       // its first bytes only say how long it is
-    Next,       // and the next one is awaited
+    More,  // its first bytes only say how long it is
+    Next,  // and the next one is awaited
     Opened,
-    Failed,     // `reply` says why
-    Refused,    // our credentials, or that we have none
+    Failed,   // `reply` says why
+    Refused,  // our credentials, or that we have none
     NotAClient,
     NotSocks,
   };

@@ -123,8 +123,8 @@ LinkEmulator::LinkEmulator() {
   for (auto& plugged : plugged_) plugged = true;
 }
 
-std::unique_ptr<LinkEmulator> LinkEmulator::Create(const std::array<LinkEnd, 2>& ends,
-                                                   const std::array<LinkDirection, 2>& directions, LinkFailure* failure) {
+std::unique_ptr<LinkEmulator> LinkEmulator::Create(const std::array<LinkEnd, 2>& ends, const std::array<LinkDirection, 2>& directions,
+                                                   LinkFailure* failure) {
   std::unique_ptr<LinkEmulator> link(new LinkEmulator());
   link->parameters_ = directions;
   if (!link->Open(ends, failure)) return nullptr;
@@ -171,8 +171,7 @@ int LinkEmulator::SetCarrier(size_t end, bool up) {
 
 LinkCounters LinkEmulator::Counters(size_t direction) const {
   const auto& line = *lines_[direction];
-  return {line.delivered.load(std::memory_order_relaxed), line.bytes.load(std::memory_order_relaxed),
-          line.dropped.load(std::memory_order_relaxed)};
+  return {line.delivered.load(std::memory_order_relaxed), line.bytes.load(std::memory_order_relaxed), line.dropped.load(std::memory_order_relaxed)};
 }
 
 void LinkEmulator::Run() {

@@ -142,8 +142,7 @@ void Acceptor::pauseAccepting(LimitCause cause) {
 void Acceptor::resumeAccepting() {
   const EngineLimits& limits = host_->limits;
   // Some room first, or it would pause again at the next client.
-  const bool isFull =
-      host_->counters.connections > limits.maxConnections * 95 / 100 || host_->descriptorsAhead() > limits.acceptLimit * 95 / 100;
+  const bool isFull = host_->counters.connections > limits.maxConnections * 95 / 100 || host_->descriptorsAhead() > limits.acceptLimit * 95 / 100;
   LimitCause cause;
   mayAccept(&cause);
   if (isFull && (loop_->now() < waitUntilMs_ || !somebodyWaits(cause))) {

@@ -40,9 +40,10 @@ void SocksServer::serve(Connection* connection) {
       socks5::Offer offer;
       parsed = socks5::parseGreeting(data, length, &used, &offer);
       const bool acceptable = connection->authentication ? offer.password : offer.none;
-      const unsigned method = !acceptable ? socks5::kNoneAcceptable
-                              : offer.bondsocks ? socks5::kBondsocks
-                              : connection->authentication ? socks5::kUserPassword : socks5::kNoAuthentication;
+      const unsigned method = !acceptable                  ? socks5::kNoneAcceptable
+                              : offer.bondsocks            ? socks5::kBondsocks
+                              : connection->authentication ? socks5::kUserPassword
+                                                           : socks5::kNoAuthentication;
       answer = {5, static_cast<char>(method)};
       next = !acceptable ? Phase::Refusing : connection->authentication ? Phase::Credentials : Phase::Request;
     } else if (connection->phase == Phase::Credentials) {
