@@ -24,7 +24,7 @@ export interface Figure {
 }
 
 /** Time on a processor of all threads a process has now, and of those of its children, seconds, in nanoseconds' resolution. */
-function busySeconds(pid: number): number {
+export function busySeconds(pid: number): number {
   const threads = `/proc/${pid}/task`
   const read = (file: string) => (existsSync(file) ? readFileSync(file, 'utf8').trim().split(' ') : [])
   const all = existsSync(threads) ? readdirSync(threads) : []

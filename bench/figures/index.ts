@@ -6,6 +6,7 @@ import { failover } from './failover.js'
 import type { Figure } from './figure.js'
 import { firstByte } from './first-byte.js'
 import { idle } from './idle.js'
+import { rest } from './rest.js'
 import { shortConnections } from './short-connections.js'
 
 /** In this order; `idle` looks at programs that have just started, `failover` leaves links behind that have just come back. */
@@ -14,6 +15,7 @@ export const figures: Figure[] = [
   shortConnections,
   cpuPerGb('down'),
   cpuPerGb('up'),
+  rest,
   firstByte,
   downloads,
   bulkDown,
