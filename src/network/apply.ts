@@ -4,7 +4,8 @@ import { BondsocksError } from '../base/errors.js'
 import type { Kernel } from './kernel/kernel.js'
 import { commandFailed } from './observe.js'
 import { textOfSaved } from './saved.js'
-import { type Action, type Change, type KernelCommand, type Saved, type Step, textOf } from './state.js'
+import type { Change, Saved } from './state.js'
+import { type Action, type KernelCommand, type Step, textOf } from './step.js'
 
 /** `gone`: what was to be deleted is not there, so there is nothing to undo. */
 type Outcome = 'done' | 'gone' | BondsocksError

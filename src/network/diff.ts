@@ -18,8 +18,8 @@ import {
   type NumberedEndpoint,
   type Observed,
   type Saved,
-  step,
 } from './state.js'
+import { step } from './step.js'
 
 const families: Family[] = [4, 6]
 

@@ -2,7 +2,8 @@
 import type { Log } from '../telemetry/log.js'
 import type { Kernel } from './kernel/kernel.js'
 import { parseEndpoints } from './kernel/mptcp.js'
-import { type Sysctls, sysctlName } from './state.js'
+import type { Sysctls } from './state.js'
+import { sysctlName } from './step.js'
 
 /** What kernels from 5.15 to 7.x call them. */
 export const mptcpSysctls = [

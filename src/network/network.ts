@@ -13,13 +13,14 @@ import type { Kernel } from './kernel/kernel.js'
 import { deleteCommand } from './kernel/mptcp.js'
 import { notKept, observe } from './observe.js'
 import { lookOutside } from './outgoing.js'
-import { type NetworkPlan, type NumberedEndpoint, nothing, type Saved, type Step } from './state.js'
+import { type NetworkPlan, type NumberedEndpoint, nothing, type Saved } from './state.js'
+import type { Step } from './step.js'
 import type { Tables } from './tables.js'
 import { unseen } from './unseen.js'
 
 export { systemKernel } from './kernel/command.js'
 export type { Kernel } from './kernel/kernel.js'
-export type { Step } from './state.js'
+export type { Step } from './step.js'
 
 export class Network {
   /** Our endpoints, as far as we know. */

@@ -1,11 +1,9 @@
 /** Keeps the network as the config wants it, for as long as the gateway runs: one pass after every change of the kernel's. */
-import { pause } from '../base/pause.js'
 import type { Log } from '../telemetry/log.js'
+import { Passes } from './passes.js'
 import type { NetworkPlan, WanAddresses } from './state.js'
 
-/** A change comes as a burst of lines; a pass begins this long after the first one. */
-const settleMs = 20
-/** From the beginning of one pass to the next, so many times its duration: a flapping link must not eat the processor. */
+/** From the beginning of one pass to the next, so many times its duration. */
 const spacing = 8
 /** On a busy machine a pass takes long without costing more, and a WAN that is back must not wait. */
 const maxSpacingMs = 1000
@@ -32,8 +30,11 @@ export class Reconciler {
   #failure = ''
   #failures = 0
   #lookedAt = performance.now()
-  #wake: () => void = () => {}
-  #due = false
+  readonly #passes = new Passes({
+    pass: () => this.#pass(),
+    waitMs: () => this.#waitMs(),
+    spacingMs: (tookMs) => Math.min(Math.max(minSpacingMs, spacing * tookMs), maxSpacingMs),
+  })
 
   constructor(options: ReconcileOptions) {
     this.#options = options
@@ -43,8 +44,7 @@ export class Reconciler {
 
   /** Something changed: a pass follows soon. */
   schedule(): void {
-    this.#due = true
-    this.#wake()
+    this.#passes.schedule()
   }
 
   /** A pass follows soon, and tells the WANs whatever they were before, but not these remarks, which have been logged. */
@@ -55,30 +55,13 @@ export class Reconciler {
   }
 
   /** Runs until the signal, and ends with no pass under way. Never rejects. */
-  async run(signal: AbortSignal): Promise<void> {
-    while (!signal.aborted) {
-      await this.#scheduled(signal)
-      if (signal.aborted) return
-      const isPoked = this.#due
-      await pause(settleMs, signal)
-      if (signal.aborted) return
-      this.#due = false
-      const startedAt = performance.now()
-      await this.#pass()
-      const tookMs = performance.now() - startedAt
-      // The regular look is seldom, and a failed pass has a wait of its own: a change that follows need not wait for them.
-      if (isPoked) await pause(Math.min(Math.max(minSpacingMs, spacing * tookMs), maxSpacingMs) - tookMs, signal)
-    }
+  run(signal: AbortSignal): Promise<void> {
+    return this.#passes.run(signal)
   }
 
-  async #scheduled(signal: AbortSignal): Promise<void> {
-    if (this.#due) return
-    const sleep = new AbortController()
-    this.#wake = () => sleep.abort()
+  #waitMs(): number {
     const untilLookMs = Math.max(this.#lookedAt + lookMs - performance.now(), 0)
-    const waitMs = this.#failures === 0 ? untilLookMs : Math.min(retryMs * 2 ** (this.#failures - 1), lookMs)
-    await pause(waitMs, signal, sleep.signal)
-    this.#wake = () => {}
+    return this.#failures === 0 ? untilLookMs : Math.min(retryMs * 2 ** (this.#failures - 1), lookMs)
   }
 
   async #pass(): Promise<void> {

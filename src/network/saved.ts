@@ -1,6 +1,7 @@
 /** The state file: what `remove` puts back, also as much of it as a power cut or a full disk has left. */
 import * as z from 'zod'
-import { isHeld, type Observed, type Saved, type Sysctls, textOf } from './state.js'
+import { isHeld, type Observed, type Saved, type Sysctls } from './state.js'
+import { textOf } from './step.js'
 
 const held = <Value extends z.ZodType>(value: Value) => z.object({ former: value, ours: z.array(value) })
 const endpoint = z.object({

@@ -1,4 +1,5 @@
 import type { Family, SocketAddress } from '../base/address.js'
+import type { KernelCommand, Step } from './step.js'
 
 /**
  * Everything we make is found again by these marks alone, so `remove` needs no config: rules and routes by protocol and table together, so
@@ -263,28 +264,6 @@ export const nothing: Desired = {
   notes: [],
 }
 
-export interface SysctlWrite {
-  /** Path below /proc/sys. */
-  sysctl: string
-  value: string
-}
-
-export interface KernelCommand {
-  argv: string[]
-  /** What it reads. */
-  input?: string
-}
-
-export type Action = KernelCommand | SysctlWrite
-
-export interface Step {
-  /** The command as a person would type it. */
-  text: string
-  action: Action
-  /** What brings back the state before this step, in order. */
-  undo: Action[]
-}
-
 export interface Change {
   steps: Step[]
   /** Our endpoints once the steps are done. */
@@ -301,29 +280,6 @@ export interface NetworkPlan {
   wans: WanAddresses[]
   /** One-line remarks. */
   notes: string[]
-}
-
-/** `net/ipv4/conf/eth0.100/rp_filter` is written `net.ipv4.conf.eth0/100.rp_filter` (sysctl(8)). */
-export function sysctlName(path: string): string {
-  return path.replace(/[/.]/g, (one) => (one === '/' ? '.' : '/'))
-}
-
-export function textOf(action: Action): string {
-  if ('sysctl' in action) {
-    const assignment = `${sysctlName(action.sysctl)}=${action.value}`
-    return `sysctl -w ${action.value.includes(' ') ? `'${assignment}'` : assignment}`
-  }
-  const command = action.argv.join(' ')
-  return action.input === undefined ? command : `${command} <<'END'\n${action.input}END`
-}
-
-export function step(action: Action, ...undo: Action[]): Step {
-  return { text: textOf(action), action, undo }
-}
-
-/** The command line of `ip` for a family. */
-export function ip(family: Family, ...words: string[]): { argv: string[] } {
-  return { argv: [...(family === 6 ? ['ip', '-6'] : ['ip']), ...words.flatMap((word) => word.split(' '))] }
 }
 
 export interface NetworkOptions {

@@ -5,7 +5,8 @@ import { BondsocksError } from '../base/errors.js'
 import { withoutGuard } from './desired/redirection.js'
 import { parseTable, programOf } from './kernel/firewall.js'
 import type { Kernel } from './kernel/kernel.js'
-import { type KernelCommand, type Observed, owned, type TableName } from './state.js'
+import { type Observed, owned, type TableName } from './state.js'
+import type { KernelCommand } from './step.js'
 
 export type Tables = Pick<Observed, 'chains' | 'chainNotes' | 'strays'>
 

@@ -4,7 +4,8 @@ import { BondsocksError } from '../../base/errors.js'
 import type { GatewayConfig } from '../../config/schema.js'
 import { heldOf } from '../kernel/sysctl.js'
 import { neededByMptcp } from '../mptcp-settings.js'
-import { type Observed, type Sysctls, textOf } from '../state.js'
+import type { Observed, Sysctls } from '../state.js'
+import { textOf } from '../step.js'
 
 /**
  * RFC 6182 section 5.3 asks for 2 x sum of bandwidths x largest RTT: 16 MB carry 1 Gbit/s at 64 ms or 500 Mbit/s at 128 ms down, 4 MB a

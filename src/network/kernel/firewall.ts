@@ -3,7 +3,8 @@
  * same for the nft and the legacy flavour.
  */
 import type { Family } from '../../base/address.js'
-import { type Chain, type KernelChain, owned, type Step, step, type TableName } from '../state.js'
+import { type Chain, type KernelChain, owned, type TableName } from '../state.js'
+import { type Step, step } from '../step.js'
 
 const { chain } = owned
 

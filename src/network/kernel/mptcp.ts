@@ -1,6 +1,7 @@
 /** MPTCP path manager: endpoints and limits (`ip mptcp`). */
 import * as z from 'zod'
-import { type Endpoint, type KernelEndpoint, type NumberedEndpoint, owned, type Step, step } from '../state.js'
+import { type Endpoint, type KernelEndpoint, type NumberedEndpoint, owned } from '../state.js'
+import { type Step, step } from '../step.js'
 import { readJson } from './json.js'
 
 const { lowest, highest } = owned.endpointIds

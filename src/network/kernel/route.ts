@@ -1,7 +1,8 @@
 /** Routes: ours (in tables of our own) and those of others, from which we learn. */
 import * as z from 'zod'
 import type { Family } from '../../base/address.js'
-import { type Entry, type ForeignRoute, ip, owned, type Step, step } from '../state.js'
+import { type Entry, type ForeignRoute, owned } from '../state.js'
+import { ip, type Step, step } from '../step.js'
 import { readJson } from './json.js'
 
 export interface RouteWords {

@@ -1,7 +1,8 @@
 /** Policy rules: `ip rule`. */
 import * as z from 'zod'
 import type { Family } from '../../base/address.js'
-import { type Entry, type ForeignRule, ip, owned, type Step, step } from '../state.js'
+import { type Entry, type ForeignRule, owned } from '../state.js'
+import { ip, type Step, step } from '../step.js'
 import { readJson } from './json.js'
 
 const mark = `protocol ${owned.protocol}`

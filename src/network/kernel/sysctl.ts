@@ -1,5 +1,6 @@
 /** Sysctls: what to set, what to keep of the former values, and how to put them back exactly. */
-import { type Held, isHeld, joinHeld, type Step, type Sysctls, type SysctlWrite, step } from '../state.js'
+import { type Held, isHeld, joinHeld, type Sysctls } from '../state.js'
+import { type Step, type SysctlWrite, step } from '../step.js'
 
 const forwarding = /^net\/ipv([46])\/conf\/[^/]+\/forwarding$/
 const masters = { 4: 'net/ipv4/ip_forward', 6: 'net/ipv6/conf/all/forwarding' }

@@ -1,0 +1,52 @@
+/** When the next pass of a network set-up begins: soon after a change, after a while without one, and never so often that it costs much. */
+import { pause } from '../base/pause.js'
+
+/** A change comes as a burst of lines; a pass begins this long after the first one. */
+const settleMs = 20
+
+export interface PassesOptions {
+  /** Never rejects. */
+  pass(): Promise<void>
+  /** Until the next pass if nothing changes (ms). */
+  waitMs(): number
+  /** From the beginning of a pass that took so long to that of the next one (ms): a flapping link must not eat the processor. */
+  spacingMs(tookMs: number): number
+}
+
+export class Passes {
+  #wake: () => void = () => {}
+  #isDue = false
+
+  constructor(private readonly options: PassesOptions) {}
+
+  /** Something changed: a pass follows soon. */
+  schedule(): void {
+    this.#isDue = true
+    this.#wake()
+  }
+
+  /** Runs until the signal, and ends with no pass under way. Never rejects. */
+  async run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      await this.#scheduled(signal)
+      if (signal.aborted) return
+      const isPoked = this.#isDue
+      await pause(settleMs, signal)
+      if (signal.aborted) return
+      this.#isDue = false
+      const startedAt = performance.now()
+      await this.options.pass()
+      const tookMs = performance.now() - startedAt
+      // The regular look is seldom, and a failed pass has a wait of its own: a change that follows need not wait for them.
+      if (isPoked) await pause(this.options.spacingMs(tookMs) - tookMs, signal)
+    }
+  }
+
+  async #scheduled(signal: AbortSignal): Promise<void> {
+    if (this.#isDue) return
+    const sleep = new AbortController()
+    this.#wake = () => sleep.abort()
+    await pause(this.options.waitMs(), signal, sleep.signal)
+    this.#wake = () => {}
+  }
+}
