@@ -203,9 +203,7 @@ int dial(const Target& target) {
   return -1;
 }
 
-bool say(int fd, const std::string& text) {
-  return send(fd, text.data(), text.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(text.size());
-}
+bool say(int fd, const std::string& text) { return send(fd, text.data(), text.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(text.size()); }
 
 std::string request(char kind, uint64_t seed, double first, double second) {
   char text[96];
@@ -259,8 +257,10 @@ int up(const Target& target, double bytes, double fromMs, double untilMs) {
     size_t count = kChunk;
     if (bytes > 0 && static_cast<uint64_t>(bytes) - sent < count) count = static_cast<uint64_t>(bytes) - sent;
     const ssize_t done = send(fd, streamAt(got.seed, sent), count, MSG_NOSIGNAL);
-    if (done <= 0) isIntact = false;
-    else sent += static_cast<uint64_t>(done);
+    if (done <= 0)
+      isIntact = false;
+    else
+      sent += static_cast<uint64_t>(done);
   }
   shutdown(fd, SHUT_WR);
   char answer[128] = {};
@@ -286,8 +286,8 @@ int shortOnes(const Target& target, long count, long threads) {
         Received got;
         got.seed = static_cast<uint64_t>(number);
         const int fd = dial(target);
-        const bool isIntact = fd >= 0 && say(fd, request('D', got.seed, kShortBytes, 0)) && receive(fd, got, buffer.data(), 0) &&
-                              got.intact && got.bytes == kShortBytes;
+        const bool isIntact = fd >= 0 && say(fd, request('D', got.seed, kShortBytes, 0)) && receive(fd, got, buffer.data(), 0) && got.intact &&
+                              got.bytes == kShortBytes;
         if (!isIntact) failed++;
         if (fd >= 0) close(fd);
       }

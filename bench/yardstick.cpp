@@ -246,8 +246,10 @@ void run(int listener) {
         continue;
       }
       if (connection->closed) continue;
-      if (!advance(*connection, events[index].events)) finish(*connection, true);
-      else if (connection->up.shut && connection->down.shut) finish(*connection, false);
+      if (!advance(*connection, events[index].events))
+        finish(*connection, true);
+      else if (connection->up.shut && connection->down.shut)
+        finish(*connection, false);
     }
     for (Connection* connection : dead) delete connection;
     dead.clear();

@@ -96,7 +96,7 @@ void clientsThatDoNotBelong() {
   const auto ask = [](const Address& where, const std::string& text) {
     const int fd = dialTo(where);
     sendAll(fd, text);
-    const std::string answer = receiveAll(fd);
+    std::string answer = receiveAll(fd);
     closeFd(fd);
     return answer;
   };

@@ -63,7 +63,7 @@ void floodsLeaveOthersTheirTurns() {
     clients.emplace_back([&] {
       const int fd = askFor('f', front);
       std::string heard(1 << 20, '\0');
-      while (!over) flooded += static_cast<uint64_t>(std::max<ssize_t>(0, recv(fd, &heard[0], heard.size(), 0)));
+      while (!over) flooded += static_cast<uint64_t>(std::max<ssize_t>(0, recv(fd, heard.data(), heard.size(), 0)));
       abortFd(fd);
     });
   }

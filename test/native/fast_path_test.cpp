@@ -52,7 +52,7 @@ Owner::Decide serving(const Address& server) {
 }
 
 std::shared_ptr<FastPath> orderFor(const Address& hag, bool pipelined, uint64_t id = 1) {
-  const auto order = std::make_shared<FastPath>();
+  auto order = std::make_shared<FastPath>();
   order->id = id;
   order->spec = through(hag, hag, pipelined, true);
   order->patienceMs = 5000;
@@ -67,8 +67,8 @@ void listenAtFront(Owner* owner) {
   CHECK(owner->engine().listen({ListenerKind::Redirect, loopback(kFront), false}, &bound, &protocol, &failure));
 }
 
-void give(Owner* owner, std::shared_ptr<const FastPath> order) {
-  owner->engine().setFastPath(std::move(order));
+void give(Owner* owner, const std::shared_ptr<const FastPath>& order) {
+  owner->engine().setFastPath(order);
   usleep(20000);  // every worker has it
 }
 

@@ -194,7 +194,7 @@ int main() {
   while (!subflowsOf(client).empty()) CHECK(poll(nullptr, 0, 10) == 0);
   CHECK(hasHeardEnd(client));
   std::string heard(30000, '\0');
-  CHECK(recv(client, &heard[0], heard.size(), MSG_WAITALL) == static_cast<ssize_t>(text.size()));
+  CHECK(recv(client, heard.data(), heard.size(), MSG_WAITALL) == static_cast<ssize_t>(text.size()));
   CHECK(hasHeardEnd(client));
   closeFd(client);
   closeFd(listener);

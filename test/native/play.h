@@ -70,7 +70,7 @@ inline ssize_t matched(const std::string& received, const std::string& sent) {
 class Play {
  public:
   // `dial` connects the client's bound socket; the server's end comes out of `listener`.
-  Play(const Schedule& schedule, int client, int listener, std::function<bool(int)> dial) : schedule_(schedule), listener_(listener) {
+  Play(const Schedule& schedule, int client, int listener, const std::function<bool(int)>& dial) : listener_(listener) {
     peers_[0].fd = client;
     peers_[1].who = 1;
     for (const Deed& deed : schedule) {
@@ -158,17 +158,13 @@ class Play {
     ioctl(peer->fd, FIONREAD, &unread);
     const bool isAllRead = static_cast<size_t>(matched(peer->received, other.sent)) >= other.sent.size();
     const bool hasUrgent = other.sent.find(kUrgentByte) != std::string::npos;
-    if (peer->isKilled) {
-      peer->aborts = Aborts::Perhaps;  // there is no connection that it could end
-    } else if (reset || (unread > 0 && !hasUrgent)) {
+    if (peer->isKilled || (hasUrgent && !reset)) {
+      peer->aborts = Aborts::Perhaps;  // killed: there is no connection that it could end
+    } else if (reset || unread > 0) {
       peer->aborts = Aborts::Surely;
       peer->isReset = !peer->isShut;
-    } else if (hasUrgent && !isAllRead) {
-      peer->aborts = Aborts::Perhaps;
     } else if (!isAllRead) {
       peer->aborts = Aborts::Surely;
-    } else if (hasUrgent) {
-      peer->aborts = Aborts::Perhaps;
     }
     if (peer->aborts == Aborts::Perhaps) isCertain_ = false;
     peer->isClosed = true;
@@ -353,7 +349,6 @@ class Play {
     }
   }
 
-  const Schedule& schedule_;
   int listener_;
   Peer peers_[2];
   bool isCertain_ = true;

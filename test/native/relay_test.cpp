@@ -275,7 +275,7 @@ void backlog() {
   uint64_t cameMs = nowMs();
   uint64_t longestPauseMs = 0;
   const auto take = [&](size_t most) {
-    const ssize_t size = recv(pair.near, &heard[0], most, MSG_DONTWAIT);
+    const ssize_t size = recv(pair.near, heard.data(), most, MSG_DONTWAIT);
     if (size > 0) flow.bytes += static_cast<uint64_t>(size);
     if (size > 0) cameMs = nowMs();
     longestPauseMs = std::max(longestPauseMs, nowMs() - cameMs);
@@ -299,7 +299,7 @@ void backlog() {
   CHECK(receiveBuffer(pair.near) == 2 * kReceiveBuffer);
   over = true;
   sender.join();
-  while (recv(pair.near, &heard[0], heard.size(), MSG_DONTWAIT) > 0) poll(nullptr, 0, 5);
+  while (recv(pair.near, heard.data(), heard.size(), MSG_DONTWAIT) > 0) poll(nullptr, 0, 5);
   // As from a distant server: all that its window lets through has been read.
   for (int i = 0; i < 3; ++i) {
     flow.bytes += static_cast<uint64_t>(receiveBuffer(pair.near));
@@ -327,7 +327,7 @@ void whatHasWaited() {
   CHECK(queued >= kReceiveBuffer / 4 + 32 * 1024);
   look(&flow, source);
   std::string heard(kReceiveBuffer, '\0');
-  for (ssize_t size; (size = recv(pair.near, &heard[0], heard.size(), MSG_DONTWAIT)) > 0;) flow.bytes += static_cast<uint64_t>(size);
+  for (ssize_t size; (size = recv(pair.near, heard.data(), heard.size(), MSG_DONTWAIT)) > 0;) flow.bytes += static_cast<uint64_t>(size);
   look(&flow, source);
   CHECK(receiveBuffer(pair.near) == kReceiveBuffer);
   for (const int fd : {pair.near, pair.far}) closeFd(fd);
@@ -356,7 +356,7 @@ void heldByWhomever() {
       for (int i = 0; i < 100; ++i) {
         send(pair.far, text.data(), text.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
         poll(nullptr, 0, 2);
-        while (isRead && recv(pair.near, &heard[0], heard.size(), MSG_DONTWAIT) > 0) continue;
+        while (isRead && recv(pair.near, heard.data(), heard.size(), MSG_DONTWAIT) > 0) continue;
       }
     };
     std::thread([&] {

@@ -172,7 +172,7 @@ struct Subflows {
 };
 }  // namespace
 
-void readSubflowsFrom(SubflowSource one) { source = one; }
+void readSubflowsFrom(SubflowSource wanted) { source = wanted; }
 
 Protocol protocolOf(int fd) {
   int isMptcp = 0;

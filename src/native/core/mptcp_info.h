@@ -30,7 +30,7 @@ Protocol protocolOf(int fd);
 // MPTCP_FULL_INFO (6.5), or MPTCP_SUBFLOW_ADDRS and MPTCP_TCPINFO (5.16), which tell the same with two calls.
 enum class SubflowSource : uint8_t { Unknown, AtOnce, Separate };
 // For tests; by itself it is found out which of them the kernel has.
-void readSubflowsFrom(SubflowSource source);
+void readSubflowsFrom(SubflowSource wanted);
 
 // Those that live; empty for plain TCP and before Linux 5.16.
 std::vector<Subflow> subflowsOf(int fd);

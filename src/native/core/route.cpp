@@ -113,8 +113,8 @@ bool Routes::ask(Question* question, Answer* answer) {
   }
 }
 
-Route Routes::to(const Address& wanted, int* interface) {
-  const Address address = unmapped(wanted);
+Route Routes::to(const Address& destination, int* interface) {
+  const Address address = unmapped(destination);
   if (isUnspecified(address)) return Route::Local;
   Question<rtmsg> question(RTM_GETROUTE);
   question.body.rtm_family = static_cast<unsigned char>(address.sa.sa_family);
@@ -138,9 +138,9 @@ Route Routes::to(const Address& wanted, int* interface) {
   return routeOf(static_cast<const rtmsg*>(NLMSG_DATA(answer.header()))->rtm_type);
 }
 
-bool Routes::macOf(const Address& wanted, int interface, uint64_t* mac) {
+bool Routes::macOf(const Address& neighbour, int interface, uint64_t* mac) {
   constexpr size_t kMacBytes = 6;
-  const Address address = unmapped(wanted);
+  const Address address = unmapped(neighbour);
   Question<ndmsg> question(RTM_GETNEIGH);
   question.body.ndm_family = static_cast<unsigned char>(address.sa.sa_family);
   question.body.ndm_ifindex = interface;

@@ -16,7 +16,7 @@ class Routes {
 
   // Of a TCP connection to this address and port. None: there is no route. Unknown: the kernel could not be asked; errno says why.
   // *interface: by which it would leave.
-  Route to(const Address& address, int* interface = nullptr);
+  Route to(const Address& destination, int* interface = nullptr);
   // The Ethernet address of a neighbour there. False: none is known, or the kernel does not tell (before Linux 5.0).
   bool macOf(const Address& neighbour, int interface, uint64_t* mac);
 

@@ -145,7 +145,7 @@ void Dialler::answer(Attempt* attempt, Protocol protocol) {
   } else if (attempt->purpose == Purpose::Prepare) {
     host_->prepared.put({fd, protocol, attempt->spec, attempt->connectMs, loop_->now()});
   }
-  loop_->tell(std::move(probed));
+  loop_->tell(probed);
   return release(attempt);
 }
 

@@ -90,7 +90,7 @@ Worker* Engine::workerOf(ConnectionId id) {
   return index < workers_.size() ? workers_[index].get() : nullptr;
 }
 
-void Engine::setFastPath(std::shared_ptr<const FastPath> fastPath) {
+void Engine::setFastPath(const std::shared_ptr<const FastPath>& fastPath) {
   for (auto& worker : workers_) worker->command([fastPath](Worker& one) { one.fastPaths.set(fastPath); });
 }
 
@@ -150,7 +150,7 @@ void Engine::setKeepalive(int seconds) {
   for (auto& worker : workers_) worker->command([](Worker& one) { one.survey.sweepNow(); });
 }
 
-void Engine::countAll(uint64_t id, std::function<uint64_t(Worker&)> act) {
+void Engine::countAll(uint64_t id, const std::function<uint64_t(Worker&)>& act) {
   struct Job {
     std::atomic<size_t> left;
     std::atomic<uint64_t> count{0};
@@ -175,7 +175,7 @@ void Engine::inspectBusy(uint64_t id, Busy wanted) {
   inspectAll(id, [wanted](Worker& one) { return one.survey.inspectBusy(wanted); });
 }
 
-void Engine::inspectAll(uint64_t id, std::function<std::vector<Inspection>(Worker&)> look) {
+void Engine::inspectAll(uint64_t id, const std::function<std::vector<Inspection>(Worker&)>& look) {
   struct Job {
     std::mutex mutex;
     size_t left;
@@ -239,7 +239,7 @@ void Engine::tooMany(unsigned worker) {
 
 // Queued under the lock that counted: another worker's next change must not get ahead.
 void Engine::announceLimit(bool limited, std::unique_lock<std::mutex> lock) {
-  events_.push_back(Limit{limited, pauseCause_});
+  events_.emplace_back(Limit{limited, pauseCause_});
   const bool first = !notified_;
   notified_ = true;
   lock.unlock();

@@ -38,7 +38,7 @@ class Engine : private WorkerHost {
   // Returns the address that was bound, or the failure.
   bool listen(const ListenOptions& options, Address* bound, Protocol* protocol, Failure* failure);
   void stopListening();
-  void setFastPath(std::shared_ptr<const FastPath> fastPath);  // null: none
+  void setFastPath(const std::shared_ptr<const FastPath>& fastPath);  // null: none
   void dial(ConnectionId id, DialSpec spec, uint32_t number = 0);
   void authenticate(ConnectionId id, bool accepted);
   void refuse(ConnectionId id, uint8_t reply);
@@ -66,8 +66,8 @@ class Engine : private WorkerHost {
   void postOne(Event event);
   void announceLimit(bool limited, std::unique_lock<std::mutex> lock);
   Worker* workerOf(ConnectionId id);
-  void inspectAll(uint64_t id, std::function<std::vector<Inspection>(Worker&)> look);
-  void countAll(uint64_t id, std::function<uint64_t(Worker&)> act);
+  void inspectAll(uint64_t id, const std::function<std::vector<Inspection>(Worker&)>& look);
+  void countAll(uint64_t id, const std::function<uint64_t(Worker&)>& act);
 
   std::function<void()> notify_;
   std::mutex mutex_;

@@ -34,12 +34,12 @@ void Worker::stop() {
   if (thread_.joinable()) thread_.join();
 }
 
-void Worker::command(std::function<void(Worker&)> order) {
+void Worker::command(std::function<void(Worker&)> command) {
   bool first;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     first = commands_.empty();
-    commands_.push_back(std::move(order));
+    commands_.push_back(std::move(command));
   }
   // One wake-up for all that come before the worker looks.
   if (!first) return;

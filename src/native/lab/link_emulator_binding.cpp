@@ -60,7 +60,7 @@ class LinkEmulator : public Napi::ObjectWrap<LinkEmulator> {
   explicit LinkEmulator(const Napi::CallbackInfo& info) : Napi::ObjectWrap<LinkEmulator>(info) {
     std::array<LinkEnd, 2> ends;
     std::array<LinkDirection, 2> directions;
-    if (!ReadEnd(info[0], &ends[0]) || !ReadEnd(info[1], &ends[1]) || !ReadDirection(info[2], &directions[0]) ||
+    if (!ReadEnd(info[0], ends.data()) || !ReadEnd(info[1], &ends[1]) || !ReadDirection(info[2], directions.data()) ||
         !ReadDirection(info[3], &directions[1])) {
       ThrowType(info.Env(), "LinkEmulator: two ends and two directions are expected");
       return;

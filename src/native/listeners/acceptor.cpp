@@ -16,7 +16,7 @@ constexpr uint64_t kBetweenWaitsMs = 10000;
 constexpr size_t kFewWaiting = 16;
 }  // namespace
 
-void Acceptor::addListener(Listener listener) {
+void Acceptor::addListener(const Listener& listener) {
   listeners_.push_back(std::make_unique<Listener>(listener));
   if (retryAccepting_ == 0) loop_->watch(listener.fd, tagOf(listeners_.back().get(), Tag::Listener), EPOLLIN);
 }

@@ -29,7 +29,7 @@ class Acceptor {
   static constexpr unsigned kMaxWorkers = 16;
   static unsigned workerOf(ConnectionId id) { return static_cast<unsigned>(id % kMaxWorkers); }
 
-  void addListener(Listener listener);
+  void addListener(const Listener& listener);
   void stopListening();
   void acceptClients(const Listener& listener);
   void giveWay();
