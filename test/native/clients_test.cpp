@@ -2,6 +2,8 @@
 #include "core/clients.h"
 
 #include "check.h"
+#include "core/refusals.h"
+#include "engine/lobby.h"
 
 namespace {
 Address at(const char* text) {

@@ -3,8 +3,6 @@
 #include <string.h>
 
 namespace {
-// An address costs 100 bytes here; a flood from more addresses than this is told in one line.
-constexpr size_t kRememberedSources = 256;
 constexpr size_t kRememberedClients = 1024;
 constexpr uint64_t kRememberedMs = 1000;
 // In front of what is no IPv6 address: multicast ones, which no client has, begin like that.
@@ -39,31 +37,6 @@ void Shares::giveBack(const Source& client) {
   if (--found->second == 0) taken_.erase(found);
 }
 
-bool Refusals::add(RefusalCause cause, const Address& client, const Address& destination) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  const auto known = all_.find({cause, sourceOf(client)});
-  if (known != all_.end()) {
-    ++known->second.count;
-  } else if (all_.size() < kRememberedSources) {
-    all_[{cause, sourceOf(client)}] = {cause, client, destination, 1};
-  } else {
-    Refusal& others = others_[cause];
-    others = {cause, noAddress(), noAddress(), others.count + 1};
-  }
-  return count_++ == 0;
-}
-
-std::vector<Refusal> Refusals::take() {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  std::vector<Refusal> taken;
-  for (const auto& entry : all_) taken.push_back(entry.second);
-  for (const auto& entry : others_) taken.push_back(entry.second);
-  all_.clear();
-  others_.clear();
-  count_ = 0;
-  return taken;
-}
-
 const LanClients::Known& LanClients::of(const Address& client, Routes* routes, uint64_t nowMs) {
   const auto found = known_.find(bitsOf(client));
   if (found != known_.end() && nowMs < found->second.untilMs) return found->second;
@@ -76,39 +49,4 @@ const LanClients::Known& LanClients::of(const Address& client, Routes* routes, u
   const Route route = routes->to(host, &interface);
   const bool isNeighbour = route == Route::Unicast && routes->macOf(host, interface, &mac);
   return known_[bitsOf(client)] = {route == Route::Local, isNeighbour ? Source{kMac, mac} : sourceOf(client), nowMs + kRememberedMs};
-}
-
-Lobby::Rank Lobby::rankOf(const Source& source, const std::set<ConnectionId>& connections) {
-  return {connections.size(), UINT64_MAX - *connections.begin(), source};
-}
-
-void Lobby::enter(const Address& client, ConnectionId connection) {
-  const Source source = sourceOf(client);
-  std::set<ConnectionId>& connections = all_[source];
-  if (!connections.empty()) ranks_.erase(rankOf(source, connections));
-  connections.insert(connection);
-  ranks_.insert(rankOf(source, connections));
-}
-
-void Lobby::leave(const Address& client, ConnectionId connection) {
-  const Source source = sourceOf(client);
-  const auto found = all_.find(source);
-  if (found == all_.end() || found->second.count(connection) == 0) return;
-  ranks_.erase(rankOf(source, found->second));
-  found->second.erase(connection);
-  if (found->second.empty()) {
-    all_.erase(found);
-  } else {
-    ranks_.insert(rankOf(source, found->second));
-  }
-}
-
-size_t Lobby::count(const Address& client) const {
-  const auto found = all_.find(sourceOf(client));
-  return found == all_.end() ? 0 : found->second.size();
-}
-
-ConnectionId Lobby::firstToGo() const {
-  if (ranks_.empty()) return 0;
-  return UINT64_MAX - std::get<1>(*ranks_.rbegin());
 }

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "engine/lobby.h"
 #include "engine/relays.h"
 
 namespace {

@@ -14,6 +14,7 @@
 #include "handshakes/socks5_client.h"
 
 struct Connection;
+class Lobby;
 
 // Of an attempt that no client waits for: to know whether it works, to hand its socket to the owner, or to keep it for a client.
 enum class Purpose : uint8_t { Probe, HandOver, Prepare };

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/mptcp_info.h"
+#include "core/refusals.h"
 #include "core/socket.h"
 
 using ConnectionId = uint64_t;
@@ -15,7 +16,6 @@ enum class ListenerKind : uint8_t { Redirect, Socks };
 enum class Stage : uint8_t { Connect, Greeting, Authentication, Request };
 enum class Reason : uint8_t { End, ClientReset, UpstreamReset, Idle, Handshake, Refused, Reset };
 enum class LimitCause : uint8_t { Connections, Descriptors, Memory, Pipes };
-enum class RefusalCause : uint8_t { NotAClient, Method, Credentials, Share, Waited, NotRedirected, Loop };
 
 // How to reach a destination.
 struct DialSpec {
@@ -68,14 +68,6 @@ struct Busy {
   size_t most;
   uint64_t olderThanMs;
   uint64_t leastBytes;
-};
-
-// Clients of one source that were refused for one reason. Without a client: of all sources beyond those that were remembered.
-struct Refusal {
-  RefusalCause cause;
-  Address client;
-  Address destination;
-  uint64_t count;
 };
 
 // The events, one struct a kind. `id` is the connection's or, of an answer, the question's.

@@ -9,6 +9,7 @@
 #include "core/clients.h"
 #include "core/crowd.h"
 #include "core/outlets.h"
+#include "core/refusals.h"
 #include "engine/events.h"
 #include "engine/prepared_pool.h"
 

@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "core/clients.h"
 #include "core/route.h"
 #include "engine/dialler.h"
 #include "engine/fast_paths.h"

@@ -1,7 +1,7 @@
 // The server side of SOCKS5, as far as a request and the owner's answer to it, and the places of those that have not asked for anything.
 #pragma once
 
-#include "core/clients.h"
+#include "engine/lobby.h"
 #include "engine/relays.h"
 
 class SocksServer {
