@@ -2,11 +2,12 @@
 import { randomBytes } from 'node:crypto'
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { BondsocksError } from '../base/errors.js'
 import { type ExecOptions, type Executed, execute, must } from './commands.js'
+import { awaitCarrier, bringUp, configure } from './hosts.js'
+import { endLinks, endProcesses } from './processes.js'
 import { addVeth, hasNetem, type Shaper, type ShaperKind, shaperOf } from './shaper.js'
-import { type Addresses, type End, type Plan, planOf, type Shape, type Topology, topologies, type Wire } from './topology.js'
+import { type Addresses, type Plan, planOf, type Shape, type Topology, topologies, type Wire } from './topology.js'
 
 export type { Executed } from './commands.js'
 export type { Topology } from './topology.js'
@@ -80,8 +81,6 @@ const root = '/run/bondsocks/lab'
 const folderOf = (name: string) => join(root, name)
 const namespaceOf = (name: string, host: string) => `bs-${name}-${host}`
 const recordFile = 'lab.json'
-/** For the kernel to settle, and for processes to end. */
-const patienceMs = 2000
 
 export interface LabOptions {
   topology: Topology
@@ -192,53 +191,6 @@ function readRecord(name: string): LabRecord {
   return JSON.parse(readFileSync(join(folderOf(name), recordFile), 'utf8')) as LabRecord
 }
 
-/** Sysctls, addresses, routes and address translation of a host whose devices exist. */
-async function configure(host: string, plan: Plan, namespace: string): Promise<void> {
-  const sysctls = [
-    ...(plan.routers.includes(host) ? ['net/ipv4/ip_forward 1', 'net/ipv6/conf/all/forwarding 1'] : []),
-    // Until its link-local address is verified, a router cannot resolve its neighbours: that would take a second.
-    'net/ipv6/conf/*/accept_dad 0',
-    // A pulled plug must not cost a veth its addresses.
-    'net/ipv6/conf/all/keep_addr_on_down 1',
-    // The lab's devices have the addresses that the plan gives them, and no others.
-    'net/ipv6/conf/*/accept_ra 0',
-  ]
-  // Without IPv6 in the kernel these files do not exist, and adding the addresses below says so.
-  const script =
-    'while read -r files value; do for file in /proc/sys/$files; do [ ! -e "$file" ] || echo "$value" > "$file" || exit 1; done; done'
-  await must(['ip', 'netns', 'exec', namespace, 'sh', '-c', script], `${sysctls.join('\n')}\n`)
-
-  const ends = plan.wires.flatMap(({ ends }) => ends).filter((end) => end.host === host)
-  const lines = [
-    ...bringUp({ device: 'lo', addresses: plan.loopbacks[host] ?? [] }),
-    ...ends.flatMap(bringUp),
-    ...(plan.routes[host] ?? []).map((route) => `route add ${route}`),
-  ]
-  await must(['ip', '-n', namespace, '-batch', '-'], `${lines.join('\n')}\n`)
-  if (host !== plan.edge) return
-  for (const iptables of ['iptables', 'ip6tables']) {
-    for (const device of plan.masquerade) {
-      const rule = ['-t', 'nat', '-A', 'POSTROUTING', '-o', device, '-j', 'MASQUERADE']
-      await must(['ip', 'netns', 'exec', namespace, iptables, '-w', ...rule])
-    }
-  }
-}
-
-/** Commands of `ip`. Without nodad an IPv6 address is of no use for a second or two. */
-function bringUp({ device, addresses }: Pick<End, 'device' | 'addresses'>): string[] {
-  const add = (address: string) => `address add ${address} dev ${device}${address.includes(':') ? ' nodad' : ''}`
-  return [...addresses.map(add), `link set ${device} up`]
-}
-
-/** A veth has its carrier, and with it its routes, some milliseconds after both ends are up. */
-async function awaitCarrier(namespace: string): Promise<void> {
-  const deadline = performance.now() + patienceMs
-  while (performance.now() < deadline) {
-    if (!(await must(['ip', '-n', namespace, 'link', 'show'])).includes('NO-CARRIER')) return
-    await sleep(20)
-  }
-}
-
 function makeLab(name: string, plan: Plan, record: LabRecord): Lab {
   const folder = folderOf(name)
   const inLab = (host: string) => namespaceOf(name, host)
@@ -329,52 +281,5 @@ function describeWan({ name, ends: [near, far] }: Wire, { rateDown, rateUp, dela
     rateDown,
     rateUp,
     delayMs,
-  }
-}
-
-/** Ends the process that holds the links, where there still is one. */
-async function endLinks(folder: string): Promise<void> {
-  const file = join(folder, 'links.pid')
-  if (!existsSync(file)) return
-  const pid = Number(readFileSync(file, 'utf8'))
-  // Ids are used again: only the process that was started for this folder is ours.
-  const isOurs = () => commandLine(pid).includes(folder)
-  await endAll(() => (isOurs() ? [pid] : []))
-}
-
-function commandLine(pid: number): string[] {
-  try {
-    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0')
-  } catch {
-    return []
-  }
-}
-
-async function endProcesses(namespace: string): Promise<void> {
-  await endAll(async () => {
-    const { stdout } = await execute(['ip', 'netns', 'pids', namespace])
-    return stdout.split('\n').filter(Boolean).map(Number)
-  })
-}
-
-/** SIGTERM first, so that a gateway can take its network set-up away; SIGKILL to what does not end by that. */
-async function endAll(find: () => number[] | Promise<number[]>): Promise<void> {
-  const send = (pids: number[], signal: NodeJS.Signals) => {
-    for (const pid of pids) {
-      try {
-        process.kill(pid, signal)
-      } catch {
-        // Gone meanwhile.
-      }
-    }
-  }
-  let left = (await find()).filter((pid) => pid !== process.pid)
-  send(left, 'SIGTERM')
-  const deadline = performance.now() + patienceMs
-  while (left.length > 0) {
-    if (performance.now() > deadline) send(left, 'SIGKILL')
-    if (performance.now() > 2 * patienceMs + deadline) return
-    await sleep(20)
-    left = (await find()).filter((pid) => pid !== process.pid)
   }
 }

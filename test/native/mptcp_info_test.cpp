@@ -183,7 +183,7 @@ int main() {
   CHECK(protocol == Protocol::Mptcp ? subflows.size() <= 1 : subflows.empty());
   CHECK(!hasNoSubflow(client));
 
-  CHECK(!hasHeardEnd(client));
+  CHECK(!hasReceivedEnd(client));
 
   // Both have ended it. What was not read yet needs no subflow any more: it may still be on its way to somebody slow.
   shutdown(client, SHUT_WR);
@@ -192,10 +192,10 @@ int main() {
   closeFd(server);
   CHECK(wait(client, POLLHUP) == 1);
   while (!subflowsOf(client).empty()) CHECK(poll(nullptr, 0, 10) == 0);
-  CHECK(hasHeardEnd(client));
+  CHECK(hasReceivedEnd(client));
   std::string heard(30000, '\0');
   CHECK(recv(client, heard.data(), heard.size(), MSG_WAITALL) == static_cast<ssize_t>(text.size()));
-  CHECK(hasHeardEnd(client));
+  CHECK(hasReceivedEnd(client));
   closeFd(client);
   closeFd(listener);
   return passed();

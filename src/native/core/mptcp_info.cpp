@@ -269,7 +269,7 @@ bool sharesRemoteHost(int fd) {
   return false;
 }
 
-bool hasHeardEnd(int fd) {
+bool hasReceivedEnd(int fd) {
   pollfd ended = {fd, POLLRDHUP, 0};
   return poll(&ended, 1, 0) != 0;
 }

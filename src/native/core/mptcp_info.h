@@ -55,4 +55,4 @@ bool hasOnly(int fd, const Address& local);
 bool sharesRemoteHost(int fd);
 
 // The other end's FIN is here, and with it all that it said (perhaps still to be read), or the connection is over.
-bool hasHeardEnd(int fd);
+bool hasReceivedEnd(int fd);

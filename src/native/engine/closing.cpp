@@ -69,7 +69,7 @@ void Relays::closeConnection(Connection* connection, Reason reason, Failure fail
   connection->phase = Connection::Phase::Closed;
   --host_->counters.connections;
   const auto found = connections_.find(connection->id);
-  loop_->bury(std::move(found->second));
+  loop_->keepUntilTurnEnds(std::move(found->second));
   connections_.erase(found);
   // Nobody waits for the end of one that nobody has heard of: many of them wake the owner once.
   const uint64_t fastPathId = wasOpened ? connection->fastPathId : 0;
@@ -94,7 +94,7 @@ void Relays::release(Attempt* attempt) {
   }
   auto& attempts = attempt->connection->attempts;
   const auto found = std::find_if(attempts.begin(), attempts.end(), [attempt](const auto& one) { return one.get() == attempt; });
-  loop_->bury(std::move(*found));
+  loop_->keepUntilTurnEnds(std::move(*found));
   attempts.erase(found);
 }
 

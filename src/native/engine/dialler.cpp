@@ -157,8 +157,8 @@ void Dialler::open(Attempt* attempt, Protocol protocol) {
     if (attempt->spec.mptcp && protocol == Protocol::Tcp) fastPaths_->handBack(connection, false);
   }
   commit(attempt);
-  const bool isHeard = connection->fastPathId == 0;
-  const Opened opened = {connection->id, attempt->number, isHeard ? localAddress(fd) : noAddress(), protocol, attempt->usesPrepared};
+  const bool isReported = connection->fastPathId == 0;
+  const Opened opened = {connection->id, attempt->number, isReported ? localAddress(fd) : noAddress(), protocol, attempt->usesPrepared};
   // Only now are those that were sent used up.
   const size_t said = attempt->said();
   for (size_t left = said; left > 0;) {
@@ -186,7 +186,7 @@ void Dialler::open(Attempt* attempt, Protocol protocol) {
       if (!connection->held.empty()) return relays_->closeConnection(connection, Reason::ClientReset, {EPIPE, "send"});
     }
   }
-  if (isHeard) loop_->tell(opened);
+  if (isReported) loop_->tell(opened);
   if (!loop_->watch(fd, tagOf(connection, Tag::Upstream), kStreamEvents, true)) {
     return relays_->closeConnection(connection, Reason::UpstreamReset, {errno, "epoll_ctl"});
   }
@@ -224,7 +224,7 @@ void Dialler::release(Attempt* attempt) {
   if (attempt->side.fd >= 0) loop_->end(attempt->side.fd, abortFd);
   attempt->side.fd = -1;
   const auto found = probes_.find(attempt);
-  loop_->bury(std::move(found->second));
+  loop_->keepUntilTurnEnds(std::move(found->second));
   probes_.erase(found);
 }
 

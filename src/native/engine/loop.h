@@ -51,7 +51,7 @@ class Loop {
   void tellRefused(RefusalCause cause, const Address& client, const Address& destination = noAddress());
   void tellAtOnce();  // from now on, whatever might wait
   // epoll may still name it in this turn's batch.
-  void bury(std::unique_ptr<Timed> gone) { gone_.push_back(std::move(gone)); }
+  void keepUntilTurnEnds(std::unique_ptr<Timed> gone) { gone_.push_back(std::move(gone)); }
   void endTurn();
 
  private:

@@ -12,8 +12,8 @@ namespace {
 // How often a prepared connection is looked at that has been asked for something and has not answered.
 constexpr uint64_t kAliveMs = 100;
 // Longer than it takes until what was sent has come over another WAN instead, and that was acknowledged.
-constexpr uint64_t kDoubtMs = 500;
-constexpr uint64_t kDoubtRoundTrips = 4;
+constexpr uint64_t kForgottenMs = 500;
+constexpr uint64_t kForgottenRoundTrips = 4;
 // Of the time for an answer, how often it begins anew.
 constexpr uint64_t kMostTimes = 4;
 // A client that speaks first does so at once, and its words leave with the request: behind it, MPTCP's scheduler would give them to the
@@ -86,10 +86,10 @@ bool Dialler::lookAtUnanswered(Attempt* attempt) {
 // will come through: TCP repeats it after twice the time at the latest.
 bool Dialler::isForgotten(const Attempt& attempt) {
   const uint64_t waitedMs = loop_->now() - attempt.startedMs;
-  const uint64_t doubtMs = std::max(kDoubtMs, kDoubtRoundTrips * attempt.connectMs);
-  if (waitedMs < doubtMs || attempt.sent == 0 || !isUnheard(attempt)) return false;
+  const uint64_t forgottenMs = std::max(kForgottenMs, kForgottenRoundTrips * attempt.connectMs);
+  if (waitedMs < forgottenMs || attempt.sent == 0 || !isUnheard(attempt)) return false;
   const uint64_t newMs = host_->prepared.drop(attempt.spec.remote, attempt.startedMs);
-  return newMs != 0 && waitedMs >= doubtMs + 2 * (newMs - attempt.startedMs);
+  return newMs != 0 && waitedMs >= forgottenMs + 2 * (newMs - attempt.startedMs);
 }
 
 // The other end has reset or ended the connection instead of answering. A prepared one may have been dead before, and so are its contemporaries

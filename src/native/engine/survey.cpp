@@ -12,7 +12,7 @@ namespace {
 bool isStranded(const Connection& connection) {
   const int fd = connection.upstream.fd;
   if (!hasNoSubflow(fd)) return false;
-  if (!hasHeardEnd(fd)) return true;
+  if (!hasReceivedEnd(fd)) return true;
   int undelivered = 0;
   return connection.backward.done && ioctl(connection.client.fd, SIOCOUTQ, &undelivered) == 0 && undelivered == 0;
 }

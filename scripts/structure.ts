@@ -1,0 +1,30 @@
+/**
+ * Part of `npm run check:structure`, what the import rules do not see: no file above 350 lines, C++ includes neither upwards nor in a circle,
+ * and in the names of src/ no word that the glossary of docs/ARCHITECTURE.md replaces. Prints what is wrong; then the exit status is 1.
+ */
+import { readdirSync, readFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { type Files, forbiddenWords, includeFaults, longFiles, wordFaults } from './lib/structure.js'
+
+process.chdir(fileURLToPath(new URL('..', import.meta.url)))
+
+const filesIn = (folder: string): Files => {
+  const names = readdirSync(folder, { recursive: true, encoding: 'utf8' }).filter((name) => /\.(ts|h|cpp)$/.test(name))
+  return new Map(names.sort().map((name) => [name, readFileSync(`${folder}/${name}`, 'utf8')]))
+}
+/** Being rebuilt, and to be held to the rules then. */
+const isExcepted = (fault: string) =>
+  /^src\/(gateway|network)\/.* says /.test(fault) ||
+  /^src\/gateway\/(steering\/uplinks|hags\/prober|wans\/prober|roles\/roles)\.ts has /.test(fault)
+const inFolder = (folder: string, faults: readonly string[]) => faults.map((fault) => `${folder}/${fault}`)
+
+const words = forbiddenWords(readFileSync('docs/ARCHITECTURE.md', 'utf8'))
+if (words.length === 0) throw new Error('docs/ARCHITECTURE.md has no glossary with a column "not"')
+
+const faults = [
+  ...['src', 'bench', 'scripts'].flatMap((folder) => inFolder(folder, longFiles(filesIn(folder)))),
+  ...inFolder('src/native', includeFaults(filesIn('src/native'))),
+  ...inFolder('src', wordFaults(filesIn('src'), words)),
+].filter((fault) => !isExcepted(fault))
+for (const fault of faults) console.error(fault)
+process.exitCode = faults.length > 0 ? 1 : 0
