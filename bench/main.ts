@@ -5,6 +5,7 @@ import { cpus, release } from 'node:os'
 import { resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
+import { cleanUpOf } from '../test/support/clean-up.js'
 import { Bed, buildTools } from './bed.js'
 import { type Candidate, candidates, formerState, isInstalled } from './candidates.js'
 import type { Figure } from './figures/figure.js'
@@ -28,26 +29,9 @@ beside Dante, in network namespaces of its own. Prints a table and writes bench/
 `
 const results = fileURLToPath(new URL('results/', import.meta.url))
 
-const undo: (() => unknown)[] = []
-const scope = { teardown: (handler: () => unknown) => undo.push(handler) }
+const scope = cleanUpOf('bench')
 
 let isInterrupted = false
-
-let cleaning = Promise.resolve()
-
-/** All of it, whatever fails on the way; the second call waits for what the first has begun. */
-function cleanUp(): Promise<void> {
-  cleaning = cleaning.then(async () => {
-    for (let handler = undo.pop(); handler !== undefined; handler = undo.pop()) {
-      try {
-        await handler()
-      } catch (error) {
-        console.error(`bench: cleaning up: ${(error as Error).message}`)
-      }
-    }
-  })
-  return cleaning
-}
 
 /** What an option names, or all. */
 function chosen<Item extends { name: string }>(items: readonly Item[], names: string | undefined): Item[] {
@@ -147,7 +131,7 @@ async function main(): Promise<void> {
         }),
       )
     }
-    await cleanUp()
+    await scope.run()
   }
 
   const rows = rowsOf(found, metrics)
@@ -165,7 +149,7 @@ async function interrupt(): Promise<void> {
   if (isInterrupted) return
   // What is under way fails, as its programs have gone; nothing new begins.
   isInterrupted = true
-  await cleanUp()
+  await scope.run()
   process.exit(130)
 }
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, interrupt)
@@ -177,5 +161,5 @@ try {
   console.error(`bench: ${(error as Error).message}`)
   process.exitCode = 1
 } finally {
-  await cleanUp()
+  await scope.run()
 }

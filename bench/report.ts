@@ -1,5 +1,7 @@
 /** What a run found: as a table for people, as JSON, and as a picture. */
-import { type Medians, type Metric, median } from './figures/figure.js'
+
+import { median } from '../src/lab/measure.js'
+import type { Medians, Metric } from './figures/figure.js'
 
 export interface Results {
   date: string

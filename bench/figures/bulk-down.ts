@@ -1,7 +1,8 @@
 /** A long download: its steady goodput, what waits between server and client meanwhile, and then the first byte of others beside it. */
 import { setTimeout as sleep } from 'node:timers/promises'
+import { median } from '../../src/lab/measure.js'
 import { loadPort } from '../bed.js'
-import { ceiling, type Figure, median } from './figure.js'
+import { ceiling, type Figure } from './figure.js'
 import { firstByteMs } from './first-byte.js'
 
 /** Slow start and the joining of the second WAN are over by then. */

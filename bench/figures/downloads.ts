@@ -1,6 +1,7 @@
 /** How long downloads of three sizes take, from the connect call to the last byte. */
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Figure, median } from './figure.js'
+import { median } from '../../src/lab/measure.js'
+import type { Figure } from './figure.js'
 
 const sizes = [
   { id: 'get-100k', label: 'download of 100 KB', bytes: 1e5, seconds: 0.1 },

@@ -45,11 +45,6 @@ export async function measureCpu(bed: Bed, running: Running, id: string, factor:
   return { ms, cpu: { [`cpu-${id}`]: spent(busySeconds(pid), 0), [`hag-cpu-${id}`]: spent(busySeconds(hagPid), 1) } }
 }
 
-export const median = (values: readonly number[]) => {
-  const sorted = values.toSorted((one, other) => one - other)
-  return ((sorted[(sorted.length - 1) >> 1] ?? Number.NaN) + (sorted[sorted.length >> 1] ?? Number.NaN)) / 2
-}
-
 /** Of the line rates of both WANs, what is left for payload with MPTCP's options: 1428 of 1514 bytes. */
 const payloadShare = 0.943
 

@@ -1,7 +1,8 @@
 /** From a LAN client's connect call to the first byte of the answer, in round trips of the first WAN. */
 import { setTimeout as sleep } from 'node:timers/promises'
+import { median } from '../../src/lab/measure.js'
 import type { Bed } from '../bed.js'
-import { type Figure, median } from './figure.js'
+import type { Figure } from './figure.js'
 
 /** Far enough apart that one is over, and what it used up is there again, before the next begins. */
 const everyMs = 200

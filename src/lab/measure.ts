@@ -45,7 +45,8 @@ export function longestPause({ pauses }: { pauses: readonly Pause[] }, from: num
 }
 
 export function median(values: readonly number[]): number {
-  return [...values].sort((one, other) => one - other)[Math.floor(values.length / 2)] ?? Number.NaN
+  const sorted = [...values].sort((one, other) => one - other)
+  return ((sorted[(sorted.length - 1) >> 1] ?? Number.NaN) + (sorted[sorted.length >> 1] ?? Number.NaN)) / 2
 }
 
 export function mean(values: readonly number[]): number {

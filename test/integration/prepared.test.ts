@@ -1,9 +1,9 @@
 /** Connections to the HAG that are opened in advance: what clients gain, and that they lose nothing when those die unnoticed. */
 import t, { type Test } from 'tap'
+import { median } from '../../src/lab/measure.js'
 import { ports, remeasure, settle, sleep, World } from '../support/hybrid.js'
 import { needsRoot } from '../support/namespaces.js'
 
-const median = (all: number[]) => [...all].sort((one, other) => one - other)[all.length >> 1] ?? Number.NaN
 const fetchOf = (world: World) => () =>
   world.client.call('download', { host: world.lab.addresses.server, port: ports.source, bytes: 10_000 })
 

@@ -1,5 +1,6 @@
 /** `npm run soak`: see `usage`. */
 import { parseArgs } from 'node:util'
+import { cleanUpOf } from '../support/clean-up.js'
 import { soak } from './soak.js'
 
 const usage = `Usage: npm run soak -- [OPTIONS]        as root, after npm run build
@@ -15,22 +16,7 @@ cut or restart excuses, where one hangs or is executed twice, and where memory, 
 Exit codes: 0 all was well, 1 something was not, 2 wrong use.
 `
 
-const undo: (() => unknown)[] = []
-let cleaning = Promise.resolve()
-
-/** All of it, whatever fails on the way; a second call waits for the first. */
-function cleanUp(): Promise<void> {
-  cleaning = cleaning.then(async () => {
-    for (let handler = undo.pop(); handler !== undefined; handler = undo.pop()) {
-      try {
-        await handler()
-      } catch (error) {
-        console.error(`soak: cleaning up: ${(error as Error).message}`)
-      }
-    }
-  })
-  return cleaning
-}
+const scope = cleanUpOf('soak')
 
 function options(): { minutes: number; seed: number } {
   try {
@@ -55,14 +41,13 @@ const { minutes, seed } = options()
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   // npm passes on what its whole process group has got: it comes twice.
   process.on(signal, async () => {
-    await cleanUp()
+    await scope.run()
     process.exit(130)
   })
 }
 let failed = true
 try {
   console.log(`soak: ${minutes} minutes, --seed ${seed}`)
-  const scope = { teardown: (handler: () => unknown) => undo.push(handler) }
   const { summary, violations } = await soak(scope, { minutes, seed, say: console.log })
   console.log(`\n${summary.join('\n')}\n`)
   for (const violation of violations.slice(0, 40)) console.log(`VIOLATION: ${violation}`)
@@ -72,6 +57,6 @@ try {
 } catch (error) {
   console.error(error)
 } finally {
-  await cleanUp()
+  await scope.run()
 }
 process.exit(failed ? 1 : 0)
