@@ -44,26 +44,28 @@ t.test('twenty uploads share the WANs, and a hundred do so better than without a
     }
     return median(milliseconds)
   }
+  // When all have yielded to loss. Of twenty each has some three packets on the way, so what one gets in a few seconds is chance: in one run
+  // windows of 8 s had an index of 0.76 to 0.99, of 12 s 0.88 to 0.99, of 24 s 0.94 to 0.99, of 36 s 0.96 to 0.99.
+  const fromMs = 10_000
+  const untilMs = 34_000
   const share = async (world: World, count: number, name: string) => {
-    const [shares, ms] = await Promise.all([shareUploads(world, count, 8000, 20_000), small(world)])
-    const rate = (shares.reduce((all, one) => all + one, 0) * 8) / 12e6
+    const [shares, ms] = await Promise.all([shareUploads(world, count, fromMs, untilMs), small(world)])
+    const rate = (shares.reduce((all, one) => all + one, 0) * 8) / (untilMs - fromMs) / 1000
     const starved = shares.filter((bytes) => bytes === 0).length
     t.comment(
       `${count} ${name}: ${jain(shares).toFixed(2)}, ${rate.toFixed(1)} Mbit/s, ${starved} get nothing, ${ms.toFixed(0)} ms`,
     )
     return { index: jain(shares), ms, rate }
   }
-  const measure = async () => {
-    const [few, many, bare] = await Promise.all([
-      share(twenty, 20, 'bonded'),
-      share(hundred, 100, 'bonded'),
-      share(direct, 100, 'direct'),
-    ])
-    return { few, many, bare }
-  }
-  const isShared = ({ few, many, bare }: Awaited<ReturnType<typeof measure>>) =>
-    few.index >= 0.9 && many.index >= bare.index + 0.2 && few.rate > 11 && many.rate > 1.25 * bare.rate
-  const { few, many, bare } = await remeasure(measure, isShared)
+  const shareByMany = () => Promise.all([share(hundred, 100, 'bonded'), share(direct, 100, 'direct')])
+  const [few, [many, bare]] = await Promise.all([
+    remeasure(
+      () => share(twenty, 20, 'bonded'),
+      ({ index, rate }) => index >= 0.9 && rate > 11,
+      2,
+    ),
+    remeasure(shareByMany, ([many, bare]) => many.index >= bare.index + 0.2 && many.rate > 1.25 * bare.rate, 2),
+  ])
   t.ok(few.index >= 0.9, `Jain's index of 20: ${few.index.toFixed(3)}`)
   t.ok(many.index >= bare.index + 0.2, `of 100: ${many.index.toFixed(3)}, direct ${bare.index.toFixed(3)}`)
   for (const { ms } of [few, many]) t.ok(ms < 300, `a small request beside them takes ${ms.toFixed(0)} ms`)
