@@ -5,7 +5,7 @@
 namespace {
 constexpr size_t kRememberedClients = 1024;
 constexpr uint64_t kRememberedMs = 1000;
-// In front of what is no IPv6 address: multicast ones, which no client has, begin like that.
+// Stands in front of what is no IPv6 address. IPv6 addresses that begin so are multicast, which no client has.
 constexpr uint64_t kIpv4 = UINT64_MAX;
 constexpr uint64_t kMac = UINT64_MAX - 1;
 
@@ -26,7 +26,7 @@ Source sourceOf(const Address& client) {
 bool Shares::take(const Source& client, uint64_t limit) {
   const std::lock_guard<std::mutex> lock(mutex_);
   uint64_t& taken = taken_[client];
-  if (limit != 0 && taken >= limit) return false;  // so it is above 0, and stays in the map
+  if (limit != 0 && taken >= limit) return false;  // `taken` is above 0, so no empty entry stays in the map
   ++taken;
   return true;
 }
@@ -41,7 +41,7 @@ const LanClients::Known& LanClients::of(const Address& client, Routes* routes, u
   const auto found = known_.find(bitsOf(client));
   if (found != known_.end() && nowMs < found->second.untilMs) return found->second;
   if (known_.size() >= kRememberedClients) known_.clear();
-  // Its answers go to its address, whatever port.
+  // The port would only matter to rules about ports; what we send to the client goes to its address.
   Address host = client;
   (host.sa.sa_family == AF_INET6 ? host.in6.sin6_port : host.in.sin_port) = 0;
   int interface = 0;

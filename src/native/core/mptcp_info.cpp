@@ -18,7 +18,7 @@ constexpr int kMptcpTcpInfo = 2;
 constexpr int kMptcpSubflowAddresses = 3;
 constexpr int kMptcpFullInfo = 4;
 constexpr int kTcpIsMptcp = 43;
-constexpr size_t kMaxSubflows = 16;  // 8 endpoints on each side at most, and the first subflow
+constexpr size_t kMaxSubflows = 16;  // at most 8 endpoints (MPTCP_PM_ADDR_MAX) on each side, and the first subflow
 
 struct SubflowAddresses {
   // struct __kernel_sockaddr_storage: 128 bytes each
@@ -36,7 +36,8 @@ struct alignas(8) SubflowInfo {
 };
 static_assert(sizeof(SubflowInfo) == 264, "struct mptcp_subflow_info");
 
-// The first part of it, which every kernel has. No more than a kernel's own: it lays out the array by the smaller of the two sizes.
+// The first part of struct tcp_info, which every kernel has. It must not be longer than the kernel's, which lays out the array by the smaller of
+// the two sizes.
 struct TcpInfo {
   uint8_t state;  // tcpi_state
   uint8_t congestionState;
@@ -94,11 +95,11 @@ constexpr uint8_t kTcpEstablished = 1;
 constexpr uint8_t kTcpSynSent = 2;
 constexpr uint8_t kTcpSynReceived = 3;
 
-// A subflow of which one end has taken leave carries nothing new, and nothing that was lost. On a silent link it stays in FIN-WAIT-1 for
-// as long as the link is silent, up to a quarter of an hour (tcp_retries2).
+// A subflow that one end has closed carries neither new bytes nor retransmissions. If its link is silent, it stays in FIN-WAIT-1 up to a quarter
+// of an hour (tcp_retries2).
 bool isAlive(const TcpInfo& tcp) { return tcp.state == kTcpEstablished || tcp.state == kTcpSynSent || tcp.state == kTcpSynReceived; }
 
-// How this kernel tells of subflows; found out with the first connection that it tells something of.
+// Which calls this kernel has; set by the first connection about which one of them answers.
 std::atomic<SubflowSource> source{SubflowSource::Unknown};
 
 struct Subflows {
@@ -110,7 +111,7 @@ struct Subflows {
   bool read(int fd) {
     const SubflowSource known = source.load(std::memory_order_relaxed);
     if (known != SubflowSource::Separate && readAtOnce(fd)) return found(SubflowSource::AtOnce);
-    // What fell back has neither.
+    // A connection that fell back answers neither call, so this does not tell which one the kernel has.
     if (known != SubflowSource::AtOnce && readSeparately(fd)) return found(SubflowSource::Separate);
     return false;
   }
@@ -121,7 +122,7 @@ struct Subflows {
     return true;
   }
 
-  // From Linux 6.5 on.
+  // Linux 6.5 and later.
   bool readAtOnce(int fd) {
     SubflowInfo info[kMaxSubflows] = {};
     memset(tcp, 0, sizeof tcp);
@@ -139,8 +140,8 @@ struct Subflows {
     return true;
   }
 
-  // From 5.16 on: both lists are in the kernel's order, newest last. A subflow that joins or leaves between the two calls makes them differ
-  // in length, and both are asked anew.
+  // Linux 5.16 and later. Both lists are in the kernel's order, newest last. If a subflow joins or leaves between the two calls, the lengths
+  // differ, and both are read again.
   bool readSeparately(int fd) {
     constexpr int kTries = 4;
     for (int left = kTries; left > 0; --left) {
@@ -181,8 +182,8 @@ Protocol protocolOf(int fd) {
   uint8_t info[256];
   size = sizeof info;
   if (getsockopt(fd, kSolMptcp, kMptcpInfo, info, &size) == 0) return Protocol::Mptcp;
-  // 5.16 to 6.9 answer a connection that fell back with EOPNOTSUPP (IPv4) or ENOPROTOOPT (IPv6); older ones know no MPTCP_INFO at all
-  // and say EOPNOTSUPP of every connection.
+  // If the connection fell back, Linux 5.16 to 6.9 answer EOPNOTSUPP (IPv4) or ENOPROTOOPT (IPv6). Older kernels have no MPTCP_INFO and always
+  // answer EOPNOTSUPP.
   static const bool known = [] {
     const int probe = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 262);
     if (probe < 0) return false;
@@ -218,13 +219,13 @@ bool goesOver(int fd, const Address& local) {
   return false;
 }
 
-// A join that was sent again so often, a second apart at first (tcp_syn_linear_timeouts), is not on its way: something drops it. Three in a row are
-// lost on a full line, too.
+// After so many retransmissions of a join's SYN, a second apart at first (tcp_syn_linear_timeouts), something drops it. Three in a row are lost
+// on a full line, too.
 constexpr uint8_t kVainJoins = 5;
 
-// On 6.18 a first subflow whose endpoint was deleted, or that was reset, stays in MPTCP_FULL_INFO, with its addresses and its last figures, on
-// its way to state CLOSE; a joined one leaves the list. The connection stays ESTABLISHED for net.mptcp.close_timeout and takes bytes
-// meanwhile; a subflow that joins within that time (an endpoint is added) delivers them, and all goes on.
+// Seen on Linux 6.18: if the first subflow is reset, or its endpoint deleted, it stays in MPTCP_FULL_INFO with its addresses and last figures,
+// in a closing state; a joined one leaves the list. The connection stays ESTABLISHED for net.mptcp.close_timeout and takes bytes. If a subflow
+// joins within that time (an endpoint is added), it delivers them, and all goes on.
 bool hasNoSubflow(int fd, uint32_t silentMs) {
   Subflows subflows;
   if (!subflows.read(fd)) return false;
@@ -249,7 +250,7 @@ uint8_t joinedSubflows(int fd) {
 }
 
 bool hasOnly(int fd, const Address& local) {
-  // Most have more, and from Linux 6.8 on that is told without a look at each.
+  // Most connections have more subflows. From Linux 6.8 on, this count tells it without reading each of them.
   constexpr socklen_t kTotal = 80;  // mptcpi_subflows_total
   uint8_t info[256] = {};
   socklen_t size = sizeof info;

@@ -14,45 +14,45 @@ struct Subflow {
   uint32_t rttUs;
   uint32_t unackedPackets;
   uint32_t lastAckMs;
-  uint32_t timeouts;  // of retransmission, in a row
+  uint32_t timeouts;  // retransmission timeouts in a row
   uint32_t leastRttUs;
   uint64_t pacingRate;    // bytes a second
-  uint64_t deliveryRate;  // of what was acknowledged last
-  uint64_t unackedBytes;  // and those that wait for a turn
+  uint64_t deliveryRate;  // of the bytes that were acknowledged last
+  uint64_t unackedBytes;  // sent, or still waiting in the subflow's send queue
   bool joining;           // its SYN has no answer yet
-  uint32_t packetsSent;   // with data; those sent again are counted once more
+  uint32_t packetsSent;   // with data, retransmissions included
   uint32_t packetsSentAgain;
 };
 
-// For a socket that was made as MPTCP: has it fallen back to TCP? Unknown before Linux 5.16.
+// Whether a socket that was made as MPTCP has fallen back to TCP. Unknown before Linux 5.16.
 Protocol protocolOf(int fd);
 
-// MPTCP_FULL_INFO (6.5), or MPTCP_SUBFLOW_ADDRS and MPTCP_TCPINFO (5.16), which tell the same with two calls.
+// AtOnce: MPTCP_FULL_INFO (6.5). Separate: MPTCP_SUBFLOW_ADDRS and MPTCP_TCPINFO (5.16), which tell the same in two calls.
 enum class SubflowSource : uint8_t { Unknown, AtOnce, Separate };
-// For tests; by itself it is found out which of them the kernel has.
+// For tests. Otherwise the first question finds out which of them the kernel has.
 void readSubflowsFrom(SubflowSource wanted);
 
-// Those that live; empty for plain TCP and before Linux 5.16.
+// Subflows that are established or joining. Empty for plain TCP and before Linux 5.16.
 std::vector<Subflow> subflowsOf(int fd);
 
-// Has it a subflow from this address that is established? False for plain TCP and before Linux 5.16.
+// Whether an established subflow leaves from this address. False for plain TCP and before Linux 5.16.
 bool goesOver(int fd, const Address& local);
 
-// A connection that is still MPTCP, but has no subflow left or on its way, or nothing was heard over any for `silentMs`. False where that
-// cannot be told (before Linux 5.16).
+// Whether the connection is still MPTCP but has no subflow, established or joining, that received an acknowledgement within `silentMs`. False
+// before Linux 5.16, which does not tell.
 bool hasNoSubflow(int fd, uint32_t silentMs = UINT32_MAX);
 
-// Has it as many subflows beside the first one as the kernel lets join?
+// Whether as many subflows have joined as the kernel allows.
 bool isFull(int fd);
 
-// Beside the first one, those that the kernel's limit counts; 0 also for plain TCP and before Linux 5.16.
+// Subflows without the first one, as the kernel's limit counts them. 0 for plain TCP and before Linux 5.16.
 uint8_t joinedSubflows(int fd);
 
-// Has it one subflow only, and that from this address? False for plain TCP and before Linux 5.16.
+// Whether the only subflow leaves from this address. False for plain TCP and before Linux 5.16.
 bool hasOnly(int fd, const Address& local);
 
-// Do two subflows come from one address of the other end? False for plain TCP and before Linux 5.16.
+// Whether two subflows have the same remote address. False for plain TCP and before Linux 5.16.
 bool sharesRemoteHost(int fd);
 
-// The other end's FIN is here, and with it all that it said (perhaps still to be read), or the connection is over.
+// Whether the other end's FIN has come, and with it all its bytes (perhaps still unread), or the connection is over.
 bool hasReceivedEnd(int fd);

@@ -1,4 +1,5 @@
-// How sockets of ours leave the machine. A source address alone does not decide that: rules of others may stand before those that go by it.
+// By which device our sockets leave. Their source address alone does not decide it, because other programs' rules may stand before the rules
+// that look at it.
 #pragma once
 
 #include <mutex>
@@ -12,7 +13,7 @@ class Outlets {
  public:
   uint32_t mark = 0;
 
-  // Source addresses and the devices that they belong to. Any thread may call these.
+  // `devices`: source addresses and the device of each. Any thread may call `use` and `of`.
   void use(std::vector<std::pair<Address, std::string>> devices, bool mptcpToo) {
     const std::lock_guard<std::mutex> lock(mutex_);
     devices_ = std::move(devices);

@@ -4,7 +4,7 @@
 #include <unistd.h>
 
 namespace {
-// Enough for one turn's burst at Gbit/s, small enough not to park more than a fraction of a second of a DSL line.
+// Holds the burst of one turn at 1 Gbit/s, and less than a second of a DSL line.
 constexpr int kPipeBytes = 256 * 1024;
 constexpr size_t kIdlePipes = 32;
 }  // namespace
@@ -30,7 +30,7 @@ Pipe PipePool::take() {
   int ends[2];
   ranOut_ = 2 * (pipes + 1) > descriptorLimit_ / 4 || counters_->descriptors + 2 > descriptorLimit_ || pipe2(ends, O_NONBLOCK | O_CLOEXEC) != 0;
   if (ranOut_) return {};
-  // Best effort: without privilege, a user's pipes above pipe-user-pages-soft stay small.
+  // Best effort: without CAP_SYS_RESOURCE, pipes stay small if the user's exceed pipe-user-pages-soft (pipe(7)).
   fcntl(ends[1], F_SETPIPE_SZ, kPipeBytes);
   counters_->descriptors += 2;
   ++counters_->pipesInUse;
@@ -50,7 +50,7 @@ void PipePool::release(Pipe pipe) {
 void PipePool::discard(Pipe pipe) {
   close(pipe.readEnd);
   close(pipe.writeEnd);
-  // In this order: what is known of pipes is never more than what is known of descriptors.
+  // In this order, so that another thread never sees more pipes than descriptors.
   --counters_->pipesInUse;
   counters_->descriptors -= 2;
 }

@@ -1,4 +1,4 @@
-// Pipes for splice(): a flow holds one only while it has bytes under way, so an idle connection costs two descriptors, not six.
+// Pipes for splice(2). A flow holds one only while bytes are in it, so an idle connection costs two descriptors, not six.
 #pragma once
 
 #include <atomic>
@@ -14,36 +14,36 @@ struct Pipe {
   bool open() const { return readEnd >= 0; }
 };
 
-// What all workers share; read by stats() and by the descriptor limit.
+// Shared by all workers, for stats() and the limits.
 struct Counters {
   std::atomic<uint64_t> connections{0};
-  std::atomic<uint64_t> waiting{0};  // of them those that make room when others need it
+  std::atomic<uint64_t> waiting{0};  // those of `connections` that make room if others need it
   std::atomic<uint64_t> relaying{0};
   std::atomic<uint64_t> descriptors{0};
   std::atomic<uint64_t> pipesInUse{0};
   std::atomic<uint64_t> pipesPooled{0};
   std::atomic<int64_t> bytesParked{0};
-  std::atomic<uint64_t> pipesNoticeMs{0};  // before that the owner is not told again that there were too few
+  std::atomic<uint64_t> pipesNoticeMs{0};  // until then the owner is not told again that pipes ran out
 };
 
 class PipePool {
  public:
-  // `descriptorLimit`: no pipe is made that would take Counters::descriptors above it, or pipes' part above a quarter of it: those whose bytes
-  // nobody reads would take the places of other connections.
+  // No pipe is made that would bring Counters::descriptors above `descriptorLimit`, or the pipes' share above a quarter of it: otherwise pipes
+  // whose bytes nobody reads would leave no descriptors for other connections.
   PipePool(Counters* counters, uint64_t descriptorLimit) : counters_(counters), descriptorLimit_(descriptorLimit) {}
   ~PipePool();
   PipePool(const PipePool&) = delete;
   PipePool& operator=(const PipePool&) = delete;
 
-  // A closed pipe where the descriptors ran out: the flow then goes on through `buffer`.
+  // Returns a closed pipe if descriptors ran out; then the flow goes on through `buffer`.
   Pipe take();
   // Takes an empty pipe back.
   void release(Pipe pipe);
   // Closes a pipe with bytes in it.
   void discard(Pipe pipe);
-  // Whether none could be taken since this was asked last.
+  // Whether `take` failed since the last call.
   bool ranOut() { return std::exchange(ranOut_, false); }
-  // Nothing stays in it.
+  // For one call; nothing may stay in it.
   char* buffer();
   static constexpr size_t kBufferBytes = 64 * 1024;
 

@@ -1,7 +1,7 @@
 #include "core/refusals.h"
 
 namespace {
-// An address costs 100 bytes here; a flood from more addresses than this is told in one line.
+// An address costs 100 bytes here. All sources beyond these are counted together.
 constexpr size_t kRememberedSources = 256;
 }  // namespace
 

@@ -11,7 +11,7 @@
 
 enum class RefusalCause : uint8_t { NotAClient, Method, Credentials, Share, Waited, NotRedirected, Loop };
 
-// Clients of one source that were refused for one reason. Without a client: of all sources beyond those that were remembered.
+// Clients of one source that were refused for one reason. Without a client: all sources beyond those that were remembered.
 struct Refusal {
   RefusalCause cause;
   Address client;
@@ -19,10 +19,10 @@ struct Refusal {
   uint64_t count;
 };
 
-// All of it may be called from any thread.
+// Any thread may call these.
 class Refusals {
  public:
-  // True for the first since they were taken.
+  // True for the first refusal since the last `take`.
   bool add(RefusalCause cause, const Address& client, const Address& destination);
   std::vector<Refusal> take();
 

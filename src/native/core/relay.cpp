@@ -24,10 +24,10 @@ void givePipeBack(Flow* flow, PipePool* pipes) {
   flow->pipe = {};
 }
 
-// False: nothing more is to be read, errno says why.
+// False: nothing more can be read; errno says why.
 bool consume(int fd, char* data, size_t size) {
   while (size > 0) {
-    const ssize_t taken = recv(fd, data, size, MSG_TRUNC);  // TCP does not copy it a second time
+    const ssize_t taken = recv(fd, data, size, MSG_TRUNC);  // drops the bytes without copying them a second time (tcp(7))
     if (taken > 0) {
       size -= static_cast<size_t>(taken);
     } else if (taken == 0 || errno != EINTR) {
@@ -38,15 +38,15 @@ bool consume(int fd, char* data, size_t size) {
   return true;
 }
 
-// Of a source that reads 0. False: errno says how it ended.
+// For a source whose recv(2) returned 0. False: errno says how it ended.
 bool endedWell(const Side& source) {
   if (source.error == 0) return true;
   errno = source.error;
   return false;
 }
 
-// Moves a buffer full, or says why not. What is sent was only looked at, and is taken afterwards: so nothing has to be kept when the target
-// takes less, and a flow that waits holds nothing.
+// Moves the buffer's content once, or says why not. It sends what it peeked at, and only then consumes what the target took: so no bytes have to
+// be kept, and a waiting flow needs no buffer.
 Pumped copy(Flow* flow, Side* source, Side* target, int64_t* budget, PipePool* pipes) {
   if (!target->writable || flow->room == 0) return Pumped::Waiting;
   char* const data = pipes->buffer();
@@ -73,23 +73,22 @@ Pumped copy(Flow* flow, Side* source, Side* target, int64_t* budget, PipePool* p
   return Pumped::More;
 }
 
-// One that is held must not grow: without CAP_NET_ADMIN it has as much as net.core.rmem_max lets it have. One that is not stays as it was.
+// Without CAP_NET_ADMIN a held buffer gets at most net.core.rmem_max, so that it cannot grow. Any other buffer stays as it was.
 bool setReceiveBuffer(const Side& source, int size, bool isHeld) {
   const int half = size / 2;  // the kernel doubles what it is given
   if (setOption(source.fd, SOL_SOCKET, SO_RCVBUFFORCE, half)) return true;
   return isHeld && setOption(source.fd, SOL_SOCKET, SO_RCVBUF, half);
 }
 
-// Of plain TCP.
+// For plain TCP.
 void resizeReceiveBuffer(const Side& source, int size, bool isHeld) {
   if (!setReceiveBuffer(source, size, isHeld)) return;
-  // The bound of the window follows only a size that the kernel chose.
+  // The kernel adapts its bound of the window only to sizes that it chose itself.
   setsockopt(source.fd, IPPROTO_TCP, TCP_WINDOW_CLAMP, &size, sizeof size);
 }
 
-// SO_RCVBUF would end the growth of an MPTCP connection's buffer; a low-water mark only makes it larger, also on the subflows that are there
-// (mptcp_set_rcvlowat): to twice the mark or, where packets are small for the memory that they take, to four times. Before Linux 6.9 it does
-// nothing.
+// SO_RCVBUF would end the growth of an MPTCP connection's buffer. A low-water mark only enlarges it, also on existing subflows
+// (mptcp_set_rcvlowat): to twice the mark, or to four times if packets are small for the memory they take. Before Linux 6.9 it does nothing.
 void doubleReceiveBuffer(const Side& source, int size) {
   for (const int mark : {size / 2, size}) {
     if (!setOption(source.fd, SOL_SOCKET, SO_RCVLOWAT, mark)) return;
@@ -125,7 +124,7 @@ Pumped pump(Flow* flow, Side* source, Side* target, int64_t budget, PipePool* pi
     }
     if (flow->ended) {
       givePipeBack(flow, pipes);
-      // ENOTCONN: the target was reset before it got our FIN. Its hang-up would look like a normal end behind one.
+      // ENOTCONN: the target was reset before it got our FIN. After a FIN its EPOLLHUP would look like a normal end.
       if (shutdown(target->fd, SHUT_WR) != 0) return Pumped::TargetFailed;
       flow->done = true;
       break;
@@ -142,21 +141,21 @@ Pumped pump(Flow* flow, Side* source, Side* target, int64_t budget, PipePool* pi
       if (copied == Pumped::Waiting) break;
       return copied;
     }
-    // The pipe is empty here, so EAGAIN can only mean that the socket is.
+    // The pipe is empty here, so EAGAIN can only mean that the socket has no bytes.
     const ssize_t moved = splice(source->fd, nullptr, flow->pipe.writeEnd, nullptr, flow->chunk, kFlags);
     if (moved > 0) {
       flow->parked = static_cast<uint32_t>(moved);
       counters->bytesParked += moved;
     } else if (moved == 0 && !source->finSeen) {
-      // In front of urgent data splice(2) waits for ever, and takes the FIN behind it for the end; recv(2) gets past. An event that told of
-      // the FIN would have told of urgent data in front of it.
+      // splice(2) never gets past urgent data: it waits for ever, or returns 0 if a FIN follows. recv(2) gets past. If this were the end, an
+      // event would have told of the FIN, so there must be urgent data.
       source->urgent = true;
     } else if (moved == 0) {
       if (!endedWell(*source)) return Pumped::SourceFailed;
       flow->ended = true;
       source->readable = false;
     } else if (!wouldBlock()) {
-      return Pumped::SourceFailed;  // the owner drops the flow, and errno stays as it is
+      return Pumped::SourceFailed;  // errno stays as it is; the caller drops the flow
     } else if (errno != EINTR) {
       source->readable = false;
     }
@@ -165,15 +164,14 @@ Pumped pump(Flow* flow, Side* source, Side* target, int64_t budget, PipePool* pi
   return Pumped::Waiting;
 }
 
-// The kernel would let a TCP receive buffer grow with the time that a full window takes to be read, which is our own back-pressure: megabytes
-// gather that help nobody. To make it smaller then is no cure: what the other end sends into room that it was told of is dropped, and sent
-// again after longer and longer pauses. So it begins small, and grows while it is empty although much comes through it, or while so much
-// comes through that a full one is a matter of milliseconds: on a fast path each byte then costs less.
+// The kernel sizes a TCP receive buffer by the time that a full window takes to be read. Here a slow target makes that long, so megabytes would
+// gather that help nobody. Shrinking the buffer later does not help: the other end sends what it was granted, the kernel drops it, and it is
+// sent again after longer and longer pauses. So the buffer begins small. It grows if much comes through while it is nearly empty, or if so much
+// comes through that a full buffer lasts only milliseconds: then each byte costs less on a fast path.
 void boundBacklog(const Side& source) { resizeReceiveBuffer(source, kReceiveBuffer, false); }
 
-// That of an MPTCP connection the kernel does not let grow before an eighth of what it once took for the round trip is over
-// (mptcp_rcv_space_adjust), and of a connection that has waited that can be far too much: HAGs received 64 kB a round trip of an upload for its
-// first twenty seconds.
+// For an MPTCP connection the kernel waits an eighth of its estimated round trip before it grows the buffer (mptcp_rcv_space_adjust), and after
+// idle time that estimate can be far too high: for the first twenty seconds of an upload, HAGs received only 64 kB in each round trip.
 int widerBacklog(Flow* flow, const Side& source) {
   constexpr int kLittle = 64 * 1024;
   constexpr uint64_t kLeast = 32 * 1024;  // a quarter of what a buffer begins with
@@ -184,7 +182,7 @@ int widerBacklog(Flow* flow, const Side& source) {
   int queued = 0;
   if (ioctl(source.fd, SIOCINQ, &queued) != 0) return 0;
   flow->waited = static_cast<uint64_t>(queued);
-  // What had waited for a slow target says nothing of the source.
+  // Bytes that had waited for a slow target say nothing about the source's rate.
   const uint64_t came = moved - std::min(moved, waited);
   const int size = came < kLeast ? -1 : receiveBuffer(source);
   if (size < 0 || size >= kMostBuffer || came < static_cast<uint64_t>(size) / 4) return 0;
@@ -202,8 +200,9 @@ void enlargeReceiveBuffer(const Flow& flow, const Side& source, int size) {
   }
 }
 
-// The bound of an MPTCP subflow's window follows a low-water mark, and no size of ours (window_clamp); and once there is a size of ours, no mark
-// either. So the mark comes first, as high as the buffer may ever become. Before Linux 6.9 it does nothing, and the kernel goes on.
+// The bound of an MPTCP subflow's window (window_clamp) follows a low-water mark, but not a size that we set; and after we set a size, no mark
+// either. So first set the mark, as high as the buffer may ever become. Before Linux 6.9 the mark does nothing, and the kernel keeps sizing the
+// buffer.
 bool holdReceiveBuffer(Flow* flow, const Side& source, int size) {
   if (source.protocol == Protocol::Unknown) return false;
   if (source.protocol == Protocol::Mptcp && !flow->isHeld) {

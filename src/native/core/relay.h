@@ -1,4 +1,4 @@
-// One direction of a relayed connection: bytes go from socket to pipe to socket inside the kernel.
+// One direction of a relayed connection: inside the kernel, bytes go from socket to pipe to socket.
 #pragma once
 
 #include <cstdint>
@@ -8,24 +8,24 @@
 #include "core/pipe_pool.h"
 #include "core/socket.h"
 
-// A socket as edge-triggered epoll sees it: ready until a call said EAGAIN.
+// A socket under edge-triggered epoll: it counts as ready until a call fails with EAGAIN.
 struct Side {
   int fd = -1;
   bool readable = false;
   bool writable = false;
   bool urgent = false;   // urgent data may be unread
   bool finSeen = false;  // an event told of the FIN
-  // What send(2) or recv(2) said of it. The kernel says an error once: the next call reads an end where none was.
+  // The error of send(2) or recv(2). The kernel reports it once; the next recv(2) returns 0, as at a normal end.
   int error = 0;
-  Protocol protocol = Protocol::Unknown;  // set when it is accepted, or opened
+  Protocol protocol = Protocol::Unknown;  // set when the socket is accepted or connected
 };
 
-// Of a flow that was given a bound once (meter.h).
+// For a flow into an MPTCP socket whose bytes are metered (meter.h).
 struct Metered {
-  uint64_t afreshMs;                  // when congestion control may start afresh
-  uint64_t reportMs;                  // when it is told next what was lost (crowd.h)
-  std::vector<uint32_t> lowestRttUs;  // of each subflow since it last could, or since one came or went
-  uint64_t sent = 0;                  // packets, as told last
+  uint64_t afreshMs;                  // earliest time for the next resetBbrFilter()
+  uint64_t reportMs;                  // time of the next report to Crowd (crowd.h)
+  std::vector<uint32_t> lowestRttUs;  // of each subflow since then, or since a subflow came or went
+  uint64_t sent = 0;                  // packets at the last report
   uint64_t sentAgain = 0;
   bool yields = false;  // CUBIC instead of BBR
 };
@@ -37,36 +37,37 @@ struct Flow {
   Pipe pipe;
   uint32_t parked = 0;           // bytes in the pipe
   uint64_t looked = 0;           // `bytes` at the last look
-  uint64_t waited = 0;           // and what the source held then
-  uint64_t bulkAt = UINT64_MAX;  // of `bytes`: then it counts (buffers.cpp)
-  int64_t charged = 0;           // to the budget
+  uint64_t waited = 0;           // bytes in the source's receive queue at that time
+  uint64_t bulkAt = UINT64_MAX;  // when `bytes` reaches this, the flow counts as bulk (buffers.cpp)
+  int64_t charged = 0;           // bytes charged to the budget
   uint32_t chunk = kMostChunk;   // bytes that are read at a time
-  bool isHeld = false;           // the kernel does not size its source's receive buffer any more
-  int64_t room = -1;             // bytes that the target may still be given (meter.h); -1: what it takes
+  bool isHeld = false;           // we size the source's receive buffer, the kernel no longer does
+  int64_t room = -1;             // bytes that the target may still be given (meter.h); -1: no bound
   std::unique_ptr<Metered> metered;
   bool ended = false;  // the source's FIN was read
-  bool done = false;   // and passed on, behind the last byte
+  bool done = false;   // the FIN was passed on, after the last byte
 };
 
 enum class Pumped {
-  Waiting,       // for an edge of either socket
-  More,          // the turn's budget is used up: pump again, no edge will come
+  Waiting,       // for an event of either socket
+  More,          // the turn's budget is used up: pump again, because no event will come
   SourceFailed,  // errno says why
   TargetFailed,
 };
 
-// Moves up to about `budget` bytes: through a pipe, or through a buffer where no pipe is to be had and where splice(2) does not get past.
+// Moves about `budget` bytes at most, through a pipe; through a buffer if there is no pipe, or if urgent data stops splice(2).
 Pumped pump(Flow* flow, Side* source, Side* target, int64_t budget, PipePool* pipes, Counters* counters);
 
-// Keep what waits for a target slower than its source near what keeps the target busy: the first at the beginning, of plain TCP, the second
-// every 100 ms or so while bytes flow. It returns the size of the receive buffer that would be better, or 0.
+// If the target is slower than the source, bytes wait in the source's receive buffer: these two keep it near the size that keeps the target
+// busy. `boundBacklog` is for the beginning of a plain TCP connection. `widerBacklog` is called every 100 ms or so while bytes flow, and returns
+// a better size, or 0.
 void boundBacklog(const Side& source);
 int widerBacklog(Flow* flow, const Side& source);
-// After these two the source is to be read again: what came while the low-water mark was high may have made no edge.
+// After these two, read the source again: bytes that came while the low-water mark was high may have caused no event.
 void enlargeReceiveBuffer(const Flow& flow, const Side& source, int size);
-// From now on it has the size that it is given. False where the kernel does not do that.
+// From now on the buffer has the size that we give it. False if the kernel cannot do that.
 bool holdReceiveBuffer(Flow* flow, const Side& source, int size);
 int receiveBuffer(const Side& source);  // -1: unknown
 
-// Drops what is under way.
+// Drops the bytes in the pipe.
 void discardFlow(Flow* flow, PipePool* pipes, Counters* counters);

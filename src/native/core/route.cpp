@@ -9,13 +9,13 @@
 #include <algorithm>
 
 namespace {
-// `connect` takes these for the loopback address, where a route of 0.0.0.0 would be the default one.
+// connect(2) takes these as the loopback address, but a route lookup of 0.0.0.0 would find the default route.
 bool isUnspecified(const Address& address) {
   if (address.sa.sa_family == AF_INET6) return IN6_IS_ADDR_UNSPECIFIED(&address.in6.sin6_addr);
   return address.in.sin_addr.s_addr == htonl(INADDR_ANY);
 }
 
-// A socket of IPv6 connects to a v4-mapped address by IPv4.
+// An IPv6 socket reaches a v4-mapped address over IPv4.
 Address unmapped(const Address& address) {
   if (address.sa.sa_family != AF_INET6 || !IN6_IS_ADDR_V4MAPPED(&address.in6.sin6_addr)) return address;
   Address four = noAddress();
@@ -55,7 +55,7 @@ struct Question {
   char attributes[64];
 };
 
-// Of an answer whose body is `Body`; null: it has none of this type and size.
+// The attribute of an answer whose body is a `Body`; null if it has none of this type and size.
 template <typename Body>
 const void* attributeOf(const nlmsghdr* answer, unsigned short type, size_t size) {
   size_t left = NLMSG_PAYLOAD(answer, sizeof(Body));
@@ -95,7 +95,7 @@ struct Routes::Answer {
   alignas(nlmsghdr) char data[4096];
 };
 
-// False: errno says what the kernel said. It answers within send().
+// False: errno is the kernel's answer. The kernel answers within send(2).
 template <typename Question>
 bool Routes::ask(Question* question, Answer* answer) {
   if (fd_ < 0) fd_ = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
@@ -128,7 +128,7 @@ Route Routes::to(const Address& destination, int* interface) {
   Answer answer;
   errno = 0;
   if (!ask(&question, &answer)) {
-    // What these say is what connect() would: unreachable, blackhole (EINVAL), prohibit.
+    // connect(2) would fail with the same errors: unreachable, blackhole (EINVAL), prohibit.
     const bool isRefused = errno == ENETUNREACH || errno == EHOSTUNREACH || errno == EACCES || errno == EINVAL;
     return isRefused ? Route::None : Route::Unknown;
   }

@@ -1,12 +1,12 @@
-// Asks the kernel where it would send a packet (rtnetlink(7)): no list of interface addresses is as complete, because local
-// routes make whole networks this machine's own, addresses without carrier stay reachable, and rules may lead elsewhere.
+// Asks the kernel where it would send a packet (rtnetlink(7)). A list of interface addresses is not enough: local routes can make whole networks
+// this machine's own, addresses stay reachable without carrier, and rules may lead elsewhere.
 #pragma once
 
 #include "core/socket.h"
 
 enum class Route : uint8_t { Unknown, Unicast, Local, Broadcast, Anycast, Multicast, None };
 
-// For one thread. Its socket is opened at the first question, and kept, so that a lack of descriptors later does not make it blind.
+// For one thread. The first question opens its socket, which stays open, so that it still works when descriptors run out.
 class Routes {
  public:
   Routes() = default;
@@ -14,10 +14,10 @@ class Routes {
   Routes(const Routes&) = delete;
   Routes& operator=(const Routes&) = delete;
 
-  // Of a TCP connection to this address and port. None: there is no route. Unknown: the kernel could not be asked; errno says why.
-  // *interface: by which it would leave.
+  // The route of a TCP connection to this address and port. None: there is no route. Unknown: the kernel could not be asked; errno says why.
+  // *interface: the interface by which it would leave.
   Route to(const Address& destination, int* interface = nullptr);
-  // The Ethernet address of a neighbour there. False: none is known, or the kernel does not tell (before Linux 5.0).
+  // The neighbour's Ethernet address. False if it is not known, or the kernel does not tell (before Linux 5.0).
   bool macOf(const Address& neighbour, int interface, uint64_t* mac);
 
  private:

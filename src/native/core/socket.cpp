@@ -24,7 +24,7 @@ namespace {
 constexpr int kOriginalDst = 80;  // SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST
 constexpr int kBacklog = 4096;    // the kernel lowers it to net.core.somaxconn
 
-// What is set by `setOption`. What only some kernels take on MPTCP sockets is among them.
+// Options that `setOption` sets. Only some kernels take all of them on MPTCP sockets.
 struct Option {
   int level;
   int option;
@@ -60,9 +60,9 @@ bool usesBbr(int fd) {
 
 bool setCongestion(int fd, const char* name) { return setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, static_cast<socklen_t>(strlen(name))) == 0; }
 
-// Of MPTCP, whose joining and accepted subflows inherit it. Most kernels' default fills a path's queue until it overflows, and whatever else
-// takes the path waits behind that; BBR does not. A call for each connection only where it is there and not the default: where it is
-// missing each try would have the kernel look for its module.
+// Sets BBR on an MPTCP socket; joining and accepted subflows inherit it. The usual default, CUBIC, fills a path's queue until it overflows, and
+// everything else on the path waits behind it. The call is made only if the kernel has BBR and it is not the default: without it, each call
+// would make the kernel look for the module.
 void keepQueuesShort(int fd) {
   static const bool needed = [] {
     const int any = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
@@ -73,7 +73,7 @@ void keepQueuesShort(int fd) {
   if (needed) setCongestion(fd, "bbr");
 }
 
-// The third of its numbers, or what Linux has at most where it is not told otherwise.
+// The sysctl's third number (the maximum), or `usual`, Linux's own default.
 int64_t largestOf(const char* sysctl, int64_t usual) {
   long long numbers[3];
   FILE* const file = fopen(sysctl, "re");
@@ -87,7 +87,7 @@ int streamSocket(int family, bool mptcp, Protocol* protocol) {
   const int type = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
   if (mptcp) {
     const int fd = socket(family, type, IPPROTO_MPTCP);
-    // Before 5.6 EINVAL, not compiled in EPROTONOSUPPORT, switched off ENOPROTOOPT.
+    // EINVAL: before Linux 5.6; EPROTONOSUPPORT: not compiled in; ENOPROTOOPT: switched off.
     if (fd >= 0 || (errno != EINVAL && errno != EPROTONOSUPPORT && errno != ENOPROTOOPT)) {
       *protocol = Protocol::Mptcp;
       return fd;
@@ -215,7 +215,7 @@ int listenSocket(const Address& address, bool mptcp, bool shared, Protocol* prot
   setOption(fd, SOL_SOCKET, SO_REUSEADDR, 1);
   if (shared) setOption(fd, SOL_SOCKET, SO_REUSEPORT, 1);
   if (address.sa.sa_family == AF_INET6) setOption(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
-  // Plain TCP: accepted sockets inherit it all. MPTCP's do not on every kernel.
+  // Sockets accepted from plain TCP inherit all of this; those from MPTCP do not on every kernel.
   if (mptcp) {
     keepQueuesShort(fd);
   } else {
@@ -223,7 +223,7 @@ int listenSocket(const Address& address, bool mptcp, bool shared, Protocol* prot
     boundUnsent(fd);
     readUrgentInline(fd);  // before a client's first words are looked at
     keepAliveInLan(fd);
-    // Its kind is what a LAN's clients come to, and megabytes would gather here before slower WANs. The kernel doubles what it is given.
+    // LAN clients come to plain TCP listeners; megabytes would gather here before slower WANs. The kernel doubles the number.
     setOption(fd, SOL_SOCKET, SO_RCVBUFFORCE, kReceiveBuffer / 2);
   }
   if (bind(fd, &address.sa, sizeOf(address)) != 0) return fail(fd, "bind", failure);
@@ -235,7 +235,7 @@ int dialSocket(const Address& remote, const Address* source, bool mptcp, Protoco
   const int fd = streamSocket(remote.sa.sa_family, mptcp, protocol);
   if (fd < 0) return fail(fd, "socket", failure);
   if (outlet.mark != 0) setOption(fd, SOL_SOCKET, SO_MARK, static_cast<int>(outlet.mark));
-  // Of a device that has gone nothing may leave by another one. Other refusals are a kernel's that lets nobody choose.
+  // If the device is gone, the connection must not leave by another one. Other errors mean that this kernel does not let us choose.
   const std::string& device = outlet.device;
   const bool leavesByIt = device.empty() || setBytes(fd, SOL_SOCKET, SO_BINDTODEVICE, device.c_str(), device.size());
   if (!leavesByIt && errno == ENODEV) return fail(fd, "setsockopt", failure);
@@ -248,7 +248,7 @@ int dialSocket(const Address& remote, const Address* source, bool mptcp, Protoco
     keepQueuesShort(fd);
   } else {
     boundUnsent(fd);
-    readUrgentInline(fd);  // not later: when there is more of it the kernel drops what was there before
+    readUrgentInline(fd);  // not later: if more urgent data comes, the kernel drops the earlier byte
   }
   if (connect(fd, &remote.sa, sizeOf(remote)) != 0 && errno != EINPROGRESS) return fail(fd, "connect", failure);
   return fd;
@@ -264,7 +264,7 @@ void keepAliveInLan(int fd) {
   setOption(fd, IPPROTO_TCP, TCP_KEEPCNT, 5);
 }
 
-// However often it is asked: a WAN may be away for some minutes.
+// The connection must survive some minutes without its WAN, however often the kernel asks.
 void keepAlive(int fd, int idleS) {
   constexpr int kGoneS = 450;
   const int everyS = std::min(30, idleS);
@@ -301,7 +301,7 @@ void yieldToLoss(int fd, bool yields) {
 
 void boundUnsent(int fd, int bytes) { setOption(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, bytes); }
 
-// Asked for the first time when the first connection is relayed: then the owner has set what it sets.
+// First called when the first connection is relayed: by then the owner has set its sysctls.
 int64_t kernelBuffers() {
   static const int64_t bytes = largestOf("/proc/sys/net/ipv4/tcp_rmem", 32 << 20) + largestOf("/proc/sys/net/ipv4/tcp_wmem", 4 << 20);
   return bytes;
