@@ -1,6 +1,9 @@
 // When there is a crowd: a moved clock.
 #include "core/crowd.h"
 
+#include <thread>
+#include <vector>
+
 #include "check.h"
 
 namespace {
@@ -55,6 +58,41 @@ void itEndsWithTheLast() {
   now = report(&crowd, now, now + 3 * kWindow, 5, 40);
   CHECK(!crowd.isThere(now));
 }
+
+void eachHasItsOwn() {
+  Crowds crowds;
+  const std::shared_ptr<Crowd> bad = crowds.of({1, 1});
+  const uint64_t now = report(bad.get(), 1, 3 * kWindow, 20, 40);
+  CHECK(crowds.of({1, 1})->isThere(now));
+  CHECK(!crowds.of({1, 2})->isThere(now));
+}
+
+void itLastsAsLongAsSomebodyHasIt() {
+  Crowds crowds;
+  std::shared_ptr<Crowd> first = crowds.of({1, 1});
+  const std::shared_ptr<Crowd> second = crowds.of({1, 1});
+  const std::weak_ptr<Crowd> kept = first;
+  CHECK(first == second);
+  first.reset();
+  CHECK(crowds.of({1, 1}) == second && !kept.expired());
+  const uint64_t now = report(second.get(), 1, 3 * kWindow, 20, 40);
+  CHECK(second->isThere(now));
+}
+
+void workersAskAtOnce() {
+  Crowds crowds;
+  const auto work = [&crowds] {
+    for (uint64_t client = 0; client < 300; ++client) {
+      const std::shared_ptr<Crowd> own = crowds.of({1, client / 2});
+      report(own.get(), 1, 2 * kWindow, 5, 40);
+    }
+  };
+  const std::shared_ptr<Crowd> kept = crowds.of({1, 0});
+  std::vector<std::thread> workers;
+  for (int one = 0; one < 4; ++one) workers.emplace_back(work);
+  for (std::thread& worker : workers) worker.join();
+  CHECK(crowds.of({1, 0}) == kept);
+}
 }  // namespace
 
 int main() {
@@ -62,5 +100,8 @@ int main() {
   fewOnABadPathAreNone();
   whereAllIsSilentThereIsNone();
   itEndsWithTheLast();
+  eachHasItsOwn();
+  itLastsAsLongAsSomebodyHasIt();
+  workersAskAtOnce();
   return passed();
 }

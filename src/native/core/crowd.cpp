@@ -1,6 +1,7 @@
 #include "core/crowd.h"
 
 #include <algorithm>
+#include <iterator>
 
 namespace {
 constexpr uint64_t kFewest = 8;  // connections
@@ -29,4 +30,16 @@ void Crowd::report(uint64_t packets, uint64_t again, uint64_t nowMs) {
   untilMs_.store(isCrowd ? nowMs + kWindowsLasting * kWindowMs : 0, std::memory_order_relaxed);
   sinceMs_ = nowMs;
   reports_ = packets_ = again_ = 0;
+}
+
+std::shared_ptr<Crowd> Crowds::of(const Source& peer) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto found = all_.find(peer);
+  if (found != all_.end()) {
+    if (std::shared_ptr<Crowd> known = found->second.lock()) return known;
+  }
+  for (auto one = all_.begin(); one != all_.end();) one = one->second.expired() ? all_.erase(one) : std::next(one);
+  const auto made = std::make_shared<Crowd>();
+  all_[peer] = made;
+  return made;
 }

@@ -1,14 +1,18 @@
-// Whether what a process sends is too much for the paths by which it leaves, so that its connections have to yield to loss.
+// Whether what a process sends to one peer is too much for the paths there, so that those connections have to yield to loss.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
+#include <map>
+#include <memory>
 #include <mutex>
+
+#include "core/clients.h"
 
 // BBR keeps four packets on the way at least, whatever is lost (bbr_cwnd_min_target). Where a path has less room for each connection, they keep
 // its queue full for good; one that has lost its whole window finds it full whenever it tries again, and waits for longer and longer. CUBIC goes
-// down to one packet, but must not meet BBR, which would take its share: so it is one or the other for all. Loss alone is no crowd: a few
-// connections fill what there is, and on a bad radio BBR gets through where CUBIC does not.
+// down to one packet, but must not meet BBR, which would take its share: so it is one or the other for all that share paths. Loss alone is no crowd:
+// a few connections fill what there is, and on a bad radio BBR gets through where CUBIC does not.
 //
 // Uploads over 15 Mbit/s: BBR loses 14 % of what 4 send, 30 % of 20 and 42 % of 100, of which 19 move nothing for half a minute.
 class Crowd {
@@ -26,4 +30,16 @@ class Crowd {
   uint64_t packets_ = 0;
   uint64_t again_ = 0;
   std::atomic<uint64_t> untilMs_{0};
+};
+
+// A Crowd for each peer, because each peer has paths of its own: one home with a bad line must not change the others' downloads to CUBIC. May
+// be used from any thread.
+class Crowds {
+ public:
+  // The same one as long as anybody holds it.
+  std::shared_ptr<Crowd> of(const Source& peer);
+
+ private:
+  std::mutex mutex_;
+  std::map<Source, std::weak_ptr<Crowd>> all_;
 };

@@ -42,7 +42,7 @@ void avoidProbeRtt(int fd, const std::vector<Subflow>& subflows, uint64_t nowMs,
   if (isKnown) resetBbrFilter(fd);
 }
 
-void shareCrowdedPaths(int fd, const std::vector<Subflow>& subflows, uint64_t nowMs, Metered* metered, Crowd* crowd) {
+void shareCrowdedPaths(int fd, const std::vector<Subflow>& subflows, uint64_t nowMs, Metered* metered) {
   if (nowMs >= metered->reportMs) {
     metered->reportMs = nowMs + Crowd::kWindowMs;
     uint64_t sent = 0;
@@ -52,11 +52,11 @@ void shareCrowdedPaths(int fd, const std::vector<Subflow>& subflows, uint64_t no
       again += subflow.packetsSentAgain;
     }
     // A subflow that ends takes its figures along.
-    if (sent >= metered->sent && again >= metered->sentAgain) crowd->report(sent - metered->sent, again - metered->sentAgain, nowMs);
+    if (sent >= metered->sent && again >= metered->sentAgain) metered->crowd->report(sent - metered->sent, again - metered->sentAgain, nowMs);
     metered->sent = sent;
     metered->sentAgain = again;
   }
-  const bool isCrowd = crowd->isThere(nowMs);
+  const bool isCrowd = metered->crowd->isThere(nowMs);
   if (isCrowd == metered->yields) return;
   metered->yields = isCrowd;
   yieldToLoss(fd, isCrowd);
@@ -103,7 +103,7 @@ int64_t roomOf(const std::vector<Subflow>& subflows, uint64_t waiting) {
   return static_cast<int64_t>(room - std::min(room, waiting));
 }
 
-void meter(Flow* flow, const Side& target, uint64_t nowMs, Crowd* crowd) {
+void meter(Flow* flow, const Side& target, uint64_t nowMs, Crowds* crowds, const Source& peer) {
   constexpr uint64_t kFreely = 256 * 1024;
   flow->room = -1;
   int waiting = 0;
@@ -111,12 +111,14 @@ void meter(Flow* flow, const Side& target, uint64_t nowMs, Crowd* crowd) {
   const std::vector<Subflow> subflows = subflowsOf(target.fd);
   flow->room = roomOf(subflows, static_cast<uint64_t>(waiting));
   if (flow->room < 0) return;
-  if (flow->metered == nullptr) flow->metered = std::make_unique<Metered>(Metered{nowMs + kAfreshMs, nowMs + Crowd::kWindowMs});
+  if (flow->metered == nullptr) {
+    flow->metered = std::make_unique<Metered>(Metered{crowds->of(peer), nowMs + kAfreshMs, nowMs + Crowd::kWindowMs});
+  }
   std::vector<uint32_t>& lowest = flow->metered->lowestRttUs;
   if (lowest.size() != subflows.size()) {
     if (!lowest.empty() && lowest.size() < subflows.size()) widenSendBuffer(target.fd);
     lowest.assign(subflows.size(), UINT32_MAX);
   }
-  shareCrowdedPaths(target.fd, subflows, nowMs, flow->metered.get(), crowd);
+  shareCrowdedPaths(target.fd, subflows, nowMs, flow->metered.get());
   avoidProbeRtt(target.fd, subflows, nowMs, flow->metered.get());
 }

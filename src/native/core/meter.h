@@ -13,4 +13,5 @@
 int64_t roomOf(const std::vector<Subflow>& subflows, uint64_t waiting);
 
 // Sets the flow's `room` for this target, and keeps congestion control from pauses. To be called every few milliseconds while bytes flow.
-void meter(Flow* flow, const Side& target, uint64_t nowMs, Crowd* crowd);
+// `peer`: connections with the same one share their paths.
+void meter(Flow* flow, const Side& target, uint64_t nowMs, Crowds* crowds, const Source& peer);

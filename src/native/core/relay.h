@@ -20,8 +20,11 @@ struct Side {
   Protocol protocol = Protocol::Unknown;  // set when the socket is accepted or connected
 };
 
+class Crowd;
+
 // For a flow into an MPTCP socket whose bytes are metered (meter.h).
 struct Metered {
+  std::shared_ptr<Crowd> crowd;       // of all that share its paths
   uint64_t afreshMs;                  // earliest time for the next resetBbrFilter()
   uint64_t reportMs;                  // time of the next report to Crowd (crowd.h)
   std::vector<uint32_t> lowestRttUs;  // of each subflow since then, or since a subflow came or went

@@ -39,7 +39,7 @@ class WorkerHost {
   std::atomic<int> keepaliveS{kWanIdleS};  // of upstreams
   Outlets outlets;
   EngineLimits limits;
-  Crowd crowd;
+  Crowds crowds;
 
   // With another client, and with an upstream socket for everyone who waits for one: the first, or one more that joins their race. Without
   // the pipes as far as they have what the limit leaves them, so that readers that have stopped keep nobody out.

@@ -199,7 +199,10 @@ void Relays::pumpBoth(Connection* connection) {
   if (loop_->now() >= connection->meterMs) {
     connection->meterMs = loop_->now() + kLeastRefillMs;
     Side* const side = connection->mptcpSide();
-    if (side != nullptr) meter(side == &connection->upstream ? &connection->forward : &connection->backward, *side, loop_->now(), &host_->crowd);
+    const bool isUpstream = side == &connection->upstream;
+    // All upstreams share this machine's own paths, whoever the client is.
+    const Source peer = isUpstream ? Source{} : connection->sharer;
+    if (side != nullptr) meter(isUpstream ? &connection->forward : &connection->backward, *side, loop_->now(), &host_->crowds, peer);
   }
   const uint64_t before = connection->forward.bytes + connection->backward.bytes;
   bool more = false;
