@@ -1,4 +1,4 @@
-// The addon's entry: each *_binding.cpp adds its own part to the exports that contract.ts declares.
+// The addon's entry. Each *_binding.cpp adds its part of the exports that contract.ts declares.
 #include <napi.h>
 
 #include "binding/bindings.h"

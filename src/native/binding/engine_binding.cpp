@@ -1,4 +1,4 @@
-// Engine for TypeScript: contract.ts declares it.
+// The class Engine that contract.ts declares.
 #include <functional>
 #include <memory>
 #include <string>
@@ -54,7 +54,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
     numbers_ = Numbers(numbers.Data(), numbers.ElementLength());
     numbersOwner_ = Napi::Persistent(numbers);
     events_ = Napi::ThreadSafeFunction::New(env_, options.Get("onEvents").As<Napi::Function>(), "bondsocks events", 0, 1);
-    // The engine's threads use this object: it stays until close().
+    // The engine's threads use this object, so it lives until close().
     Ref();
     napi_add_env_cleanup_hook(env_, CleanUp, this);
     engine_ = std::make_unique<::Engine>(
@@ -66,7 +66,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
 
   void Shut() {
     if (!engine_) return;
-    engine_->close();  // joins the threads: nobody calls events_ any more
+    engine_->close();  // joins the threads, so nobody uses events_ any more
     engine_.reset();
     events_.Abort();
   }
@@ -79,11 +79,11 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
     const auto pass = [&] {
       if (numbers_.count() > 0) callback.Call({Napi::Number::New(env, static_cast<double>(numbers_.count())), objects});
       numbers_.clear();
-      // wire.ts lets nothing through. Should something come nevertheless: while an exception waits, Node-API does nothing of what follows.
+      // wire.ts catches all exceptions. If one comes through all the same, Node-API refuses all calls while it is pending.
       if (env.IsExceptionPending()) env.GetAndClearPendingException();
     };
     for (const Event& event : events) {
-      if (!engine_) return;  // the owner has closed it meanwhile
+      if (!engine_) return;  // the owner closed it in the callback
       if (const auto* const probed = std::get_if<Probed>(&event)) {
         Settle(probed->id, toObject(env, event));
       } else if (const auto* const inspected = std::get_if<Inspected>(&event)) {
@@ -107,7 +107,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
     waiting_.erase(found);
   }
 
-  // A question to the engine; its answer is an event with the same number.
+  // A question to the engine. The answer is an event with the same number.
   Napi::Value Ask(const std::function<void(uint64_t)>& ask) {
     const uint64_t id = ++sequence_;
     const auto added = waiting_.emplace(id, Napi::Promise::Deferred::New(env_));
@@ -163,7 +163,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
     engine_->setFastPath(fastPath);
   }
 
-  // Its arguments: wire.ts.
+  // wire.ts builds the arguments.
   void Dial(const Napi::CallbackInfo& info) {
     if (!engine_) return;
     const auto textAt = [&info](size_t at) { return info[at].IsString() ? info[at].As<Napi::String>().Utf8Value() : std::string(); };

@@ -23,7 +23,7 @@ Napi::Value NetnsCookie(const Napi::CallbackInfo& info) {
   const bool known = fd >= 0 && getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &size) == 0;
   closeFd(fd);
   struct stat status;
-  // Before Linux 5.14 the inode has to do; it can be used again once the namespace is gone.
+  // Before Linux 5.14 the inode has to do, although it can be used again after the namespace is gone.
   if (!known && stat("/proc/self/ns/net", &status) == 0) cookie = status.st_ino;
   return Napi::String::New(info.Env(), std::to_string(cookie));
 }
@@ -60,7 +60,7 @@ Napi::Value TryLock(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value RouteTo(const Napi::CallbackInfo& info) {
-  static Routes routes;  // only ever asked by Node's thread
+  static Routes routes;  // used by Node's thread only
   Address address = noAddress();
   const uint16_t port = info[1].IsNumber() ? static_cast<uint16_t>(info[1].As<Napi::Number>().Uint32Value()) : 0;
   Route route = Route::Unknown;

@@ -1,4 +1,4 @@
-// What crosses between the engine and TypeScript, as contract.ts declares it. For the *_binding.cpp files.
+// Converts what crosses between the engine and TypeScript, as contract.ts declares it. For the *_binding.cpp files.
 #pragma once
 #include <napi.h>
 
@@ -7,15 +7,15 @@
 
 #include "engine/events.h"
 
-// Nothing, and 0, where the property is missing or of another type.
+// Empty, or 0, if the property is missing or of another type.
 std::string text(const Napi::Object& object, const char* key);
 uint32_t number(const Napi::Object& object, const char* key);
 ConnectionId connectionId(const Napi::Value& value);
-// A wrong address is a mistake of the caller's: it becomes 0.0.0.0:0, which the kernel refuses to connect to.
+// A wrong address is the caller's mistake. It becomes 0.0.0.0:0, and the kernel refuses to connect to that.
 Address addressOf(const Napi::Value& value);
 DialSpec dialSpecOf(const Napi::Object& object);
 void addCredentials(DialSpec* spec, const Napi::Object& object);
-// The client side of SOCKS5 as far as the authentication.
+// The client side of SOCKS5 up to the authentication.
 DialSpec greetingOf(const Napi::Object& object);
 std::vector<AddressRange> addressRangesOf(const Napi::Value& value);
 

@@ -1,4 +1,3 @@
-// What crosses between the engine and TypeScript, as contract.ts declares it.
 #include "binding/values.h"
 
 namespace {

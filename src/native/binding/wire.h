@@ -1,4 +1,4 @@
-// Events of every connection as numbers: an object costs 0.3 us a property. wire.ts reads them.
+// Passes the events that every connection has as numbers, because each property of an object costs 0.3 us. wire.ts reads them.
 #pragma once
 
 #include <arpa/inet.h>
@@ -9,7 +9,7 @@ enum class Kind { Object, Accepted, Opened, Closed };
 
 class Numbers {
  public:
-  static constexpr size_t kMost = 11;  // of an event
+  static constexpr size_t kMost = 11;  // numbers of one event
 
   Numbers(double* begin, size_t capacity) : begin_(begin), capacity_(capacity) {}
 
@@ -17,7 +17,7 @@ class Numbers {
   size_t count() const { return count_; }
   void clear() { count_ = 0; }
 
-  // False: `event` has to cross as an object.
+  // False: pass `event` as an object.
   bool add(const Event& event) {
     const bool isAdded = std::visit([this](const auto& one) { return addOne(one); }, event);
     if (!isAdded) put(static_cast<double>(Kind::Object));

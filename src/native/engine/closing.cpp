@@ -29,15 +29,15 @@ Relays::~Relays() {
   }
 }
 
-// A reset leaves what came before it in the receive queue, where a direct peer could still read it (a server that answers "too large" and
-// closes with the rest unread). As much of it as the target takes at once goes on, and no end behind it: the reset comes next.
+// After a RST, the bytes before it are still in the receive queue, and a direct peer could read them: a server may answer "too large" and close
+// with the rest of the request unread. Passes on what the target takes at once, without a FIN: the reset comes next.
 void Relays::passOnLastWords(Flow* flow, Side* source, Side* target) {
   if (flow->done || flow->ended) return;
-  // MPTCP counts the end of a closed socket as one byte (mptcp_inq_hint), and reading that would pass on a FIN: look for a real byte first.
+  // MPTCP counts the end of a closed socket as one byte (mptcp_inq_hint). Reading that would pass on a FIN, so look for a real byte first.
   char byte;
   int queued = 0;
   source->readable = recv(source->fd, &byte, 1, MSG_PEEK) == 1 && ioctl(source->fd, SIOCINQ, &queued) == 0;
-  source->urgent = true;  // also where no event has told of it yet
+  source->urgent = true;  // there may be urgent data that no event has told of yet
   flow->room = -1;
   pump(flow, source, target, queued, &pipes_, &host_->counters);
 }
@@ -71,7 +71,7 @@ void Relays::closeConnection(Connection* connection, Reason reason, Failure fail
   const auto found = connections_.find(connection->id);
   loop_->keepUntilTurnEnds(std::move(found->second));
   connections_.erase(found);
-  // Nobody waits for the end of one that nobody has heard of: many of them wake the owner once.
+  // If the owner was never told of the connection, it need not know of its end at once: many such events wake it once.
   const uint64_t fastPathId = wasOpened ? connection->fastPathId : 0;
   loop_->tell(Closed{connection->id, reason, failure, connection->clientAddress, connection->destination, fastPathId, connection->forward.bytes,
                      connection->backward.bytes, loop_->now() - connection->acceptedMs},
@@ -85,7 +85,7 @@ void Relays::leaveLobby(Connection* connection) {
   --host_->counters.waiting;
 }
 
-// Ends an attempt of a connection that is still its own; freed at the end of the turn.
+// Ends an attempt whose socket the connection has not taken over. Freed at the end of the turn.
 void Relays::release(Attempt* attempt) {
   loop_->setDeadline(attempt, 0);
   if (attempt->side.fd >= 0) {

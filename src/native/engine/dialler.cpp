@@ -11,7 +11,7 @@
 #include "handshakes/socks5.h"
 
 namespace {
-// A reply and what the server says first leave together where that comes so soon.
+// If the server's first bytes come within this time, they leave together with the reply.
 constexpr uint64_t kHoldMs = 25;
 }  // namespace
 
@@ -50,7 +50,7 @@ void Dialler::dial(ConnectionId id, DialSpec spec, uint32_t number) {
   }
   const bool crowded = racing && host_->descriptorsAhead() > host_->limits.acceptLimit;
   Attempt* const attempt = addAttempt(connection, number);
-  // What is left is kept for clients that have no upstream socket at all yet.
+  // The descriptors that are left are for clients that have no upstream socket yet.
   if (crowded) return fail(attempt, Stage::Connect, {EMFILE, "socket"});
   loop_->setDeadline(connection, 0);  // each attempt has its own
   dial(attempt, std::move(spec));
@@ -82,7 +82,7 @@ void Dialler::probe(uint64_t id, DialSpec spec, Purpose purpose) {
 void Dialler::dial(Attempt* attempt, DialSpec spec) {
   attempt->spec = std::move(spec);
   attempt->startedMs = loop_->now();
-  attempt->side.error = 0;  // of the socket before
+  attempt->side.error = 0;  // of an earlier socket
   const DialSpec& to = attempt->spec;
   Prepared prepared;
   if (to.prepared && host_->prepared.take(to, loop_->now(), &prepared)) return takePrepared(attempt, prepared);
@@ -98,16 +98,16 @@ void Dialler::dial(Attempt* attempt, DialSpec spec) {
 void Dialler::attemptEvent(Attempt* attempt, uint32_t events) {
   if (attempt->side.fd < 0) return;  // ended earlier in this turn
   const bool connecting = attempt->isConnecting;
-  // What a HAG said before it reset us tells more than the reset: one that refuses our credentials often closes with the request unread.
+  // What a HAG answered before its RST tells more than the RST: a HAG that refuses our credentials often closes with the request unread.
   if (!connecting && (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) {
     readAnswers(attempt);
-    if (attempt->side.fd < 0 || attempt->isConnecting) return;  // over, or begun anew
+    if (attempt->side.fd < 0 || attempt->isConnecting) return;  // it has ended, or was begun anew
   }
   if ((events & EPOLLERR) != 0) {
     const int error = socketError(attempt->side.fd);
     if (error != 0) return lose(attempt, {error, connecting ? "connect" : "recv"});
   }
-  // A new socket is hung up until its SYN is out; only being writable means connected.
+  // A new socket reports EPOLLHUP until its SYN is sent. Only EPOLLOUT means connected.
   if ((events & EPOLLOUT) == 0) return;
   if (!connecting) {
     sendOutput(attempt);
@@ -116,7 +116,7 @@ void Dialler::attemptEvent(Attempt* attempt, uint32_t events) {
   }
 }
 
-// It may send its request now: no other attempt of its connection ever will, or a client's bytes would reach the server twice.
+// The attempt may send its request from now on. No other attempt of the connection may, or the client's bytes could reach the server twice.
 void Dialler::commit(Attempt* attempt) {
   Connection* const connection = attempt->connection;
   if (connection == nullptr || connection->committed) return;
@@ -131,7 +131,7 @@ void Dialler::succeed(Attempt* attempt) {
   attempt->connection == nullptr ? answer(attempt, protocol) : open(attempt, protocol);
 }
 
-// No client waits for it.
+// For an attempt without a client.
 void Dialler::answer(Attempt* attempt, Protocol protocol) {
   const int fd = attempt->side.fd;
   Probed probed = {attempt->probe, localAddress(fd), protocol, attempt->connectMs};
@@ -159,7 +159,7 @@ void Dialler::open(Attempt* attempt, Protocol protocol) {
   commit(attempt);
   const bool isReported = connection->fastPathId == 0;
   const Opened opened = {connection->id, attempt->number, isReported ? localAddress(fd) : noAddress(), protocol, attempt->usesPrepared};
-  // Only now are those that were sent used up.
+  // Only now consume the client's bytes that were sent.
   const size_t said = attempt->said();
   for (size_t left = said; left > 0;) {
     char early[kEarlyBytes];
@@ -177,7 +177,7 @@ void Dialler::open(Attempt* attempt, Protocol protocol) {
   release(attempt);
   if (connection->kind == ListenerKind::Socks) {
     connection->held = socks5::encodeReply(socks5::kSucceeded, opened.local);
-    // One that has said more already waits for the server's answer, not for ours.
+    // A client that has sent more already waits for the server's answer, not for our reply.
     int more = 0;
     if (ioctl(connection->client.fd, SIOCINQ, &more) == 0 && more > 0) {
       loop_->setDeadline(connection, loop_->now() + kHoldMs);
@@ -194,9 +194,9 @@ void Dialler::open(Attempt* attempt, Protocol protocol) {
 }
 
 void Dialler::fail(Attempt* attempt, Stage stage, Failure failure, int reply) {
-  // A HAG that refuses us has opened nothing. One that ends otherwise may have passed on what it was sent, whether it has acknowledged that
-  // or not: the kernel delays the ACK of what was read by 40 ms, and a RST overtakes it. Only the client knows whether that may be said twice.
-  // A router's "prohibited" (ICMPv6) is EACCES, too, once TCP gives up.
+  // A HAG that refuses us has opened nothing. If it ends otherwise, it may have passed on what we sent, even without an acknowledgement: the
+  // kernel delays the ACK of received bytes by up to 40 ms, and a RST can overtake it. Only the client knows whether the bytes may be sent
+  // twice. `syscall` is checked because a router's "prohibited" (ICMPv6) is EACCES, too, when TCP gives up.
   const bool hasRefused = reply >= 0 || (failure.error == EACCES && strcmp(failure.syscall, "socks") == 0);
   Connection* const connection = attempt->connection;
   if (connection == nullptr) {
@@ -217,7 +217,7 @@ void Dialler::fail(Attempt* attempt, Stage stage, Failure failure, int reply) {
   if (early > 0) relays_->closeConnection(connection, Reason::UpstreamReset, failure);
 }
 
-// Ends an attempt that is still its own; freed at the end of the turn.
+// Ends an attempt whose socket nobody has taken over. Freed at the end of the turn.
 void Dialler::release(Attempt* attempt) {
   if (attempt->connection != nullptr) return relays_->release(attempt);
   loop_->setDeadline(attempt, 0);
@@ -232,7 +232,7 @@ void Dialler::abandon(const Address& source) {
   std::vector<Attempt*> abandoned;
   for (auto& entry : relays_->all()) {
     for (auto& attempt : entry.second->attempts) {
-      // A prepared connection goes on over the other WANs that it has joined; where there is none it ends without a subflow.
+      // A prepared connection goes on over other WANs if it has joined some; otherwise it has no subflow and ends.
       attempt->abandoned |= attempt->usesPrepared;
       if (!attempt->usesPrepared && attempt->spec.bound && sameHost(attempt->spec.source, source)) abandoned.push_back(attempt.get());
     }

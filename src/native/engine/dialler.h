@@ -8,8 +8,8 @@
 #include "engine/fast_paths.h"
 #include "engine/relays.h"
 
-// What a client usually says first (a TLS ClientHello, an HTTP request) fits, and as much of an upload as keeps it going until the reply;
-// the rest follows through the relay. More than this would stop at a HAG's first window.
+// Holds what a client usually sends first (a TLS ClientHello, an HTTP request), and as much of an upload as keeps it going until the reply; the
+// relay sends the rest. More would not fit into a HAG's first window.
 constexpr size_t kEarlyBytes = 64 * 1024;
 
 class Dialler {
@@ -26,7 +26,7 @@ class Dialler {
   void resetAttempts(const Address& remote);
   void attemptEvent(Attempt* attempt, uint32_t events);
   void expired(Attempt* attempt);
-  // Its client has said more, or has ended.
+  // The client has sent more, or has ended.
   void sendEarly(Connection* connection);
 
  private:

@@ -1,8 +1,8 @@
-// A connection that both ends have ended, until what was said last has arrived. Part of Relays.
+// A connection that both ends have ended, until its last bytes have arrived. Part of Relays.
 //
-// The kernel cuts a closed MPTCP socket after 60 s (mptcp_close_timeout), whatever still comes through: on a slow line, or on one that is
-// silent for a minute, the end of a download was lost. One that is open it leaves alone, so it is closed when all was acknowledged, or when
-// nothing more was for about as long as the kernel tries with a closed TCP socket (tcp_orphan_retries: 100 s and more).
+// The kernel cuts a closed MPTCP socket after 60 s (mptcp_close_timeout), even if bytes still get through: on a slow line, or one that is silent
+// for a minute, the end of a download was lost. It does not cut an open one. So we close the socket when all is acknowledged, or when nothing
+// more was acknowledged for about as long as the kernel tries with a closed TCP socket (tcp_orphan_retries: 100 s and more).
 #include <errno.h>
 #include <linux/sockios.h>
 #include <sys/epoll.h>
@@ -22,7 +22,7 @@ void Relays::drain(Connection* connection) {
   connection->unacknowledged = side == nullptr ? 0 : unacknowledged(side->fd);
   if (connection->unacknowledged == 0) return closeConnection(connection, Reason::End);
   Side* const other = side == &connection->upstream ? &connection->client : &connection->upstream;
-  // Nothing is left to say: should this process end meanwhile, the kernel sees to the rest for as long as it does.
+  // If this process ends meanwhile, the kernel delivers the rest as long as it does for any closed socket, instead of sending a RST.
   for (const int fd : {side->fd, other->fd}) resetOnClose(fd, false);
   loop_->end(other->fd, closeFd);
   other->fd = -1;
@@ -32,7 +32,7 @@ void Relays::drain(Connection* connection) {
   loop_->setDeadline(connection, loop_->now() + kLookMs);
 }
 
-// An event comes when the last byte is acknowledged, and many others while the kernel tries again.
+// Called when the last byte is acknowledged, and at many other events while the kernel retransmits.
 void Relays::lookAtDraining(Connection* connection, bool isDue) {
   const Side& side = *connection->mptcpSide();
   const int left = unacknowledged(side.fd);
@@ -43,6 +43,6 @@ void Relays::lookAtDraining(Connection* connection, bool isDue) {
   if (loop_->now() - connection->activeMs >= std::min(kPatienceMs, host_->limits.idleTimeoutMs)) {
     return closeConnection(connection, &side == &connection->upstream ? Reason::UpstreamReset : Reason::ClientReset, {ETIMEDOUT, "close"});
   }
-  watchAgain(connection, side, EPOLLET);  // only its hang-up
+  watchAgain(connection, side, EPOLLET);  // reports only EPOLLHUP and EPOLLERR
   loop_->setDeadline(connection, loop_->now() + kLookMs);
 }

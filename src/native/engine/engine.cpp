@@ -9,9 +9,9 @@
 #include <iterator>
 
 namespace {
-// For the process itself: files, child processes and sockets that the owner opens while the engine runs.
+// Descriptors left for the process itself: files, child processes and sockets that the owner opens.
 constexpr uint64_t kOwnersDescriptors = 64;
-// Pipes for accepted connections that are all busy at once; those beyond have their bytes copied.
+// For pipes of connections that are busy at the same time; the bytes of others are copied.
 constexpr uint64_t kPipeDescriptors = 256;
 
 uint64_t openDescriptors() {
@@ -46,7 +46,7 @@ Engine::Engine(const EngineOptions& options, std::function<void()> notify) : not
 Engine::~Engine() { close(); }
 
 void Engine::close() {
-  // None may turn to another one that is gone.
+  // Stop all before any is destroyed, because workers call one another.
   for (auto& worker : workers_) worker->stop();
   workers_.clear();
   prepared.clear();
@@ -57,7 +57,7 @@ void Engine::close() {
 
 bool Engine::listen(const ListenOptions& options, Address* bound, Protocol* protocol, Failure* failure) {
   const bool mptcp = options.kind == ListenerKind::Socks;
-  // SO_REUSEPORT would share the port with another process of this user in silence; a socket without it is refused.
+  // With SO_REUSEPORT we would silently share the port with another process of this user. A socket without it is refused.
   const int guard = listenSocket(options.address, mptcp, false, protocol, failure);
   if (guard < 0) return false;
   *bound = localAddress(guard);
@@ -69,7 +69,7 @@ bool Engine::listen(const ListenOptions& options, Address* bound, Protocol* prot
       std::for_each(sockets.begin(), sockets.end(), closeFd);
       return false;
     }
-    // Its clients inherit it: see Worker::relay. None is ended in order before.
+    // Accepted sockets inherit it, so that closing one sends a RST, also when the process dies. Relays unsets it for an orderly end.
     if (options.kind == ListenerKind::Redirect) resetOnClose(fd, true);
     sockets.push_back(fd);
   }
@@ -218,7 +218,7 @@ std::vector<Event> Engine::takeEvents() {
   return std::move(events_);
 }
 
-// Several workers meet the same limit: the owner hears of the first that pauses and of the last that goes on.
+// Several workers meet the same limit. The owner is told of the first one that pauses and the last one that goes on.
 void Engine::pausedAccepting(LimitCause cause) {
   std::unique_lock<std::mutex> lock(mutex_);
   if (paused_++ > 0) return;
@@ -237,7 +237,7 @@ void Engine::tooMany(unsigned worker) {
   }
 }
 
-// Queued under the lock that counted: another worker's next change must not get ahead.
+// Queued under the lock that counted, so that another worker's next change cannot overtake.
 void Engine::announceLimit(bool limited, std::unique_lock<std::mutex> lock) {
   events_.emplace_back(Limit{limited, pauseCause_});
   const bool first = !notified_;

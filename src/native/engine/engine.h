@@ -1,4 +1,4 @@
-// The engine: its workers, and one queue of events for its owner. No policy, no retries, no texts for people.
+// The engine: its workers, and one queue of events for the owner. No policy, no retries, no texts for people.
 #pragma once
 
 #include <functional>
@@ -16,20 +16,20 @@ struct EngineOptions {
   uint64_t decisionTimeoutMs = 60000;
   uint64_t maxConnectionsPerClient = 0;  // 0: no limit
   int64_t bufferMemory = 0;              // 0: no limit
-  uint32_t mark = 0;                     // of all sockets that it opens; 0: none
+  uint32_t mark = 0;                     // SO_MARK of all sockets that it opens; 0: none
 };
 
 struct ListenOptions {
   ListenerKind kind = ListenerKind::Redirect;
   Address address;
   bool authentication = false;
-  std::shared_ptr<const std::vector<AddressRange>> clients;  // null: everyone is
+  std::shared_ptr<const std::vector<AddressRange>> clients;  // null: everyone is a client
   bool refusesLoops = false;
 };
 
 class Engine : private WorkerHost {
  public:
-  // `notify` is called on a worker's thread when events wait that were not fetched yet: once until takeEvents().
+  // `notify` is called on a worker's thread when events wait; then not again until takeEvents().
   Engine(const EngineOptions& options, std::function<void()> notify);
   ~Engine() override;
 
@@ -47,7 +47,7 @@ class Engine : private WorkerHost {
   PreparedPool::Kept keepPrepared(const std::vector<DialSpec>& specs, uint64_t most, uint64_t mostMs);
   void useDevices(std::vector<std::pair<Address, std::string>> devices, bool mptcpToo) { outlets.use(std::move(devices), mptcpToo); }
   void abandon(const Address& source);
-  // Answered by an event with the count.
+  // The answer is an event with the count.
   void resetUpstreams(uint64_t id, const Address& remote);
   void resetStranded(uint64_t id);
   void countOnly(uint64_t id, const Address& source, uint64_t olderThanMs);

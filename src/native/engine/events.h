@@ -1,4 +1,4 @@
-// What crosses between the engine's threads and its owner: the owner's orders, and what the workers met. contract.ts says what each means.
+// What crosses between the engine's threads and its owner: calls one way, events the other. contract.ts and events.ts tell what each means.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +27,7 @@ struct DialSpec {
   bool socks = false;           // client side of SOCKS5 to `remote`
   bool connectRequest = false;  // false: stop after the authentication (a probe)
   bool pipelined = false;
-  bool prepared = false;  // by a connection of PreparedPool's, where there is one
+  bool prepared = false;  // use a connection of PreparedPool, if there is one
   std::string host;
   uint16_t port = 0;
   bool withPassword = false;
@@ -36,13 +36,13 @@ struct DialSpec {
   uint32_t handshakeTimeoutMs = 0;
 };
 
-// The addresses that share the first `bits` with `base`; no bits: every one of its family.
+// Addresses that share the first `bits` bits with `base`; 0: all of its family.
 struct AddressRange {
   Address base;
   unsigned bits = 0;
 };
 
-// For clients of a `redirect` listener about whom nothing has to be decided.
+// For clients of a `redirect` listener about whom the owner need not be asked.
 struct FastPath {
   uint64_t id = 0;
   DialSpec spec;  // its host and port are each client's destination
@@ -63,21 +63,21 @@ struct Inspection {
   std::vector<Subflow> subflows;
 };
 
-// Connections of whom to tell: those that moved something last, of this age and size.
+// Which connections to inspect: the most recently active ones of at least this age and size.
 struct Busy {
   size_t most;
   uint64_t olderThanMs;
   uint64_t leastBytes;
 };
 
-// The events, one struct a kind. `id` is the connection's or, of an answer, the question's.
+// The events, one struct for each kind. `id`: the connection's or, in an answer, the question's.
 struct Accepted {
   ConnectionId id;
   Address client;
   Address destination;
   Address local;
-  uint64_t fastPathId = 0;  // the fast path that was followed before the owner was told; 0: none
-  bool timedOut = false;    // its patience was in vain
+  uint64_t fastPathId = 0;  // the fast path that was tried before the owner was told; 0: none
+  bool timedOut = false;    // it had no answer within its patience
 };
 
 struct Credentials {
@@ -107,7 +107,7 @@ struct Failed {
   ConnectionId id;
   uint32_t attempt;
   uint32_t left = 0;   // attempts of the connection still under way
-  uint64_t early = 0;  // bytes of the client's that left with the request
+  uint64_t early = 0;  // bytes of the client that left with the request
   Stage stage;
   Failure failure;
   int reply = -1;

@@ -1,4 +1,4 @@
-// Clients about whom nothing has to be decided: which ones, by which path, and what follows where that fails.
+// Serves clients without asking the owner: which ones, over which path, and what happens if that fails.
 #pragma once
 
 #include <memory>
@@ -10,16 +10,16 @@ class FastPaths {
   explicit FastPaths(Loop* loop) : loop_(loop) {}
 
   void set(std::shared_ptr<const FastPath> fastPath) { fastPath_ = std::move(fastPath); }
-  // The id of the one that serves this client; 0: the owner is asked.
+  // The id of the fast path for this client; 0: ask the owner.
   uint64_t idFor(const Accepted& accepted) const;
-  // How to reach the destination of one that it serves.
+  // How to reach the connection's destination by the fast path.
   DialSpec begin(Connection* connection);
-  // From here on the owner decides about it.
+  // From now on the owner decides about the connection.
   void handBack(Connection* connection, bool timedOut);
   void tellDemand();
 
  private:
   Loop* loop_;
   std::shared_ptr<const FastPath> fastPath_;
-  uint64_t demand_ = 0;  // clients of this turn for whom it asks for a prepared connection
+  uint64_t demand_ = 0;  // clients in this turn whose path uses prepared connections
 };

@@ -1,4 +1,4 @@
-// An attempt's handshake: what is sent, and what comes back. Part of Dialler.
+// The handshake of an attempt: what it sends, and what comes back. Part of Dialler.
 #include "handshakes/socks5.h"
 
 #include <errno.h>
@@ -9,7 +9,7 @@
 #include "engine/dialler.h"
 
 namespace {
-// The handshake of a new connection leaves with so much in one packet, and with more behind it in one of its own.
+// On a new connection, up to so many bytes of the client leave with the handshake; more leave separately behind it.
 constexpr size_t kFirstWords = 4 * 1024;
 }  // namespace
 
@@ -35,8 +35,8 @@ void Dialler::addRequest(Attempt* attempt) {
   addEarly(attempt);
 }
 
-// To a HAG that takes it, what the client has said by now and was not sent yet: looked at, not taken, so that an attempt that fails leaves
-// it to the next one.
+// If the HAG takes pipelined handshakes, adds what the client has sent by now and was not added yet. The bytes are only peeked at, so that after
+// a failure the next attempt can send them.
 void Dialler::addEarly(Attempt* attempt) {
   if (!attempt->spec.pipelined) return;
   char early[kEarlyBytes];
@@ -46,7 +46,8 @@ void Dialler::addEarly(Attempt* attempt) {
   attempt->early = static_cast<size_t>(size);
 }
 
-// A client seldom says its first words in the packet that opens its connection: what comes behind the request need not wait for the reply.
+// Clients rarely send their first bytes in the packet that opens the connection. What comes after our request was sent need not wait for the
+// reply.
 void Dialler::sendEarly(Connection* connection) {
   Attempt* const attempt = connection->attempts.front().get();
   addEarly(attempt);
@@ -65,14 +66,14 @@ void Dialler::sendOutput(Attempt* attempt) {
     } else if (errno == EAGAIN) {
       return;
     } else if (errno != EINTR) {
-      // What the other end said before it reset us is still there to be read, but not the reset behind it.
+      // What the other end sent before its RST can still be read, but the error is reported only once, here.
       attempt->side.error = errno;
       return;
     }
   }
 }
 
-// Reads until `input` holds `size` bytes, and never one more: what follows is the relay's.
+// Reads until `input` holds `size` bytes, and not one more: what follows belongs to the relay.
 bool Dialler::readExactly(Attempt* attempt, size_t size) {
   while (attempt->input.size() < size) {
     char data[300];
@@ -120,7 +121,7 @@ void Dialler::readAnswers(Attempt* attempt) {
   }
 }
 
-// False: it has come as far as was wanted, or is over.
+// False: the handshake has come as far as was wanted, or has failed.
 bool Dialler::goOn(Attempt* attempt) {
   const DialSpec& spec = attempt->spec;
   if (attempt->handshake.step() == Socks5Client::Step::Reply) {

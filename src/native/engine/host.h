@@ -1,4 +1,4 @@
-// What all workers share, and what a worker needs of its engine.
+// What all workers share, and what they need from the engine.
 #pragma once
 
 #include <atomic>
@@ -19,29 +19,29 @@ struct EngineLimits {
   uint64_t idleTimeoutMs = 0;
   uint64_t handshakeTimeoutMs = 0;
   uint64_t decisionTimeoutMs = 0;
-  uint64_t descriptorLimit = 0;  // of the engine, pipes included
+  uint64_t descriptorLimit = 0;  // for the engine, pipes included
   uint64_t acceptLimit = 0;      // descriptors above which accepting pauses, so that what is accepted can be served
 };
 
-// What the workers share; all of it may be called from any thread.
+// Any thread may use these.
 class WorkerHost {
  public:
   virtual ~WorkerHost() = default;
-  virtual void post(std::vector<Event>* events) = 0;  // takes them
+  virtual void post(std::vector<Event>* events) = 0;  // moves them out
   virtual void pausedAccepting(LimitCause cause) = 0;
   virtual void resumedAccepting() = 0;
-  virtual void tooMany(unsigned worker) = 0;  // the others are to give way
+  virtual void tooMany(unsigned worker) = 0;  // asks all other workers to make room
   Counters counters;
   PreparedPool prepared{&counters};
   Shares shares;
   BufferBudget budget;
   Refusals refusals;
-  std::atomic<int> keepaliveS{kWanIdleS};  // of upstreams
+  std::atomic<int> keepaliveS{kWanIdleS};  // for upstreams
   Outlets outlets;
   EngineLimits limits;
   Crowds crowds;
 
-  // With another client, and with an upstream socket for everyone who waits for one: the first, or one more that joins their race. Without
-  // the pipes as far as they have what the limit leaves them, so that readers that have stopped keep nobody out.
+  // Descriptors in use after one more client, and after one more upstream socket for everyone who waits for one. Pipes within their own share of
+  // the limit do not count, so that clients that have stopped reading do not keep others out.
   uint64_t descriptorsAhead() const;
 };

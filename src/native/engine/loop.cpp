@@ -37,8 +37,8 @@ bool Loop::watch(int fd, uint64_t tag, uint32_t events, bool known) {
 
 void Loop::unwatch(int fd) { epoll_ctl(epoll_, EPOLL_CTL_DEL, fd, nullptr); }
 
-// Closes what is watched by `closeFd` or `abortFd`. What is open twice stays in the epoll set when it is closed here (epoll(7)), with a
-// pointer to what is gone; and while the owner's process forks, its child has all open a second time until it calls exec.
+// Closes a watched descriptor with `closeFd` or `abortFd`. It has to leave the epoll set first: after fork(2) the owner's child has it open,
+// too, until it calls exec, and as long as somebody does, close(2) here would leave it in the set (epoll(7)) with a pointer to a freed object.
 void Loop::end(int fd, void (*how)(int)) {
   unwatch(fd);
   how(fd);

@@ -1,4 +1,4 @@
-// A worker's event loop: what is watched, what is due, and what its owner is told. It knows nothing of connections.
+// A worker's event loop: watched descriptors, deadlines, and the events for the owner. It knows nothing about connections.
 #pragma once
 
 #include <sys/epoll.h>
@@ -14,7 +14,7 @@ uint64_t monotonicMs();
 
 constexpr uint32_t kStreamEvents = EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET;
 
-// What a descriptor's events are for: a pointer and a kind in its low bits.
+// What a descriptor's events belong to: an object, and its kind in the low bits of the pointer.
 enum class Tag : uint64_t { Client = 0, Upstream = 1, Attempt = 2, Listener = 3, Wake = 4 };
 template <typename T>
 uint64_t tagOf(T* object, Tag kind) {
@@ -26,7 +26,7 @@ constexpr uint64_t kTagMask = 7;
 struct Timed {
   explicit Timed(Tag is) : tag(is) {}
   virtual ~Timed() = default;
-  const Tag tag;          // which of them it is
+  const Tag tag;          // what it is
   uint64_t deadline = 0;  // ms; 0: none
 };
 
@@ -38,19 +38,19 @@ class Loop {
   Loop& operator=(const Loop&) = delete;
 
   uint64_t now() const { return now_; }
-  // Waits for events until this moment at most, or until something is due.
+  // Waits for events, at most until `untilMs` or the first deadline.
   int wait(epoll_event* events, int most, uint64_t untilMs);
   bool watch(int fd, uint64_t tag, uint32_t events, bool known = false);
   void unwatch(int fd);
   void end(int fd, void (*how)(int));
   void setDeadline(Timed* timed, uint64_t deadline);
-  Timed* nextDue();  // it has no deadline any more; null: nothing is due
-  // Posts it with this turn's events, or with the first that are due within so many milliseconds.
+  Timed* nextDue();  // clears its deadline; null: nothing is due
+  // Posts the event with this turn's, or with the next ones that are posted, after `withinMs` at the latest.
   void tell(Event event, uint64_t withinMs = 0);
-  // Counts it. The owner is told of the first.
+  // Counts a refusal. The owner is told of the first.
   void tellRefused(RefusalCause cause, const Address& client, const Address& destination = noAddress());
-  void tellAtOnce();  // from now on, whatever might wait
-  // epoll may still name it in this turn's batch.
+  void tellAtOnce();  // from now on no event waits for others
+  // For a closed object, because an event of this turn may still point to it.
   void keepUntilTurnEnds(std::unique_ptr<Timed> gone) { gone_.push_back(std::move(gone)); }
   void endTurn();
 

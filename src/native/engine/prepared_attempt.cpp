@@ -1,5 +1,5 @@
-// An attempt that awaits its HAG's answer, one that goes on with a prepared connection, and what follows where that was dead before. Part of
-// Dialler.
+// Attempts that wait for their HAG's answer, attempts that use a prepared connection, and what follows if that connection was already dead. Part
+// of Dialler.
 #include <errno.h>
 #include <linux/sockios.h>
 #include <sys/ioctl.h>
@@ -9,18 +9,19 @@
 #include "engine/dialler.h"
 
 namespace {
-// How often a prepared connection is looked at that has been asked for something and has not answered.
+// How often to look at a prepared connection that has not answered yet.
 constexpr uint64_t kAliveMs = 100;
-// Longer than it takes until what was sent has come over another WAN instead, and that was acknowledged.
+// Longer than it takes to send the request again over another WAN and to get its acknowledgement.
 constexpr uint64_t kForgottenMs = 500;
 constexpr uint64_t kForgottenRoundTrips = 4;
-// Of the time for an answer, how often it begins anew.
+// The longest wait for an answer, in times of `handshakeTimeoutMs`.
 constexpr uint64_t kMostTimes = 4;
-// A client that speaks first does so at once, and its words leave with the request: behind it, MPTCP's scheduler would give them to the
-// subflow with the least under way, the slow one.
+// A client that speaks first does so at once. Its bytes should leave with the request: sent after it, MPTCP's scheduler would give them to the
+// subflow with the fewest bytes in flight, which is the slow one.
 constexpr uint64_t kFirstWordsMs = 3;
 
-// Nothing of what was sent over a prepared connection was acknowledged. Of a lost WAN no acknowledgements come, so there that proves nothing.
+// Whether nothing that was sent over a prepared connection was acknowledged. If a WAN was lost, that proves nothing, because its
+// acknowledgements do not come.
 bool isUnheard(const Attempt& attempt) {
   int unacknowledged = 0;
   return attempt.usesPrepared && !attempt.abandoned && ioctl(attempt.side.fd, SIOCOUTQ, &unacknowledged) == 0 &&
@@ -46,21 +47,21 @@ void Dialler::takePrepared(Attempt* attempt, const Prepared& prepared) {
   if (!loop_->watch(attempt->side.fd, tagOf(attempt, Tag::Attempt), kStreamEvents)) fail(attempt, Stage::Request, {errno, "epoll_ctl"});
 }
 
-// A HAG has this time for its answer, from the last sign that what it was sent comes through: on a full uplink that takes long. Not without
-// an end, should the sign be all that ever comes.
+// The time for the HAG's answer begins anew with each acknowledgement, because on a full uplink sending takes long. But the whole takes at most
+// kMostTimes as long, in case nothing but acknowledgements comes.
 void Dialler::grantTime(Attempt* attempt) {
   const uint64_t timeMs = attempt->spec.handshakeTimeoutMs;
   attempt->answerUntilMs = std::min(loop_->now() + timeMs, attempt->startedMs + attempt->spec.connectTimeoutMs + kMostTimes * timeMs);
 }
 
 void Dialler::awaitAnswer(Attempt* attempt) {
-  if (attempt->connection == nullptr) return loop_->setDeadline(attempt, attempt->answerUntilMs);  // a probe asks for an answer in time
+  if (attempt->connection == nullptr) return loop_->setDeadline(attempt, attempt->answerUntilMs);  // a probe wants its answer in time
   const uint64_t lookMs = attempt->usesPrepared ? kAliveMs : std::max<uint64_t>(attempt->spec.handshakeTimeoutMs / 16, 1);
   const uint64_t untilMs = attempt->holdUntilMs > loop_->now() ? attempt->holdUntilMs : loop_->now() + lookMs;
   loop_->setDeadline(attempt, std::min(untilMs, attempt->answerUntilMs));
 }
 
-// False: its time is over.
+// False: the time for the answer is over.
 bool Dialler::lookAtUnanswered(Attempt* attempt) {
   int unacknowledged = 0;
   if (attempt->connection != nullptr && ioctl(attempt->side.fd, SIOCOUTQ, &unacknowledged) == 0) {
@@ -69,7 +70,7 @@ bool Dialler::lookAtUnanswered(Attempt* attempt) {
     attempt->acknowledged = acknowledged;
   }
   if (loop_->now() >= attempt->answerUntilMs) return false;
-  // Of a plain RST MPTCP says nothing, so it has to be asked.
+  // MPTCP reports nothing after a plain RST, so look for subflows.
   if (hasNoSubflow(attempt->side.fd)) {
     lose(attempt, {ENOTCONN, "recv"});
   } else if (isForgotten(*attempt)) {
@@ -81,9 +82,9 @@ bool Dialler::lookAtUnanswered(Attempt* attempt) {
   return true;
 }
 
-// What is on the path, or the HAG's machine, may have forgotten a prepared connection without a word: it is silent, and new ones get through.
-// Its contemporaries are forgotten as well then. Where new ones were silent at first, too, it may have been the path, and what was sent
-// will come through: TCP repeats it after twice the time at the latest.
+// Whether a NAT on the path, or the HAG's machine, has forgotten a prepared connection without a RST: it is silent, but newer connections get
+// through. Then those made before it are forgotten, too, and dropped. If the next newer connection was made only after the request, the path may
+// have been silent until then; the request then gets through with TCP's retransmission, after twice that time at the latest, so wait for that.
 bool Dialler::isForgotten(const Attempt& attempt) {
   const uint64_t waitedMs = loop_->now() - attempt.startedMs;
   const uint64_t forgottenMs = std::max(kForgottenMs, kForgottenRoundTrips * attempt.connectMs);
@@ -92,8 +93,8 @@ bool Dialler::isForgotten(const Attempt& attempt) {
   return newMs != 0 && waitedMs >= forgottenMs + 2 * (newMs - attempt.startedMs);
 }
 
-// The other end has reset or ended the connection instead of answering. A prepared one may have been dead before, and so are its contemporaries
-// then, where nothing of what was sent over it was acknowledged. A client that has said nothing yet begins anew.
+// The other end has reset or ended the connection instead of answering. If nothing was acknowledged, a prepared connection may have been dead
+// already; then those made before the attempt are dead, too, and are dropped. If the client has sent nothing, the attempt begins anew.
 void Dialler::lose(Attempt* attempt, Failure failure) {
   if (isUnheard(*attempt)) host_->prepared.drop(attempt->spec.remote, attempt->startedMs);
   if (!attempt->usesPrepared || attempt->said() > 0) return fail(attempt, attempt->stage(), failure);

@@ -8,18 +8,18 @@
 #include "core/mptcp_info.h"
 
 namespace {
-// A HAG says nothing after its greeting: to hear of it means that it has ended the connection.
+// A HAG sends nothing after the greeting, so anything to read means that it has ended the connection.
 bool wasEnded(int fd) {
   char byte;
   return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0 || (errno != EAGAIN && errno != EINTR);
 }
 
-// Only the few that are kept for single clients idle for so long.
+// Only the few connections that are kept for single clients are idle for so long.
 constexpr int kAskS = 30;
-// With what the kernel's coarse timer and a round trip add.
+// Adds what the kernel's coarse timer and a round trip take.
 constexpr uint32_t kSilentMs = kAskS * 1000 + 5000;
 
-// Of a plain RST MPTCP says nothing, nor of a lost WAN.
+// MPTCP reports neither a plain RST nor a lost WAN.
 bool isStranded(int fd) { return hasNoSubflow(fd, kSilentMs); }
 
 bool leads(const Prepared& one, const DialSpec& spec) {
@@ -33,7 +33,7 @@ bool leads(const Prepared& one, const DialSpec& spec) {
 PreparedPool::~PreparedPool() { clear(); }
 
 void PreparedPool::close(int fd) {
-  // One message (MP_FASTCLOSE) where an orderly end takes four on every subflow.
+  // One packet (MP_FASTCLOSE); an orderly end takes four on every subflow.
   abortFd(fd);
   --counters_->descriptors;
 }
@@ -79,7 +79,7 @@ PreparedPool::Kept PreparedPool::keep(const std::vector<DialSpec>& specs, uint64
     const uint64_t ageMs = nowMs - std::min(nowMs, one.sinceMs);
     const auto found = std::find_if(specs.begin(), specs.end(), [&one](const DialSpec& spec) { return leads(one, spec); });
     if (found == specs.end() || ageMs >= mostMs) return true;
-    // One that became plain TCP on its path serves only as long as nothing better is known; later its path may carry MPTCP again.
+    // A connection that fell back to plain TCP is only for the first path; for others, MPTCP may work again later.
     if (one.protocol == Protocol::Tcp && found != specs.begin()) return true;
     if (wasEnded(one.fd)) {
       const uint64_t endedMs = std::max<uint64_t>(ageMs, 1);
@@ -90,7 +90,7 @@ PreparedPool::Kept PreparedPool::keep(const std::vector<DialSpec>& specs, uint64
     uint64_t& count = kept.counts[static_cast<size_t>(found - specs.begin())];
     if (count == most) return true;
     ++count;
-    // Most are used before they come here, and need no more calls than they must.
+    // Set late, because most connections are used before and are spared the calls.
     if (!one.isAsked) askWhenIdle(one.fd, kAskS);
     one.isAsked = true;
     return false;

@@ -7,8 +7,9 @@
 #include <algorithm>
 
 namespace {
-// It needs a subflow and has none. Behind the other end's FIN all that it said is here, perhaps still on its way to a slow client: only once
-// that has it, and has not ended its own direction, it is of use to tell it that nobody hears it any more.
+// Whether the connection needs a subflow and has none. After the other end's FIN all its bytes are here, perhaps still on their way to a slow
+// client. Then a reset only helps once the client has them and has not ended its own direction: it tells the client that nobody receives its
+// bytes any more.
 bool isStranded(const Connection& connection) {
   const int fd = connection.upstream.fd;
   if (!hasNoSubflow(fd)) return false;
@@ -20,7 +21,7 @@ bool isStranded(const Connection& connection) {
 
 void Survey::sweepIdle() {
   const int keepaliveS = host_->keepaliveS;
-  // Asked for early enough for the first question to be in time.
+  // Half the keepalive time, so that keepalive is set in time for its first probe.
   const uint64_t idleMs = std::min<uint64_t>(host_->limits.idleTimeoutMs / 16, static_cast<uint64_t>(keepaliveS) * 500);
   const uint64_t youngMs = std::clamp<uint64_t>(idleMs, 50, 60000);
   const uint64_t everyMs = std::min<uint64_t>(youngMs, 15000);
@@ -34,7 +35,7 @@ void Survey::sweepIdle() {
     if (connection->client.protocol == Protocol::Mptcp && loop_->now() - connection->acceptedMs >= everyMs) askAboutOldSubflows(connection);
     const int keptAliveS = connection->keptAliveS;
     if (keptAliveS == keepaliveS || keptAliveS == Connection::kWatchedClosely || loop_->now() - connection->acceptedMs < youngMs) continue;
-    // Most are over before that, and need no more calls than they must. The client of a redirection has it from its listener.
+    // Set late, because most connections end before and are spared the calls. A redirected client has it from its listener.
     connection->keptAliveS = keepaliveS;
     keepAlive(connection->upstream.fd, keepaliveS);
     if (connection->kind == ListenerKind::Socks && connection->asksLeft == 0) keepAlive(connection->client.fd);
@@ -42,10 +43,10 @@ void Survey::sweepIdle() {
   for (Connection* connection : idle) relays_->closeConnection(connection, Reason::Idle, {ETIMEDOUT, "idle"});
 }
 
-// On a HAG. A gateway says once that it has lost an address (RM_ADDR), and where that is lost on a full line the subflows from there live on
-// here, until so many count that the kernel lets nothing join any more: connections with one WAN are left, which die with it. Where two come
-// from one address all are asked: the gateway's machine refuses what it does not know. Two WANs may share an address as well, so that is over
-// after two minutes, until more have joined.
+// On a HAG. A gateway announces once that it has lost an address (RM_ADDR). If that packet is lost, the subflows from there live on here, until
+// the kernel's limit lets no other subflow join, and the connection is left with one WAN and dies with it. So if two subflows come from one
+// address, keepalive asks often: the gateway resets subflows that it does not know. Two WANs may really share an address; therefore this ends
+// after two minutes, until another subflow joins.
 void Survey::askAboutOldSubflows(Connection* connection) {
   constexpr int kAskS = 5;
   constexpr uint8_t kLooks = 8;
@@ -101,7 +102,7 @@ uint64_t Survey::resetUpstreams(const Address& remote) {
   std::vector<Connection*> relayed;
   for (auto& entry : relays_->all()) {
     Connection* const connection = entry.second.get();
-    // What is drained to a HAG may also be lost with it.
+    // A connection that drains to a HAG is lost with it, too.
     if (connection->upstream.fd >= 0 && sameSocket(connection->upstreamAddress, remote)) relayed.push_back(connection);
   }
   for (Connection* connection : relayed) relays_->closeConnection(connection, Reason::UpstreamReset, {ECONNRESET, "reset"});
@@ -113,7 +114,7 @@ std::vector<Inspection> Survey::inspect(const std::vector<Connection*>& connecti
   for (const Connection* const one : connections) {
     if (one->phase != Connection::Phase::Relaying) continue;
     const int fd = one->upstream.fd;
-    // What was MPTCP when it was opened may have fallen back since.
+    // A connection may have fallen back from MPTCP since it was opened.
     const Protocol protocol = one->upstream.protocol == Protocol::Tcp ? Protocol::Tcp : protocolOf(fd);
     const bool isMptcp = protocol != Protocol::Tcp;
     found.push_back({one->id, one->clientAddress, localAddress(fd), remoteAddress(fd), protocol, one->forward.bytes, one->backward.bytes,

@@ -1,4 +1,4 @@
-// What concerns a worker's connections all at once: what is asked of them, what follows for them when a WAN or a HAG is lost, and a slow sweep.
+// What concerns all connections of a worker at once: inspections, resets when a WAN or a HAG is lost, and a slow sweep.
 #pragma once
 
 #include <vector>

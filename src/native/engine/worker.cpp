@@ -41,7 +41,7 @@ void Worker::command(std::function<void(Worker&)> command) {
     first = commands_.empty();
     commands_.push_back(std::move(command));
   }
-  // One wake-up for all that come before the worker looks.
+  // One wake-up for all commands that come before the worker reads them.
   if (!first) return;
   const uint64_t one = 1;
   while (write(wake_, &one, sizeof one) < 0 && errno == EINTR) {
@@ -49,7 +49,7 @@ void Worker::command(std::function<void(Worker&)> command) {
 }
 
 void Worker::run() {
-  // splice() has no MSG_NOSIGNAL: without this, a client that is gone would end the process. The other signals are the owner's, too.
+  // splice(2) has no MSG_NOSIGNAL: with SIGPIPE, a client that has gone would end the process. All other signals are the owner's.
   sigset_t signals;
   sigfillset(&signals);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
@@ -59,7 +59,7 @@ void Worker::run() {
     const int count = loop_.wait(events, kEvents, dueMs());
     for (int i = 0; i < count; ++i) handle(events[i].data.u64, events[i].events);
     runTimers();
-    // Behind all that closes connections by itself: what it queues again must outlive the turn.
+    // After everything that closes connections: those that it queues again must survive the turn.
     relays.pumpQueued();
     fastPaths.tellDemand();
     relays.noticePipes();
@@ -67,7 +67,7 @@ void Worker::run() {
   }
 }
 
-// Apart from what has a deadline.
+// The next time to do something, besides deadlines.
 uint64_t Worker::dueMs() const {
   if (relays.hasQueued()) return 0;
   return std::min(survey.nextSweepMs(), acceptor.retryMs());
@@ -127,6 +127,6 @@ void Worker::runTimers() {
 
 void Worker::expired(Connection* connection) {
   if (connection->fastPathId == 0 || connection->phase != Connection::Phase::Opening) return relays.expired(connection);
-  // One that may have sent its request goes on alone.
+  // An attempt that may have sent its request goes on alone.
   if (!connection->committed) fastPaths.handBack(connection, true);
 }

@@ -1,4 +1,5 @@
-// A worker: one thread, one epoll, its own listening sockets, and its connections from accept to close. Each part knows those above it only.
+// A worker: one thread, one epoll, its own listening sockets, and its connections from accept to close. Each part knows only the parts that are
+// declared above it.
 #pragma once
 
 #include <functional>
@@ -23,7 +24,7 @@ class Worker {
 
   void start();
   void stop();
-  // Runs on the worker's thread, in order.
+  // Commands run on the worker's thread, in order.
   void command(std::function<void(Worker&)> command);
 
  private:

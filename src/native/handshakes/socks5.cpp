@@ -19,7 +19,7 @@ void appendPort(std::string* text, uint16_t port) {
 
 void appendBytes(std::string* text, const void* bytes, size_t size) { text->append(static_cast<const char*>(bytes), size); }
 
-// The address part of a message, from its type byte on.
+// Reads the address part of a message, from its type byte on.
 void appendAddress(std::string* text, const Address& address) {
   if (address.sa.sa_family == AF_INET6) {
     append(text, kIPv6);
@@ -76,7 +76,7 @@ Parsed parseRequest(const uint8_t* data, size_t size, size_t* used, Request* req
       if (length == 0) return Parsed::Invalid;
       break;
     default:
-      // How long an unknown address is nobody knows: answer, and read no further.
+      // The length of an unknown address type is not known: answer, and read no further.
       *used = size;
       request->reply = kAddressTypeNotSupported;
       return Parsed::Complete;
@@ -86,7 +86,7 @@ Parsed parseRequest(const uint8_t* data, size_t size, size_t* used, Request* req
   if (data[1] != kConnect) request->reply = kCommandNotSupported;
   if (data[3] == kDomain) {
     request->host.assign(reinterpret_cast<const char*>(data) + start, length);
-    // A NUL would cut the name in every C library that sees it later.
+    // Every C library that sees the name later would cut it at a NUL.
     if (request->host.find('\0') != std::string::npos) return Parsed::Invalid;
   } else {
     Address address = noAddress();
@@ -115,7 +115,7 @@ std::string encodeReply(uint8_t reply, const Address& bound) {
 std::string encodeGreeting(bool withPassword) {
   std::string text;
   append(&text, kVersion);
-  // One method only: the server's choice is then known in advance, which pipelining needs.
+  // Offers one method only: pipelining needs to know the server's choice in advance.
   append(&text, 1);
   append(&text, withPassword ? kUserPassword : kNoAuthentication);
   return text;

@@ -9,13 +9,13 @@
 
 namespace socks5 {
 
-// RFC 1928 section 3 leaves 0x80 to 0xfe to private use. kNotAClient: what `bondsocks hag` says to whoever is not in its `clients`.
-// kBondsocks: a gateway that offers it, too, asks whether it talks to `bondsocks hag`. One that is chooses it, and goes on as with the
+// RFC 1928 section 3 leaves 0x80 to 0xfe to private use. kNotAClient: the answer of `bondsocks hag` to a client that is not in its `clients`.
+// kBondsocks: a gateway offers it in addition, to find out whether it talks to `bondsocks hag`, which then chooses it and goes on with the
 // method that its config wants.
 enum Method : uint8_t { kNoAuthentication = 0x00, kUserPassword = 0x02, kBondsocks = 0xfd, kNotAClient = 0xfe, kNoneAcceptable = 0xff };
 enum Reply : uint8_t { kSucceeded = 0, kGeneralFailure = 1, kNotAllowed = 2, kCommandNotSupported = 7, kAddressTypeNotSupported = 8 };
 
-// What a parser made of the bytes so far. `Complete`: *used bytes belong to this message, what follows to the next.
+// A parser's result. `Complete`: the message has *used bytes; the next one begins behind them.
 enum class Parsed { Incomplete, Complete, Invalid };
 
 // The server's view of a client's messages.
@@ -28,7 +28,7 @@ Parsed parseGreeting(const uint8_t* data, size_t size, size_t* used, Offer* offe
 Parsed parseCredentials(const uint8_t* data, size_t size, size_t* used, std::string* username, std::string* password);
 
 struct Request {
-  uint8_t reply = kSucceeded;  // not kSucceeded: complete, but answer with this failure
+  uint8_t reply = kSucceeded;  // anything but kSucceeded: the message is complete, but answer with this failure
   std::string host;            // IP literal or domain name
   uint16_t port = 0;
 };
@@ -42,7 +42,7 @@ std::string encodeGreeting(bool withPassword);
 std::string encodeCredentials(const std::string& username, const std::string& password);
 std::string encodeConnect(const std::string& host, uint16_t port);
 
-// How long a server's reply is, as far as its first bytes tell; at least 5 are needed to know (fewer: 5 is returned). 0: not SOCKS5.
+// The length of a server's reply. It takes the first 5 bytes to tell; with fewer, returns 5. 0: not SOCKS5.
 size_t replyLength(const uint8_t* data, size_t size);
 
 }  // namespace socks5

@@ -1,4 +1,4 @@
-// The client side of SOCKS5, step by step: how far each answer is to be read, and what it means. No I/O.
+// The client side of SOCKS5, step by step: how many bytes of each answer to read, and what it means. No I/O.
 #pragma once
 
 #include <cstddef>
@@ -10,11 +10,11 @@ class Socks5Client {
   // The answer that is awaited.
   enum class Step : uint8_t { Method, Status, Reply };
   enum class Outcome : uint8_t {
-    More,  // its first bytes only say how long it is
-    Next,  // and the next one is awaited
+    More,  // incomplete: its first bytes only told its length
+    Next,  // go on to the next answer
     Opened,
     Failed,   // `reply` says why
-    Refused,  // our credentials, or that we have none
+    Refused,  // it does not accept our credentials, or wants some and we have none
     NotAClient,
     NotSocks,
   };
@@ -23,9 +23,9 @@ class Socks5Client {
 
   Step step() const { return step_; }
   int reply() const { return reply_; }
-  // How long the answer is, as far as its first bytes tell: what follows belongs to the relay. 0: it is not SOCKS5.
+  // The answer's length as far as its first bytes tell it. Do not read more: what follows belongs to the relay. 0: not SOCKS5.
   size_t expected(const std::string& answer) const;
-  // Takes an answer of that length.
+  // `answer` has that length.
   Outcome take(const std::string& answer);
 
  private:

@@ -26,11 +26,11 @@ namespace {
 using Nanoseconds = int64_t;
 constexpr Nanoseconds kSecond = 1'000'000'000;
 
-// A packet takes its Ethernet header along on the line, as on a veth with netem.
+// On the line a packet also has an Ethernet header, as on a veth with netem.
 constexpr size_t kFraming = 14;
-// Packets taken from a device before the other direction gets its turn.
+// Packets that are read from a device before the other direction's turn.
 constexpr int kBatch = 64;
-// Packets that are due within this time leave together, which halves the wake-ups at 100 Mbit/s; a tenth of the promised accuracy.
+// Packets that are due within this time leave together: that halves the wake-ups at 100 Mbit/s, and is a tenth of the promised accuracy.
 constexpr Nanoseconds kGrain = 100'000;
 // The largest IP packet.
 constexpr size_t kLargest = 65535;
@@ -46,7 +46,7 @@ bool Fail(LinkFailure* failure, const char* syscall) {
   return false;
 }
 
-// Leaves the calling thread in the namespace: only for threads that end afterwards. The descriptor works everywhere.
+// Leaves the calling thread in the namespace, so use it only in a thread that ends afterwards. The descriptor works in every namespace.
 int OpenTun(const LinkEnd& end, LinkFailure* failure) {
   const int netns = open(end.netns.c_str(), O_RDONLY | O_CLOEXEC);
   if (netns < 0) return Fail(failure, "open netns"), -1;
@@ -74,7 +74,7 @@ int OpenTun(const LinkEnd& end, LinkFailure* failure) {
 
 }  // namespace
 
-// One direction: what waits for the line, and what is on its way, in one first-in-first-out queue of arrival times.
+// One direction. Packets that wait for the line and packets on their way stand in one queue, first in, first out, with their arrival times.
 struct LinkEmulator::Line {
   struct Packet {
     Nanoseconds due;
@@ -82,7 +82,7 @@ struct LinkEmulator::Line {
   };
 
   std::deque<Packet> packets;
-  // When the last bit of all that was accepted has left. An absolute time, so that a late wake-up costs the line nothing.
+  // When the line will have sent the last bit that was accepted. An absolute time, so that a late wake-up costs no bandwidth.
   double free_at = 0;
   std::mt19937_64 random{std::random_device{}()};
   std::atomic<uint64_t> delivered{0}, bytes{0}, dropped{0};
@@ -97,7 +97,7 @@ struct LinkEmulator::Line {
     } else {
       free_at = start;
     }
-    // A packet that gets lost has used the line.
+    // A lost packet uses the line, too.
     if (std::generate_canonical<double, 53>(random) < parameters.loss) return Drop();
     packets.push_back({static_cast<Nanoseconds>(free_at + parameters.delay_us * 1000), {data, data + size}});
   }
@@ -105,7 +105,7 @@ struct LinkEmulator::Line {
   void Deliver(Nanoseconds now, int tun, bool plugged) {
     for (; !packets.empty() && packets.front().due <= now; packets.pop_front()) {
       const auto& packet = packets.front().bytes;
-      // A device that is down refuses packets: that is a loss as well.
+      // A device that is down refuses packets: they are lost.
       if (!plugged || write(tun, packet.data(), packet.size()) < 0) {
         Drop();
         continue;
@@ -137,7 +137,7 @@ bool LinkEmulator::Open(const std::array<LinkEnd, 2>& ends, LinkFailure* failure
   if (timer_ < 0) return Fail(failure, "timerfd_create");
   stop_ = eventfd(0, EFD_CLOEXEC);
   if (stop_ < 0) return Fail(failure, "eventfd");
-  // A thread of its own, because setns moves the thread that calls it.
+  // In a thread of its own, because setns(2) moves the calling thread.
   std::thread([&] {
     for (size_t end = 0; end < 2 && (end == 0 || tun_[0] >= 0); end++) tun_[end] = OpenTun(ends[end], failure);
   }).join();
@@ -164,7 +164,7 @@ void LinkEmulator::Set(size_t direction, const LinkDirection& parameters) {
 int LinkEmulator::SetCarrier(size_t end, bool up) {
   int carrier = up ? 1 : 0;
   if (ioctl(tun_[end], TUNSETCARRIER, &carrier) != 0) return errno;
-  // The kernel stops sending on a device without carrier, but would still take packets from us.
+  // Without carrier, the kernel stops sending on the device, but would still accept packets from us.
   plugged_[end] = up;
   return 0;
 }
@@ -176,7 +176,7 @@ LinkCounters LinkEmulator::Counters(size_t direction) const {
 
 void LinkEmulator::Run() {
   prctl(PR_SET_NAME, "link");
-  // A line does not wait for the CPU. Both are best effort: without them it is as exact as the scheduler is fair.
+  // A real line does not wait for the CPU. Both calls are best effort: without them, accuracy depends on the scheduler.
   prctl(PR_SET_TIMERSLACK, 1);
   sched_param priority{};
   priority.sched_priority = 1;
@@ -216,7 +216,7 @@ void LinkEmulator::Run() {
         for (; taken < kBatch && (size = read(fd, buffer.data(), buffer.size())) > 0; taken++) {
           if (plugged_[end]) lines_[end]->Accept(parameters[end], Now(), buffer.data(), static_cast<size_t>(size));
         }
-        // The namespace was deleted, and the device with it: nothing will ever come from there, but epoll would say so forever.
+        // The namespace was deleted, and the device with it. Nothing will come from there, but epoll would report it for ever.
         if (size < 0 && errno != EAGAIN && errno != EINTR) epoll_ctl(poll, EPOLL_CTL_DEL, fd, nullptr);
       }
     }

@@ -1,4 +1,4 @@
-// Two TUN devices in two network namespaces and a thread that carries packets between them: late, slowly, and not always.
+// Two TUN devices in two network namespaces, and a thread that carries packets between them with delay, at a rate, and with loss.
 #pragma once
 
 #include <array>
@@ -37,7 +37,7 @@ struct LinkFailure {
 
 class LinkEmulator {
  public:
-  // Null and `failure` where a device cannot be made; then none is left.
+  // Null and `failure` if a device cannot be made; then neither is left.
   static std::unique_ptr<LinkEmulator> Create(const std::array<LinkEnd, 2>& ends, const std::array<LinkDirection, 2>& directions,
                                               LinkFailure* failure);
   // Removes both devices.

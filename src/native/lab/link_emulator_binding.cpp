@@ -1,4 +1,4 @@
-// LinkEmulator of src/lab/emulator.ts, in an addon of its own: the product carries nothing of the lab.
+// The class LinkEmulator of src/lab/emulator.ts, in an addon of its own, so that the product contains nothing of the lab.
 #include <cmath>
 #include <cstring>
 
@@ -83,7 +83,7 @@ class LinkEmulator : public Napi::ObjectWrap<LinkEmulator> {
     return false;
   }
 
-  // 0 for the first of two words, 1 for the second.
+  // The index of the word, 0 or 1.
   static bool ReadWord(const Napi::Value& value, const char* first, const char* second, size_t* to) {
     if (!value.IsString()) return false;
     const std::string word = value.As<Napi::String>();

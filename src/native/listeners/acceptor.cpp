@@ -23,7 +23,7 @@ void Acceptor::addListener(const Listener& listener) {
 
 void Acceptor::stopListening() {
   loop_->tellAtOnce();
-  // The objects stay: this turn's batch may still name them.
+  // Keep the objects: events of this turn may still point to them.
   for (auto& listener : listeners_) {
     if (listener->fd < 0) continue;
     loop_->end(listener->fd, closeFd);
@@ -39,11 +39,11 @@ void Acceptor::retry() {
 }
 
 void Acceptor::acceptClients(const Listener& listener) {
-  if (retryAccepting_ != 0) return;  // this turn's batch may still name it
+  if (retryAccepting_ != 0) return;  // an event of this turn, from before the pause
   for (int i = 0; i < kAcceptsATurn && listener.fd >= 0; ++i) {
     LimitCause cause;
     if (!mayAccept(&cause) && !somebodyWaits(cause)) return pauseAccepting(cause);
-    // getpeername() would not tell who it was once the client is gone again.
+    // After the client has gone, getpeername(2) would not tell its address.
     Address client = noAddress();
     socklen_t size = sizeof client;
     const int fd = accept4(listener.fd, &client.sa, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -60,7 +60,7 @@ void Acceptor::acceptClients(const Listener& listener) {
     }
     if (errno == EMFILE || errno == ENFILE) return pauseAccepting(LimitCause::Descriptors);
     if (errno == ENOBUFS || errno == ENOMEM) return pauseAccepting(LimitCause::Memory);
-    // accept(2): pending network errors of the new socket are to be treated like EAGAIN.
+    // accept(2): treat pending network errors of the new socket like EAGAIN.
     if (errno != EINTR && errno != ECONNABORTED) return;
   }
 }
@@ -75,15 +75,17 @@ bool Acceptor::mayAccept(LimitCause* cause) const {
   return host_->descriptorsAhead() <= limits.acceptLimit;
 }
 
-// Of any worker, where places are what lacks: those of ours would not last while its clients come to us.
+// Whether a client that has asked for nothing can make room. For a lack of connections, those of all workers count: a worker whose own have left
+// would otherwise pause while another one has some. Descriptors can be freed here only.
 bool Acceptor::somebodyWaits(LimitCause cause) const {
   const Counters& counters = host_->counters;
   if (cause == LimitCause::Connections) return counters.connections < host_->limits.maxConnections + counters.waiting;
   return socks_->isAnybodyWaiting();
 }
 
-// Whoever asks for nothing leaves before others have to wait; but not for one's own next connection, unless there are too many: a gateway
-// that opens some at once is about to ask. Others wait behind that, so it is not for ever again.
+// A client that has asked for nothing is sent away before others have to wait. The exception is a newcomer of the same address, if there are not
+// too many: a gateway that opens several at once is about to ask. Then accepting pauses, which holds up other clients, so it happens only once
+// in kBetweenWaitsMs.
 bool Acceptor::makeRoom(const Address& newcomer, LimitCause* cause) {
   while (!mayAccept(cause)) {
     Connection* const waiting = socks_->firstToGo();
@@ -103,7 +105,7 @@ bool Acceptor::isAboutToAsk(const Connection& waiting) const {
   return loop_->now() - waiting.acceptedMs < kAboutToAskMs && count < kFewWaiting;
 }
 
-// Another worker has accepted a client beyond the limit, because somebody here holds a place for nothing.
+// Another worker accepted a client beyond the limit, because a client here has a place and has asked for nothing.
 void Acceptor::giveWay() {
   while (host_->counters.connections > host_->limits.maxConnections) {
     Connection* const waiting = socks_->firstToGo();
@@ -112,8 +114,8 @@ void Acceptor::giveWay() {
   }
 }
 
-// A HAG's connection to itself is none of a stranger's: by that a gateway finds out how it reads (`takesPipelined`). It gets no further than
-// the greeting, because its owner refuses the rest.
+// A connection from the HAG's own address is accepted: a gateway connects to the HAG through the HAG to find out how it reads
+// (`takesPipelined`). It gets no further than the greeting, because the owner refuses the rest.
 bool Acceptor::isClient(int fd, const Address& client, const Listener& listener) const {
   if (!listener.clients) return true;
   for (const AddressRange& one : *listener.clients) {
@@ -122,8 +124,8 @@ bool Acceptor::isClient(int fd, const Address& client, const Listener& listener)
   return sameHost(client, localAddress(fd));
 }
 
-// A gateway hears why before the RST, so that it can tell us from a HAG that is dead, or that wants credentials; to other SOCKS clients it is
-// a method that they did not offer. An orderly end would leave a socket behind for each, of MPTCP for a minute (net.mptcp.close_timeout).
+// Sends the reason before the RST, so that a gateway can tell us from a HAG that is dead or wants credentials. To other SOCKS clients it is a
+// method that they did not offer. An orderly end would leave a socket behind for each client, with MPTCP for a minute (net.mptcp.close_timeout).
 void Acceptor::turnAway(int fd, RefusalCause cause, const Address& client, const Listener& listener, const Address& destination) {
   constexpr char kAnswer[] = {5, static_cast<char>(socks5::kNotAClient)};
   if (listener.kind == ListenerKind::Socks) send(fd, kAnswer, sizeof kAnswer, MSG_NOSIGNAL);
@@ -141,7 +143,7 @@ void Acceptor::pauseAccepting(LimitCause cause) {
 
 void Acceptor::resumeAccepting() {
   const EngineLimits& limits = host_->limits;
-  // Some room first, or it would pause again at the next client.
+  // Wait for some room, or accepting would pause again at the next client.
   const bool isFull = host_->counters.connections > limits.maxConnections * 95 / 100 || host_->descriptorsAhead() > limits.acceptLimit * 95 / 100;
   LimitCause cause;
   mayAccept(&cause);
@@ -156,8 +158,8 @@ void Acceptor::resumeAccepting() {
   host_->resumedAccepting();
 }
 
-// Every connection that this process opens has one of the machine's addresses as its source: redirected to us, it would be opened and redirected
-// without end. So would one to our own listener.
+// A connection from one of this machine's addresses may be our own: if it was redirected to us, we would open it again, and so on without end.
+// The same is true for a connection to our own listener.
 bool Acceptor::comesBack(const Accepted& accepted, RefusalCause* cause) {
   const bool isSamePort = portOf(accepted.destination) == portOf(accepted.local);
   *cause = RefusalCause::NotRedirected;
@@ -187,8 +189,8 @@ void Acceptor::welcome(int fd, const Address& client, const Listener& listener) 
   owned->clientAddress = client;
   owned->sharer = sharer;
   owned->acceptedMs = owned->activeMs = loop_->now();
-  // Of a SOCKS client what has asked for something counts. What has not holds no place that others need, and a HAG that did not even greet
-  // would be taken for dead.
+  // A SOCKS client's connection counts only once it has asked for something. Before, it makes room when others need its place; and a gateway
+  // would take a HAG for dead that refused even the greeting.
   owned->sharing = isRedirect;
   owned->destination = accepted.destination;
   if (isRedirect) owned->fastPathId = fastPaths_->idFor(accepted);

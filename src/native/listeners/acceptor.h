@@ -1,4 +1,4 @@
-// Clients' arrival: listening sockets, the limits of accepting, and who is turned away at once.
+// How clients arrive: listening sockets, the limits of accepting, and who is turned away at once.
 #pragma once
 
 #include <memory>
@@ -15,7 +15,7 @@ struct Listener {
   ListenerKind kind;
   Protocol protocol;
   bool authentication;
-  std::shared_ptr<const std::vector<AddressRange>> clients;  // null: everyone is
+  std::shared_ptr<const std::vector<AddressRange>> clients;  // null: everyone is a client
   bool refusesLoops;
 };
 
@@ -57,7 +57,7 @@ class Acceptor {
   SocksServer* socks_;
   unsigned index_;
   uint64_t retryAccepting_ = 0;  // 0: not paused
-  uint64_t waitUntilMs_ = 0;     // for what is about to ask
+  uint64_t waitUntilMs_ = 0;     // until then accepting stays paused for a client that is about to ask
   uint64_t mayWaitMs_ = 0;
   uint64_t sequence_ = 0;
   std::vector<std::unique_ptr<Listener>> listeners_;

@@ -9,7 +9,7 @@
 
 namespace {
 constexpr uint64_t kRefusedLingerMs = 2000;
-// The longest message: a user and a password of 255 bytes each. A greeting before it and a request behind it fit in as well.
+// The longest message has a user and a password of 255 bytes each. With it, a greeting before and a request behind fit in.
 constexpr size_t kPeekBytes = 1024;
 }  // namespace
 
@@ -20,8 +20,8 @@ void SocksServer::begin(Connection* connection) {
   enter(&lobby_, connection);
 }
 
-// Reads a SOCKS client's messages as far as they have come. They are peeked and then consumed to the byte, so that what follows the
-// request (a pipelining client's payload) stays in the socket for the relay.
+// Reads the messages that have come. It peeks, then consumes exactly the messages, so that a pipelining client's payload behind the request
+// stays in the socket for the relay.
 void SocksServer::serve(Connection* connection) {
   using Phase = Connection::Phase;
   uint8_t data[kPeekBytes];
@@ -70,7 +70,7 @@ void SocksServer::serve(Connection* connection) {
       question = Request{connection->id, connection->clientAddress, localAddress(connection->client.fd), request.host, request.port};
       next = Phase::AwaitingDecision;
     }
-    // No message is as long as what was looked at: more to come would never help.
+    // No message is as long as the buffer, so more bytes would not complete it.
     if (parsed == socks5::Parsed::Incomplete && length < sizeof data) return;
     if (parsed != socks5::Parsed::Complete) return relays_->closeConnection(connection, Reason::Handshake, {EPROTO, "socks"});
     recv(connection->client.fd, data, used, 0);
@@ -92,7 +92,7 @@ void SocksServer::serve(Connection* connection) {
   }
 }
 
-// A gateway greets in advance, and asks when its next client comes: it may wait for so many times a handshake's time.
+// A gateway greets in advance and sends its request when its next client comes, so it has many times the time of a handshake.
 void SocksServer::awaitRequest(Connection* connection) {
   constexpr uint64_t kGreetedTimes = 12;
   loop_->setDeadline(connection, loop_->now() + kGreetedTimes * host_->limits.handshakeTimeoutMs);
@@ -130,7 +130,7 @@ void SocksServer::refuseNow(Connection* connection, uint8_t reply) {
   endRefused(connection);
 }
 
-// After the last answer to a client that gets nothing more.
+// After the last answer to a client that was refused.
 void SocksServer::endRefused(Connection* connection) {
   connection->phase = Connection::Phase::Refusing;
   enter(&lobby_, connection);
@@ -139,7 +139,7 @@ void SocksServer::endRefused(Connection* connection) {
   drainRefused(connection);
 }
 
-// Closing with unread bytes would send a RST, which can overtake the reply: read until the client has closed.
+// close(2) with unread bytes would send a RST, which can overtake the reply. So read until the client has closed.
 void SocksServer::drainRefused(Connection* connection) {
   char data[4096];
   for (int i = 0; i < 16; ++i) {
@@ -151,7 +151,8 @@ void SocksServer::drainRefused(Connection* connection) {
   relays_->closeConnection(connection, Reason::Refused);
 }
 
-// Null: nobody is here that has asked for nothing, all being read that has come by now. Credentials that were right count for something.
+// The client that should make room first. What it has sent by now is read before. Clients with accepted credentials come last. Null: every
+// client has asked for something.
 Connection* SocksServer::firstToGo() {
   const auto id = [this] { return lobby_.firstToGo() != 0 ? lobby_.firstToGo() : guests_.firstToGo(); };
   for (;;) {

@@ -1,4 +1,4 @@
-// The server side of SOCKS5, as far as a request and the owner's answer to it, and the places of those that have not asked for anything.
+// The server side of SOCKS5 up to the owner's answer to a request, and the places of clients that have not asked for anything.
 #pragma once
 
 #include "engine/lobby.h"
@@ -8,14 +8,14 @@ class SocksServer {
  public:
   SocksServer(WorkerHost* host, Loop* loop, Relays* relays) : host_(host), loop_(loop), relays_(relays) {}
 
-  // A client that has just come.
+  // For a client that was just accepted.
   void begin(Connection* connection);
   void serve(Connection* connection);
   void drainRefused(Connection* connection);
   void authenticate(ConnectionId id, bool accepted);
   void refuse(ConnectionId id, uint8_t reply);
 
-  // Whoever asks for nothing makes room for others.
+  // Clients that have asked for nothing make room for others.
   Connection* firstToGo();
   void sendAway(Connection* waiting);
   bool isAnybodyWaiting() const { return lobby_.firstToGo() != 0 || guests_.firstToGo() != 0; }
@@ -31,5 +31,5 @@ class SocksServer {
   Loop* loop_;
   Relays* relays_;
   Lobby lobby_;
-  Lobby guests_;  // those that have proven who they are
+  Lobby guests_;  // those whose credentials were accepted
 };
