@@ -8,9 +8,7 @@ Takes away all that bondsocks has set up in this network namespace, with no conf
 `,
   async run() {
     const { Network, systemKernel } = await import('../network/network.js')
-    const steps = await new Network(systemKernel()).remove()
-    const { removeInitialWindow } = await import('../network/initial-window.js')
-    await removeInitialWindow()
+    const steps = await new Network(systemKernel()).remove({ hags: true })
     process.stdout.write(renderSteps({ steps, notes: [] }, 'nothing to do: nothing of ours is here'))
     return 0
   },

@@ -4,7 +4,6 @@ import { aborted } from '../base/pause.js'
 import { engineLimits, limitTexts } from '../config/defaults.js'
 import type { HagConfig } from '../config/schema.js'
 import type { Engine, Native, Protocol } from '../engine/contract.js'
-import type { Membership } from '../network/lock.js'
 import { drain } from '../service/drain.js'
 import { eachEvent } from '../service/faults.js'
 import { listenError, logLimit } from '../service/limits.js'
@@ -32,34 +31,10 @@ export interface HagParts {
 
 async function realParts(config: HagConfig): Promise<HagParts> {
   const { native } = await import('../engine/load.js')
-  const { keepInitialWindow } = await import('../network/initial-window.js')
-  const { guardHag } = await import('../network/guardian.js')
-  const { keepSubflowLimit } = await import('../network/subflow-limit.js')
-  const { complainOfSettings } = await import('../network/mptcp-settings.js')
-  const { systemKernel } = await import('../network/kernel/command.js')
+  const { keepNetwork, realKeepParts } = await import('./keep-network.js')
   const log = createLog(config.log_level)
-  const { alone, joinHags } = await import('../network/lock.js')
-  const { listen, initial_window: segments } = config
-  const keepWindow = async (sharing: Membership, signal: AbortSignal) => {
-    const guardian = guardHag(log, listen.port)
-    await keepInitialWindow({ port: listen.port, segments, log, sharing }, signal)
-    await guardian.dismiss()
-  }
-  const keepNetwork = async (signal: AbortSignal) => {
-    const member = await joinHags().catch((error: Error) => {
-      log.info(`other HAGs on this machine are not asked: ${error.message}`)
-      return alone
-    })
-    // Asked once, after which everybody is told the same.
-    let isLast: boolean | undefined
-    const sharing = { ...member, isLast: () => (isLast ??= member.isLast()) }
-    const limit = keepSubflowLimit({ kernel: systemKernel(), log, isLast: sharing.isLast }, signal)
-    const settings = complainOfSettings({ kernel: systemKernel(), log })
-    await Promise.all([settings, limit, segments > 0 && keepWindow(sharing, signal)])
-    sharing.isLast()
-    member.release()
-  }
-  return { native, log, signals: new StopSignals(log), keepNetwork }
+  const keep = realKeepParts(config, log)
+  return { native, log, signals: new StopSignals(log), keepNetwork: (signal) => keepNetwork(config, keep, signal) }
 }
 
 /** Runs until a signal. Throws BondsocksError where it cannot run. */

@@ -14,7 +14,7 @@ type Outcome = 'done' | 'gone' | BondsocksError
 const goneText = /address not found|No such (process|file or directory)|FIB table does not exist|Cannot find device/
 
 function outcomeOf({ argv }: KernelCommand, code: number, output: string): Outcome {
-  const isDeletion = argv[0] === 'ip' && argv.some((word) => word === 'del' || word === 'delete')
+  const isDeletion = argv[0] === 'ip' && argv.some((word) => ['del', 'delete', 'flush'].includes(word))
   return isDeletion && goneText.test(output) ? 'gone' : commandFailed(argv, code, output)
 }
 
@@ -40,9 +40,8 @@ function batchOf(actions: readonly Action[]): { options: string[]; commands: (Ke
   let options: string[] | undefined
   for (const action of actions) {
     if (!('argv' in action) || action.argv[0] !== 'ip' || !action.argv.every(isPlain)) break
-    const isIpv6 = action.argv[1] === '-6'
-    const words = action.argv.slice(isIpv6 ? 2 : 1)
-    const own = isIpv6 ? ['-6'] : []
+    const own = action.argv.slice(1, 2).filter((word) => word === '-4' || word === '-6')
+    const words = action.argv.slice(1 + own.length)
     if (words[0] !== 'mptcp') {
       if (options !== undefined && options.join() !== own.join()) break
       options = own

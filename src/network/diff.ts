@@ -1,5 +1,6 @@
 /** From what is to what should be: a pure function. Adds come before deletes, and each path is complete before traffic is sent into it. */
 import type { Family } from '../base/address.js'
+import { diffCopy } from './kernel/copy.js'
 import { diffChain } from './kernel/firewall.js'
 import { diffEndpoints, isMade, limitStep } from './kernel/mptcp.js'
 import { diffRoutes } from './kernel/route.js'
@@ -49,6 +50,12 @@ export function diff(observed: Observed, desired: Desired): Change {
         .flatMap((one) => diffChain(one, wantedFor(one))),
     )
   const steps = [
+    ...observed.copies.flatMap((have) =>
+      diffCopy(
+        have,
+        desired.copies.find(({ family }) => family === have.family),
+      ),
+    ),
     ...[...sysctl.set, ...limit.set, ...paths.flatMap(({ add }) => add), ...endpoints.add, ...redirect(true)],
     ...[...observed.strays.map((command) => step(command)), ...redirect(false)],
     ...[...endpoints.remove, ...paths.flatMap(({ remove }) => remove), ...limit.restore, ...sysctl.restore],

@@ -14,8 +14,6 @@ export interface Guardian {
   dismiss(): Promise<void>
 }
 
-/** initial-window.ts */
-const hagTable = owned.base + owned.count
 /** A predecessor's guardian may have to wait for iptables, and for a start of Node on a slow processor. */
 const patienceMs = 10_000
 /** Of a guardian that ends: the wait until the next one doubles from here to the longest. */
@@ -60,8 +58,8 @@ echo "bondsocks: the gateway ended unexpectedly: clients go straight to their se
 const forHag = `${waits}
 had=
 for family in -4 -6; do
-  for rule in 1 2 3 4; do ip $family rule del sport $1 lookup ${hagTable} && had=rule || break; done
-  ip -N $family rule show | grep -q ' lookup ${hagTable}$' || ip $family route flush table ${hagTable}
+  for rule in 1 2 3 4; do ip $family rule del sport $1 lookup ${owned.hagTable} && had=rule || break; done
+  ip -N $family rule show | grep -q ' lookup ${owned.hagTable}$' || ip $family route flush table ${owned.hagTable}
 done >/dev/null 2>&1
 [ -z "$had" ] || echo 'bondsocks: the HAG ended unexpectedly: its rule is removed' >&2
 `

@@ -117,12 +117,15 @@ export class Network {
     if (value !== undefined) await this.kernel.writeSysctl(path, value)
   }
 
-  /** Takes away all that is ours, found by our ranges and names, and puts former values back; also after a kill -9. */
-  remove(): Promise<Step[]> {
+  /**
+   * Takes away all that is ours, found by our ranges and names, and puts former values back; also after a kill -9. `hags`: what HAGs have set
+   * up here too.
+   */
+  remove({ hags = false } = {}): Promise<Step[]> {
     return this.alone(async () => {
       this.tables = undefined
       this.endpoints = []
-      const observed = await observe(this.kernel, { lenient: true, known: this.saved })
+      const observed = await observe(this.kernel, { lenient: true, copies: hags, known: this.saved })
       const change = diff(observed, nothing)
       await carryOutAsFarAsPossible(this.kernel, change, observed.saved, () => unseen(this.kernel, observed.families, change))
       this.saved = undefined

@@ -3,6 +3,7 @@ import * as z from 'zod'
 import type { Family } from '../base/address.js'
 import { BondsocksError } from '../base/errors.js'
 import { mptcpKernel } from '../base/kernel-version.js'
+import { copyCommands, parseCopy } from './kernel/copy.js'
 import { readJson } from './kernel/json.js'
 import type { Kernel } from './kernel/kernel.js'
 import { looksOurs, parseEndpoints, parseSubflowLimit } from './kernel/mptcp.js'
@@ -10,7 +11,7 @@ import { parseRoutes } from './kernel/route.js'
 import { parseForeignRules, parseRules } from './kernel/rule.js'
 import { mptcpSysctls } from './mptcp-settings.js'
 import { lossOf, parseSaved } from './saved.js'
-import { type Interface, needsRoot, type Observed, type Saved } from './state.js'
+import { type Interface, needsRoot, type Observed, type RouteCopy, type Saved } from './state.js'
 import { observeTables, type Tables } from './tables.js'
 
 const sysctls = [
@@ -34,14 +35,21 @@ export const notKept =
   '/run cannot be written (read-only, or full): former sysctls are put back only by an orderly end, and nothing keeps a second gateway away; ' +
   'make room, or mount a tmpfs there, with --tmpfs /run for a container'
 
+interface ObserveOptions {
+  lenient?: boolean
+  copies?: boolean
+  tables?: Tables | undefined
+  known?: Saved | undefined
+}
+
 /**
  * `lenient` is for `remove`: what is missing cannot hold anything of ours. Otherwise each of no CAP_NET_ADMIN, no iptables and no MPTCP in
  * the kernel is an error; no `ip` always is. With `tables` those of iptables are not looked at: they are taken to be so. `known` is what was
- * saved last: it serves where the state file is damaged or has gone.
+ * saved last: it serves where the state file is damaged or has gone. `copies`: those of HAGs are looked at too.
  */
 export async function observe(
   kernel: Kernel,
-  { lenient = false, tables, known }: { lenient?: boolean; tables?: Tables | undefined; known?: Saved | undefined } = {},
+  { lenient = false, copies = false, tables, known }: ObserveOptions = {},
 ): Promise<Observed> {
   if (!(await kernel.mayAdminister())) {
     throw new BondsocksError('NOT_ROOT', needsRoot)
@@ -99,9 +107,14 @@ export async function observe(
     otherRules: [...parseForeignRules(rules4, 4), ...parseForeignRules(rules6, 6)],
     endpoints: parseEndpoints(endpoints).map((one) => ({ ...one, isOurs: looksOurs(one) && isKept(one) })),
     subflows,
+    copies: copies ? await Promise.all(families.map((family) => observeCopy(kernel, family))) : [],
     ...(loss !== undefined && { loss }),
     isStateStale: stored.isDamaged || (isKnown && Object.keys(saved.sysctls).length > 0),
   }
+}
+
+export async function observeCopy(kernel: Kernel, family: Family): Promise<RouteCopy> {
+  return parseCopy(await capture(kernel, ['ip', `-${family}`, '-N', '-o', '-batch', '-'], copyCommands), family)
 }
 
 /** What each of the commands of `ip` prints, from a single process. */

@@ -15,7 +15,9 @@ export const owned = {
   rulePriority: 700,
   /** MPTCP's limit on endpoints in a namespace, and with it the config's limit on WANs. */
   count: 8,
-  /** The default routes for what is not redirected; 5808 is a HAG's (initial-window.ts). */
+  /** A HAG's copy of the main table. */
+  hagTable: 5808,
+  /** The default routes for what is not redirected. */
   mainTable: 5809,
   /**
    * Handed out from the highest down: the kernel numbers an endpoint without id upwards from the highest id ever given and starts again
@@ -126,6 +128,34 @@ export interface KernelEndpoint extends NumberedEndpoint {
   port?: number
 }
 
+/** A route as the words that follow `ip route add`, but for its table and its initial window (segments). */
+export interface CopiedRoute {
+  words: string
+  window: string | undefined
+  /** We have made it. */
+  isOurs: boolean
+}
+
+/** The table with a HAG's initial window, in one family. */
+export interface DesiredCopy {
+  family: Family
+  /** As the words that follow `ip rule add`. */
+  rules: string[]
+  /** In the kernel's order. */
+  routes: CopiedRoute[]
+}
+
+/** What is there of it, and what it is made of. */
+export interface RouteCopy {
+  family: Family
+  /** `isInPlace`: what it does not lead is led by the main table next. */
+  rules: { spelling: string; isInPlace: boolean }[]
+  /** As `ip -N rule show` prints them. */
+  otherRules: string[]
+  main: CopiedRoute[]
+  routes: CopiedRoute[]
+}
+
 export type TableName = 'nat' | 'filter'
 
 /** Our part of a table of iptables, in the spelling of iptables-save. */
@@ -211,6 +241,8 @@ export interface Observed {
   endpoints: KernelEndpoint[]
   /** `ip mptcp limits`; undefined where the kernel has no MPTCP. */
   subflows: number | undefined
+  /** A gateway looks at none. */
+  copies: RouteCopy[]
   /** iptables sees what only crosses a bridge (br_netfilter). */
   isBridgeFiltering: Record<Family, boolean>
   /** A family without a nat table has none. */
@@ -245,6 +277,7 @@ export interface Desired {
   /** Somebody else's endpoints of WANs that are there, and those that we have taken away before: the others of these are put back. */
   replaced: { now: KernelEndpoint[]; before: KernelEndpoint[] }
   subflows: number | undefined
+  copies: DesiredCopy[]
   chains: Chain[]
   sysctls: Sysctls
   wans: WanAddresses[]
@@ -258,6 +291,7 @@ export const nothing: Desired = {
   endpoints: [],
   replaced: { now: [], before: [] },
   subflows: undefined,
+  copies: [],
   chains: [],
   sysctls: new Map(),
   wans: [],

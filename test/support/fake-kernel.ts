@@ -217,6 +217,7 @@ export class FakeKernel implements Kernel {
       const options = rest.filter((word) => word.startsWith('-'))
       const [object, ...words] = rest.filter((word) => !word.startsWith('-'))
       const family: Family = options.includes('-6') ? 6 : 4
+      if (options.includes('-o') && words[0] === 'show') return object === 'rule' ? this.ruleText(family) : this.routeText(family)
       if (object === 'link')
         return JSON.stringify([...this.bridges].map((ifname) => ({ ifname })).filter(() => words[2] === 'bridge'))
       if (object === 'address') return JSON.stringify(this.showAddresses())
@@ -261,21 +262,57 @@ export class FakeKernel implements Kernel {
     }))
   }
 
+  /** In their order. */
+  private rulesOf(family: Family): Map<string, string>[] {
+    const shown = this.rules.filter((one) => one.family === family).map((one) => one.words)
+    return shown.sort((one, other) => Number(one.get('pref')) - Number(other.get('pref')))
+  }
+
+  private ruleText(family: Family): string {
+    const own = [
+      [0, '255'],
+      [32_766, '254'],
+      [32_767, '253'],
+    ].map(
+      ([pref, table]) =>
+        new Map([
+          ['pref', `${pref}`],
+          ['from', 'all'],
+          ['lookup', `${table}`],
+        ]),
+    )
+    const all = [...own, ...this.rulesOf(family)].sort((one, other) => Number(one.get('pref')) - Number(other.get('pref')))
+    const line = (words: Map<string, string>) => {
+      const shown = [...words].filter(([key]) => key !== 'pref' && key !== 'from').map((pair) => pair.join(' '))
+      return `${words.get('pref')}:\tfrom ${words.get('from') ?? 'all'} ${shown.join(' ')}`
+    }
+    return all.map(line).join('\n')
+  }
+
+  private routeText(family: Family): string {
+    const lines = this.routes
+      .filter((one) => one.family === family)
+      .map(({ destination, words, table, protocol }) => {
+        const shown = new Map([...words, ...(table === 'main' ? [] : ([['table', table]] as const)), ['proto', protocol ?? '3']])
+        return `${destination} ${[...shown].map((pair) => pair.join(' ')).join(' ')} `
+      })
+    return lines.join('\n')
+  }
+
   private rule(family: Family, [verb, ...words]: string[]): string {
-    const priorityOf = (rule: { words: Map<string, string> }) => Number(rule.words.get('pref'))
     if (verb === 'show') {
-      const shown = this.rules.filter((one) => one.family === family).sort((one, other) => priorityOf(one) - priorityOf(other))
       return JSON.stringify(
-        shown.map(({ words }) => ({
+        this.rulesOf(family).map((words) => ({
           priority: Number(words.get('pref')),
           src: words.get('from') ?? 'all',
           table: words.get('lookup'),
+          ...Object.fromEntries([...words].filter(([key]) => ['iif', 'ipproto', 'sport'].includes(key))),
           ...(words.has('suppress_prefixlength') && { suppress_prefixlen: Number(words.get('suppress_prefixlength')) }),
           ...(words.has('protocol') && { protocol: words.get('protocol') }),
         })),
       )
     }
-    const given = new Map(pairs(words))
+    const given = new Map([['from', 'all'], ...pairs(words)])
     // What is not said matches anything when it is deleted; all that was said must be the same for one to exist already.
     const isSame = (one: { family: Family; words: Map<string, string> }) =>
       one.family === family && [...given].every(([key, value]) => one.words.get(key) === value)
@@ -294,6 +331,12 @@ export class FakeKernel implements Kernel {
     if (verb === 'show') {
       const shown = this.routes.filter((one) => one.family === family)
       return JSON.stringify(shown.map((one) => this.routeJson(one)))
+    }
+    if (verb === 'flush') {
+      const asked = new Map(pairs(rest))
+      const goes = (one: Route) => one.table === asked.get('table') && one.protocol === (asked.get('proto') ?? one.protocol)
+      this.routes = this.routes.filter((one) => one.family !== family || !goes(one))
+      return ''
     }
     if (verb === 'get') return JSON.stringify([this.lookUp(family, rest[1] ?? '', new Map(pairs(rest.slice(2))))])
     const onlink = rest.includes('onlink')
@@ -329,7 +372,7 @@ export class FakeKernel implements Kernel {
     if (verb === 'prepend' && peers.some((one) => isSame(one) && one.protocol === protocol && one.words.size === words.size)) {
       refuse('RTNETLINK answers: File exists')
     }
-    const at = first === undefined ? this.routes.length : this.routes.indexOf(first)
+    const at = first === undefined || verb === 'append' ? this.routes.length : this.routes.indexOf(first)
     this.routes.splice(at, verb === 'replace' && first !== undefined ? 1 : 0, { family, table, words, destination, protocol })
     return ''
   }

@@ -1,8 +1,12 @@
-import t, { type Test } from 'tap'
-import { copyOf, keepInitialWindow, parseRoute } from '../../src/network/initial-window.js'
-import type { CommandResult } from '../../src/network/kernel/kernel.js'
-import { settle } from '../support/fake-engine.js'
-import { memoryLog } from '../support/memory-log.js'
+import t from 'tap'
+import { type HagConfig, hagSchema } from '../../src/config/schema.js'
+import { HagNetwork } from '../../src/network/hag-network.js'
+import { diffCopy, parseCopy } from '../../src/network/kernel/copy.js'
+import type { Kernel } from '../../src/network/kernel/kernel.js'
+import { FakeKernel } from '../support/fake-kernel.js'
+
+const config: HagConfig = hagSchema.parse({ listen: { address: '10.1.0.2' }, clients: ['10.0.0.0/8'] })
+const window = { isAlone: false, needs: ['window4'] } as const
 
 t.test('lines of `ip route show` as what `ip route append` takes', (t) => {
   for (const [line, words] of [
@@ -21,7 +25,7 @@ t.test('lines of `ip route show` as what `ip route append` takes', (t) => {
     ['198.51.100.0/24 nhid 7 via 192.0.2.1 dev a ', '198.51.100.0/24 via 192.0.2.1 dev a initcwnd 48 table 5808 proto 158'],
     [
       '10.0.0.0/8 via 192.0.2.1 dev a initcwnd 20 rto_min lock 40ms ',
-      '10.0.0.0/8 via 192.0.2.1 dev a initcwnd 20 rto_min 40ms table 5808 proto 158',
+      '10.0.0.0/8 via 192.0.2.1 dev a rto_min 40ms initcwnd 20 table 5808 proto 158',
     ],
     // Of a group there is no copy: `ip` does not take both.
     [
@@ -34,160 +38,115 @@ t.test('lines of `ip route show` as what `ip route append` takes', (t) => {
       'default via fe80::1 dev a metric 1024 hoplimit 64 pref medium initcwnd 48 table 5808 proto 158',
     ],
   ] as const) {
-    const { text, table } = parseRoute(line)
-    t.equal(copyOf(text, 48), words)
-    t.equal(table, undefined)
+    const seen = parseCopy(`${line}\n2 127.0.0.1 dev lo table 255 proto 2 scope 254 src 127.0.0.1 \n`, 4)
+    t.equal(seen.main.length, 1)
+    const routes = seen.main.map((route) => ({ ...route, window: route.window ?? '48', isOurs: true }))
+    const [step] = diffCopy(seen, { family: 4, rules: [], routes })
+    t.equal(step?.text, `ip -4 route append ${words}`)
   }
-  t.same(parseRoute('2 127.0.0.1 dev lo table 255 proto 2 scope 254 src 127.0.0.1 ').table, 255)
   t.end()
 })
 
-t.test('where it is not allowed: said once a family, and not tried again and again', async (t) => {
-  const log = memoryLog()
-  const asked: string[] = []
-  let changed: () => void = () => undefined
-  const stop = new AbortController()
-  const kept = keepInitialWindow(
-    {
-      port: 1080,
-      segments: 48,
-      log,
-      lock: async () => () => undefined,
-      watch: async ({ onChange }) => {
-        changed = onChange
-      },
-      run: async (argv, input) => {
-        asked.push(argv.slice(2).join(' '))
-        if (input?.startsWith('rule show')) {
-          const stdout = '0:\tfrom all lookup 255\n32766:\tfrom all lookup 254\ndefault via 192.0.2.1 dev eth0 \n'
-          return { code: 0, stdout, stderr: '' }
-        }
-        return { code: 2, stdout: '', stderr: 'RTNETLINK answers: Operation not permitted\nCommand failed -:1\n' }
-      },
-    },
-    stop.signal,
-  )
-  while (!log.lines.some((line) => line.includes('IPv4'))) await settle()
-  changed()
-  await new Promise((resolve) => setTimeout(resolve, 100))
-  t.same(
-    log.lines.filter((line) => line.includes('IPv4')),
-    [
-      "info answers over IPv4 begin with the kernel's initial window: RTNETLINK answers: Operation not permitted; Command failed -:1",
-    ],
-  )
-  const tries = asked.filter((words) => words === '-batch -').length
-  t.ok(tries <= 2, `one try a family: ${tries}`)
-  t.notOk(asked.some((words) => words.startsWith('rule add')))
-  stop.abort()
-  await kept
-})
-
-/** A machine whose `ip` does as it is told, unless `looks` and `copies` have something else in store, and what keeps its window. */
-function machine(
-  t: Test,
-  main: string[],
-  looks: (argv: readonly string[]) => CommandResult | undefined,
-  copies: () => number | undefined,
-) {
-  const here = { main, copy: [] as string[], own: [] as string[], changed: () => {}, copied: () => {}, end: async () => {} }
-  const stop = new AbortController()
-  const kept = keepInitialWindow(
-    {
-      port: 1080,
-      segments: 48,
-      log: memoryLog(),
-      lock: async () => () => undefined,
-      watch: async ({ onChange }) => {
-        here.changed = onChange
-      },
-      run: async (argv, input) => {
-        const words = argv.join(' ')
-        let code = 0
-        if (input?.startsWith('rule show')) {
-          const rules = ['0:\tfrom all lookup 255', ...here.own, '32766:\tfrom all lookup 254']
-          const stdout = [...rules, ...here.main, ...here.copy.map((route) => `${route} table 5808`), ''].join('\n')
-          return looks(argv) ?? { code, stdout, stderr: '' }
-        }
-        if (argv[1] === '-6') code = 2
-        else if (input !== undefined) {
-          const fate = copies()
-          if (fate === undefined) here.copy = here.main.map((route) => `${route} initcwnd 48`)
-          else code = fate
-          here.copied()
-        } else if (words.includes('route flush')) here.copy = []
-        else if (words.includes('rule add')) {
-          here.own = ['32765:\tfrom all iif lo ipproto tcp sport 1080 lookup 5808']
-          t.equal(here.copy.length, here.main.length, 'no rule leads to half a table')
-        } else if (words.includes('rule del')) {
-          code = here.own.length > 0 ? 0 : 2
-          here.own = []
-        }
-        return { code, stdout: '', stderr: code === 0 ? '' : 'Error: Nexthop has invalid gateway.' }
-      },
-    },
-    stop.signal,
-  )
-  here.end = async () => {
-    stop.abort()
-    await kept
+/** A HAG's machine; the clock is the test's. */
+function machine() {
+  const kernel = new FakeKernel()
+  kernel.addDevice('eth0')
+  kernel.addAddress('eth0', '10.1.0.2/24')
+  const change = (words: string) => kernel.run(['ip', ...words.split(' ')])
+  const clock = { now: 0 }
+  const rules = async () => (await kernel.run('ip -N -o rule show'.split(' '))).stdout
+  const copy = async () => {
+    const { stdout } = await kernel.run('ip -N -o route show'.split(' '))
+    return stdout.split('\n').filter((line) => line.includes(' table 5808'))
   }
-  return here
+  const watched = (run: Kernel['run']) =>
+    new HagNetwork(Object.assign(Object.create(kernel) as FakeKernel, { run }), () => clock.now)
+  return { kernel, change, clock, rules, copy, watched }
 }
-
-t.test('a look that fails once, at a change, leaves no untrue copy for long', async (t) => {
-  let fails = 0
-  const failure = { code: 124, stdout: '', stderr: 'no end after 10 s' }
-  const looks = ([, family]: readonly string[]) => (family === '-4' && fails-- > 0 ? failure : undefined)
-  const here = machine(t, ['default via 192.0.2.1 dev eth0'], looks, () => undefined)
-  const isTrue = () => here.own.length === 1 && here.copy.length === 1 && here.copy[0]?.startsWith(here.main[0] ?? '') === true
-  t.ok(await until(isTrue))
-  fails = 1
-  here.main = ['default via 192.0.2.9 dev eth0']
-  here.changed()
-  t.ok(await until(isTrue), 'it looks again soon')
-  await here.end()
-})
 
 t.test('a link that flaps between the look and the copy: nothing counts as copied before it is', async (t) => {
-  const near = '192.0.2.0/24 dev eth0'
-  const all = [near, 'default via 192.0.2.1 dev eth0']
-  /** What becomes of each copying in turn; the next ones succeed. */
-  const fates: (() => number)[] = [
-    // Down: `ip -batch` stops at a device that has no network any more. And up again, a moment later.
-    () => {
-      here.main = []
-      here.copy = [`${near} initcwnd 48`]
-      setTimeout(() => {
-        here.main = [...all]
-        here.changed()
-      }, 100)
-      return 1
-    },
-    // Down and up while it copies: the table has lost all that was in it, or some of it, with no error at all.
-    () => {
-      here.copy = []
-      return 0
-    },
-    () => {
-      here.copy = [`${near} initcwnd 48`]
-      return 0
-    },
+  const { kernel, change, clock, rules, copy, watched } = machine()
+  await change('route add default via 10.1.0.1 dev eth0')
+  /** What happens to each copying in turn; the next ones succeed. */
+  const fates: (() => Promise<void>)[] = [
+    // Down: `ip -batch` stops at a device that has no network any more.
+    async () => kernel.removeAddress('eth0', '10.1.0.2/24'),
   ]
-  const here = machine(
-    t,
-    [...all],
-    () => undefined,
-    () => fates.shift()?.(),
-  )
-  here.copied = () => here.changed()
-  const isWhole = () => fates.length === 0 && here.own.length === 1 && here.copy.length === all.length
-  t.ok(await until(isWhole), 'in the end the copy is whole, and is used')
-  await here.end()
+  /** And what while it is read back. */
+  const losses = [() => change('route flush table 5808'), () => change('route del default dev eth0 table 5808')]
+  const network = watched(async (argv, input = '') => {
+    if (input.includes('route append')) await fates.shift()?.()
+    const result = await kernel.run(argv, input)
+    // Down and up while it copies: the table has lost all that was in it, or some of it, with no error at all.
+    if (input.includes('route append') && result.code === 0) await losses.shift()?.()
+    if (input.includes('rule add') || argv.includes('add')) t.equal((await copy()).length, 2, 'no rule leads to half a table')
+    return result
+  })
+  const failed = await network.apply(config, window)
+  t.match(failed.notes, [/^answers over IPv4 begin with the kernel's initial window: "ip -4 route append .*" failed: Error/])
+  t.same([await copy(), failed.steps], [[], []])
+  kernel.addAddress('eth0', '10.1.0.2/24')
+  await change('route add default via 10.1.0.1 dev eth0')
+  for (const what of ['all of it', 'a part of it']) {
+    clock.now += network.retryInMs('window4') ?? 0
+    const { notes } = await network.apply(config, window)
+    t.match(notes, [/^answers over IPv4 .*: the main table has no true copy: /], what)
+    t.notMatch(await rules(), /5808/)
+    t.same(await copy(), [])
+  }
+  clock.now += network.retryInMs('window4') ?? 0
+  t.same((await network.apply(config, window)).notes, [])
+  t.equal((await copy()).length, 2, 'in the end the copy is whole')
+  t.match(await rules(), /32765:\tfrom all iif lo ipproto tcp sport 1080 lookup 5808/)
+  t.equal(network.retryInMs('window4'), undefined)
 })
 
-/** Within 5 s. */
-async function until(holds: () => boolean): Promise<boolean> {
-  for (let left = 500; left > 0 && !holds(); left--) await new Promise((resolve) => setTimeout(resolve, 10))
-  return holds()
-}
+t.test('what does not work is not tried again and again, unless routes or rules have changed', async (t) => {
+  const { kernel, change, clock, watched } = machine()
+  let tries = 0
+  let isAllowed = false
+  const network = watched(async (argv, input = '') => {
+    if (!input.includes('route append')) return kernel.run(argv, input)
+    tries++
+    const stderr = 'RTNETLINK answers: Operation not permitted\nCommand failed -:1\n'
+    return isAllowed ? kernel.run(argv, input) : { code: 2, stdout: '', stderr }
+  })
+  const apply = async () => (await network.apply(config, window)).notes
+  const notes = await apply()
+  t.match(notes, [/initial window: "ip -4 route append .*" failed: RTNETLINK answers: Operation not permitted$/])
+  t.same(await apply(), notes, 'said again, but not tried')
+  t.equal(tries, 1)
+  const waits: number[] = []
+  for (let left = 12; left > 0; left--) {
+    waits.push(network.retryInMs('window4') ?? 0)
+    clock.now += waits.at(-1) ?? 0
+    t.same(await apply(), notes)
+  }
+  t.same([waits.slice(0, 3), waits.at(-1)], [[1000, 2000, 4000], 600_000])
+  t.equal(tries, 13)
+  await change('route add 192.0.2.0/24 via 10.1.0.9 dev eth0')
+  await apply()
+  t.equal(tries, 14, 'other routes may be copied')
+  t.equal(network.retryInMs('window4'), 1000)
+  isAllowed = true
+  clock.now += 1000
+  t.same(await apply(), [])
+})
+
+t.test('a look that fails is a note, and the next one finds an untrue copy', async (t) => {
+  const { kernel, change, copy, watched } = machine()
+  let fails = false
+  const network = watched(async (argv, input) => {
+    if (fails && argv.includes('-o')) return { code: 124, stdout: '', stderr: 'no end after 10 s' }
+    return kernel.run(argv, input)
+  })
+  await change('route add default via 10.1.0.1 dev eth0')
+  t.same((await network.apply(config, window)).notes, [])
+  await change('route replace default via 10.1.0.9 dev eth0')
+  fails = true
+  t.match((await network.apply(config, window)).notes, [/"ip -4 -N -o -batch -" failed: no end after 10 s/])
+  t.equal(network.retryInMs('window4') !== undefined, true)
+  fails = false
+  t.same((await network.apply(config, window)).notes, [])
+  t.match((await copy()).join(), /default via 10\.1\.0\.9/)
+})

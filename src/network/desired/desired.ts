@@ -14,7 +14,6 @@ import {
   type Entry,
   type ForeignRoute,
   type InterfaceAddress,
-  isHeld,
   type KernelEndpoint,
   type Observed,
   owned,
@@ -227,8 +226,6 @@ export function desired(given: GatewayConfig, observed: Observed, options: Desir
     lacks,
     isInVain: (family, device) => unserved.has(family) || blocked.some((one) => one.family === family && one.device === device),
   })
-  const { subflows = 0, saved } = observed
-  const former = isHeld(saved.subflows, subflows) ? saved.subflows.former : subflows
   const { sysctls, notes: sysctlNotes } = withoutFixed(desiredSysctls(config, observed), observed)
   return {
     rules: [
@@ -240,8 +237,10 @@ export function desired(given: GatewayConfig, observed: Observed, options: Desir
     routes: [...wans.flatMap((wan) => routesOf(wan, config, observed)), ...rest.routes],
     endpoints,
     replaced,
-    // One more than the extra subflows that a connection needs: one that is about to die may still count. The kernel's limit is 8.
-    subflows: Math.max(former, wans.length),
+    // One more than the extra subflows that a connection needs: one that is about to die may still count. The kernel's limit is 8. It is not
+    // lowered while we are here: a HAG on the same machine has raised it too.
+    subflows: Math.max(observed.subflows ?? 0, wans.length),
+    copies: [],
     chains,
     sysctls,
     wans: wans.flatMap(({ config: wan, paths }) => {

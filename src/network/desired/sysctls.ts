@@ -23,6 +23,7 @@ const receiveBufferAtFirst = 512 << 10
  * is 0; 2 is somebody's wish to begin with small ones.
  */
 export const mtuProbing = 'net/ipv4/tcp_mtu_probing'
+export const wantedProbing = (now: string) => (now === '0' ? '1' : now)
 
 const ipv6Forwarding = 'net/ipv6/conf/all/forwarding'
 
@@ -48,7 +49,7 @@ export function desiredSysctls(config: GatewayConfig, { sysctls, saved, interfac
     const first = path.endsWith('rmem') ? Math.max(Number(initial), receiveBufferAtFirst) : initial
     want(path, `${least} ${first} ${Math.max(Number(most), minimum)}`)
   }
-  want(mtuProbing, sysctls.get(mtuProbing) === '0' ? '1' : (sysctls.get(mtuProbing) ?? ''))
+  want(mtuProbing, wantedProbing(sysctls.get(mtuProbing) ?? ''))
   // Loose: an answer may come in by the WAN that the main table does not point to. The kernel takes the larger of this and conf/all.
   for (const wan of config.wans) want(`net/ipv4/conf/${wan.interface}/rp_filter`, '2')
   want('net/ipv4/ip_forward', '1')

@@ -1,0 +1,73 @@
+/** What a HAG needs of its machine: a pure function of the config and of what was observed. */
+import type { Family } from '../../base/address.js'
+import type { HagConfig } from '../../config/schema.js'
+import { inPlaceOfMain, isForPort, isSameCopy, windowRule } from '../kernel/copy.js'
+import { type CopiedRoute, type Desired, type DesiredCopy, nothing, type Observed, owned, type RouteCopy } from '../state.js'
+import { wantedProbing } from './sysctls.js'
+
+/** Each for itself: what cannot be had is a note, and the rest is there all the same. */
+export const hagNeeds = ['subflows', 'probing', 'window4', 'window6'] as const
+export type HagNeed = (typeof hagNeeds)[number]
+
+/** So that as many WANs can join as a gateway has; the kernel's own limit. */
+const maxSubflows = owned.count
+/** A router's full table is no copy's business: it changes all day. */
+const maxRoutes = 500
+
+const kept: Record<HagNeed, string> = {
+  subflows: 'how many WANs can join a connection stays as it is',
+  probing: 'what becomes of lines that drop full-size packets stays as it is',
+  window4: "answers over IPv4 begin with the kernel's initial window",
+  window6: "answers over IPv6 begin with the kernel's initial window",
+}
+
+/** Why a need cannot be met. */
+export const hagNote = (need: HagNeed, why: string) => `${kept[need]}: ${why}`
+
+export interface HagOptions {
+  /** No other HAG is here: our window counts, and what is left for other ports goes. */
+  isAlone: boolean
+}
+
+/** Only what was observed is wanted. */
+export function desiredForHag(config: HagConfig, observed: Observed, { isAlone }: HagOptions): Desired {
+  const { copies, subflows, sysctls } = observed
+  const windows = copies.map((copy) => desiredWindow(config, copy, isAlone))
+  return {
+    ...nothing,
+    subflows: subflows === undefined ? undefined : Math.max(subflows, maxSubflows),
+    sysctls: new Map([...sysctls].map(([path, now]) => [path, wantedProbing(now)])),
+    copies: windows.filter((one) => typeof one !== 'string'),
+    notes: windows.filter((one) => typeof one === 'string'),
+  }
+}
+
+/** A note where nobody may have one. */
+function desiredWindow(
+  { listen: { port }, initial_window: segments }: HagConfig,
+  have: RouteCopy,
+  isAlone: boolean,
+): DesiredCopy | string {
+  const { family, main, routes } = have
+  const shared = isAlone ? [] : have.rules.map(({ spelling }) => spelling)
+  if (segments === 0) return { family, rules: shared, routes: isAlone ? [] : routes }
+  const why = whyNoCopy(have)
+  if (why !== undefined) return hagNote(needOf(family), why)
+  /** A window that somebody gave a route stays. */
+  const copyWith = (window: (at: number) => string | undefined): CopiedRoute[] =>
+    main.map((route, at) => ({ words: route.words, window: route.window ?? window(at), isOurs: true }))
+  // The window of the HAG that was here first counts, or two would change it for ever.
+  const theirs = copyWith((at) => routes[at]?.window)
+  const copy = !isAlone && isSameCopy(routes, theirs) ? routes : copyWith(() => String(segments))
+  return { family, rules: [windowRule(port), ...shared.filter((rule) => !isForPort(rule, port))], routes: copy }
+}
+
+const needOf = (family: Family): HagNeed => `window${family}`
+
+function whyNoCopy(have: RouteCopy): string | undefined {
+  const other = inPlaceOfMain(have)
+  if (other !== undefined) return `where the rule for the main table should be, there is ${other}`
+  const theirs = have.routes.find(({ isOurs }) => !isOurs)
+  if (theirs !== undefined) return `table ${owned.hagTable} is somebody else's, it has ${theirs.words}`
+  return have.main.length > maxRoutes ? `the main table has ${have.main.length} routes` : undefined
+}

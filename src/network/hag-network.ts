@@ -1,0 +1,163 @@
+/** The set-up of a HAG's machine: observed, planned, applied and removed like a gateway's, but each need for itself. */
+import { BondsocksError } from '../base/errors.js'
+import type { HagConfig } from '../config/schema.js'
+import { ChangeFailed, carryOut, carryOutAsFarAsPossible } from './apply.js'
+import { desiredForHag, type HagNeed, type HagOptions, hagNeeds, hagNote } from './desired/hag.js'
+import { mtuProbing } from './desired/sysctls.js'
+import { diff } from './diff.js'
+import { isSameCopy } from './kernel/copy.js'
+import type { Kernel } from './kernel/kernel.js'
+import { type Found, observeNeed } from './observe-hag.js'
+import { parseSaved } from './saved.js'
+import { type Change, type Desired, type NetworkPlan, needsRoot, nothing, type Observed, type Saved } from './state.js'
+
+/** After a failure, which may be one of the moment: the wait doubles from here to the longest. */
+const firstRetryMs = 1000
+const longestRetryMs = 600_000
+
+interface Failure {
+  why: string
+  /** The rules and routes with which it did not work: what we try is a change as well, and must not make us try again. */
+  state: string
+  retryMs: number
+  retryAt: number
+}
+
+export class HagNetwork {
+  readonly #failures = new Map<HagNeed, Failure>()
+
+  /** Tests move the clock (ms). */
+  constructor(
+    private readonly kernel: Kernel,
+    private readonly now = () => performance.now(),
+  ) {}
+
+  /** What `apply` would do; changes nothing. Rejects with `NOT_ROOT`. */
+  plan(config: HagConfig, options: HagOptions): Promise<NetworkPlan> {
+    return this.#each(hagNeeds, async (need) => {
+      const { observed } = await observeNeed(this.kernel, need)
+      const target = desiredForHag(config, observed, options)
+      return { steps: diff(observed, target).steps, notes: target.notes }
+    })
+  }
+
+  /**
+   * Meets the needs as far as it can, and returns what it did; a note says what it could not. A need that failed is not tried again for
+   * `retryInMs`, unless rules or routes have changed. Rejects with `NOT_ROOT`, and with `LOCKED` after 10 s.
+   */
+  apply(config: HagConfig, { needs = hagNeeds, ...options }: HagOptions & { needs?: readonly HagNeed[] }): Promise<NetworkPlan> {
+    return this.#alone(() => this.#each(needs, (need) => this.#meet(config, need, options)))
+  }
+
+  /** Until a need that has failed can be tried again (ms). */
+  retryInMs(need: HagNeed): number | undefined {
+    const failure = this.#failures.get(need)
+    return failure && Math.max(0, failure.retryAt - this.now())
+  }
+
+  /** Takes all of it away, whatever the ports are; other things of ours stay. Rejects with `REMOVE_INCOMPLETE` where it cannot. */
+  remove(): Promise<void> {
+    return this.#alone(async () => {
+      const failures: Error[] = []
+      const { saved } = parseSaved(await this.kernel.readState())
+      // Without `ip mptcp` it cannot be asked.
+      const needs = hagNeeds.filter((need) => need !== 'subflows' || saved.subflows !== undefined)
+      for (const need of needs) {
+        await this.#remove(need).catch((error: Error) => failures.push(error))
+      }
+      const [first] = failures
+      if (first !== undefined) throw first
+    })
+  }
+
+  async #remove(need: HagNeed): Promise<void> {
+    const { observed, saved } = await observeNeed(this.kernel, need)
+    const change = withOthers(need, saved, diff(observed, nothing))
+    await carryOutAsFarAsPossible(this.kernel, change, saved, async () => undefined)
+  }
+
+  async #each(
+    needs: readonly HagNeed[],
+    act: (need: HagNeed) => Promise<Pick<NetworkPlan, 'steps' | 'notes'>>,
+  ): Promise<NetworkPlan> {
+    if (!(await this.kernel.mayAdminister())) throw new BondsocksError('NOT_ROOT', needsRoot)
+    const plans = []
+    for (const need of needs) {
+      plans.push(await act(need).catch((error: Error) => ({ steps: [], notes: [hagNote(need, reasonOf(error))] })))
+    }
+    return { steps: plans.flatMap(({ steps }) => steps), wans: [], notes: plans.flatMap(({ notes }) => notes) }
+  }
+
+  async #meet(config: HagConfig, need: HagNeed, options: HagOptions) {
+    let state = ''
+    try {
+      const found = await observeNeed(this.kernel, need)
+      state = JSON.stringify(found.observed.copies.map(({ otherRules, main }) => [otherRules, main]))
+      const failure = this.#failures.get(need)
+      if (failure?.state === state && this.now() < failure.retryAt) {
+        return { steps: [], notes: [hagNote(need, failure.why)] }
+      }
+      const plan = await this.#carryOut(config, need, options, found)
+      this.#failures.delete(need)
+      return plan
+    } catch (error) {
+      const last = this.#failures.get(need)
+      const retryMs = last?.state === state ? Math.min(2 * last.retryMs, longestRetryMs) : firstRetryMs
+      this.#failures.set(need, { why: reasonOf(error), state, retryMs, retryAt: this.now() + retryMs })
+      throw error
+    }
+  }
+
+  async #carryOut(config: HagConfig, need: HagNeed, options: HagOptions, { observed, saved }: Found) {
+    const perform = async (change: Change, check: () => Promise<BondsocksError | undefined> = async () => undefined) => {
+      await carryOut(this.kernel, withOthers(need, saved, change), saved, check)
+      return change.steps
+    }
+    const target = desiredForHag(config, observed, options)
+    const { notes } = target
+    const [have] = observed.copies
+    const [want] = target.copies
+    if (have === undefined || want === undefined || isSameCopy(have.routes, want.routes)) {
+      return { steps: await perform(diff(observed, target)), notes }
+    }
+    // No rule may lead to a table that is not known to be whole: a link that flaps takes routes away while they are copied.
+    let made = observed
+    const copied = await perform(diff(observed, { ...target, copies: [{ ...want, rules: [] }] }), async () => {
+      made = (await observeNeed(this.kernel, need)).observed
+      return untrue(made, desiredForHag(config, made, options))
+    })
+    return { steps: [...copied, ...(await perform(diff(made, target)))], notes }
+  }
+
+  async #alone<Value>(act: () => Promise<Value>): Promise<Value> {
+    const release = await this.kernel.lock()
+    try {
+      return await act()
+    } finally {
+      release()
+    }
+  }
+}
+
+/** The copy was read back, and it is another one than the main table's. */
+function untrue({ copies: [have] }: Observed, { copies: [want] }: Desired): BondsocksError | undefined {
+  if (have === undefined || want === undefined || isSameCopy(have.routes, want.routes)) return undefined
+  const other =
+    want.routes.find((route, at) => !isSameCopy([route], have.routes.slice(at, at + 1))) ?? have.routes[want.routes.length]
+  return new BondsocksError('COPY_UNTRUE', `the main table has no true copy: ${other?.words}`)
+}
+
+/** Of a step that failed, without what became of the steps before it. */
+const reasonOf = (error: unknown) => ((error instanceof ChangeFailed ? error.cause : error) as Error).message
+
+/** What is saved for a gateway, or another need, stays. */
+function withOthers(need: HagNeed, saved: Saved, change: Change): Change {
+  const { sysctls, subflows, ...rest } = saved
+  const { [mtuProbing]: _, ...otherSysctls } = sysctls
+  const merge = (part: Saved): Saved => {
+    if (need === 'probing') return { ...saved, sysctls: { ...otherSysctls, ...part.sysctls } }
+    if (need === 'subflows') return { ...rest, sysctls, ...(part.subflows !== undefined && { subflows: part.subflows }) }
+    return saved
+  }
+  return { ...change, savedMeanwhile: merge(change.savedMeanwhile), savedAfter: merge(change.savedAfter) }
+}
