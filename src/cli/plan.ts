@@ -1,5 +1,5 @@
-import { loadGateway } from '../config/load.js'
 import { type Command, configFile, configOption } from './command.js'
+import { planOrApply } from './network.js'
 import { renderSteps } from './render.js'
 
 export const command: Command = {
@@ -7,14 +7,12 @@ export const command: Command = {
 
 Shows what \`apply\` would change on this machine, one step a line, in order. Changes nothing.
 
-  -c, --config FILE   the gateway config
+  -c, --config FILE   the config, a gateway's or a HAG's
       --json          the steps, WANs and notes as JSON
 `,
   options: { ...configOption, json: { type: 'boolean' } },
   async run(values) {
-    const config = loadGateway(configFile(values))
-    const { Network, systemKernel } = await import('../network/network.js')
-    const plan = await new Network(systemKernel()).plan(config)
+    const plan = await planOrApply('plan', configFile(values))
     const { steps, wans, notes } = plan
     if (values.json === true)
       process.stdout.write(`${JSON.stringify({ steps: steps.map(({ text }) => text), wans, notes }, null, 2)}\n`)

@@ -24,6 +24,14 @@ export function loadHag(file: string): HagConfig {
   return parseHag(read(file), file)
 }
 
+/** The same for a config of either kind. */
+export function loadEither(file: string): { kind: 'gateway'; config: GatewayConfig } | { kind: 'hag'; config: HagConfig } {
+  const text = read(file)
+  return checkText(text, file) === 'gateway'
+    ? { kind: 'gateway', config: parseGateway(text, file) }
+    : { kind: 'hag', config: parseHag(text, file) }
+}
+
 /** Checks a config of either kind and tells which it is. */
 export function checkConfig(file: string): ConfigKind {
   return checkText(read(file), file)

@@ -99,6 +99,21 @@ export async function joinHags({ folder = '/run/bondsocks', owner = 0 }: LockOpt
   }
 }
 
+/** Does a HAG run in this network namespace? Rejects with `NOT_ROOT`. */
+export async function isHagHere({ folder = '/run/bondsocks' }: LockOptions = {}): Promise<boolean> {
+  const { native } = await import('../engine/load.js')
+  try {
+    const fd = openSync(`${folder}/net-${native.netnsCookie()}.hags.lock`, constants.O_RDONLY | constants.O_NOFOLLOW)
+    const isHeld = !native.tryLock(fd)
+    closeSync(fd)
+    return isHeld
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException
+    if (code === 'EACCES' || code === 'EPERM') throw new BondsocksError('NOT_ROOT', needsRoot, { cause })
+    return false
+  }
+}
+
 function membership(isFirst: boolean, tryAlone: () => boolean, fd: number, path: string, folder: string): Membership {
   let isLast = false
   return {

@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { joinHags, takeLock } from '../../src/network/lock.js'
+import { isHagHere, joinHags, takeLock } from '../../src/network/lock.js'
 import { needsAddon } from '../support/engine.js'
 import { needsRoot } from '../support/namespaces.js'
 
@@ -104,7 +104,9 @@ t.test('a full disk keeps nobody from a lock', { skip: needsAddon || needsRoot }
 
 t.test('of several HAGs one is the first, and one the last', { skip: needsAddon }, async (t) => {
   const options = place(t)
+  t.equal(await isHagHere(options), false)
   const [one, two] = [await joinHags(options), await joinHags(options)]
+  t.equal(await isHagHere(options), true)
   t.same([one.isFirst, two.isFirst], [true, false])
   t.equal(one.isLast(), false)
   one.release()
@@ -125,5 +127,6 @@ t.test('of several HAGs one is the first, and one the last', { skip: needsAddon 
   t.equal(four.isFirst, true)
   four.isLast()
   four.release()
+  t.equal(await isHagHere(options), false)
   t.notOk(existsSync(options.folder))
 })
