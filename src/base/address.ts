@@ -16,14 +16,14 @@ export interface Cidr {
 
 /** Parses an IP address; a v4-mapped IPv6 address becomes the IPv4 one. Returns undefined for anything else. */
 export function parseAddress(text: string): ipaddr.IPv4 | ipaddr.IPv6 | undefined {
-  // ipaddr.js takes classful and octal forms ("10.1", "010.0.0.1") that no user means.
+  // ipaddr.js also accepts classful and octal forms ("10.1", "010.0.0.1"), which no user means.
   if (ipaddr.IPv4.isValidFourPartDecimal(text)) return ipaddr.IPv4.parse(text)
   if (!text.includes(':') || !ipaddr.IPv6.isValid(text) || text.includes('%')) return undefined
   const six = ipaddr.IPv6.parse(text)
   return six.isIPv4MappedAddress() ? six.toIPv4Address() : six
 }
 
-/** The family of an IP address in text; undefined where the text is no IP address (a host name, say). */
+/** The family of an IP address; undefined if the text is none (a host name, for instance). */
 export function familyOf(text: string): Family | undefined {
   const parsed = parseAddress(text)
   return parsed === undefined ? undefined : parsed.kind() === 'ipv4' ? 4 : 6
@@ -46,7 +46,7 @@ export function parseCidr(text: string): Cidr | undefined {
   }
 }
 
-/** True where the address lies in one of the networks; networks of the other family never match. */
+/** True if the address lies in one of the networks. Networks of the other family never match. */
 export function isInside(address: string, networks: readonly Cidr[]): boolean {
   const parsed = parseAddress(address)
   if (parsed === undefined) return false
@@ -54,8 +54,8 @@ export function isInside(address: string, networks: readonly Cidr[]): boolean {
 }
 
 /**
- * Destinations that are not the Internet (RFC 6890 and the IANA special-purpose registries). The documentation networks are left out:
- * they are nobody's, so there is nothing to protect, and labs use them.
+ * Destinations that are not the Internet (RFC 6890 and the IANA special-purpose registries). Without the documentation networks: nobody has
+ * them, so there is nothing to protect, and labs use them.
  */
 const specialPurpose = [
   '0.0.0.0/8', // this host; Linux takes 0.0.0.0 as loopback
@@ -75,14 +75,14 @@ const specialPurpose = [
   'ff00::/8', // multicast
 ].map((text) => parseCidr(text) as Cidr)
 
-/** True for an address that is not the Internet's, such as a modem's own. */
+/** True for an address that is not in the Internet, such as a modem's own. */
 export function isSpecialPurpose(address: string): boolean {
   return isInside(address, specialPurpose)
 }
 
 const internets = [parseCidr('0.0.0.0/0'), parseCidr('2000::/3')] as [Cidr, Cidr]
 
-/** True where no unicast address of one family's Internet is outside of the networks, in however many pieces they come. */
+/** True if the networks together contain all unicast addresses of the Internet of one family. */
 export function coversInternet(networks: readonly Cidr[]): boolean {
   return internets.some((all) => isCovered(all, [...networks, ...specialPurpose]))
 }

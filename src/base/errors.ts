@@ -1,9 +1,9 @@
-/** Exit code 1: the machine, the network or a peer did not let us do it. 2: the user's command line or config is wrong. */
+/** 1: the machine, the network or a peer did not let us do it. 2: the command line or the config is wrong. */
 export type ExitCode = 1 | 2
 
 /**
- * The one error class that users see. Its message is one line that says what happened, to which object, and what to do.
- * `code` is stable: it is the label in the log and in metrics.
+ * The one error class that users see. Its message is one line that says what happened, to which object, and what to do. `code` is stable;
+ * the log names it.
  */
 export class BondsocksError extends Error {
   override readonly name = 'BondsocksError'

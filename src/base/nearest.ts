@@ -1,4 +1,4 @@
-/** The candidate that a mistyped word most likely meant; undefined where none is near. */
+/** The candidate that a mistyped word most likely means; undefined if none is near. */
 export function nearest(word: string, candidates: readonly string[]): string | undefined {
   // A third of the letters may be wrong: "hgas" means "hags", but "ip" does not mean "wans".
   let best: string | undefined

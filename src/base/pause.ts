@@ -1,4 +1,4 @@
-/** Resolves after the time, or at once when one of the signals is aborted. Leaves nothing behind on signals that live long. */
+/** Resolves after the time, or when one of the signals is aborted. Leaves no listener behind on signals that live long. */
 export function pause(milliseconds: number, ...signals: AbortSignal[]): Promise<void> {
   return new Promise((resolve) => {
     if (signals.some(({ aborted }) => aborted)) return resolve()
@@ -12,7 +12,7 @@ export function pause(milliseconds: number, ...signals: AbortSignal[]): Promise<
   })
 }
 
-/** Settles when the signal is aborted, at once where it has been. */
+/** Resolves when the signal is aborted; at once if it was before. */
 export function aborted(signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     if (signal.aborted) resolve()

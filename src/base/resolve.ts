@@ -1,6 +1,6 @@
 /**
- * Host names to addresses, without getaddrinfo: that one cannot be cancelled, and holds one of the four threads that also write the log
- * for as long as a name server is silent. Numbers and the hosts file as there; no other source of nsswitch.conf (mDNS, LDAP).
+ * Resolves host names without getaddrinfo(3), which cannot be cancelled, and while a name server is silent blocks one of the four threads
+ * that also write the log. Reads numbers and the hosts file as getaddrinfo does, but no other source of nsswitch.conf (mDNS, LDAP).
  */
 import { createSocket } from 'node:dgram'
 import { Resolver } from 'node:dns/promises'
@@ -9,26 +9,29 @@ import { domainToASCII } from 'node:url'
 import { familyOf, isSpecialPurpose, parseAddress } from './address.js'
 import { pause } from './pause.js'
 
-/** The first wait for an answer; it doubles with each try, so that a silent server costs 7 s. */
+/** The first wait for an answer. It doubles with each try, so a silent server costs 7 s. */
 const firstTryMs = 1000
 const tries = 3
-/** RFC 8305 section 3: how long IPv4's addresses wait for those of IPv6, whose questions some servers never answer. */
+/**
+ * RFC 8305 section 3: how long an answer with IPv4 addresses waits for the one with IPv6 addresses, because some servers never answer AAAA
+ * questions.
+ */
 const resolutionDelayMs = 50
-/** A record may live for a day; nobody should have to restart us because a server moved. */
+/** A record may be valid for a day, but nobody should have to restart us because a server moved. */
 const maxLifetimeMs = 300_000
-/** For an answer that lacks a family because nothing came. */
+/** For an answer without one of the families because a name server was silent about it. */
 const partialLifetimeMs = 5000
 /** Of each family. */
 const maxAddresses = 16
 
 export interface Found {
-  /** Canonical text; those of the family that should be tried first come first. */
+  /** Canonical text. The family to try first comes first. */
   addresses: readonly string[]
-  /** For how long it may be kept. */
+  /** How long it may be kept. */
   lifetimeMs: number
 }
 
-/** Where questions come from, and so the WAN that they leave by. */
+/** Source addresses of the questions; they select the WAN. */
 export interface Source {
   address4?: string
   address6?: string
@@ -38,9 +41,9 @@ export interface ResolverOptions {
   /** Tests pass their own. */
   hostsFile?: string
   resolvConf?: string
-  /** `address:port`; default: what resolv.conf says at the time of each question. */
+  /** `address:port`. Default: read from resolv.conf for each question. */
   servers?: readonly string[]
-  /** The source address that the kernel would take; undefined where it has no route. */
+  /** The source address that the kernel would use; undefined without a route. */
   sourceFor?: (address: string) => Promise<string | undefined>
 }
 
@@ -54,14 +57,14 @@ interface Records {
 export class NameResolver {
   readonly #options: Required<Omit<ResolverOptions, 'servers'>> & Pick<ResolverOptions, 'servers'>
   #hosts: ReadonlyMap<string, readonly string[]> = new Map()
-  /** Of the hosts file as it was read. */
+  /** Identifies the version of the hosts file that was read. */
   #version = ''
 
   constructor({ hostsFile = '/etc/hosts', resolvConf = '/etc/resolv.conf', ...more }: ResolverOptions = {}) {
     this.#options = { hostsFile, resolvConf, sourceFor: kernelSourceFor, ...more }
   }
 
-  /** What a canonical name stands for without asking anybody: a number, or an entry of the hosts file. */
+  /** The addresses of a canonical name that need no name server: a number, or an entry of the hosts file. */
   known(name: string): readonly string[] | undefined {
     const address = parseAddress(name)?.toString()
     if (address !== undefined) return [address]
@@ -69,7 +72,7 @@ export class NameResolver {
     return this.#hosts.get(name)
   }
 
-  /** Asks the name servers, from these addresses of ours; rejects with a `code` of c-ares, when the signal is aborted with `ECANCELLED`. */
+  /** Asks the name servers from these addresses of ours. Rejects with a `code` of c-ares; with `ECANCELLED` if the signal is aborted. */
   async ask(name: string, signal: AbortSignal, from?: Source): Promise<Found> {
     let absent: unknown
     for (const candidate of this.#candidates(name)) {
@@ -83,14 +86,14 @@ export class NameResolver {
     throw absent
   }
 
-  /** `known` or `ask`, for a name as somebody wrote it. */
+  /** `known` or else `ask`, for a name as somebody wrote it. */
   async addresses(text: string, signal: AbortSignal, from?: Source): Promise<readonly string[]> {
     const name = canonicalName(text)
     if (name === undefined) throw failure('ENOTFOUND')
     return this.known(name) ?? (await this.ask(name, signal, from)).addresses
   }
 
-  /** A name with dots is a full one (RFC 1928: "fully-qualified"); one without is looked for in the domains of `search`. */
+  /** A name with dots is complete (RFC 1928: "fully-qualified"). One without is first looked up in the domains of `search`. */
   #candidates(name: string): string[] {
     if (name.includes('.')) return [name]
     return [...searchDomains(readOr(this.#options.resolvConf)).map((domain) => `${name}.${domain}`), name]
@@ -109,7 +112,7 @@ export class NameResolver {
     })
   }
 
-  /** IPv6 first where the kernel would use it as RFC 6724 does: not without a route, and not from a private address to a public one. */
+  /** IPv6 first if the kernel would use it as RFC 6724 says: with a route, and not from a private address to a public one. */
   async #ordered(four: readonly string[], six: readonly string[]): Promise<readonly string[]> {
     const [first] = six
     if (first === undefined || four.length === 0) return [...four, ...six]
@@ -133,12 +136,12 @@ export class NameResolver {
   }
 }
 
-/** What a name server says that cannot tell. */
+/** Codes of a name server that cannot answer. */
 const isRefusal = (code: string | undefined) => ['ESERVFAIL', 'EREFUSED', 'ENOTIMP', 'EFORMERR'].includes(code ?? '')
 
 /**
- * Asks by a c-ares channel of its own: it reads resolv.conf anew, can be cancelled alone, and has a source port that nobody can guess.
- * Where a name server says that it cannot tell, those behind it are asked, as by getaddrinfo: Node's c-ares goes on only after silence.
+ * Asks with a new c-ares channel: it reads resolv.conf again, can be cancelled alone, and has a source port that nobody can guess. If a
+ * name server answers that it cannot tell, asks the next ones, as getaddrinfo does: Node's c-ares does so only after silence.
  */
 export async function askServers<Answer>(
   { servers: given, from }: { servers?: readonly string[] | undefined; from?: Source | undefined },
@@ -170,22 +173,22 @@ export async function askServers<Answer>(
 }
 
 /**
- * The one spelling of a host name: lower case, without a dot at its end, IDN as A-labels. A number is written as its address, as
- * inet_aton(3) reads it (`127.1`, `0x7f000001`): so browsers do (URL Standard, section 3.5), and so what it leads to can be checked.
- * Undefined for what is no host name.
+ * The canonical spelling of a host name: lower case, without a dot at the end, IDN as A-labels. A number as inet_aton(3) reads it (`127.1`,
+ * `0x7f000001`) becomes its address, as in browsers (URL Standard, section 3.5), so that the address can be checked. Undefined if it is no
+ * host name.
  */
 export function canonicalName(text: string): string | undefined {
-  // Nearly all of them, in a microsecond; hosts files may have a hundred thousand.
+  // Decides nearly all names, in a microsecond; hosts files may have a hundred thousand.
   if (plainName.test(text) && text.length <= 253 && !text.includes('xn--')) return text
   const address = parseAddress(text)?.toString()
   if (address !== undefined) return address
-  // Of ASCII only what names are made of: a URL's other characters would be decoded, or end the name.
+  // Only the ASCII characters of names: domainToASCII would decode others, or end the name there.
   if (!/^[\w.\-\u0080-\u{10ffff}]+$/u.test(text)) return undefined
   const name = domainToASCII(text).replace(/\.$/, '')
   return name.length <= 253 && name.split('.').every((label) => /^[\w-]{1,63}$/.test(label)) ? name : undefined
 }
 
-/** The last label of a number begins with a digit. */
+/** A number's last label begins with a digit, so it does not match. */
 const plainName = /^(?:[a-z\d_-]{1,63}\.)*[a-z][a-z\d_-]{0,62}$/
 
 /** The domains of the last `search` or `domain` line (resolv.conf(5)). */
@@ -210,7 +213,7 @@ export function parseHosts(text: string): Map<string, string[]> {
   return hosts
 }
 
-/** The name is not there, or has no address of this family: an answer, unlike silence or a server's trouble. */
+/** The name does not exist, or has no address of this family. That is an answer, unlike silence or a server's failure. */
 export const isAbsent = (code: string | undefined) => code === 'ENOTFOUND' || code === 'ENODATA'
 
 const failure = (code: string) => Object.assign(new Error('the name cannot be resolved'), { code })
@@ -232,7 +235,10 @@ async function nothingWithin(milliseconds: number, signal: AbortSignal): Promise
   return { addresses: [], lifetimeMs: partialLifetimeMs, code: 'ETIMEOUT' }
 }
 
-/** Connecting a UDP socket sends nothing, and has the kernel choose route and source; undefined also without IPv6 or a descriptor. */
+/**
+ * connect(2) of a UDP socket sends nothing, but makes the kernel choose route and source address. Undefined also without IPv6 or a
+ * descriptor.
+ */
 function kernelSourceFor(address: string): Promise<string | undefined> {
   return new Promise((resolve) => {
     const socket = createSocket(familyOf(address) === 6 ? 'udp6' : 'udp4')
@@ -240,7 +246,8 @@ function kernelSourceFor(address: string): Promise<string | undefined> {
       resolve(error === undefined ? socket.address().address : undefined)
       socket.close()
     }
-    // A socket that cannot be made is an event; where it cannot be connected Node calls back with the error, whatever its types say.
+    // If the socket cannot be made, Node emits `error`; if it cannot be connected, Node passes the error to the callback, although its types do
+    // not say so.
     socket.on('error', end).connect(9, address, end as () => void)
   })
 }

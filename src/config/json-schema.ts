@@ -1,4 +1,4 @@
-/** The schema of what may be written in a config file, as JSON Schema, for editors: `config/*.schema.json` is made from it. */
+/** What may be written in a config file as JSON Schema, for editors: makes `config/*.schema.json`. */
 import * as z from 'zod'
 import { gatewaySchema, hagSchema } from './schema.js'
 

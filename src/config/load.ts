@@ -72,7 +72,7 @@ function read(file: string): string {
 }
 
 type Path = readonly (string | number)[]
-/** Offset in the text, and what is wrong there. */
+/** The offset in the text, and what is wrong there. */
 type Fault = [number, string]
 
 class Source {
@@ -90,12 +90,12 @@ class Source {
     try {
       this.#value = this.#document.toJS()
     } catch (cause) {
-      // An alias without anchor, or aliases that multiply without end.
+      // An alias without anchor, or aliases that expand without end.
       throw this.error([[0, firstLine((cause as Error).message)]])
     }
   }
 
-  /** Which kind of config the keys look like; undefined where they look like neither. */
+  /** Which kind of config the keys look like; undefined if neither. */
   kind(): ConfigKind | undefined {
     const root = this.#document.contents
     if (!isMap(root)) return undefined
@@ -120,7 +120,7 @@ class Source {
       .toSorted(([a], [b]) => a - b)
       .map(([offset, message]) => {
         const { line, col } = this.#lines.linePos(offset)
-        // An empty file has no line 1 to the counter.
+        // For an empty file the counter has no line 1.
         return `${this.#file}:${line || 1}:${col || 1}: ${message}`
       })
     return new BondsocksError('CONFIG', [...new Set(lines)].join('\n'), { exitCode: 2 })
@@ -140,7 +140,7 @@ class Source {
     }
     const value = this.#valueAt(path)
     if (issue.code === 'invalid_union') {
-      // One or a list of them: the list comes second.
+      // A union of a value and a list: the list comes second.
       const meant = issue.errors[Array.isArray(value) ? 1 : 0] ?? []
       if (value !== undefined)
         return meant.flatMap((one) => this.#faults({ ...one, path: [...issue.path, ...one.path] } as z.core.$ZodIssue, kind))
@@ -178,7 +178,7 @@ function prefix(path: Path): string {
   return text === '' ? '' : `${text.replace(/^\./, '')}: `
 }
 
-/** To YAML a colon at the end makes a key of an IPv6 address. */
+/** YAML takes an IPv6 address that ends in a colon for a key. */
 function openAddress(text: string): string | undefined {
   const [token = ''] = /^[0-9A-Fa-f:]+:(?=[\s,\]}]|$)/.exec(text) ?? []
   return familyOf(token) === 6 ? `an address that ends with a colon needs quotes: write '${token}'` : undefined

@@ -16,7 +16,8 @@ const cidr = z.string().transform((text, context) => {
 const loopback = ['127.0.0.0/8', '::1/128'].flatMap((text) => parseCidr(text) ?? [])
 const port = z.int().min(1).max(65535)
 const seconds = z.number().positive().max(1_000_000)
-// IFNAMSIZ leaves 15 bytes, an altname's ALTIFNAMSIZ 127; the kernel refuses "/" and white space, iptables takes a trailing "+" as a wildcard.
+// A name may have 15 bytes (IFNAMSIZ), an altname 127 (ALTIFNAMSIZ). The kernel refuses "/" and white space, and iptables reads a "+" at the end
+// as a wildcard.
 const interfaceName = z.string().regex(/^[^\s/+]{1,127}$/, 'is no interface name')
 // RFC 1123 section 2.1; SRV names have labels that begin with an underscore.
 const hostName = z
@@ -30,13 +31,13 @@ const hostName = z
 const name = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$/, 'is no name: use letters, digits, - and _')
 
 const common = {
-  /** Threads that move bytes. Default: one a core, at most 4. */
+  /** Threads that move bytes. Default: one for each core, at most 4. */
   workers: z.int().min(1).max(16).optional(),
-  /** Default: what the descriptor limit carries. */
+  /** Default: as many as the descriptor limit allows. */
   max_connections: z.int().min(1).max(1_000_000).optional(),
-  /** Of one client address, or IPv6 /64. Default: three quarters of max_connections, so that one alone never takes what all need. */
+  /** Of one client address, or IPv6 /64. Default: three quarters of max_connections, so that one client cannot take them all. */
   max_connections_per_client: z.int().min(1).max(1_000_000).optional(),
-  /** MiB that the kernel may hold for connections whose readers are slow; for one client half of it. Default: a 32nd of the memory. */
+  /** MiB that the kernel may hold for connections with slow readers; half of it for one client. Default: a 32nd of the memory. */
   buffer_memory_mb: z.int().min(1).max(1_000_000).optional(),
   /** RFC 5382 REQ-5 asks for at least 2 h 4 min. */
   idle_timeout_seconds: seconds.default(7500),
@@ -45,39 +46,39 @@ const common = {
   log_level: z.enum(['error', 'warn', 'info', 'debug']).default('info'),
 }
 
-/** Of two WANs with one address. */
+/** The message for two WANs with one address. */
 export const sameAddress = (address: string) =>
   `${address} is another WAN's too, and Linux holds one MPTCP endpoint for an address: give one of the modems another network in its settings`
 
 const wan = z.strictObject({
   name,
   interface: interfaceName,
-  /** Learned from the interface's default route when left out; not needed on point-to-point devices. */
+  /** Default: taken from the interface's default route. Point-to-point devices need none. */
   gateway: addressOf(4).optional(),
   gateway6: addressOf(6).optional(),
-  /** What connections over it come from, where the interface has more than one. Default: as its default route says, or near the gateway. */
+  /** The source address, if the interface has more than one. Default: the default route's, or one in the gateway's network. */
   address: addressOf(4).optional(),
   address6: addressOf(6).optional(),
-  /** Its volume costs money: while it is idle it is probed every 15 minutes, not every second. Default: all WANs but the first. */
+  /** Its volume costs money: while idle it is probed every 15 minutes, not every second. Default: true for all WANs but the first. */
   metered: z.boolean().optional(),
   /**
    * `normal`: always used; `overflow`: only while the normal ones are full; `backup`: only while no normal one is up. The last two are
    * for lines whose volume costs money.
    */
   role: z.enum(['normal', 'overflow', 'backup']).default('normal'),
-  /** GB (10^9 bytes, both directions) a calendar month after which it becomes a backup. */
+  /** GB (10^9 bytes, both directions) in a calendar month, after which it becomes a backup. */
   monthly_gb: z.number().positive().max(1_000_000).optional(),
 })
 
 const hag = z.strictObject({
   /** Either an address or a name. */
   address: address.optional(),
-  /** A host name (A, AAAA), or an SRV name (RFC 2782; it begins with `_`), looked up again and again. */
+  /** A host name (A, AAAA), or an SRV name (RFC 2782; it begins with `_`). Looked up again when its records expire. */
   name: hostName.optional(),
   port: port.optional(),
-  /** Lower ones are tried first (RFC 2782). Default: the place in the list, so that they are tried in its order. */
+  /** Lower ones are tried first (RFC 2782). Default: the place in the list. */
   priority: z.int().min(0).max(65535).optional(),
-  /** Among HAGs of one priority: which share of the gateways chooses this one (RFC 2782). */
+  /** Among HAGs of one priority: the share of gateways that choose this one (RFC 2782). */
   weight: z.int().min(1).max(65535).default(1),
   username: z.string().min(1).max(255).optional(),
   /** A file with the password in its first line, readable by root only. */
@@ -87,7 +88,7 @@ const hag = z.strictObject({
 const isObject = (value: unknown) => typeof value === 'object' && value !== null
 const listOf = (value: unknown): unknown[] => (Array.isArray(value) ? value : [])
 
-/** The texts among what a list's entries have under a key. */
+/** The texts that a list's entries have under a key. */
 const textsOf = (entries: unknown, key: string) =>
   listOf(entries).map((entry) => {
     const value: unknown = Object(entry)[key]
@@ -97,7 +98,7 @@ const textsOf = (entries: unknown, key: string) =>
 export const gatewaySchema = z
   .strictObject({
     lan: z.strictObject({ interfaces: z.array(interfaceName).min(1) }),
-    // MPTCP limits: at most 8 endpoints in a namespace.
+    // MPTCP allows at most 8 endpoints in a namespace.
     wans: z.array(wan).min(1).max(8),
     hags: z.array(hag).min(1),
     /** Destinations that are not redirected. */
@@ -106,30 +107,29 @@ export const gatewaySchema = z
     /** SO_MARK of all connections to HAGs and servers, for rules (`ip rule ... fwmark`) and firewalls of others. Default: none. */
     mark: z.int().min(1).max(0xffffffff).optional(),
     /**
-     * WAN n (from 0) has its `ip rule` at this priority plus n. Default: 700, in front of what others look up by marks (network/state.ts).
+     * WAN n (from 0) has its `ip rule` at this priority plus n. Default: 700, before the usual rules of others that look at marks
+     * (network/state.ts).
      */
     rule_priority: z.int().min(1).max(32_750).optional(),
-    /** When no HAG can be reached: go to the server over the best WAN without bonding, or RST. */
+    /** If no HAG can be reached: `direct` to the server over the best WAN without bonding, or a RST. */
     on_hag_down: z.enum(['direct', 'reject']).default('direct'),
-    /**
-     * `reject`: UDP port 443 from the LAN to a WAN is refused, so that browsers use TCP, which is bonded, in the place of QUIC, which is not.
-     */
+    /** `reject`: refuses UDP port 443 from the LAN to a WAN, so that browsers use TCP, which is bonded, instead of QUIC, which is not. */
     quic: z.enum(['allow', 'reject']).default('allow'),
-    /** Where the WANs' volume of the month is kept; only with a monthly_gb. */
+    /** Where the WANs' volume of the month is kept; used only with monthly_gb. */
     volume_file: z.string().min(1).default('/var/lib/bondsocks/volume.json'),
     /**
-     * Idle connections send a packet over every WAN so often, so that no NAT or firewall on the way forgets them; carriers' often do after
-     * one or two minutes. Default: 50, or so much more (300 at most) that idle connections cost a metered WAN 100 MB a month at most.
+     * How often an idle connection sends a packet over every WAN, so that no NAT or firewall on the way forgets it; carriers' often do
+     * after one or two minutes. Default: 50, or more (at most 300) so that idle connections cost a metered WAN at most 100 MB a month.
      */
     keepalive_seconds: z.int().min(1).max(7200).optional(),
-    /** At most so many connections to the HAG are kept ready for clients that come; 0: none. */
+    /** At most so many connections to the HAG are kept ready for the next clients; 0: none. */
     prepared_connections: z.int().min(0).max(64).default(16),
-    /** Milliseconds granularity is wanted here, so fractions are allowed. */
+    /** Fractions are allowed, for milliseconds. */
     connect_timeout_seconds: seconds.default(3),
     ...common,
   })
   .superRefine(
-    // Beside other faults, not after them: what others complain about may be missing here, or of any kind.
+    // Runs even if there are other faults, so values may be missing or of any type.
     (config: { wans?: unknown; hags?: unknown }, context) => {
       for (const key of ['name', 'interface', 'address', 'address6']) {
         const values = textsOf(config.wans, key)
@@ -156,9 +156,9 @@ export const gatewaySchema = z
 
 export const hagSchema = z
   .strictObject({
-    /** One address or several of them; `::` is for both families. */
+    /** One address or several; `::` listens on both families. */
     listen: z.strictObject({ address: z.union([address, z.array(address).min(1).max(16)]), port: port.default(1080) }),
-    /** Who may use this HAG: required, so that nobody runs an open proxy unknowingly. */
+    /** Who may use this HAG. Required, so that nobody runs an open proxy by mistake. */
     clients: z.array(cidr).min(1),
     /** Lines of `name:password`; clients must then log in (RFC 1929). */
     users_file: z.string().min(1).optional(),
@@ -166,7 +166,7 @@ export const hagSchema = z
     allow: z.array(cidr).default([]),
     connect_timeout_seconds: seconds.default(10),
     handshake_timeout_seconds: seconds.default(10),
-    /** Segments with which an answer begins; 0: as the kernel does (ten, RFC 6928). */
+    /** Segments that an answer begins with; 0: the kernel's (ten, RFC 6928). */
     initial_window: z.int().min(0).max(64).default(48),
     ...common,
   })

@@ -3,7 +3,7 @@ import { statSync } from 'node:fs'
 import { BondsocksError } from '../base/errors.js'
 import { readText } from './text.js'
 
-/** The password in the first line of a file. Throws BondsocksError with exit code 2. `warn` hears of a file that others can read. */
+/** The password in the first line of a file. Throws BondsocksError with exit code 2. `warn` is called if others can read the file. */
 export function readPassword(file: string, warn: (message: string) => void): string {
   const password = readSecret(file, 'password_file', warn).split(/\r?\n/, 1)[0] as string
   const bytes = Buffer.byteLength(password)

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 
-/** The text of a file that people write with any editor: a byte order mark is none of it. Throws as `readFileSync`, and for UTF-16. */
+/** The text of a file that people write with any editor, without a byte order mark. Throws as `readFileSync` does, and for UTF-16. */
 export function readText(file: string): string {
   const bytes = readFileSync(file)
   const mark = bytes.readUInt16BE.bind(bytes)

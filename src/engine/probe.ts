@@ -7,7 +7,7 @@ export interface Target {
   bind: string
 }
 
-/** What the engine needs to ask a HAG for a sign of life, with its credentials where it has some. */
+/** A probe of a HAG, with its credentials if it has some. */
 export function hagProbe({ hag, bind }: Target, how: Pick<Probe, 'protocol' | 'connectTimeoutMs' | 'timeoutMs'>): Probe {
   const { address, port, username, password } = hag
   return {

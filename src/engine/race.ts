@@ -1,38 +1,38 @@
 import type { ConnectionId, DialSpec, Engine, EngineEvent } from './contract.js'
 
-/** How an attempt ended; `closed`: the client went away meanwhile. */
+/** How an attempt ended. `closed`: the client went away before. */
 export type DialOutcome = Extract<EngineEvent, { type: 'opened' | 'failed' | 'closed' }>
 type Opened = Extract<EngineEvent, { type: 'opened' }>
 type Closed = Extract<EngineEvent, { type: 'closed' }>
 type Failed = Extract<EngineEvent, { type: 'failed' }>
 
-/** What a race needs to know of its ways. */
+/** What a race needs to know about its choices, the paths. */
 export interface RaceRules<Choice> {
-  /** Called as an attempt over a way begins. */
+  /** Called when the attempt over a path begins. */
   dialSpec(choice: Choice): DialSpec
-  /** True where a way has become useless since the race began; it is passed over. */
+  /** True if a path has become useless since the race began; it is left out. */
   isGone?(choice: Choice): boolean
-  /** Milliseconds after which the next way is tried beside this one. */
+  /** Milliseconds after which the next path is tried beside this one. */
   patienceMs(choice: Choice): number
-  /** Told of the way that got through, before anything else is told of its connection. */
+  /** Called with the path that got through, before any other event of the connection. */
   opened?(choice: Choice, opened: Opened): void
-  /** Told of every way that failed; true where no other way would fare better. */
+  /** Called with every path that failed. Returns true if no other path would do better. */
   failed(choice: Choice, failure: Failed): boolean
-  /** Told of every way that had no answer yet when a later one got through. */
+  /** Called with every path that had no answer yet when a later one got through. */
   lostRace?(choice: Choice): void
 }
 
-/** What is known of a first way that the engine tries already: its answer comes next, or it has none although the patience is over. */
+/** The engine tries the first path already. `answered`: its answer comes next; `late`: it has no answer, and the patience is over. */
 export type HeadStart = 'answered' | 'late'
 
 export type RaceResult<Choice> =
   | { outcome: Opened; choice: Choice }
-  /** No way is left. Attempts may still be under way where the failure was final. */
+  /** No path is left. If the failure was final, attempts may still be under way. */
   | { outcome: Failed | Closed | undefined; choice?: undefined }
 
 /**
- * Lets a session await the engine's answers. Between `begin` and `end` it also remembers that the client went away, because that can
- * happen while the session awaits something else, and the engine says it only once. Nothing is kept after `end`.
+ * Lets a session await the engine's answers. Between `begin` and `end` it also remembers that the client went away: that can happen while
+ * the session awaits something else, and the engine tells it only once. Nothing is kept after `end`.
  */
 export class DialRaces {
   readonly #engine: Pick<Engine, 'dial'>
@@ -52,7 +52,7 @@ export class DialRaces {
     this.#sessions.delete(connection)
   }
 
-  /** Takes what the engine says of a connection; ignored where no session is deciding about it. */
+  /** For every outcome that the engine reports. Ignored if no session is deciding about the connection. */
   settle(outcome: DialOutcome): void {
     const session = this.#sessions.get(outcome.connection)
     if (session === undefined || (session instanceof DialRace && !session.settle(outcome))) return
@@ -60,8 +60,8 @@ export class DialRaces {
   }
 
   /**
-   * Tries the first way (unless it was begun before), and each following one when the patience with the one before is at its end or an attempt has failed. The engine
-   * lets the first that gets through win, and ends the others.
+   * Tries the first path (unless the engine does already), and the next one when the patience with the one before is over or an attempt has
+   * failed. The engine lets the first attempt that gets through win, and ends the others.
    */
   race<Choice>(
     connection: ConnectionId,
@@ -82,7 +82,7 @@ export class DialRaces {
 
 /** An attempt's number is the index of its choice. */
 class DialRace<Choice> {
-  /** Choices that failed; made when the first one does. */
+  /** Choices that failed. Created when the first one does. */
   #failed: Set<number> | undefined
   #next: number
   #timer: NodeJS.Timeout | undefined
@@ -99,7 +99,7 @@ class DialRace<Choice> {
     this.#next = headStart
   }
 
-  /** False where no way is left to start. */
+  /** False if no path is left to start. */
   startNext(): boolean {
     while (this.#next < this.choices.length && this.#isOut(this.#next)) this.#next++
     const attempt = this.#next
@@ -140,7 +140,7 @@ class DialRace<Choice> {
   #goesOn(failed: Failed): boolean {
     const { attempt, left } = failed
     if (left > 0 && failed.failure.code === 'EMFILE') {
-      // No descriptor to spare for a race: the way keeps its turn.
+      // Descriptors are scarce, so no second attempt may join: the path keeps its turn.
       this.#next = Math.min(this.#next, attempt)
       this.#wait(attempt)
       return true
@@ -148,8 +148,8 @@ class DialRace<Choice> {
     if (this.rules.failed(this.#choice(attempt), failed)) return false
     this.#failed ??= new Set()
     this.#failed.add(attempt)
-    // Those that were aborted when this one went on alone get another chance. Where one is under way nevertheless, because its `open`
-    // crossed this event, the engine ignores a second `open` of it.
+    // The attempts that were aborted when this one went on alone get another chance. If one of them is under way all the same, because its
+    // `dial` crossed this event, the engine ignores a second `dial` of it.
     if (left === 0) this.#next = 0
     return this.startNext() || left > 0
   }

@@ -1,12 +1,13 @@
 /**
- * How events and orders of every connection cross between the engine and TypeScript: as numbers and plain arguments, because an object
- * that C++ makes or reads costs some 0.3 us a property. What is rare, or not IPv4, crosses as the object that contract.ts declares.
+ * How the events and calls that every connection has cross between the engine and TypeScript: as numbers and plain arguments, because an
+ * object that C++ makes or reads costs 0.3 us for each property. Rare events, and those with IPv6 addresses, cross as the objects that
+ * events.ts declares.
  */
 import type { DialSpec, Engine, EngineEvent, EngineOptions, Protocol } from './contract.js'
 
 /** What the addon exports as Engine. */
 export interface BoundEngine extends Omit<Engine, 'dial'> {
-  /** `open`; without `host`, `remote` is the destination itself. */
+  /** `dial`. Without `host`, the address is the destination itself. */
   dialWith(
     ...order: [
       ...[connection: number, attempt: number, mptcp: boolean, address: string, port: number, bind: string | undefined],
@@ -25,11 +26,11 @@ export interface BoundEngine extends Omit<Engine, 'dial'> {
 export interface BoundOptions extends Omit<EngineOptions, 'onEvents'> {
   /** Where the addon writes before it calls `onEvents`. */
   numbers: Float64Array
-  /** `numbers` holds so many, and the events that are objects are here. */
+  /** `count`: how many `numbers` are filled. `objects`: the events that cross as objects. */
   onEvents(count: number, objects: EngineEvent[]): void
 }
 
-/** First number of an event's; the same in wire.h. */
+/** The first number of an event. The same as in wire.h. */
 const kind = { object: 0, accepted: 1, opened: 2, closed: 3 } as const
 const protocols: (Protocol | undefined)[] = [undefined, 'tcp', 'mptcp']
 const reasons = ['end', 'client-reset', 'upstream-reset', 'idle', 'handshake', 'refused', 'reset'] as const
@@ -37,7 +38,7 @@ const rememberedAddresses = 4096
 
 export class Decoder {
   readonly numbers = new Float64Array(4096)
-  /** Most connections come from where one came from, and go where one went. */
+  /** Texts of addresses, because most connections come from, or go to, an address that was seen before. */
   readonly #addresses = new Map<number, string>()
   #at = 0
 
@@ -102,7 +103,7 @@ export function engineOf(Bound: new (options: BoundOptions) => BoundEngine): new
       super({
         ...options,
         numbers,
-        // Node-API swallows what a callback throws, and the addon's next calls with it.
+        // If a callback throws, Node-API refuses the addon's next calls, and the exception is lost.
         onEvents: (count, objects) => {
           try {
             onEvents(decoder.decode(count, objects))

@@ -1,6 +1,6 @@
 /**
- * The log of the long-running commands: JSON lines on standard output (standard error is for the one line a person needs when a
- * command fails). `info` and above: one line a change of state; `debug`: one line a connection.
+ * The log of the long-running commands: JSON lines on standard output (standard error is for the one line a person needs when a command
+ * fails). `info` and above: a line for each change of state; `debug`: a line for each connection.
  */
 import pino from 'pino'
 
@@ -11,7 +11,7 @@ export interface Log {
   warn(message: string, fields?: Fields): void
   info(message: string, fields?: Fields): void
   debug(message: string, fields?: Fields): void
-  /** False where debug lines go nowhere, so that callers need not keep what only they need. */
+  /** False if debug lines are dropped, so that callers need not keep what only those lines say. */
   readonly debugging: boolean
 }
 
@@ -48,11 +48,11 @@ function standardOutput(): LogSink {
   const sink = pino.destination({
     dest: 1,
     sync: false,
-    // What cannot be written now (a full disk, a reader that is gone or stuck) is kept up to here; what comes then is dropped.
+    // Lines that cannot be written now (full disk, reader gone or stuck) are kept up to so many bytes; later ones are dropped.
     maxLength: 1024 * 1024,
     retryEAGAIN: () => performance.now() < flushUntil,
   })
-  // At the exit pino tries until all is written, whatever the error: a full disk or a stuck reader must not keep the program from ending.
+  // At exit pino tries until all is written, whatever the error. But a full disk or a stuck reader must not keep the program from ending.
   const flush = sink.flushSync.bind(sink)
   let fails = false
   sink.flushSync = () => {
@@ -61,10 +61,10 @@ function standardOutput(): LogSink {
     try {
       flush()
     } catch {
-      // Nobody is left to be told.
+      // There is nobody to tell.
     }
   }
-  // A terminal that went away must not end a gateway before it has taken the network set-up away.
+  // If the terminal goes away, the gateway must not end before it has removed the network set-up.
   sink.on('error', () => {
     fails = true
   })
