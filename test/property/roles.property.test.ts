@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { initial, type Role, select } from '../../src/gateway/roles/roles.js'
+import { initial, select } from '../../src/gateway/roles/roles.js'
+import type { Role } from '../../src/gateway/roles/selection.js'
 
 const names = ['one', 'two', 'three']
 const roles = fc.tuple(

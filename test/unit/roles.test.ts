@@ -1,5 +1,6 @@
 import t from 'tap'
-import { initial, type Role, type Selection, select } from '../../src/gateway/roles/roles.js'
+import { initial, select } from '../../src/gateway/roles/roles.js'
+import type { Role, Selection } from '../../src/gateway/roles/selection.js'
 
 interface Second {
   dsl?: number

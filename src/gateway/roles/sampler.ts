@@ -2,7 +2,8 @@
 import { pause } from '../../base/pause.js'
 import type { Log } from '../../telemetry/log.js'
 import { readCounters } from '../interface-counters.js'
-import { initial, type Role, type Selection, select } from './roles.js'
+import { initial, select } from './roles.js'
+import type { Role, Selection } from './selection.js'
 import { Volume } from './volume.js'
 
 export interface RoleSamplerOptions {

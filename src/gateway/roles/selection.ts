@@ -1,0 +1,129 @@
+/** What the choice of WANs remembers, and what it counts with. Without clock or I/O. */
+
+export type Role = 'normal' | 'overflow' | 'backup'
+
+export interface WanReport {
+  name: string
+  role: Role
+  /** Its health is up or degraded. */
+  usable: boolean
+  rttMs?: number | undefined
+  /** Bytes per second since the last sample. */
+  receivedPerSecond: number
+  sentPerSecond: number
+  /** Its monthly volume is used up, so that it is a backup. */
+  volumeExhausted: boolean
+}
+
+export const directions = ['receivedPerSecond', 'sentPerSecond'] as const
+export type Direction = (typeof directions)[number]
+type Rates = Readonly<Record<Direction, number>>
+
+export interface Memory {
+  /** It was in use and worked. */
+  readonly hasServed: boolean
+  /** The last rates, newest last. */
+  readonly recent: readonly Rates[]
+  /** The highest rate that held for some seconds, bytes per second; slowly forgotten while it carries something. */
+  readonly ceiling: Rates
+  /** Until then the drag guard keeps it out, or has cleared it. */
+  readonly outUntil: number
+  readonly clearUntil: number
+  /** How often in a row it was found to drag. */
+  readonly drags: number
+  /** Until then it does not join, and after that only where joining may have another outcome than the last times. */
+  readonly cooldownUntil: number
+  readonly failures: number
+}
+
+export interface Trial {
+  readonly kind: 'join' | 'drag'
+  readonly wan: string
+  readonly direction: Direction
+  /** The sum before it, bytes per second. */
+  readonly before: number
+  /** The sum that shows that the change was right. */
+  readonly wanted: number
+  readonly endsAt: number
+}
+
+export interface Selection {
+  readonly inUse: ReadonlySet<string>
+  /** A line for people for each WAN whose use has just changed. */
+  readonly reasons: ReadonlyMap<string, string>
+  /** Overflow WANs that have joined. */
+  readonly joined: ReadonlySet<string>
+  readonly memories: ReadonlyMap<string, Memory>
+  readonly trial: Trial | undefined
+  readonly sampledAt: number
+}
+
+export interface Working {
+  readonly before: Selection
+  readonly wans: readonly WanReport[]
+  readonly now: number
+  readonly memories: Map<string, Memory>
+  readonly joined: Set<string>
+  readonly reasons: Map<string, string>
+  trial: Trial | undefined
+}
+
+const none: Rates = { receivedPerSecond: 0, sentPerSecond: 0 }
+export const fresh: Memory = {
+  hasServed: false,
+  recent: [],
+  ceiling: none,
+  outUntil: 0,
+  clearUntil: 0,
+  drags: 0,
+  cooldownUntil: 0,
+  failures: 0,
+}
+
+/** Slow start of the joining WAN and the sum's settling take about three seconds, the measurement three more. */
+export const trialMs = 6000
+export const measuredSamples = 3
+export const keptSamples = 5
+/** Less than this, bytes per second, fills no line. */
+export const busyRate = 20_000
+const shortestOutMs = 60_000
+const longestOutMs = 3_600_000
+/** A ceiling is half forgotten after a quarter of an hour in which the WAN carried something. */
+const keepPerSample = 0.5 ** (1 / 900)
+
+/** How long a WAN that has failed so often in a row stays out. */
+export const outMs = (times: number) => Math.min(shortestOutMs * 2 ** times, longestOutMs)
+
+export const roleOf = ({ role, volumeExhausted }: WanReport): Role => (volumeExhausted ? 'backup' : role)
+
+export function recordRates(memory: Memory, { receivedPerSecond, sentPerSecond }: WanReport): Memory {
+  const recent = [...memory.recent, { receivedPerSecond, sentPerSecond }].slice(-keptSamples)
+  const held = recent.slice(-measuredSamples)
+  const ceiling = { ...memory.ceiling }
+  for (const direction of directions) {
+    const lowest = held.length < measuredSamples ? 0 : Math.min(...held.map((one) => one[direction]))
+    const rate = recent.at(-1)?.[direction] ?? 0
+    ceiling[direction] = Math.max(lowest, ceiling[direction] * (rate < busyRate ? 1 : keepPerSample))
+  }
+  return { ...memory, recent, ceiling }
+}
+
+const mean = (values: readonly number[]) => (values.length === 0 ? 0 : values.reduce((sum, one) => sum + one, 0) / values.length)
+
+export function rateOf({ memories }: Working, name: string, direction: Direction, samples = measuredSamples): number {
+  return mean((memories.get(name)?.recent ?? []).slice(-samples).map((one) => one[direction]))
+}
+
+/** Of all WANs: what a WAN that is just going out of use still carries counts too. */
+export const sumOf = (state: Working, direction: Direction, samples?: number) =>
+  state.wans.reduce((sum, { name }) => sum + rateOf(state, name, direction, samples), 0)
+
+export const ceilingOf = ({ memories }: Working, names: Iterable<string>, direction: Direction) =>
+  [...names].reduce((sum, name) => sum + (memories.get(name)?.ceiling[direction] ?? 0), 0)
+
+export function remember({ memories }: Working, name: string, change: Partial<Memory>): void {
+  memories.set(name, { ...(memories.get(name) ?? fresh), ...change })
+}
+
+export const mbit = (bytesPerSecond: number) => `${((bytesPerSecond * 8) / 1e6).toFixed(1)} Mbit/s`
+export const list = (names: readonly string[]) => names.join(' and ')
