@@ -2,6 +2,12 @@
 const to = (...folders) => ({ path: folders.map((folder) => `^src/${folder}/`) })
 const rule = (name, comment, from, into) => ({ name, comment, severity: 'error', from, to: into })
 
+const decisions = [
+  '^src/gateway/(facts|hag-troubles|model)\\.ts$',
+  '^src/gateway/steering/(admissions|deeds|events|hag-states|ipv6|schedule|state|target|wan-links)\\.ts$',
+  '^src/gateway/((wans|hags)/health|wans/bundle|roles/(?!sampler|volume)[^/]+)\\.ts$',
+]
+
 module.exports = {
   forbidden: [
     rule('no-circles', 'two files that need one another are one file, or a third', {}, { circular: true }),
@@ -12,6 +18,18 @@ module.exports = {
       'wans/, hags/, roles/ and connections/ meet in steering/ only',
       { path: '^src/gateway/(wans|hags|roles|connections)/' },
       { path: '^src/gateway/(wans|hags|roles|connections|steering)/', pathNot: '^src/gateway/$1/' },
+    ),
+    rule(
+      'decisions-do-nothing',
+      'what facts mean, and what follows, is decided without clock or I/O: only types come from those that act',
+      { path: decisions },
+      { pathNot: [...decisions, '^src/base/address'], dependencyTypesNot: ['type-only'] },
+    ),
+    rule(
+      'the-hub-is-the-top',
+      'the hub wires all parts, and only the gateway knows it',
+      { path: '^src/', pathNot: '^src/gateway/(gateway|steering/(hub|probers|passes|bonding))\\.ts$' },
+      { path: '^src/gateway/steering/(hub|probers|passes|bonding)\\.ts$' },
     ),
     rule('network-stands-alone', 'network/ serves both roles', to('network'), to('gateway', 'hag', 'lab', 'cli')),
     rule('roles-are-apart', 'the gateway knows no HAG program', to('gateway'), to('hag')),

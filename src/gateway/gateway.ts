@@ -20,7 +20,8 @@ import { createLog, type Log } from '../telemetry/log.js'
 import { Bypass } from './connections/policy.js'
 import { Sessions } from './connections/session.js'
 import type { HagEntryWithPassword } from './hags/directory.js'
-import { type NetworkControl, Uplinks } from './steering/uplinks.js'
+import { Hub } from './steering/hub.js'
+import type { NetworkControl } from './steering/passes.js'
 
 /** What the gateway needs of the machine; tests pass their own. */
 export interface GatewayParts {
@@ -88,24 +89,20 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
       })
       const over = new AbortController()
       try {
-        const uplinks = new Uplinks({ config, entries, engine, network, log })
+        const hub = new Hub({ config, entries, engine, network, log })
         sessions = new Sessions({
           engine,
-          pathTable: uplinks.pathTable,
-          prepared: uplinks.prepared,
+          pathTable: hub.pathTable,
+          prepared: hub.prepared,
           bypass: new Bypass(config),
           connectTimeoutMs: config.connect_timeout_seconds * 1000,
-          onHagTrouble: (hag, about) => uplinks.reportHagTrouble(hag, about),
-          onRefused: (hag, path) => uplinks.recordRefusedRequest(hag, path),
-          onNoIpv6: (hag, destination) => uplinks.noIpv6(hag, destination),
-          onMptcpFellBack: ({ bind }) => uplinks.mptcpFellBack(bind),
-          onDirectAnswer: (path) => uplinks.recordDirectAnswer(path),
+          report: (fact) => hub.report(fact),
           log,
         })
         const stop = AbortSignal.any([signals.stop, over.signal])
-        const running = Promise.all([uplinks.run(plan, parts.watch, stop, signals.fail), watchOptions(native, log, stop)])
+        const running = Promise.all([hub.run(plan, parts.watch, stop, signals.fail), watchOptions(native, log, stop)])
         try {
-          await begin(uplinks, config, log, stop)
+          await begin(hub, config, log, stop)
         } catch (error) {
           over.abort()
           await running
@@ -113,7 +110,7 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
         }
         await running
         // New connections go around us first, so that none meets a closed port.
-        await uplinks.stopRedirecting().catch((error: Error) => log.warn(`the redirection stays until the end: ${error.message}`))
+        await hub.stopRedirecting().catch((error: Error) => log.warn(`the redirection stays until the end: ${error.message}`))
         engine.stopListening()
         log.info('stopping: connections may end', { seconds: config.drain_seconds, connections: engine.stats().connections })
         const left = await drain(engine, config.drain_seconds, signals.hurry)
@@ -184,8 +181,8 @@ async function setUp(network: NetworkControl, config: GatewayConfig, log: Log): 
   }
 }
 
-async function begin(uplinks: Uplinks, config: GatewayConfig, log: Log, signal: AbortSignal): Promise<void> {
-  const found = await Promise.race([uplinks.firstAnswer(), aborted(signal)])
+async function begin(hub: Hub, config: GatewayConfig, log: Log, signal: AbortSignal): Promise<void> {
+  const found = await Promise.race([hub.firstAnswer(), aborted(signal)])
   if (found === undefined) return
   const { state, reasons } = found
   if (state === 'refused')
@@ -193,7 +190,7 @@ async function begin(uplinks: Uplinks, config: GatewayConfig, log: Log, signal: 
   const without =
     config.on_hag_down === 'reject' ? 'connections are refused (on_hag_down)' : 'connections go direct, without bonding'
   if (state === 'none') log.warn(`no HAG can be reached: ${without}: ${reasons}`)
-  await uplinks.redirect()
+  await hub.redirect()
   if (signal.aborted) return
   log.info('gateway runs')
   hasStarted()

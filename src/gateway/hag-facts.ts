@@ -1,6 +1,7 @@
 /** What a probe says of a HAG, as a fact, whoever sent it. */
 import type { Engine, ProbeResult } from '../engine/contract.js'
 import type { Fact } from './facts.js'
+import { troubleOf, whereOf } from './hag-troubles.js'
 import type { Hag, PathAddress, WanLink } from './model.js'
 import { isBehindFullWan } from './subflow-signs.js'
 
@@ -37,36 +38,11 @@ export async function reportProbe(
   if (code === 'EADDRNOTAVAIL' || code === 'ENETUNREACH' || code === 'EINVAL') return report({ type: 'hag-not-asked', hag })
   const hasConnected = result.stage !== 'connect'
   // Its rules may be about our address.
-  const where = hasConnected && code === 'ECONNRESET' ? ` over ${path.wan}, from ${path.bind}` : ''
+  const where = hasConnected && code === 'ECONNRESET' ? ` over ${whereOf(path)}` : ''
   const hasTimedOut = code === 'ETIMEDOUT'
   const silentAt = performance.now()
   const reason = `${troubleOf(hag, result)}${where}`
-  const isInDoubt = hasTimedOut && !isPatient && !isDown(hag)
-  const links = linksTo(hag).map((link) => ({ ...link, usable: true, lost: false }))
-  const isFull = isInDoubt && (await isBehindFullWan(engine, hag, links, acknowledgedMs))
+  const mayBeFull = hasTimedOut && !isPatient && !isDown(hag)
+  const isFull = mayBeFull && (await isBehindFullWan(engine, hag, linksTo(hag), acknowledgedMs))
   report({ type: 'hag-silent', hag, reason, askedAt, silentAt, hasConnected, hasTimedOut, isPatient, isBehindFullWan: isFull })
-}
-
-/** Why a HAG takes nothing from an address of ours, for people. */
-export const turnedAwayBecause = {
-  stranger: 'our address is not in its `clients`: add it there',
-  closes: 'it closes the connection without an answer, but not over another WAN: let its rules allow this address',
-}
-
-/** One line for people. */
-export function troubleOf(hag: Hag, { stage, failure }: Extract<ProbeResult, { ok: false }>): string {
-  // ICMPv6 "administratively prohibited"; after the handshake it is the HAG that refuses.
-  if (stage === 'connect' && failure.code === 'EACCES') return 'a firewall prohibits it'
-  const known: Record<string, string> = {
-    EACCES: hag.username === undefined ? 'it asks for a user name and password' : 'it refuses the user name or password',
-    NOT_A_CLIENT: turnedAwayBecause.stranger,
-    ETIMEDOUT: stage === 'connect' ? 'no answer' : 'connected, but it does not answer',
-    ECONNREFUSED: 'connection refused, nothing listens there',
-    ENETUNREACH: 'no route to it',
-    EHOSTUNREACH: 'no route to it',
-    EADDRNOTAVAIL: 'the WAN has lost its address',
-    ECONNRESET: stage === 'connect' ? 'it closed the connection' : 'it closed the connection without an answer',
-    EPROTO: 'it does not speak SOCKS5',
-  }
-  return known[failure.code] ?? `${failure.code} in ${failure.syscall}`
 }

@@ -2,7 +2,6 @@
 
 import type { Family, SocketAddress } from '../base/address.js'
 import type { Protocol } from '../engine/contract.js'
-import type { WanState } from './wans/health.js'
 
 export interface ByFamily<Value> {
   readonly 4: Value
@@ -19,10 +18,15 @@ export interface PathAddress {
   readonly bind: string
 }
 
+/**
+ * `down`: no link, or no HAG answers over it; `probing`: it has a link and nothing is known yet; `up`; `degraded`: a probe got no answer,
+ * the next ones follow at once.
+ */
+export type WanState = 'down' | 'probing' | 'up' | 'degraded'
+
 /** One WAN in one family: what a socket is bound to, and how well it does. */
 export interface WanLink extends PathAddress {
   readonly metered: boolean
-  /** `down`: it has a link, but carries nothing. `probing`: nothing is known yet. */
   readonly state: WanState
   /** Smoothed time to connect to a HAG, milliseconds. */
   readonly rttMs: number | undefined
@@ -59,21 +63,18 @@ export interface Path {
   leastRttMs: number | undefined
 }
 
-/** One WAN in one family: what a socket is bound to. */
-export interface WanPath {
-  wan: string
-  bind: string
-  metered: boolean
-  /** Health up or degraded. */
-  usable: boolean
-  /** Health down: it has a link, but carries nothing. */
-  lost: boolean
-  /** Smoothed time to connect to a HAG, milliseconds. */
-  rttMs: number | undefined
-  /** Of the last minutes. */
-  leastRttMs: number | undefined
-  /** `tcp` where the WAN's path drops what begins with MPTCP, so that trying would only take time. */
-  protocol: Protocol
+export type HagPath = Path & { hag: Hag }
+
+/** The paths for new connections, best first. */
+export interface Paths {
+  /** To HAGs, whatever the destination. */
+  readonly hagPaths: readonly HagPath[]
+  /** Around the HAGs: for bypassed destinations and, with on_hag_down: direct, for what no HAG serves. */
+  readonly direct: ByFamily<readonly Path[]>
+  /** The first of `hagPaths`, those over usable WANs to the first HAG that has any: connections over them may be prepared. */
+  readonly preparable: readonly HagPath[]
+  /** Of all HAGs. */
+  readonly hagAddresses: readonly string[]
 }
 
 /** RFC 1928 section 6: what a HAG without IPv6 says. A network is unreachable (3), a host (4), the address's type unknown (8); some say just 1. */

@@ -1,7 +1,7 @@
 import type { SocketAddress } from '../base/address.js'
 /** What the live connections say of a WAN: is what they send over it acknowledged? */
 import type { Engine } from '../engine/contract.js'
-import type { WanPath } from './model.js'
+import type { WanLink } from './model.js'
 
 /**
  * True where a HAG has acknowledged something over this address of ours within so many milliseconds; false where none has and subflows
@@ -26,14 +26,14 @@ export async function isAcknowledged(
 export async function isBehindFullWan(
   engine: Pick<Engine, 'inspect'>,
   hag: SocketAddress,
-  paths: readonly WanPath[],
+  links: readonly Pick<WanLink, 'bind' | 'leastRttMs'>[],
   withinMs: number,
 ): Promise<boolean> {
   const connections = await engine.inspect()
   const subflows = connections.flatMap((one) =>
     one.subflows.filter(({ remote }) => remote.address === hag.address && remote.port === hag.port),
   )
-  return paths.some(({ bind, leastRttMs = 100 }) => {
+  return links.some(({ bind, leastRttMs = 100 }) => {
     const own = subflows.filter(({ local }) => local.address === bind)
     const isFull = own.some(
       ({ unackedPackets, rttUs, timeouts }) => unackedPackets > 0 && (rttUs > 2000 * leastRttMs || timeouts > 0),

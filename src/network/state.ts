@@ -328,7 +328,7 @@ export interface NetworkOptions {
    * Name of the WAN that a family's default route in the main table points to, for what is not redirected. Where left out or not usable:
    * the first usable one, in config order, of those not in `withoutEndpoint`.
    */
-  best?: { 4?: string; 6?: string }
+  best?: { readonly 4?: string | undefined; readonly 6?: string | undefined }
   /** Of the HAGs, the one most used first, for whose WANs there are endpoints before there are any for the other. Default: as the config has it. */
   hagFamilies?: readonly Family[]
   /** Those whose names were looked up too. Default: those that the config has addresses of. */

@@ -1,12 +1,14 @@
 /** The whole question to a HAG, by the package socks over a socket of the engine's. */
 import { createServer, type Socket } from 'node:net'
 import t, { type Test } from 'tap'
+import type { Engine } from '../../src/engine/contract.js'
 import { examine, takesPipelined } from '../../src/gateway/hags/capabilities.js'
-import { HagProber } from '../../src/gateway/hags/prober.js'
+import type { Hag } from '../../src/gateway/model.js'
+import { Probers } from '../../src/gateway/steering/probers.js'
+import { Steer } from '../../src/gateway/steering/steer.js'
 import { EngineUnderTest, needsAddon } from '../support/engine.js'
 import { memoryLog } from '../support/memory-log.js'
 import { settle, sleep } from '../support/wait.js'
-import { wanPath } from '../support/wan-path.js'
 
 type Answer = Buffer | undefined
 
@@ -127,44 +129,69 @@ t.test('does it take all in one go?', { skip: needsAddon }, async (t) => {
   t.equal(await ask(1), undefined, 'nothing listens: that is not known')
 })
 
-/** Or for four seconds. */
-async function runUntilPipelined(monitor: HagProber, hag: Parameters<HagProber['pipelines']>[0]): Promise<void> {
+type AskingEngine = Pick<Engine, 'probe' | 'inspect' | 'connect' | 'stats'>
+
+const dsl = { name: 'dsl', interface: 'lo', address4: '127.0.0.2' }
+const lte = { name: 'lte', interface: 'lo', address4: '127.0.0.3' }
+
+/** Steer, and all that asks a HAG over WANs that have just been found to work; LTE is metered. */
+function startProbers(hag: Hag, engine: AskingEngine, wans = [dsl, lte]) {
+  const log = memoryLog()
+  const did = { useDevices() {}, abandon() {}, resetUpstreams: async () => 0, resetStranded: async () => 0, watchUpstreams() {} }
+  const steer = new Steer({
+    config: { wans: wans.map((wan) => ({ ...wan, role: 'normal', metered: wan === lte })), onHagDown: 'direct' },
+    engine: did,
+    log,
+    dropEndpoints: async () => {},
+    reconcile() {},
+    usePaths() {},
+    onChange: (before, after) => probers.wake(before, after),
+  })
+  const probers = new Probers({ config: { listen: { port: 1 } }, engine, log, steer })
+  steer.report({ type: 'hags-changed', hags: [{ hag, priority: '0' }] })
+  steer.report({ type: 'wans-planned', wans })
+  for (const { address4: bind } of wans) steer.report({ type: 'wan-answered', bind, rttMs: 30 })
   const end = new AbortController()
-  const running = monitor.run(end.signal)
-  for (let turn = 0; turn < 400 && !monitor.pipelines(hag); turn++) await new Promise((resolve) => setTimeout(resolve, 10))
-  end.abort()
-  await running
+  const running = Promise.all(probers.run(end.signal))
+  const stop = async () => {
+    end.abort()
+    steer.end()
+    await running
+  }
+  const isPipelined = () => steer.state.hags[0]?.pipelines === true
+  /** Or for four seconds. */
+  const untilPipelined = async () => {
+    await settle(isPipelined, (is) => is, 4000)
+    await stop()
+  }
+  return { steer, log, stop, isPipelined, untilPipelined }
 }
+
+/** What a test does not do itself. */
+const rest = (engine: AskingEngine): AskingEngine => ({
+  probe: (probe) => engine.probe(probe),
+  stats: () => engine.stats(),
+  inspect: () => engine.inspect(),
+  connect: (way) => engine.connect(way),
+})
 
 t.test('a WAN that dies while a HAG is asked does not speak for it', { skip: needsAddon }, async (t) => {
   const { engine } = new EngineUnderTest(t)
-  const [dying, other] = [wanPath('dsl', '127.0.0.2'), wanPath('lte', '127.0.0.3', { metered: true })]
-  const hag = { address: '127.0.0.1', port: await serveItself(t, false, dying.bind) }
-  const log = memoryLog()
-  let asked = 0
-  const monitor = new HagProber({
+  const hag = { address: '127.0.0.1', port: await serveItself(t, false, dsl.address4) }
+  const hub = startProbers(hag, {
+    ...rest(engine),
     // The state of the WAN follows a moment after its first question.
-    engine: {
-      probe: (probe) => engine.probe(probe),
-      stats: () => engine.stats(),
-      inspect: () => engine.inspect(),
-      connect: (way) => {
-        asked++
-        return engine.connect(way)
-      },
+    connect(way) {
+      if (way.bind === dsl.address4)
+        for (let times = 0; times < 3; times++)
+          hub.steer.report({ type: 'wan-silent', bind: dsl.address4, reason: 'no HAG answers over it', isSure: true })
+      return engine.connect(way)
     },
-    log,
-    paths: () => (asked === 0 ? [dying, other] : [{ ...dying, usable: false }, other]),
-    onChange: () => {},
-    onPathAnswered: () => {},
-    onDead: () => {},
-    onReturn: () => {},
   })
-  monitor.useHags([hag])
-  await runUntilPipelined(monitor, hag)
-  t.equal(monitor.pipelines(hag), true, 'the other one does')
-  t.same(monitor.usable, [hag])
-  t.notMatch(log.lines.join(), /does not answer a request/)
+  await hub.untilPipelined()
+  t.equal(hub.isPipelined(), true, 'the other one does')
+  t.same(hub.steer.target.usableHags, [hag])
+  t.notMatch(hub.log.lines.join(), /does not answer a request/)
 })
 
 t.test(
@@ -174,26 +201,14 @@ t.test(
     const { engine } = new EngineUnderTest(t)
     const babbling = await serve(t, Buffer.from('HTTP/1.1 400 Bad Request'))
     const hag = { address: '127.0.0.1', port: await serveItself(t, false) }
-    const log = memoryLog()
-    const monitor = new HagProber({
-      engine: {
-        probe: (probe) => engine.probe(probe),
-        stats: () => engine.stats(),
-        inspect: () => engine.inspect(),
-        connect: (way) => engine.connect(way.bind === '127.0.0.2' ? { ...way, remote: { ...way.remote, port: babbling } } : way),
-      },
-      log,
-      paths: () => [wanPath('dsl', '127.0.0.2'), wanPath('lte', '127.0.0.3', { metered: true })],
-      onChange: () => {},
-      onPathAnswered: () => {},
-      onDead: () => {},
-      onReturn: () => {},
+    const hub = startProbers(hag, {
+      ...rest(engine),
+      connect: (way) => engine.connect(way.bind === dsl.address4 ? { ...way, remote: { ...way.remote, port: babbling } } : way),
     })
-    monitor.useHags([hag])
-    await runUntilPipelined(monitor, hag)
-    t.equal(monitor.pipelines(hag), true)
-    t.same(monitor.usable, [hag])
-    t.notMatch(log.lines.join(), /does not answer a request/)
+    await hub.untilPipelined()
+    t.equal(hub.isPipelined(), true)
+    t.same(hub.steer.target.usableHags, [hag])
+    t.notMatch(hub.log.lines.join(), /does not answer a request/)
   },
 )
 
@@ -203,38 +218,22 @@ t.test('a HAG that was broken and cannot be reached any more is not asked withou
   let asked = 0
   let isGone = false
   const gone = { ok: false as const, failure: { code: 'ETIMEDOUT', errno: 110, syscall: 'connect' } }
-  const monitor = new HagProber({
-    engine: {
-      probe: (probe) => engine.probe(probe),
-      stats: () => engine.stats(),
-      inspect: () => engine.inspect(),
-      connect: async (way) => {
+  const hub = startProbers(
+    hag,
+    {
+      ...rest(engine),
+      async connect(way) {
         asked++
         return isGone ? gone : engine.connect(way)
       },
     },
-    log: memoryLog(),
-    paths: () => [wanPath('dsl', '127.0.0.2')],
-    onChange: () => {},
-    onPathAnswered: () => {},
-    onDead: () => {},
-    onReturn: () => {},
-  })
-  monitor.useHags([hag])
-  const end = new AbortController()
-  const running = monitor.run(end.signal)
-  t.same(
-    await settle(
-      () => monitor.usable,
-      (hags) => hags.length === 0,
-    ),
-    [],
-    'broken',
+    [dsl],
   )
+  const usable = () => hub.steer.target.usableHags
+  t.same(await settle(usable, (hags) => hags.length === 0), [], 'broken')
   isGone = true
   asked = 0
   await sleep(3000)
-  end.abort()
-  await running
+  await hub.stop()
   t.ok(asked >= 1 && asked <= 4, `asked ${asked} times in 3 s`)
 })

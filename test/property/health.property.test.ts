@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { type Health, isUsable, nextHealth, nextProbe, type Sign, unknown } from '../../src/gateway/wans/health.js'
+import { isUsable } from '../../src/gateway/model.js'
+import { type Health, nextHealth, nextProbe, type Sign, unknown } from '../../src/gateway/wans/health.js'
 
 const sign: fc.Arbitrary<Sign> = fc.oneof(
   {

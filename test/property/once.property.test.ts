@@ -12,7 +12,7 @@ import { Sessions } from '../../src/gateway/connections/session.js'
 import { call, EngineUnderTest, needsAddon, serve } from '../support/engine.js'
 import { sleep } from '../support/hybrid.js'
 import { memoryLog } from '../support/memory-log.js'
-import { wanPath } from '../support/wan-path.js'
+import { pathsOf } from '../support/steering.js'
 
 /** What a HAG does with each connection: it serves it until it has come so far, and then dies in this manner. */
 interface Script {
@@ -121,10 +121,11 @@ async function play(t: Test, scenario: Scenario): Promise<string[]> {
   const { engine } = tested
   const log = memoryLog()
   const pathTable = new PathTable({ onHagDown: 'reject' })
-  const wans = ['127.0.0.1', '127.0.0.2'].map((bind, index) =>
-    wanPath(`wan${index}`, bind, { protocol: scenario.protocol, rttMs: 10, leastRttMs: 10 }),
-  )
-  pathTable.use({ hags, pipelines: () => scenario.pipelined, hagsDown: [], paths: { 4: wans, 6: [] } })
+  const binds = ['127.0.0.1', '127.0.0.2']
+  const wans = binds.map((address4, index) => ({ name: `wan${index}`, interface: 'lo', address4 }))
+  const pipelining = scenario.pipelined ? hags : []
+  const blockedOver = scenario.protocol === 'tcp' ? binds : []
+  pathTable.use(pathsOf({ wans, hags, onHagDown: 'reject', pipelining, blockedOver }))
   const isFirst = (remote: SocketAddress | undefined) => remote?.port === hags[0]?.port
   const pool = { serves: ({ hag }: { hag?: SocketAddress }) => scenario.prepared && isFirst(hag), demanded: () => {} }
   const sessions = new Sessions({
@@ -133,6 +134,7 @@ async function play(t: Test, scenario: Scenario): Promise<string[]> {
     bypass: new Bypass({ bypass: [] }),
     prepared: pool,
     connectTimeoutMs: 1000,
+    report: () => {},
     log,
   })
   tested.onEvent = (event) => sessions.handle(event.type === 'accepted' ? { ...event, destination: server } : event)

@@ -6,12 +6,9 @@ import { Bypass } from '../../src/gateway/connections/policy.js'
 import { Sessions } from '../../src/gateway/connections/session.js'
 import { type Answer, FakeEngine, failure, settle } from '../support/fake-engine.js'
 import { memoryLog } from '../support/memory-log.js'
-import { wanPath } from '../support/wan-path.js'
+import { dsl, lte, pathsOf } from '../support/steering.js'
 
-const paths = {
-  4: [wanPath('dsl', '10.1.0.2'), wanPath('lte', '10.2.0.2', { usable: false, lost: true })],
-  6: [wanPath('dsl', '2001:db8:1::2')],
-}
+const wans = [{ ...dsl, address6: '2001:db8:1::2' }, lte]
 const own = ['192.168.1.1', '10.1.0.2', '10.2.0.2', '2001:db8:1::2']
 const hags = [
   { address: '203.0.113.3', port: 1080 },
@@ -48,13 +45,14 @@ t.test('no loop, no bypassed destination through a HAG, and every connection end
         const engine: FakeEngine = new FakeEngine({ onEvents: (events) => events.map((event) => sessions.handle(event)) }, far)
         const log = memoryLog()
         const pathTable = new PathTable({ onHagDown })
-        pathTable.use({ hags, pipelines: () => false, hagsDown: [], paths })
+        pathTable.use(pathsOf({ wans, hags, onHagDown, silentOver: [lte.address4] }))
         const isOwn = (text: string) => own.includes(text)
         const sessions = new Sessions({
           engine,
           pathTable,
           bypass: new Bypass({ bypass: bypassed }),
           connectTimeoutMs: 3000,
+          report: () => {},
           log,
         })
         const made = connections.map((one) => ({ ...one, id: engine.accept(one) }))

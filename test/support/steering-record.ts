@@ -1,32 +1,13 @@
-/** Plays a scenario to steer and its probers alone, and writes down what they ask and do. */
+/** Plays a scenario to the gateway's hub in virtual time, and writes down what it asks, does and says. */
 import { parseGateway } from '../../src/config/load.js'
-import type { GatewayConfig } from '../../src/config/schema.js'
-import type { Engine } from '../../src/engine/contract.js'
-import type { Finding } from '../../src/gateway/hags/capabilities.js'
-import type { HagEntryWithPassword } from '../../src/gateway/hags/directory.js'
-import type { Carried } from '../../src/gateway/interface-counters.js'
-import type { Hag } from '../../src/gateway/model.js'
-import { isUsable } from '../../src/gateway/model.js'
-import { linksByCost, type State } from '../../src/gateway/steering/state.js'
-import type { NetworkOptions, NetworkPlan } from '../../src/network/state.js'
-import { type MemoryLog, memoryLog } from './memory-log.js'
-import { startNewHub } from './new-hub.js'
-import { engineOf, type Scenario, SimulatedWorld, type Step, type Wan } from './steering-world.js'
+import { families, isUsable } from '../../src/gateway/model.js'
+import { Hub } from '../../src/gateway/steering/hub.js'
+import type { WatchEvents } from '../../src/network/watch.js'
+import { memoryLog } from './memory-log.js'
+import { engineOf, type Family, type Scenario, SimulatedWorld, type Step, type Wan } from './steering-world.js'
 import { VirtualTime } from './virtual-time.js'
 
-export interface HubOptions {
-  config: GatewayConfig
-  entries: readonly HagEntryWithPassword[]
-  engine: Engine
-  network: { dropEndpoints(addresses: readonly string[]): Promise<void> }
-  log: MemoryLog
-  wans: NetworkPlan['wans']
-  counters(): Map<string, Carried>
-  examine(engine: unknown, target: { hag: Hag; bind: string }): Promise<Finding>
-  onPass(options: NetworkOptions): NetworkPlan
-}
-
-export function configOf({ onHagDown, wans, roles, metered, hags }: Scenario): string {
+function configOf({ onHagDown, wans, roles, metered, hags }: Scenario): string {
   const text = [
     'lan: {interfaces: [br0]}',
     `on_hag_down: ${onHagDown}`,
@@ -38,55 +19,57 @@ export function configOf({ onHagDown, wans, roles, metered, hags }: Scenario): s
   return `${text.join('\n')}\n`
 }
 
-/** Whether what a CONNECT finds of a HAG may come too late for the hub's log. */
-export const isHidden = (state: State, { address }: Hag): boolean =>
-  state.hags.some(({ hag, health }) => hag.address === address && (health.state === 'down' || linksByCost(state, hag).length > 1))
-
-export async function record(scenario: Scenario) {
+export async function record(scenario: Scenario, each: (hub: Hub) => void = () => {}) {
   const time = new VirtualTime()
   const log = memoryLog()
   const deeds: { at: number; deed: string }[] = []
-  const world = new SimulatedWorld(
-    scenario,
-    () => time.now,
-    (hag): boolean => isHidden(hub.steer.state, hag),
-  )
+  const failures: unknown[] = []
+  const world = new SimulatedWorld(scenario, () => time.now)
   const did = (deed: string) => deeds.push({ at: time.now, deed })
+  const stop = new AbortController()
+  let watched: WatchEvents | undefined
   time.start()
-  const hub = startNewHub({
-    config: parseGateway(configOf(scenario), 'g.yaml'),
-    entries: scenario.hags.map((one) => ({ ...one, port: 1080, weight: 1 })),
-    engine: engineOf(world, did),
-    network: {
-      async dropEndpoints(addresses) {
-        did(`drop-endpoints ${addresses.join()}`)
-      },
-    },
-    log,
-    wans: world.planned(),
-    counters: () => world.counters(),
-    async examine(_engine, { hag, bind }) {
-      const { afterMs, find } = world.examine(hag, bind)
-      await new Promise((resolve) => setTimeout(resolve, afterMs))
-      return find()
-    },
-    onPass: () => ({ steps: [], wans: world.planned(), notes: [] }),
-  })
   try {
+    const hub = new Hub({
+      config: parseGateway(configOf(scenario), 'g.yaml'),
+      entries: scenario.hags.map((one) => ({ ...one, port: 1080, weight: 1 })),
+      engine: engineOf(world, did),
+      network: {
+        apply: async () => ({ steps: [], wans: world.planned(), notes: [] }),
+        async dropEndpoints(addresses) {
+          did(`drop-endpoints ${addresses.join()}`)
+        },
+        async forgetBlackHole() {},
+        async remove() {},
+      },
+      log,
+      counters: () => world.counters(),
+      async examine(_engine, { hag, bind }) {
+        const { afterMs, find } = world.examine(hag, bind)
+        await new Promise((resolve) => setTimeout(resolve, afterMs))
+        return find()
+      },
+    })
+    const watch = async (events: WatchEvents) => {
+      watched = events
+    }
+    const ended = hub.run({ wans: world.planned(), notes: [] }, watch, stop.signal, (error) => failures.push(error))
     await time.settle()
     void hub.firstAnswer()
-    await time.advance(1)
+    const look = () => each(hub)
+    await time.advance(1, look)
     for (const step of scenario.steps) {
-      if (step.type === 'wait') await time.advance(step.ms + 0.0137)
-      else take(step, hub, world, scenario)
+      if (step.type === 'wait') await time.advance(step.ms + 0.0137, look)
+      else take(step, hub, watched as WatchEvents, world, scenario)
       await time.settle()
+      look()
     }
-    await time.advance(100)
+    await time.advance(100, look)
     const endedAt = time.now
-    hub.stop()
+    stop.abort()
     await time.advance(5000)
-    await hub.ended
-    return { probes: world.probes, deeds, lines: log.lines, endedAt }
+    await ended
+    return { probes: world.probes, deeds: deeds.filter(({ at }) => at <= endedAt), lines: log.lines, failures, hub, endedAt }
   } finally {
     time.end()
   }
@@ -94,33 +77,36 @@ export async function record(scenario: Scenario) {
 
 function take(
   step: Exclude<Step, { type: 'wait' }>,
-  hub: ReturnType<typeof startNewHub>,
+  hub: Hub,
+  watched: WatchEvents,
   world: SimulatedWorld,
   scenario: Scenario,
 ): void {
+  const { steer } = hub
   const hagOf = (index: number) =>
-    hub.hags().find(({ address }) => address === scenario.hags[index % scenario.hags.length]?.address)
-  const pathOf = (wan: Wan, family: 4 | 6) => ({ wan, bind: world.addressOf(wan, family) })
+    steer.target.hags.find(({ address }) => address === scenario.hags[index % scenario.hags.length]?.address)
+  const pathOf = (wan: Wan, family: Family) => ({ wan, bind: world.addressOf(wan, family) })
   switch (step.type) {
     case 'wan':
       world.change(step.wan, step.change)
-      for (const family of [4, 6] as const) {
+      for (const family of families) {
         const { bind } = pathOf(step.wan, family)
         const { isNarrow } = step.change
-        if (isNarrow !== undefined && hub.links(family).some((link) => link.bind === bind)) hub.setNarrow(bind, isNarrow)
+        if (isNarrow !== undefined && steer.target.links[family].some((link) => link.bind === bind))
+          steer.report({ type: 'full-size-seen', bind, passes: !isNarrow })
       }
       break
     case 'link-gone':
       world.change(step.wan, { isThere: false })
-      hub.onGone(step.wan, 'has no carrier')
-      hub.onChange()
+      watched.onGone(step.wan, 'has no carrier')
+      watched.onChange()
       break
     case 'address-gone':
-      hub.onAddressGone(world.addressOf(step.wan, step.family))
-      hub.onChange()
+      watched.onAddressGone(world.addressOf(step.wan, step.family))
+      watched.onChange()
       break
     case 'look':
-      hub.onChange()
+      watched.onChange()
       break
     case 'hag': {
       const hag = hagOf(step.hag)
@@ -129,22 +115,29 @@ function take(
     }
     case 'trouble': {
       const hag = hagOf(step.hag)
-      if (hag !== undefined) hub.suspect(hag, step.about)
+      if (hag !== undefined) hub.report({ type: 'hag-trouble', hag, about: step.about })
       break
     }
     case 'request-refused': {
       const hag = hagOf(step.hag)
-      if (hag !== undefined) void hub.requestRefused(hag, pathOf(step.wan, 4))
+      if (hag !== undefined) hub.report({ type: 'request-refused', hag, path: pathOf(step.wan, 4) })
       break
     }
     case 'direct':
-      if (hub.links(step.family).some(isUsable)) break
-      for (let times = 0; times < step.times; times++) hub.wentAround(pathOf(step.wan, step.family))
+      // Without a HAG connections go only while none answers, and only over WANs that there are.
+      if (steer.target.links[step.family].some(isUsable) || !scenario.wans.includes(step.wan)) break
+      for (let times = 0; times < step.times; times++)
+        hub.report({ type: 'direct-answered', path: pathOf(step.wan, step.family) })
       break
     case 'fell-back':
-      hub.doubtMptcp(world.addressOf(step.wan, 4))
+      hub.report({ type: 'mptcp-fell-back', bind: world.addressOf(step.wan, 4) })
       break
+    case 'ipv6-unreachable': {
+      const hag = hagOf(step.hag)
+      if (hag !== undefined) hub.report({ type: 'ipv6-unreachable', hag, destination: { address: '2001:db8:9::7', port: 443 } })
+      break
+    }
     case 'remake':
-      if (hub.steer.state.remaking === undefined) hub.remake(world.addressOf(step.wan, 4))
+      if (steer.state.remaking === undefined) steer.report({ type: 'endpoint-to-remake', bind: world.addressOf(step.wan, 4) })
   }
 }

@@ -1,5 +1,5 @@
-/** A home whose WANs and HAGs fare as the test says, for monitors that run in virtual time. */
-import type { Engine, Inspection, Probe, ProbeResult } from '../../src/engine/contract.js'
+/** A home whose WANs and HAGs fare as the test says, for probers that run in virtual time. */
+import type { DialSpec, Engine, Inspection, Probe, ProbeResult } from '../../src/engine/contract.js'
 import type { Finding } from '../../src/gateway/hags/capabilities.js'
 import type { Hag } from '../../src/gateway/model.js'
 
@@ -47,6 +47,7 @@ export type Step =
   | { type: 'request-refused'; hag: number; wan: Wan }
   | { type: 'direct'; wan: Wan; family: Family; times: number }
   | { type: 'fell-back'; wan: Wan }
+  | { type: 'ipv6-unreachable'; hag: number }
   | { type: 'remake'; wan: Wan }
 
 export interface Scenario {
@@ -71,28 +72,20 @@ const failed = (stage: 'connect' | 'greeting', code: string): Extract<ProbeResul
 }
 const blockOf = (name: Wan) => wanNames.indexOf(name) + 1
 
-/** All that its WANs may have. */
-export const everyAddress = wanNames.flatMap((name) =>
-  [2, 3].flatMap((host) => [`10.${blockOf(name)}.0.${host}`, `2001:db8:${blockOf(name)}::${host}`]),
-)
-
 export class SimulatedWorld {
   readonly hags: readonly HagWorld[]
   /** What it was asked, and when. */
   readonly probes: string[] = []
   readonly #scenario: Scenario
   readonly #now: () => number
-  readonly #isHidden: (hag: Hag) => boolean
   readonly #wans: Map<Wan, WanWorld>
   readonly #carried = new Map<string, number>()
   #countedAt: number
   #jitterMs = 0
 
-  /** `isHidden`: the gateway holds the HAG to be down, or asks it over several WANs in turn. */
-  constructor(scenario: Scenario, now: () => number, isHidden: (hag: Hag) => boolean) {
+  constructor(scenario: Scenario, now: () => number) {
     this.#scenario = scenario
     this.#now = now
-    this.#isHidden = isHidden
     this.#countedAt = now()
     this.hags = hagAddresses.map((_, index) => ({ answers: scenario.answers[index] ?? 'yes', request: 'works' }))
     this.#wans = new Map(
@@ -153,13 +146,18 @@ export class SimulatedWorld {
     return after(ms, { ok: true, local: { address: bind, port: 1 }, protocol: became, connectMs: ms })
   }
 
+  /** Nobody gets through: it is only written down. */
+  connect({ remote, bind }: DialSpec) {
+    this.probes.push(`${this.#now()} connection to ${remote.address} from ${bind}`)
+    return { ok: false, failure: { code: 'ETIMEDOUT', errno: 110, syscall: 'connect' } } as const
+  }
+
   examine(hag: Hag, bind: string) {
     this.probes.push(`${this.#now()} CONNECT ${hag.address} from ${bind}`)
     const find = (): Finding => {
       const { answers, request } = this.#hag(hag)
       if (this.wan(wanOf(bind)).answers !== 'all' || answers !== 'yes') return { state: 'unreachable' }
-      // That a HAG was found broken after it went down cannot be seen from outside.
-      if (request === 'unreachable' || (request === 'broken' && this.#isHidden(hag))) return { state: 'unreachable' }
+      if (request === 'unreachable') return { state: 'unreachable' }
       if (request === 'broken') return { state: 'broken', trouble: 'does nothing' }
       const isRefused = request === 'refused' && wanOf(bind) === 'lte'
       return { state: 'works', isRefused, pipelines: isRefused ? undefined : this.#scenario.pipelines }
@@ -218,7 +216,8 @@ export function engineOf(world: SimulatedWorld, did: (deed: string) => void): En
     },
     inspect: async () => world.inspect(),
     inspectBusy: async () => [],
-    connect: async () => ({ ok: false, failure: { code: 'ETIMEDOUT', errno: 110, syscall: 'connect' } }),
+    connect: async (spec: DialSpec) => world.connect(spec),
+    setKeepalive() {},
     keepPrepared: (probes: readonly Probe[]) => ({ counts: probes.map(() => 0) }),
     useDevices() {},
     abandon: (address: string) => did(`abandon ${address}`),

@@ -1,7 +1,7 @@
-import type { Hag, Path } from '../../src/gateway/model.js'
 /** The core of facts, state and target with a clock that the test moves. */
 
 import type { Fact } from '../../src/gateway/facts.js'
+import type { Hag, Path, Paths } from '../../src/gateway/model.js'
 import { type Deed, deeds, type Situation } from '../../src/gateway/steering/deeds.js'
 import { events, lineOf } from '../../src/gateway/steering/events.js'
 import { firstState, reduce, type SteeringConfig } from '../../src/gateway/steering/state.js'
@@ -61,7 +61,10 @@ interface Home {
 export function home({ wans = [dsl, lte], hags = [first, second], roles = {}, onHagDown = 'direct', metered = [] }: Home = {}) {
   const config = {
     onHagDown,
-    wans: wans.map(({ name }) => ({ name, metered: metered.includes(name), role: roles[name] ?? ('normal' as const) })),
+    wans: wans.map(({ name, interface: device }) => {
+      const role = roles[name] ?? ('normal' as const)
+      return { name, interface: device, metered: metered.includes(name), role }
+    }),
   }
   const steering = new Steering(config)
   steering.take({ type: 'wans-planned', wans })
@@ -73,6 +76,28 @@ export function home({ wans = [dsl, lte], hags = [first, second], roles = {}, on
       if (bind !== undefined) steering.take({ type: 'wan-answered', bind, rttMs: 10 + 20 * index })
   steering.now += 10_000
   return steering
+}
+
+interface HomeWithTroubles extends Home {
+  /** HAGs that are down. */
+  down?: readonly Hag[]
+  /** HAGs that take all that is sent to them in one go. */
+  pipelining?: readonly Hag[]
+  /** Addresses over which no HAG answers. */
+  silentOver?: readonly string[]
+  /** Addresses on whose paths MPTCP vanishes. */
+  blockedOver?: readonly string[]
+}
+
+/** The paths of such a home. */
+export function pathsOf({ down = [], pipelining = [], silentOver = [], blockedOver = [], ...rest }: HomeWithTroubles): Paths {
+  const steering = home(rest)
+  for (const hag of pipelining)
+    steering.take({ type: 'hag-request-answered', hag, path: overDsl, isRefused: false, pipelines: true })
+  for (const hag of [...down, ...down]) steering.take({ type: 'hag-refused', hag })
+  for (const bind of blockedOver) steering.take({ type: 'mptcp-seen', bind, seen: 'blocked' })
+  for (const bind of silentOver) silences(steering, bind)
+  return steering.target.paths
 }
 
 /** As a prober finds them, three in a row. */

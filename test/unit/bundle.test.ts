@@ -1,7 +1,7 @@
 /** What is said of the bundle, from what the engine, the interfaces and the kernel's counters tell. */
 import t from 'tap'
 import type { Inspection } from '../../src/engine/contract.js'
-import { Bundle, type BundleFacts, type BundleMember } from '../../src/gateway/wans/bundle.js'
+import { Bundle, type BundleFacts, type BundleMember, withoutHag } from '../../src/gateway/wans/bundle.js'
 import { parseJoinsTried } from '../../src/gateway/wans/bundle-watch.js'
 
 const hag = { address: '203.0.113.3', port: 1080 }
@@ -166,4 +166,17 @@ t.test('reads the counter of joins, where the kernel has it', async (t) => {
   t.equal(parseJoinsTried('TcpExt: A\nTcpExt: 1\nMPTcpExt: MPJoinSynRx MPJoinSynTx\nMPTcpExt: 4 6\n'), 6)
   t.equal(parseJoinsTried('MPTcpExt: MPJoinSynAckRx\nMPTcpExt: 5\n'), undefined)
   t.equal(parseJoinsTried(''), undefined)
+})
+
+t.test('a WAN that no HAG address can use', async (t) => {
+  const both = { name: 'dsl', interface: 'dsl', address4: '10.1.0.2', address6: '2001:db8::2' }
+  const four = { name: 'lte', interface: 'lte', address4: '10.2.0.2' }
+  const six = { name: 'cable', interface: 'cable', address6: '2001:db8:3::2' }
+  const none = { name: 'off', interface: 'off' }
+  const wans = [both, four, six, none]
+  t.same(withoutHag(wans, [4]), ['WAN cable is not in the bundle: it has no IPv4 address, and no HAG has an IPv6 one'])
+  t.same(withoutHag(wans, [6]), ['WAN lte is not in the bundle: it has no IPv6 address, and no HAG has an IPv4 one'])
+  t.same(withoutHag(wans, [4, 6]), ['WAN cable is not in the bundle: it has no IPv4 address, and more WANs have IPv4 than IPv6'])
+  t.same(withoutHag([both, none], [4, 6]), [])
+  t.same(withoutHag(wans, []), [], 'nothing is known of HAGs yet')
 })

@@ -25,7 +25,7 @@ function directory(...entries: HagEntryWithPassword[]) {
   const names = new FakeNames()
   const log = memoryLog()
   const made = new HagDirectory({ entries, names, log, identity: 'one home' })
-  const addresses = () => made.hags.map(({ address, port }) => `${address} ${port}`)
+  const addresses = () => made.hags.map(({ hag }) => `${hag.address} ${hag.port}`)
   return { made, names, log, addresses }
 }
 
@@ -36,7 +36,7 @@ t.test('in the order of the config, unless it gives priorities', async (t) => {
     entry({ address: '203.0.113.5', priority: 0 }),
   )
   t.same(addresses().slice(2), ['203.0.113.4 2080'])
-  t.same(made.hags[2], { address: '203.0.113.4', port: 2080, username: 'me', password: 'pw' }, 'from the beginning')
+  t.same(made.hags[2]?.hag, { address: '203.0.113.4', port: 2080, username: 'me', password: 'pw' }, 'from the beginning')
   t.equal(await made.refresh(), false, 'nothing changed')
 })
 
@@ -45,11 +45,11 @@ t.test('a name: both families; what changes is told, what stays is the same obje
   names.known['hag.example'] = ['203.0.113.3', '2001:DB8::3', '::ffff:203.0.113.3']
   await made.refresh()
   t.same(addresses().sort(), ['2001:db8::3 1080', '203.0.113.3 1080', '203.0.113.9 1080'], 'once each, in canonical text')
-  const last = made.hags.at(-1)
+  const last = made.hags.at(-1)?.hag
   names.known['hag.example'] = ['203.0.113.7']
   t.equal(await made.refresh(), true)
   t.same(addresses(), ['203.0.113.7 1080', '203.0.113.9 1080'])
-  t.equal(made.hags.at(-1), last)
+  t.equal(made.hags.at(-1)?.hag, last)
 })
 
 t.test('an SRV name brings ports, priorities and weights', async (t) => {
@@ -133,40 +133,35 @@ t.test('gateways are shared out by weight, and one that loses its HAG only moves
   const ranked = (weights: number[]) =>
     weights.map((weight, index) => ({ hag: { address: `203.0.113.${index}`, port: 1080 }, priority: [0, 0] as const, weight }))
   const homes = Array.from({ length: 4000 }, (_, index) => `home ${index}`)
-  const chosen = (weights: number[]) => homes.map((home) => inOrder(ranked(weights), home)[0]?.address)
+  const chosen = (weights: number[]) => homes.map((home) => inOrder(ranked(weights), home)[0]?.hag.address)
   const three = chosen([1, 2, 1])
   const share = three.filter((address) => address === '203.0.113.1').length / homes.length
   t.ok(Math.abs(share - 0.5) < 0.04, `half of them choose the one with half of the weight: ${share}`)
   t.same(chosen([1, 2, 1]), three, 'and always the same one')
-  const two = homes.map((home) => inOrder(ranked([1, 2, 1]).slice(0, 2), home)[0]?.address)
+  const two = homes.map((home) => inOrder(ranked([1, 2, 1]).slice(0, 2), home)[0]?.hag.address)
   t.ok(two.every((address, index) => three[index] === '203.0.113.2' || three[index] === address))
 })
 
-t.test(
-  'of a name with both families the preferred one comes first, whichever gateway it is, and priorities before that',
-  async (t) => {
-    const names: Names = {
-      addresses: async (name) => (name === 'first' ? ['2001:db8::1', '192.0.2.1', '192.0.2.2'] : ['192.0.2.9', '2001:db8::9']),
-      services: async () => [],
-    }
-    const entries: HagEntryWithPassword[] = [
-      { name: 'first', weight: 1 },
-      { name: 'second', weight: 1 },
-    ]
-    for (const identity of ['one', 'two', 'three', 'four', 'five', 'six']) {
-      const directory = new HagDirectory({ entries, log: memoryLog(), names, identity })
-      directory.prefer(4)
-      await directory.refresh()
-      const order = () => directory.hags.map(({ address }) => (address.includes(':') ? 6 : 4))
-      t.same(order(), [4, 4, 6, 4, 6], identity)
-      const before = directory.hags
-      t.equal(directory.prefer(4), false)
-      t.equal(directory.prefer(6), true)
-      t.same(order(), [6, 4, 4, 6, 4])
-      t.same(new Set(directory.hags), new Set(before), 'the same objects')
-    }
-  },
-)
+t.test('of one priority are both families of a name, and what an SRV answer calls equal', async (t) => {
+  const { made, names } = directory(entry({ name: 'hag.example' }), entry({ name: '_socks._tcp.example' }))
+  names.known = { 'hag.example': ['192.0.2.1', '2001:db8::1'], 'a.example': ['192.0.2.3'], 'b.example': ['192.0.2.4'] }
+  const machine = (name: string, priority: number) => ({ name, port: 1080, priority, weight: 1 })
+  const priorities = async (one: number, other: number) => {
+    names.records['_socks._tcp.example'] = [machine('a.example', one), machine('b.example', other)]
+    const isChanged = await made.refresh()
+    return { isChanged, priorities: made.hags.map(({ priority }) => priority) }
+  }
+  t.same(await priorities(1, 1), { isChanged: true, priorities: ['0.0', '0.0', '1.1', '1.1'] })
+  t.same(await priorities(1, 1), { isChanged: false, priorities: ['0.0', '0.0', '1.1', '1.1'] })
+  const before = made.hags.map(({ hag }) => hag)
+  const isInOrder = before[2]?.address === '192.0.2.3'
+  t.same(await priorities(isInOrder ? 1 : 2, isInOrder ? 2 : 1), { isChanged: true, priorities: ['0.0', '0.0', '1.1', '1.2'] })
+  t.same(
+    made.hags.map(({ hag }) => hag),
+    before,
+    'in the order as before',
+  )
+})
 
 t.test('a name is asked for over each WAN, until one answers', async (t) => {
   const asked: string[] = []
@@ -189,7 +184,7 @@ t.test('a name is asked for over each WAN, until one answers', async (t) => {
   t.ok(performance.now() - startedAt < 2000)
   t.same(asked.slice(0, 3), ['system', '10.1.0.2', '10.2.0.2'])
   t.same(
-    made.hags.map(({ address }) => address),
+    made.hags.map(({ hag }) => hag.address),
     ['203.0.113.3'],
   )
   t.same(log.lines, [])

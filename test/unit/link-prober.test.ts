@@ -5,7 +5,6 @@ import { isUsable } from '../../src/gateway/model.js'
 import * as schedule from '../../src/gateway/steering/schedule.js'
 import { wanLinks } from '../../src/gateway/steering/state.js'
 import { Steer } from '../../src/gateway/steering/steer.js'
-import type { LinkState } from '../../src/gateway/steering/wan-links.js'
 import { LinkProber } from '../../src/gateway/wans/link-prober.js'
 import { memoryLog } from '../support/memory-log.js'
 import { VirtualTime } from '../support/virtual-time.js'
@@ -65,7 +64,7 @@ async function start(t: Test, world: World) {
   } as unknown as Engine
   const steer = new Steer({
     config: {
-      wans: wans.map(({ name }) => ({ name, role: 'normal', metered: metered.includes(name) })),
+      wans: wans.map((wan) => ({ ...wan, role: 'normal', metered: metered.includes(wan.name) })),
       onHagDown: 'direct',
     },
     engine,
@@ -83,11 +82,8 @@ async function start(t: Test, world: World) {
     log,
     links: () => steer.state.links,
     hags: (family) => hags.filter(({ address }) => address.includes(':') === (family === 6)),
-    nextProbe(link) {
-      const due = schedule.nextProbeAt(steer.state, link as LinkState, 0)
-      return due && { afterMs: due.at, timeoutMs: due.timeoutMs }
-    },
-    asksForMptcp: (link) => schedule.asksForMptcp(link as LinkState, performance.now()),
+    nextProbe: (link) => schedule.nextRound(steer.state, link),
+    asksForMptcp: (link) => schedule.asksForMptcp(link, performance.now()),
     report: (fact) => steer.report(fact),
     reportHag: ({ result }) => reported.push(result.ok),
     counters: () =>

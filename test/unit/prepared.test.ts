@@ -1,6 +1,7 @@
 import t, { type Test } from 'tap'
 import type { Probe } from '../../src/engine/contract.js'
-import { type HagPath, PreparedConnections } from '../../src/gateway/connections/prepared.js'
+import { PreparedConnections } from '../../src/gateway/connections/prepared.js'
+import type { HagPath } from '../../src/gateway/model.js'
 import { FakeEngine, settle } from '../support/fake-engine.js'
 import { memoryLog } from '../support/memory-log.js'
 
@@ -58,7 +59,7 @@ function start(
     log: memoryLog(),
     most,
     paths: () => state.ways,
-    onDoubt: ({ wan }) => doubts.push(wan),
+    report: (fact) => fact.type === 'mptcp-fell-back' && doubts.push(fact.bind),
     now: () => clock.now,
   })
   const end = new AbortController()
@@ -214,7 +215,7 @@ t.test('what was to be MPTCP and is not casts a doubt on its WAN', async (t) => 
   const { pool, doubts } = start(t, { protocol: 'tcp' })
   pool.demanded(1)
   await settle()
-  t.same(doubts, ['dsl', 'dsl'])
+  t.same(doubts, ['10.1.0.2', '10.1.0.2'])
 })
 
 t.test('a HAG that ends those that only wait: they are renewed sooner, and given up where that is too soon', async (t) => {

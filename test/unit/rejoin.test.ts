@@ -12,7 +12,10 @@ function start(only: Record<string, number>, paths = [dsl, lte]) {
   const log = memoryLog()
   const state = { only, paths, young: 0 }
   const rejoin = new Rejoin({
-    engine: { countOnly: async (source, olderThanMs) => (state.only[source] ?? 0) + (olderThanMs === 0 ? state.young : 0) },
+    engine: {
+      countOnly: async (source, olderThanMs) => (state.only[source] ?? 0) + (olderThanMs === 0 ? state.young : 0),
+      stats: () => ({ connections: 1, relaying: 1, pipesInUse: 0, pipesPooled: 0, bytesParked: 0 }),
+    },
     paths: () => state.paths,
     remake: (bind) => remade.push(bind),
     now: () => clock.now,

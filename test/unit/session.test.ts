@@ -4,31 +4,29 @@ import type { DialSpec } from '../../src/engine/contract.js'
 import { PathTable } from '../../src/gateway/connections/path-table.js'
 import { Bypass } from '../../src/gateway/connections/policy.js'
 import { Sessions } from '../../src/gateway/connections/session.js'
-import type { Hag } from '../../src/gateway/model.js'
 import type { LogLevel } from '../../src/telemetry/log.js'
 import { FakeEngine, type FarSide, failure, settle } from '../support/fake-engine.js'
 import { memoryLog } from '../support/memory-log.js'
-import { wanPath } from '../support/wan-path.js'
+import { dsl, lte, pathsOf } from '../support/steering.js'
 
 const first = { address: '203.0.113.3', port: 1080, username: 'me', password: 'pw' }
 const second = { address: '203.0.113.4', port: 1080 }
-const paths = { 4: [wanPath('dsl', '10.1.0.2', { rttMs: 30 }), wanPath('lte', '10.2.0.2', { rttMs: 70 })], 6: [] }
 
 function gateway(far: FarSide, options: { onHagDown?: 'direct' | 'reject'; hags?: (typeof second)[]; level?: LogLevel } = {}) {
   const log = memoryLog(options.level)
   const clock = { now: 1000 }
   const engine: FakeEngine = new FakeEngine({ onEvents: (events) => events.map((event) => sessions.handle(event)) }, far)
-  const pathTable = new PathTable({ onHagDown: options.onHagDown ?? 'direct', now: () => clock.now })
-  pathTable.use({ hags: options.hags ?? [first, second], pipelines: () => false, hagsDown: [], paths })
+  const { onHagDown = 'direct', hags = [first, second] } = options
+  const pathTable = new PathTable({ onHagDown, now: () => clock.now })
+  pathTable.use(pathsOf({ hags, onHagDown }))
   const suspicions: string[] = []
   const bypass = new Bypass({ bypass: [parseCidr('192.0.2.0/24') as Cidr] })
-  const onSuspicion = ({ address }: Hag, about: string) => suspicions.push(`${address} ${about}`)
   const sessions: Sessions = new Sessions({
     engine,
     pathTable,
     bypass,
     connectTimeoutMs: 3000,
-    onHagTrouble: onSuspicion,
+    report: (fact) => fact.type === 'hag-trouble' && suspicions.push(`${fact.hag.address} ${fact.about}`),
     log,
   })
   /** `remote via bind` of every attempt since the last call. */
@@ -82,9 +80,9 @@ t.test('the engine is told what to do with clients about whom nothing has to be 
     networks.map((one) => `${one.address}/${one.bits}`)
   t.same(text(engine.order?.askAboutDestinations), ['192.0.2.0/24'])
   const before = engine.order
-  pathTable.use({ hags: [first, second], pipelines: () => false, hagsDown: [], paths })
+  pathTable.use(pathsOf({ hags: [first, second] }))
   t.equal(engine.order, before, 'nothing has changed')
-  pathTable.use({ hags: [], pipelines: () => false, hagsDown: [first, second], paths })
+  pathTable.use(pathsOf({ hags: [first, second], down: [first, second] }))
   t.equal(engine.order, undefined, 'direct connections are ours to decide about')
   t.match(gateway({}, { level: 'debug' }).engine.order, before, 'whatever is logged')
 })
@@ -124,12 +122,7 @@ t.test('attempts that end because their WAN is lost: once it is back, connection
 t.test('a client of a former order is told from those of the new one', async (t) => {
   const { engine, pathTable, tried } = gateway({ answer: ({ bind }) => (bind === '10.1.0.2' ? 'silence' : 'opened') })
   const connection = engine.accept()
-  pathTable.use({
-    hags: [first],
-    pipelines: () => false,
-    hagsDown: [],
-    paths: { 4: [wanPath('lte', '10.2.0.2', { rttMs: 70 }), wanPath('dsl', '10.1.0.2', { rttMs: 30 })], 6: [] },
-  })
+  pathTable.use(pathsOf({ hags: [first], wans: [lte, dsl] }))
   t.equal(engine.order?.bind, '10.2.0.2')
   engine.answer(connection, failure('connect', 'ETIMEDOUT'))
   await settle()
@@ -270,7 +263,7 @@ t.test('a HAG that is found to be down while a connection tries it is not tried 
   const { engine, tried, pathTable } = gateway({
     answer: ({ remote }) => {
       if (remote.address !== first.address) return 'opened'
-      pathTable.use({ hags: [second], pipelines: () => false, hagsDown: [first], paths })
+      pathTable.use(pathsOf({ hags: [first, second], down: [first] }))
       return failure('connect', 'ECONNRESET')
     },
   })
@@ -332,7 +325,7 @@ t.test('a HAG that takes it gets all in one go; what may have reached the server
     [failure('request', 'SOCKS_REPLY', 1), 6],
   ] as [ReturnType<typeof failure>, number][]) {
     const { engine, pathTable, tried } = gateway({ answer: () => answer })
-    pathTable.use({ hags: [first, second], pipelines: ({ address }) => address === first.address, hagsDown: [], paths })
+    pathTable.use(pathsOf({ hags: [first, second], pipelining: [first] }))
     engine.accept()
     await settle()
     t.same(
@@ -440,7 +433,7 @@ t.test('what every path did is counted, whoever chose it', async (t) => {
   const longLived = engine.accept()
   await leave(engine.accept())
   // Another order for the same path: it is still told whose the first connection is.
-  pathTable.use({ hags: [first, second], pipelines: () => true, hagsDown: [], paths })
+  pathTable.use(pathsOf({ hags: [first, second], pipelining: [first, second] }))
   await leave(longLived)
   t.same(sessions.countsByPath(), [byDsl])
 

@@ -7,9 +7,8 @@ import type { Engine } from '../../engine/contract.js'
 import { hagProbe } from '../../engine/probe.js'
 import { inBackground } from '../../service/faults.js'
 import type { Log } from '../../telemetry/log.js'
-import type { Hag, Path } from '../model.js'
-/** A way to a HAG. */
-export type HagPath = Path & { hag: Hag }
+import type { ConnectionFact } from '../facts.js'
+import type { Hag, HagPath, Path } from '../model.js'
 
 /** How often what is kept is looked at while somebody comes. */
 const tendMs = 1000
@@ -36,10 +35,9 @@ export interface PreparedOptions {
   engine: Pick<Engine, 'prepare' | 'keepPrepared'>
   /** Kept at once; 0: none ever. */
   most: number
-  /** The ways to the HAG in use, best first. */
+  /** The paths to the HAG in use, best first. */
   paths(): readonly HagPath[]
-  /** A connection over this path was to be MPTCP and became plain TCP. */
-  onDoubt(path: HagPath): void
+  report(fact: ConnectionFact): void
   log: Pick<Log, 'error'>
   now?: () => number
 }
@@ -51,9 +49,9 @@ export class PreparedConnections {
   #demand: number[] = []
   #secondBegan = Number.NEGATIVE_INFINITY
   #lastDemand = Number.NEGATIVE_INFINITY
-  /** About so many wait for a client on the best way. */
+  /** About so many wait for a client on the best path. */
   #kept = 0
-  /** The ways of those that are being opened. On one that has just died that takes until their time is over. */
+  /** The paths of those that are being opened. On one that has just died that takes until their time is over. */
   readonly #underWay: HagPath[] = []
   #failedAt = Number.NEGATIVE_INFINITY
   /** Of each HAG that ended connections that only waited: for how long they may. */
@@ -65,7 +63,7 @@ export class PreparedConnections {
     this.#now = options.now ?? (() => performance.now())
   }
 
-  /** May a client's connection that takes this way use a prepared one? */
+  /** May a client's connection that takes this path use a prepared one? */
   serves(path: Path): boolean {
     return path === this.#first()
   }
@@ -84,7 +82,7 @@ export class PreparedConnections {
     this.#fill(first, now)
   }
 
-  /** The ways are others. */
+  /** The paths are others. */
   tend(): void {
     this.#wake.abort()
   }
@@ -99,7 +97,7 @@ export class PreparedConnections {
     this.#options.engine.keepPrepared([], 0, 0)
   }
 
-  /** The way for which some are kept. */
+  /** The path for which some are kept. */
   #first(): HagPath | undefined {
     const [first] = this.#options.paths()
     const isNear = first?.leastRttMs !== undefined && first.leastRttMs < nearMs
@@ -122,10 +120,10 @@ export class PreparedConnections {
   #tend(): void {
     const now = this.#now()
     const first = this.#first()
-    const ways = first === undefined || this.#isIdle(now) ? [] : this.#options.paths()
+    const paths = first === undefined || this.#isIdle(now) ? [] : this.#options.paths()
     const lifeMs = this.#lifeOf(first, now)
-    const { counts, endedMs } = this.#options.engine.keepPrepared(ways.map(probeOf), this.#wanted(now), lifeMs)
-    this.#kept = first === undefined ? 0 : (counts[ways.indexOf(first)] ?? 0)
+    const { counts, endedMs } = this.#options.engine.keepPrepared(paths.map(probeOf), this.#wanted(now), lifeMs)
+    this.#kept = first === undefined ? 0 : (counts[paths.indexOf(first)] ?? 0)
     if (first === undefined) return
     if (endedMs !== undefined) {
       const ms = Math.min(lifeMs, Math.floor(endedMs * shareOfPatience))
@@ -157,10 +155,11 @@ export class PreparedConnections {
     const result = await this.#options.engine.prepare(probeOf(path)).finally(() => {
       this.#underWay.splice(this.#underWay.indexOf(path), 1)
     })
-    if (result.ok && path.protocol === 'mptcp' && result.protocol === 'tcp') this.#options.onDoubt(path)
+    if (result.ok && path.protocol === 'mptcp' && result.protocol === 'tcp')
+      this.#options.report({ type: 'mptcp-fell-back', bind: path.bind })
     if (path !== this.#first()) return
     if (result.ok) this.#kept++
-    else this.#failedAt = this.#now() // what is wrong with it is for the monitors to find out
+    else this.#failedAt = this.#now() // what is wrong with it is for the probers to find out
   }
 }
 

@@ -4,8 +4,8 @@ import type { ConnectionId, DialSpec, Engine, EngineEvent, FastPath } from '../.
 import { DialRaces, type RaceRules } from '../../engine/race.js'
 import { reportFault } from '../../service/faults.js'
 import type { Log } from '../../telemetry/log.js'
-import type { Hag, Path } from '../model.js'
-import { lackingReplies } from '../model.js'
+import type { ConnectionFact } from '../facts.js'
+import { lackingReplies, type Path } from '../model.js'
 import { PathCounters, type PathCounts } from './path-counters.js'
 import type { PathTable } from './path-table.js'
 import type { Bypass } from './policy.js'
@@ -30,16 +30,7 @@ export interface SessionOptions {
   bypass: Bypass
   connectTimeoutMs: number
   prepared?: Pick<PreparedConnections, 'serves' | 'demanded'>
-  /** A connection had trouble with a HAG. */
-  onHagTrouble?(hag: Hag, about: 'connection' | 'request'): void
-  /** A HAG has found no way to an IPv6 destination. */
-  onNoIpv6?(hag: Hag, destination: SocketAddress): void
-  /** A HAG does not allow the request of a connection into the Internet. */
-  onRefused?(hag: Hag, path: Path): void
-  /** A connection over this path was to be MPTCP and became plain TCP, or had no answer yet when another path had one. */
-  onMptcpFellBack?(path: Path): void
-  /** A connection into the Internet that was to go over a HAG was answered without one, over this path. */
-  onDirectAnswer?(path: Path): void
+  report(fact: ConnectionFact): void
   log: Log
 }
 
@@ -103,15 +94,15 @@ export class Sessions {
 
   #fastPathFor(path: Path): FastPath | undefined {
     const { bypass } = this.#options
-    const { socks, ...way } = this.#dialSpec(path, { address: '', port: 0 })
+    const { socks, ...spec } = this.#dialSpec(path, { address: '', port: 0 })
     if (socks === undefined) return undefined
     const { host, port, ...handshake } = socks
     const askAboutDestinations = bypass.networks.map(toNetwork)
-    return { ...way, id: this.#fastPathId(path), socks: handshake, patienceMs: path.patienceMs, askAboutDestinations }
+    return { ...spec, id: this.#fastPathId(path), socks: handshake, patienceMs: path.patienceMs, askAboutDestinations }
   }
 
   async #serve(accepted: Accepted): Promise<void> {
-    const { engine, pathTable, bypass, prepared } = this.#options
+    const { engine, pathTable, bypass, prepared, report } = this.#options
     const { connection, destination, viaFastPath } = accepted
 
     const isBypassed = bypass.has(destination.address)
@@ -119,7 +110,7 @@ export class Sessions {
     const begun = viaFastPath === undefined ? undefined : this.#fastPaths.get(viaFastPath.id)
     let isHagsOwn = false
     const choices = begun === undefined ? paths : [begun, ...paths.filter((path) => path !== begun)]
-    const course: RaceRules<Path> = {
+    const rules: RaceRules<Path> = {
       dialSpec: (path) => {
         pathTable.beginTrial(path)
         const spec = this.#dialSpec(path, destination)
@@ -132,8 +123,9 @@ export class Sessions {
         pathTable.recordOutcome(path, opened)
         this.#counters.record(path, opened)
         this.#relaying.set(connection, path)
-        if (path.protocol === 'mptcp' && opened.protocol === 'tcp') this.#options.onMptcpFellBack?.(path)
-        if (path.hag === undefined && !isBypassed && !isSpecialPurpose(destination.address)) this.#options.onDirectAnswer?.(path)
+        if (path.protocol === 'mptcp' && opened.protocol === 'tcp') report({ type: 'mptcp-fell-back', bind: path.bind })
+        if (path.hag === undefined && !isBypassed && !isSpecialPurpose(destination.address))
+          report({ type: 'direct-answered', path })
       },
       failed: (path, failure) => {
         pathTable.recordOutcome(path, failure)
@@ -145,15 +137,15 @@ export class Sessions {
       },
       lostRace: (path) => {
         pathTable.recordLostRace(path)
-        if (path.protocol === 'mptcp') this.#options.onMptcpFellBack?.(path)
+        if (path.protocol === 'mptcp') report({ type: 'mptcp-fell-back', bind: path.bind })
       },
     }
     const start = viaFastPath === undefined ? undefined : viaFastPath.timedOut ? 'late' : 'answered'
-    let raced = await this.#races.race(connection, choices, course, start)
+    let raced = await this.#races.race(connection, choices, rules, start)
     // What a HAG's machine offers beside the HAG its firewall lets us have as before, which a connection of the HAG to itself would go around.
     const isLeft = raced.choice === undefined && raced.outcome?.type !== 'closed' && raced.outcome?.early === undefined
     if (isHagsOwn && isLeft && choices.every(({ hag }) => hag !== undefined))
-      raced = await this.#races.race(connection, pathTable.directPathsTo(destination.address), course)
+      raced = await this.#races.race(connection, pathTable.directPathsTo(destination.address), rules)
     if (raced.choice === undefined && raced.outcome?.type !== 'closed') engine.reset(connection)
   }
 
@@ -176,12 +168,14 @@ export class Sessions {
   /** A HAG that does not even refuse a request properly is asked what is wrong with it. */
   #reportTrouble(path: Path, { stage, reply }: Failed, destination: SocketAddress): void {
     const { hag } = path
+    const { report } = this.#options
     if (hag === undefined) return
     if (reply !== undefined && lackingReplies.includes(reply) && familyOfAddress(destination.address) === 6)
-      this.#options.onNoIpv6?.(hag, destination)
-    if (stage !== 'request') this.#options.onHagTrouble?.(hag, 'connection')
-    else if (reply === replies.notAllowed && !isSpecialPurpose(destination.address)) this.#options.onRefused?.(hag, path)
-    else if (reply === undefined || reply === replies.generalFailure) this.#options.onHagTrouble?.(hag, 'request')
+      report({ type: 'ipv6-unreachable', hag, destination })
+    if (stage !== 'request') report({ type: 'hag-trouble', hag, about: 'connection' })
+    else if (reply === replies.notAllowed && !isSpecialPurpose(destination.address))
+      report({ type: 'request-refused', hag, path })
+    else if (reply === undefined || reply === replies.generalFailure) report({ type: 'hag-trouble', hag, about: 'request' })
   }
 
   #closed(event: Closed): void {
@@ -212,7 +206,7 @@ function viaOf({ hag, wan }: Path): string {
 }
 
 /**
- * True where another way would give the same answer: a HAG reached the destination's network and says what it found (RFC 1928
+ * True if another path would give the same answer: a HAG reached the destination's network and says what it found (RFC 1928
  * section 6: 3 network unreachable, 4 host unreachable, 5 refused, 6 TTL expired), or the destination itself refused us.
  */
 function isAboutDestination({ hag }: Path, outcome: Failed): boolean {

@@ -2,11 +2,12 @@
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
-import { type Family, familyOfAddress, formatSocketAddress, parseAddress } from '../../base/address.js'
+import { formatSocketAddress, parseAddress } from '../../base/address.js'
 import { pause } from '../../base/pause.js'
 import { askServers, NameResolver, type Source } from '../../base/resolve.js'
 import type { HagEntry } from '../../config/schema.js'
 import type { Log } from '../../telemetry/log.js'
+import type { RankedHag } from '../facts.js'
 import type { Hag } from '../model.js'
 
 /** A resolver keeps an answer for its TTL anyway; this is how long we do not even ask. */
@@ -51,10 +52,8 @@ export class HagDirectory {
   readonly #answers = new Map<string, readonly unknown[]>()
   /** The names of the last refresh: a fleet's may be others every time. */
   readonly #asked = new Set<string>()
-  #hags: readonly Hag[] = []
+  #hags: readonly RankedHag[] = []
   #wake = new AbortController()
-  #found: readonly Ranked[] = []
-  #preferred: Family | undefined
 
   constructor(
     private readonly options: {
@@ -70,8 +69,8 @@ export class HagDirectory {
     this.#use(options.entries.flatMap((entry, index) => rankAddress(entry, entry.priority ?? index)))
   }
 
-  /** Best first. Objects of HAGs that stay are the same ones as before. */
-  get hags(): readonly Hag[] {
+  /** Best first, without regard to families. Objects of HAGs that stay are the same ones as before. */
+  get hags(): readonly RankedHag[] {
     return this.#hags
   }
 
@@ -80,7 +79,7 @@ export class HagDirectory {
     return this.#troubles.size > 0
   }
 
-  /** Looks all names up; true where the HAGs, or their order, are others than before. Never rejects. */
+  /** Looks all names up; true if the HAGs, their order or their priorities are others than before. Never rejects. */
   async refresh(): Promise<boolean> {
     const { entries } = this.options
     this.#asked.clear()
@@ -90,29 +89,19 @@ export class HagDirectory {
     return this.#use(found.flat())
   }
 
-  /** Of HAGs of one priority those of this family come first. True where that makes another order. */
-  prefer(family: Family): boolean {
-    if (family === this.#preferred) return false
-    this.#preferred = family
-    return this.#order()
-  }
-
   #use(found: readonly Ranked[]): boolean {
-    this.#found = found
-    return this.#order()
-  }
-
-  #order(): boolean {
     const { identity = machineIdentity() } = this.options
-    const before = new Map(this.#hags.map((hag) => [formatSocketAddress(hag), hag]))
-    const next = new Map<string, Hag>()
-    for (const hag of inOrder(this.#found, identity, this.#preferred)) {
+    const textOf = ({ hag, priority }: RankedHag) => `${formatSocketAddress(hag)} ${priority}`
+    const before = new Map(this.#hags.map(({ hag }) => [formatSocketAddress(hag), hag]))
+    const next = new Map<string, RankedHag>()
+    for (const { hag, priority } of inOrder(found, identity)) {
       const key = formatSocketAddress(hag)
-      if (!next.has(key)) next.set(key, before.get(key) ?? hag)
+      if (!next.has(key)) next.set(key, { hag: before.get(key) ?? hag, priority: priority.join('.') })
     }
-    const changed = [...next.keys()].join() !== [...before.keys()].join()
-    if (changed) this.#hags = [...next.values()]
-    return changed
+    const hags = [...next.values()]
+    const isChanged = hags.map(textOf).join() !== this.#hags.map(textOf).join()
+    if (isChanged) this.#hags = hags
+    return isChanged
   }
 
   /** What kept names from being looked up may have gone. */
@@ -134,7 +123,6 @@ export class HagDirectory {
       if (signal.aborted || !isDue) continue
       lookedAt = performance.now()
       if (!(await this.refresh())) continue
-      this.options.log.info('HAGs changed', { hags: this.#hags.map(formatSocketAddress) })
       options.onChange()
     }
   }
@@ -196,19 +184,13 @@ function rankAddress(entry: HagEntryWithPassword, priority: number): readonly Ra
 }
 
 /**
- * Lower priorities first. Within one priority those of the preferred family, because more WANs can join there; then a gateway always prefers
- * the same HAG, so that a household keeps one public address, and the gateways of a fleet are shared out by weight (weighted rendezvous
- * hashing).
+ * Lower priorities first. Within one priority a gateway always prefers the same HAG, so that a household keeps one public address, and the
+ * gateways of a fleet are shared out by weight (weighted rendezvous hashing).
  */
-export function inOrder(ranked: readonly Ranked[], identity: string, preferred?: Family): Hag[] {
-  const isOther = (hag: Hag) => (preferred !== undefined && familyOfAddress(hag.address) !== preferred ? 1 : 0)
-  const scored = ranked.map((one) => ({ ...one, other: isOther(one.hag), score: score(one, identity) }))
-  return scored
-    .sort(
-      (one, two) =>
-        one.priority[0] - two.priority[0] || one.priority[1] - two.priority[1] || one.other - two.other || one.score - two.score,
-    )
-    .map(({ hag }) => hag)
+export function inOrder(ranked: readonly Ranked[], identity: string): Ranked[] {
+  return ranked
+    .map((one) => ({ ...one, score: score(one, identity) }))
+    .sort((one, two) => one.priority[0] - two.priority[0] || one.priority[1] - two.priority[1] || one.score - two.score)
 }
 
 /** Exponentially distributed with the weight as its rate: the least of several is each one's with a probability in proportion to it. */

@@ -1,9 +1,8 @@
 import { formatSocketAddress } from '../../base/address.js'
-import { troubleOf } from '../hag-facts.js'
+import { troubleOf, whereOf } from '../hag-troubles.js'
 import type { Hag } from '../model.js'
-import { whereOf } from './admission.js'
 import type { HagDirectory } from './directory.js'
-import type { HagAnswer, HagProber } from './prober.js'
+import type { HagAnswer, HagProber } from './hag-prober.js'
 
 /** `refused`: all that answered want other credentials. The reasons are one line of text. */
 export interface FirstAnswer {
@@ -15,22 +14,26 @@ const firstAnswerMs = 3000
 const some: FirstAnswer = { state: 'some', reasons: '' }
 
 /** Asks those that are known while names are looked up, and then the others. The first that serves us is enough. */
-export async function firstAnswer(
-  hags: Pick<HagProber, 'askAll' | 'all'>,
-  directory: Pick<HagDirectory, 'hags' | 'refresh'>,
-  onChange: () => void,
-): Promise<FirstAnswer> {
+export async function firstAnswer(options: {
+  prober: Pick<HagProber, 'askAll'>
+  directory: Pick<HagDirectory, 'refresh'>
+  /** All that are known, best first. */
+  hags(): readonly Hag[]
+  /** The directory has found others. */
+  onChange(): void
+}): Promise<FirstAnswer> {
+  const { prober, directory, hags, onChange } = options
   return new Promise((resolve, reject) => {
-    const hear = ({ result }: HagAnswer) => {
+    const onAnswer = ({ result }: HagAnswer) => {
       if (result.ok) resolve(some)
     }
     const ask = async () => {
-      const known = directory.hags
-      const asked = hags.askAll(firstAnswerMs, known, hear)
+      const known = hags()
+      const asked = prober.askAll(firstAnswerMs, known, onAnswer)
       if (await directory.refresh()) onChange()
-      const others = directory.hags.filter((hag) => !known.includes(hag))
-      const answers = [...(await asked), ...(await hags.askAll(firstAnswerMs, others, hear))]
-      return judge(hags.all, answers)
+      const others = hags().filter((hag) => !known.includes(hag))
+      const answers = [...(await asked), ...(await prober.askAll(firstAnswerMs, others, onAnswer))]
+      return judge(hags(), answers)
     }
     ask().then(resolve, reject)
   })

@@ -9,9 +9,11 @@ import { hagProbe } from '../../engine/probe.js'
 import { inBackground } from '../../service/faults.js'
 import type { Log } from '../../telemetry/log.js'
 import type { Fact } from '../facts.js'
-import { type Probed, troubleOf } from '../hag-facts.js'
+import type { Probed } from '../hag-facts.js'
+import { troubleOf } from '../hag-troubles.js'
 import { type Hag, isSameHag, type PathAddress, type WanLink } from '../model.js'
 import { examine } from './capabilities.js'
+import { relayedOver } from './users.js'
 
 const tickMs = 100
 /** For each step of a probe: above a round trip and a short queue, below a second SYN. */
@@ -47,7 +49,7 @@ export interface HagProberOptions {
   onAnswered(path: PathAddress): void
   log: Pick<Log, 'error'>
   /** Tests pass their own. */
-  examine?: typeof examine
+  examine?: typeof examine | undefined
 }
 
 export interface HagAnswer {
@@ -157,7 +159,7 @@ export class HagProber {
     const { engine, linksByCost, isAdmissionDue, report } = this.#options
     const ask = this.#options.examine ?? examine
     report({ type: 'hag-asked', hag, about: 'request' })
-    const before = isBroken ? [] : (await this.#relayed(hag)).map(({ connection }) => connection)
+    const before = isBroken ? [] : (await relayedOver(engine, hag)).map(({ connection }) => connection)
     const asked = new Set<string>()
     const turnedAway: WanLink[] = []
     let trouble: string | undefined
@@ -182,7 +184,7 @@ export class HagProber {
     if (signal.aborted || works || turnedAway.length > 0) return
     // What users' requests prove outweighs what ours doubt.
     const isServing = async () =>
-      (await this.#relayed(hag)).some(({ connection, received }) => received > 0 && !before.includes(connection))
+      (await relayedOver(engine, hag)).some(({ connection, received }) => received > 0 && !before.includes(connection))
     if (trouble !== undefined && !(await isServing())) return report({ type: 'hag-request-broken', hag, reason: trouble })
     if (trouble === undefined) report({ type: 'hag-request-unknown', hag })
   }
@@ -192,12 +194,6 @@ export class HagProber {
     const result = await this.#ask(hag, path, patienceOf(path))
     const isClosed = !result.ok && result.stage === 'greeting' && result.failure.code === 'ECONNRESET'
     if (isClosed && worksElsewhere) this.#options.report({ type: 'hag-turned-away', hag, path, how: 'closes' })
-  }
-
-  async #relayed(hag: Hag) {
-    const { engine } = this.#options
-    if (engine.stats().relaying === 0) return []
-    return (await engine.inspect()).filter(({ remote }) => isSameHag(remote, hag))
   }
 
   /** Undefined if the path is lost before there is an answer. */

@@ -41,7 +41,7 @@ export type Deed =
  */
 const acknowledgedMs = 25
 /** A subflow over another WAN takes a round trip or two to come up. A connection that has none by then is dead. */
-const strandedMs = 1500
+export const strandedMs = 1500
 const strandedSoonMs = 500
 /** How often stranded connections are looked for: a join that is under way may yet be in vain. */
 const strandedLooks = 10

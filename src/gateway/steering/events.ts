@@ -1,8 +1,9 @@
 /** What is news in the change that a fact made, and how the log says it. Without clock or I/O. */
 import { type Family, formatSocketAddress } from '../../base/address.js'
 import type { Fact } from '../facts.js'
-import { families, type Hag, isSameHag, type PathAddress } from '../model.js'
-import { answersMissing, type WanState } from '../wans/health.js'
+import { whereOf } from '../hag-troubles.js'
+import { families, type Hag, isSameHag, type PathAddress, type WanState } from '../model.js'
+import { answersMissing } from '../wans/health.js'
 import { admissionOf } from './admissions.js'
 import type { HagState } from './hag-states.js'
 import { familyOf, type State } from './state.js'
@@ -129,7 +130,7 @@ export function lineOf(event: SteeringEvent): Line {
       return info(`HAG ${formatSocketAddress(event.hag)} answers requests again`)
     case 'hag-admission': {
       const { hag, path, reason } = event
-      const [name, where] = [formatSocketAddress(hag), `${path.wan}, from ${path.bind}`]
+      const [name, where] = [formatSocketAddress(hag), whereOf(path)]
       if (reason === '') return info(`HAG ${name} serves us over WAN ${where}`)
       return warn(`HAG ${name} refuses us over WAN ${where}: ${reason}`)
     }

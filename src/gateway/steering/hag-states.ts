@@ -10,7 +10,7 @@ export interface HagState {
   readonly priority: string
   readonly health: HagHealth
   /** When an answer, or that none came, was last reported. */
-  readonly heardAt: number
+  readonly reportedAt: number
   readonly answeredAt: number
   /** The first of the signs in a row that speak against it. */
   readonly missedSince: number
@@ -66,7 +66,7 @@ const firstHag = (hag: Hag, priority: string): HagState => ({
   hag,
   priority,
   health: unknownHag,
-  heardAt: never,
+  reportedAt: never,
   answeredAt: never,
   missedSince: 0,
   askedAt: never,
@@ -94,16 +94,16 @@ function hagAfter(state: HagState, fact: HagFact, now: number): HagState {
     case 'hag-asked':
       return fact.about === 'greeting' ? { ...state, askedAt: now } : { ...state, checkedAt: now }
     case 'hag-not-asked':
-      return { ...state, heardAt: now }
+      return { ...state, reportedAt: now }
     case 'hag-answered':
       return withAnswer(state, now, !state.isBroken)
     case 'hag-turned-away':
       // Before anything else is known of it, its users may fare no better than we.
       return withAnswer(state, now, !state.isBroken && state.health.state !== 'unknown')
     case 'hag-refused':
-      return withSign({ ...state, heardAt: now }, { type: 'refused' }, now)
+      return withSign({ ...state, reportedAt: now }, { type: 'refused' }, now)
     case 'hag-silent':
-      return withSilence({ ...state, heardAt: now }, fact, now)
+      return withSilence({ ...state, reportedAt: now }, fact, now)
     case 'hag-unreachable':
       return withSign(state, { type: 'unfit', reason: fact.reason }, now)
     case 'hag-request-answered': {
@@ -126,8 +126,8 @@ function hagAfter(state: HagState, fact: HagFact, now: number): HagState {
 }
 
 function withAnswer(state: HagState, now: number, counts: boolean): HagState {
-  const heard = { ...state, heardAt: now, answeredAt: now, isBusy: false }
-  return counts ? withSign(heard, { type: 'answer' }, now) : heard
+  const answered = { ...state, reportedAt: now, answeredAt: now, isBusy: false }
+  return counts ? withSign(answered, { type: 'answer' }, now) : answered
 }
 
 function withSilence(state: HagState, fact: HagSilent, now: number): HagState {
@@ -205,7 +205,7 @@ export function withDirectAnswer(all: readonly HagState[], now: number): readonl
   if (!all.some(isAsked)) return all
   return all.map((one) => {
     if (one.fall === undefined || !isAsked(one)) return one
-    return { ...one, fall: { ...one.fall, directAnsweredAt: now }, heardAt: never, askedAt: never }
+    return { ...one, fall: { ...one.fall, directAnsweredAt: now }, reportedAt: never, askedAt: never }
   })
 }
 
@@ -213,8 +213,8 @@ export function withDirectAnswer(all: readonly HagState[], now: number): readonl
 export function withTrouble(state: HagState, about: 'connection' | 'request', now: number): HagState {
   const askedAt = Math.min(state.askedAt, now - troubleAskMs)
   const checkedAt = about === 'request' ? Math.min(state.checkedAt, now - checkMs.free + soonMs) : state.checkedAt
-  const isKnown = state.heardAt === never && state.askedAt === askedAt && state.checkedAt === checkedAt
-  return isKnown ? state : { ...state, heardAt: never, askedAt, checkedAt }
+  const isKnown = state.reportedAt === never && state.askedAt === askedAt && state.checkedAt === checkedAt
+  return isKnown ? state : { ...state, reportedAt: never, askedAt, checkedAt }
 }
 
 /** It could not be asked for a CONNECT: soon again, unless it is asked often anyway. */

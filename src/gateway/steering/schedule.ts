@@ -1,9 +1,10 @@
 /** When what is to be asked next. Without clock or I/O; the probers ask. */
-import type { Family } from '../../base/address.js'
+import type { Family, SocketAddress } from '../../base/address.js'
 import { type Hag, isSameHag, type WanLink } from '../model.js'
 import { nextProbe } from '../wans/health.js'
 import { isAdmissionDue } from './admissions.js'
 import { checkMs, type HagState, hagsThere } from './hag-states.js'
+import { ipv6Question } from './ipv6.js'
 import { familyOf, linksByCost, linkTo, type State, wanLinks } from './state.js'
 import type { LinkState } from './wan-links.js'
 
@@ -15,11 +16,10 @@ const askMs = { busy: 500, inUse: 1500, spare: 10_000, metered: 15 * 60_000 }
 /** A HAG that is down, over a WAN whose volume costs money: a SYN a minute. */
 const meteredDownMs = 60_000
 
-/** When a round of probes over a WAN link begins, and how long each waits. undefined: not before the link or the HAGs are others. */
-export function nextProbeAt(state: State, link: LinkState, probedAt: number): { at: number; timeoutMs: number } | undefined {
+/** When the next round of probes over a WAN link begins, and how long each waits. undefined: not before the link or the HAGs are others. */
+export function nextRound(state: State, link: LinkState): { afterMs: number; timeoutMs: number } | undefined {
   if (link.address === undefined || !state.hags.some(({ hag }) => familyOf(hag) === link.family)) return undefined
-  const due = nextProbe(link.health, link.metered)
-  return due && { at: probedAt + due.afterMs, timeoutMs: Math.ceil(due.timeoutMs) }
+  return nextProbe(link.health, link.metered)
 }
 
 /** Whether a round begins with MPTCP. A WAN that is down must be found to be back as soon as anything passes. */
@@ -45,15 +45,23 @@ export function isHagDue(
   how: { inUse: Hag | undefined; isRelaying: boolean },
   now: number,
 ): boolean {
-  const { hag, health, heardAt, askedAt, isBusy, isBroken } = one
+  const { hag, health, reportedAt, askedAt, isBusy, isBroken } = one
   const link = cheapestLink(state, hag)
   if (isBroken || link === undefined) return false
   if ((health.misses > 0 || isBusy) && health.state !== 'down') return true
-  const silentMs = now - Math.max(heardAt, askedAt)
+  const silentMs = now - Math.max(reportedAt, askedAt)
   if (link.metered) return silentMs >= (health.state === 'down' ? meteredDownMs : askMs.metered)
   if (health.state === 'down' || health.state === 'returning') return silentMs >= askMs.inUse
   if (how.inUse === undefined || !isSameHag(how.inUse, hag)) return silentMs >= askMs.spare
   return silentMs >= (how.isRelaying ? askMs.busy : askMs.inUse)
+}
+
+/** Whether HAGs are to be looked at now, and not at the next tick, because one is suspected, or it is to be found out why it fell silent. */
+export function isUrgent(before: HagState | undefined, after: HagState): boolean {
+  if (before === undefined || before === after) return false
+  const hasJustFallen = after.fall !== undefined && before.fall === undefined && after.fall.death === undefined
+  const isDoubted = after.fall?.directAnsweredAt !== undefined && after.fall.directAnsweredAt !== before.fall?.directAnsweredAt
+  return (before.health.misses === 0 && after.health.misses > 0) || hasJustFallen || isDoubted
 }
 
 /** Whether a HAG is to be asked for a whole CONNECT now. */
@@ -65,4 +73,19 @@ export function isCheckDue(state: State, { hag, health, checkedAt, isBroken }: H
   if (health.state === 'down') return false
   const afterMs = link.metered ? checkMs.metered : checkMs.free
   return now - checkedAt >= afterMs || links.some((one) => isAdmissionDue(state.admissions, hag, one, now))
+}
+
+/** What a HAG is to be asked for about IPv6 now, and over which address of ours. One that is reached by IPv6 has it. */
+export function ipv6QuestionTo(
+  state: State,
+  hag: Hag,
+  now: number,
+): { bind: string; about: 'own-address' | 'nobody' } | { bind: string; about: SocketAddress } | undefined {
+  const link = linkTo(state, hag)
+  if (link === undefined) return undefined
+  const known = state.hags.find((one) => isSameHag(one.hag, hag))?.ipv6
+  const about = ipv6Question(known, link.metered, now)
+  if (about === undefined || (about === 'own-address' && familyOf(hag) === 6)) return undefined
+  if (about !== 'destination') return { bind: link.bind, about }
+  return known && { bind: link.bind, about: known.destination }
 }

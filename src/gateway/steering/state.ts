@@ -5,17 +5,17 @@
 import type { Family } from '../../base/address.js'
 import type { WanAddresses } from '../../network/state.js'
 import type { Fact, Rates } from '../facts.js'
-import { turnedAwayBecause } from '../hag-facts.js'
+import { turnedAwayBecause } from '../hag-troubles.js'
 import { type ByFamily, byFamily, families, type Hag, isSameHag, isUsable, type PathAddress, type WanLink } from '../model.js'
 import { initial, select } from '../roles/roles.js'
 import type { Role, Selection } from '../roles/selection.js'
 import * as admission from './admissions.js'
 import { type HagState, hagsThere, withDirectAnswer, withHagFact, withHags, withoutCheck, withTrouble } from './hag-states.js'
 import { withIpv6Refusal, withIpv6Time } from './ipv6.js'
-import { firstLinks, type LinkState, linksOf, withMptcpDoubt, withWanFact, withWans } from './wan-links.js'
+import { firstLinks, type LinkState, linksOf, withFallback, withWanFact, withWans } from './wan-links.js'
 
 export interface SteeringConfig {
-  readonly wans: readonly { readonly name: string; readonly metered: boolean; readonly role: Role }[]
+  readonly wans: readonly { readonly name: string; readonly interface: string; readonly metered: boolean; readonly role: Role }[]
   readonly onHagDown: 'direct' | 'reject'
 }
 
@@ -83,7 +83,7 @@ function apply(state: State, fact: Fact, now: number): State {
     case 'full-size-seen':
       return { ...state, links: withWanFact(state.links, fact, now) }
     case 'mptcp-fell-back': {
-      const links = withMptcpDoubt(state.links, fact.bind)
+      const links = withFallback(state.links, fact.bind)
       return links === state.links ? state : { ...state, links }
     }
     case 'wans-planned':
@@ -188,7 +188,7 @@ function withTime(state: State, now: number): State {
     const ipv6 = usable.includes(one) ? withIpv6Time(one.ipv6, linkTo(state, one.hag) !== undefined, now) : undefined
     return ipv6 === one.ipv6 ? one : { ...one, ipv6 }
   })
-  return { ...state, hags }
+  return hags.every((one, index) => one === state.hags[index]) ? state : { ...state, hags }
 }
 
 function withRoles(state: State, links: ByFamily<readonly WanLink[]>, now: number): State {
@@ -217,6 +217,9 @@ function withRoles(state: State, links: ByFamily<readonly WanLink[]>, now: numbe
 export function roleOf({ config, exhausted }: State, wan: string): Role {
   return exhausted.has(wan) ? 'backup' : (config.wans.find(({ name }) => name === wan)?.role ?? 'normal')
 }
+
+/** The interface of a WAN. */
+export const deviceOf = ({ links }: State, wan: string): string => links.find((link) => link.wan === wan)?.device ?? ''
 
 export const familyOf = ({ address }: Pick<Hag, 'address'>): Family => (address.includes(':') ? 6 : 4)
 

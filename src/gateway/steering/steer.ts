@@ -8,8 +8,8 @@ import type { Engine } from '../../engine/contract.js'
 import { inBackground } from '../../service/faults.js'
 import type { Log } from '../../telemetry/log.js'
 import type { Fact } from '../facts.js'
-import { families, type Hag } from '../model.js'
-import { type Deed, deeds, type Situation } from './deeds.js'
+import { families, type Hag, type Paths } from '../model.js'
+import { type Deed, deeds, type Situation, strandedMs } from './deeds.js'
 import { events, lineOf } from './events.js'
 import { firstState, reduce, type State, type SteeringConfig } from './state.js'
 import { type Target, target } from './target.js'
@@ -21,8 +21,8 @@ export interface SteerOptions {
   dropEndpoints(addresses: readonly string[]): Promise<void>
   /** A pass of the network set-up follows. `forced`: it tells the WANs even if they are as before, and not these remarks, which were logged. */
   reconcile(forced?: readonly string[]): void
-  /** New connections take the paths of this target. */
-  usePaths(target: Target): void
+  /** New connections take these paths. */
+  usePaths(paths: Paths): void
   /** After each fact that changed something; the probers wait for some changes. */
   onChange(before: State, after: State): void
   log: Log
@@ -69,8 +69,8 @@ export class Steer {
   }
 
   /** A pass has deleted endpoints: connections that had no other subflow have no way. */
-  endpointsDeleted(afterMs: number): void {
-    this.#background(this.#resetStranded(afterMs, 1))
+  endpointsDeleted(): void {
+    this.#background(this.#resetStranded(strandedMs, 1))
   }
 
   #do(deed: Deed, left: readonly WanAddresses[]): void {
@@ -80,7 +80,7 @@ export class Steer {
         engine.useDevices(devicesOf(deed.wans), joinsByOwnDevice())
         break
       case 'use-paths':
-        usePaths(this.target)
+        usePaths(this.target.paths)
         break
       case 'abandon':
         engine.abandon(deed.address)

@@ -3,7 +3,17 @@
  * that keep to what they chose before, so that nothing flaps, look at the former target. Each rule stands here once.
  */
 import type { Family } from '../../base/address.js'
-import { type ByFamily, byFamily, families, type Hag, isUsable, type Path, type WanLink } from '../model.js'
+import {
+  type ByFamily,
+  byFamily,
+  families,
+  type Hag,
+  type HagPath,
+  isUsable,
+  type Path,
+  type Paths,
+  type WanLink,
+} from '../model.js'
 import { isRefused } from './admissions.js'
 import { type HagState, hagsThere } from './hag-states.js'
 import { directAnswersToTrust, familyOf, roleOf, type State, usableHags, wanLinks } from './state.js'
@@ -19,7 +29,7 @@ export interface Target {
   readonly usableHags: readonly Hag[]
   /** The families of the HAGs, the best HAG's first: no other address needs an endpoint. */
   readonly hagFamilies: readonly Family[]
-  readonly paths: PathTable
+  readonly paths: Paths
   /** The WAN over which what is not redirected leaves. */
   readonly best: ByFamily<string | undefined>
   /** Addresses of links that are to have no MPTCP endpoint. */
@@ -28,16 +38,6 @@ export interface Target {
   readonly remaking: string | undefined
   /** False if no HAG in use can reach IPv6 destinations. */
   readonly isIpv6Carried: boolean
-}
-
-/** The paths for new connections, best first. */
-export interface PathTable {
-  /** To HAGs, whatever the destination. */
-  readonly hagPaths: readonly Path[]
-  /** Around the HAGs: for bypassed destinations and, with on_hag_down: direct, for what no HAG serves. */
-  readonly direct: ByFamily<readonly Path[]>
-  /** Of `hagPaths`, those over usable WANs to the first HAG that has any: connections over them may be prepared. */
-  readonly preparable: readonly Path[]
 }
 
 /**
@@ -61,7 +61,7 @@ export function target(state: State, before: Target | undefined): Target {
     hags: hags.map(({ hag }) => hag),
     usableHags: usable.map(({ hag }) => hag),
     hagFamilies,
-    paths: pathTable(state, links, inUse, hags, usable),
+    paths: pathsOver(state, links, inUse, hags, usable),
     best: byFamily((one) => bestWan(state, inUse[one], one, before?.best[one])),
     withoutEndpoint: new Set(
       families.flatMap((one) => withoutEndpoint(links[one], inUse[one], before?.withoutEndpoint ?? new Set())),
@@ -138,13 +138,13 @@ function bestWan(state: State, inUse: readonly WanLink[], family: Family, before
   return direct !== undefined && direct.times >= directAnswersToTrust ? direct.wan : current
 }
 
-function pathTable(
+function pathsOver(
   state: State,
   links: ByFamily<readonly WanLink[]>,
   inUse: ByFamily<readonly WanLink[]>,
   hags: readonly HagState[],
   usable: readonly HagState[],
-): PathTable {
+): Paths {
   const isDirectAllowed = state.config.onHagDown === 'direct'
   const over = ({ hag, pipelines }: HagState, isWanted: boolean) =>
     inUse[familyOf(hag)]
@@ -160,7 +160,7 @@ function pathTable(
     ...last.flatMap((hag) => [...over(hag, true), ...over(hag, false)]),
   ]
   if (isDirectAllowed && hagPaths.length > 0) {
-    const final = hagPaths[hagPaths.length - 1] as Path
+    const final = hagPaths[hagPaths.length - 1] as HagPath
     hagPaths[hagPaths.length - 1] = { ...final, patienceMs: Math.max(final.patienceMs, directPatienceMs) }
   }
   return {
@@ -168,6 +168,7 @@ function pathTable(
     direct: byFamily((family) => directLinks(state, links[family]).map(directPath)),
     // The paths of HAGs that have no usable one take no places in front of them.
     preparable: hagPaths.slice(0, ready.find((paths) => paths.length > 0)?.length ?? 0),
+    hagAddresses: hags.map(({ hag }) => hag.address),
   }
 }
 
@@ -199,9 +200,13 @@ const directPath = ({ wan, bind, rttMs, leastRttMs }: WanLink): Path => ({
   protocol: 'tcp',
 })
 
-const hagPath = (link: WanLink, hag: Hag, pipelined: boolean): Path => ({
+const hagPath = (link: WanLink, hag: Hag, pipelined: boolean): HagPath => ({
   ...directPath(link),
   pipelined,
   protocol: link.protocol,
   hag,
 })
+
+/** Links that connections to HAGs go over now. */
+export const bondedLinks = ({ links, withoutEndpoint }: Target, family: Family): WanLink[] =>
+  links[family].filter((link) => isUsable(link) && link.protocol === 'mptcp' && !withoutEndpoint.has(link.bind))

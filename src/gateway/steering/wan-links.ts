@@ -18,6 +18,7 @@ export interface LinkState {
   readonly wan: string
   readonly family: Family
   readonly metered: boolean
+  /** The WAN's interface, by the kernel's name; before it was up, as the config calls it. */
   readonly device: string
   /** undefined: no link, or no address of the family. */
   readonly address: string | undefined
@@ -32,17 +33,17 @@ const mptcpCheckMs = 15 * 60_000
 /** A fault is mended sooner than it comes. */
 const mptcpRecheckMs = 10_000
 /** A HAG without MPTCP makes every connection fall back: not a probe for each. */
-const mptcpDoubtMs = 2000
+const mptcpFallbackMs = 2000
 
 const mptcpUnknown: MptcpSupport = { state: 'unknown', askedAt: Number.NEGATIVE_INFINITY, dueAt: 0 }
 
-export function firstLinks(wans: readonly { name: string; metered: boolean }[]): LinkState[] {
-  return wans.flatMap(({ name, metered }) =>
+export function firstLinks(wans: readonly { name: string; interface: string; metered: boolean }[]): LinkState[] {
+  return wans.flatMap(({ name, interface: device, metered }) =>
     families.map((family) => ({
       wan: name,
       family,
       metered,
-      device: '',
+      device,
       address: undefined,
       health: { ...unknown, link: false },
       mptcp: mptcpUnknown,
@@ -56,13 +57,14 @@ export function withWans(links: readonly LinkState[], wans: readonly WanAddresse
   return links.map((link) => {
     const wan = wans.find(({ name }) => name === link.wan)
     const address = wan?.[`address${link.family}`]
-    if (address === link.address) return link
+    const device = wan?.interface ?? link.device
+    if (address === link.address) return device === link.device ? link : { ...link, device }
     const gone: Sign = { type: 'link', present: false, reason }
     const isMoved = address !== undefined && link.address !== undefined
     const left = address === undefined || isMoved ? nextHealth(link.health, gone, now) : link.health
     return {
       ...link,
-      device: wan?.interface ?? link.device,
+      device,
       address,
       health:
         address === undefined
@@ -96,10 +98,10 @@ function linkAfter(link: LinkState, fact: WanFact, now: number): LinkState {
 }
 
 /** A connection over this address did not become MPTCP: a path that carried it is asked again soon. */
-export function withMptcpDoubt(links: readonly LinkState[], bind: string): readonly LinkState[] {
+export function withFallback(links: readonly LinkState[], bind: string): readonly LinkState[] {
   const link = links.find(({ address, mptcp }) => address === bind && mptcp.state === 'yes')
   if (link === undefined) return links
-  const dueAt = Math.min(link.mptcp.dueAt, link.mptcp.askedAt + mptcpDoubtMs)
+  const dueAt = Math.min(link.mptcp.dueAt, link.mptcp.askedAt + mptcpFallbackMs)
   if (dueAt === link.mptcp.dueAt) return links
   return links.map((one) => (one === link ? { ...one, mptcp: { ...one.mptcp, dueAt } } : one))
 }

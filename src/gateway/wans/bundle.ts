@@ -5,6 +5,7 @@
 
 import { type Family, familyOf } from '../../base/address.js'
 import type { Inspection } from '../../engine/contract.js'
+import type { WanAddresses } from '../../network/state.js'
 import type { Carried } from '../interface-counters.js'
 
 /** One WAN in one family that connections should go over now. */
@@ -181,3 +182,15 @@ function complaint(name: string, { lack, joined, connections, bind, device }: Me
 
 const good = (name: string, { joined, connections }: MemberState) =>
   `WAN ${name} is in the bundle again: ${joined} of ${connections} connections use it`
+
+/** Of WANs that have an address, those that connections to HAGs cannot use. `hagFamilies`: those of the HAGs, the one in use first. */
+export function withoutHag(wans: readonly WanAddresses[], [inUse, other]: readonly Family[]): string[] {
+  if (inUse === undefined) return []
+  const rest = inUse === 4 ? 6 : 4
+  return wans
+    .filter((wan) => wan[`address${inUse}`] === undefined && wan[`address${rest}`] !== undefined)
+    .map(({ name }) => {
+      const why = other === undefined ? `no HAG has an IPv${rest} one` : `more WANs have IPv${inUse} than IPv${rest}`
+      return `WAN ${name} is not in the bundle: it has no IPv${inUse} address, and ${why}`
+    })
+}

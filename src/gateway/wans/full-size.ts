@@ -1,11 +1,11 @@
-/** Does a WAN carry full-size packets? Where a tunnel on its path drops them without a word (no ICMP), greetings pass and downloads hang. */
+/** Does a WAN carry full-size packets? If a tunnel on its path drops them without a word (no ICMP), greetings pass and downloads hang. */
 import { Socket } from 'node:net'
 import type { Family } from '../../base/address.js'
 import { pause } from '../../base/pause.js'
 import type { Engine } from '../../engine/contract.js'
 import type { Target } from '../../engine/probe.js'
-import type { Log } from '../../telemetry/log.js'
-import { families, type WanPath } from '../model.js'
+import type { WanFact } from '../facts.js'
+import { isUsable, type WanState } from '../model.js'
 
 const lookMs = 500
 /**
@@ -20,54 +20,59 @@ const answerMs = 2000
 /** More than the segment of any WAN; jumbo frames end in the home. */
 const fillBytes = 1600
 
+/** What is known of a WAN in one family. */
+interface KnownLink {
+  readonly family: Family
+  readonly metered: boolean
+  readonly address: string | undefined
+  readonly health: { readonly state: WanState }
+  readonly isNarrow: boolean
+}
+
 export interface FullSizeOptions {
   engine: Pick<Engine, 'connect'>
-  paths(family: Family): readonly WanPath[]
+  links(): readonly KnownLink[]
   /** Whom to ask, the first one first. */
   hags(family: Family): readonly Target['hag'][]
-  log: Pick<Log, 'info' | 'warn'>
-  onChange(): void
+  report(fact: WanFact): void
+  /** Tests pass their own. */
+  ask?: typeof passesFullSize
 }
 
 export class FullSize {
   readonly #options: FullSizeOptions
-  /** By source address. */
-  readonly #known = new Map<string, { isNarrow: boolean; dueAt: number }>()
+  /** When each is to be asked, by its address. */
+  #dueAt = new Map<string, number>()
 
   constructor(options: FullSizeOptions) {
     this.#options = options
   }
 
-  /** A path that carries small packets only is lost as long as there is a better one. */
-  judge(paths: readonly WanPath[]): WanPath[] {
-    const isNarrow = ({ bind }: WanPath) => this.#known.get(bind)?.isNarrow === true
-    if (!paths.some((path) => path.usable && !isNarrow(path))) return [...paths]
-    const judged = paths.map((path) => (isNarrow(path) ? { ...path, usable: false, lost: true } : path))
-    return [...judged.filter((path) => !isNarrow(path)), ...judged.filter(isNarrow)]
-  }
-
   /** Routes or links are others: what drops full-size packets may be mended. */
   checkNow(): void {
-    for (const [bind, { isNarrow }] of this.#known) if (isNarrow) this.#known.set(bind, { isNarrow, dueAt: 0 })
+    for (const { address, isNarrow } of this.#options.links()) if (isNarrow && address !== undefined) this.#dueAt.set(address, 0)
   }
 
   /** Runs until the signal. Never rejects. */
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       await pause(lookMs, signal)
-      const paths = families.flatMap((family) => this.#options.paths(family).map((path) => ({ family, path })))
-      for (const bind of this.#known.keys()) if (!paths.some(({ path }) => path.bind === bind)) this.#known.delete(bind)
-      const isDue = ({ path }: (typeof paths)[number]) =>
-        path.usable && performance.now() >= (this.#known.get(path.bind)?.dueAt ?? 0)
-      await Promise.all(paths.filter(isDue).map(({ family, path }) => this.#look(path, family, signal)))
+      const links = this.#options.links()
+      this.#dueAt = new Map([...this.#dueAt].filter(([bind]) => links.some(({ address }) => address === bind)))
+      const now = performance.now()
+      const looks = links.map((link) => {
+        const { address, health } = link
+        const isDue = address !== undefined && isUsable(health) && now >= (this.#dueAt.get(address) ?? 0)
+        return isDue ? this.#look(link, address, signal) : undefined
+      })
+      await Promise.all(looks)
     }
   }
 
-  async #look({ wan, bind, metered }: WanPath, family: Family, signal: AbortSignal): Promise<void> {
-    const { engine, hags, log, onChange } = this.#options
+  async #look({ family, metered, isNarrow: wasNarrow }: KnownLink, bind: string, signal: AbortSignal): Promise<void> {
+    const { engine, hags, report, ask: passesOver = passesFullSize } = this.#options
     const [hag] = hags(family)
-    const wasNarrow = this.#known.get(bind)?.isNarrow ?? false
-    const ask = () => (hag === undefined ? undefined : passesFullSize(engine, { hag, bind }))
+    const ask = () => (hag === undefined ? undefined : passesOver(engine, { hag, bind }))
     let passes = await ask()
     // One packet may have been lost, with all its repetitions.
     if (passes === false && !wasNarrow) passes = await ask()
@@ -75,18 +80,12 @@ export class FullSize {
     const cost = metered ? 'metered' : 'free'
     const isNarrow = passes === undefined ? wasNarrow : !passes
     const afterMs = passes === undefined ? unknownAgainMs : (isNarrow ? narrowAgainMs : againMs)[cost]
-    this.#known.set(bind, { isNarrow, dueAt: performance.now() + afterMs })
-    if (isNarrow === wasNarrow) return
-    if (isNarrow)
-      log.warn(
-        `WAN ${wan} is down: full-size packets vanish on its path, small ones pass: lower its MTU (ip link set dev IFACE mtu 1400, say); until then it is used only where no other WAN works`,
-      )
-    else log.info(`WAN ${wan} carries full-size packets again`)
-    onChange()
+    this.#dueAt.set(bind, performance.now() + afterMs)
+    if (isNarrow !== wasNarrow) report({ type: 'full-size-seen', bind, passes: !isNarrow })
   }
 }
 
-/** Undefined where the HAG does not answer small packets either. */
+/** Undefined if the HAG does not answer small packets either. */
 export async function passesFullSize(engine: Pick<Engine, 'connect'>, { hag, bind }: Target): Promise<boolean | undefined> {
   const { address, port, username, password = '' } = hag
   const connected = await engine.connect({ protocol: 'tcp', remote: { address, port }, bind, connectTimeoutMs: answerMs })
@@ -121,7 +120,7 @@ export async function passesFullSize(engine: Pick<Engine, 'connect'>, { hag, bin
       if (!(await isAnswered) || socket.destroyed) return undefined
       socket.removeAllListeners('data')
     }
-    // To nowhere, which each HAG refuses at once (probe.ts), with as much behind it as fills a segment.
+    // To nowhere, which each HAG refuses at once (capabilities.ts), with as much behind it as fills a segment.
     const request = Buffer.alloc(fillBytes)
     request.set([5, 1, 0, 1, 255, 255, 255, 255, 0, 1])
     const isAnswered = reacts(1)

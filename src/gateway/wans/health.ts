@@ -1,10 +1,5 @@
 /** Is a WAN fit for use? A state machine without clock or I/O: signs in, the next state and the next probe out. */
-
-/**
- * `down`: no link, or no HAG answers over it; `probing`: it has a link and nothing is known yet; `up`; `degraded`: a probe got no answer,
- * the next ones follow at once.
- */
-export type WanState = 'down' | 'probing' | 'up' | 'degraded'
+import { isUsable, type WanState } from '../model.js'
 
 export interface Health {
   readonly state: WanState
@@ -55,8 +50,6 @@ export const unknown: Health = {
   falls: [],
   pauses: [],
 }
-
-export const isUsable = ({ state }: Health) => state === 'up' || state === 'degraded'
 
 /** How many answers in a row are wanted before it counts as up: one, and one more for each recent fall. */
 const answersWanted = (falls: readonly number[]) => 1 + Math.min(falls.length, maxExtraAnswers)

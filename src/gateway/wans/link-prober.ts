@@ -42,21 +42,21 @@ export interface KnownLink {
   readonly mptcp: { readonly dueAt: number }
 }
 
-export interface LinkProberOptions {
+export interface LinkProberOptions<Link extends KnownLink = KnownLink> {
   engine: Pick<Engine, 'probe' | 'inspect' | 'connect'>
   /** As known now, always in the same order. */
-  links(): readonly KnownLink[]
+  links(): readonly Link[]
   /** HAGs of a family, whom to ask in this order until one answers. */
   hags(family: Family): readonly Hag[]
   /** When the next round over a link begins after the last, and how long each probe waits; undefined: not before something changes. */
-  nextProbe(link: KnownLink): { afterMs: number; timeoutMs: number } | undefined
-  asksForMptcp(link: KnownLink): boolean
+  nextProbe(link: Link): { afterMs: number; timeoutMs: number } | undefined
+  asksForMptcp(link: Link): boolean
   report(fact: Fact): void
   /** What a HAG said, or that it said nothing. */
   reportHag(probed: Probed): void
   log: Pick<Log, 'error'>
   /** Tests pass their own. */
-  counters?: () => Map<string, Carried>
+  counters?: (() => Map<string, Carried>) | undefined
 }
 
 /** What the prober remembers of a link. */
@@ -72,11 +72,11 @@ interface Memory {
 
 const noRefusal = { isOnPath: false, until: 0, metAt: Number.NEGATIVE_INFINITY }
 
-export class LinkProber {
-  readonly #options: LinkProberOptions
+export class LinkProber<Link extends KnownLink = KnownLink> {
+  readonly #options: LinkProberOptions<Link>
   readonly #memories: readonly Memory[]
 
-  constructor(options: LinkProberOptions) {
+  constructor(options: LinkProberOptions<Link>) {
     this.#options = options
     this.#memories = options.links().map(() => ({
       refusal: noRefusal,
@@ -99,8 +99,8 @@ export class LinkProber {
     await Promise.all([this.#watchFlows(signal), ...this.#memories.map((_, index) => this.#follow(index, signal))])
   }
 
-  #link(index: number): KnownLink {
-    return this.#options.links()[index] as KnownLink
+  #link(index: number): Link {
+    return this.#options.links()[index] as Link
   }
 
   #memory(index: number): Memory {
@@ -280,9 +280,9 @@ export class LinkProber {
         // An acknowledgement needs no answer: if probes cost money, the slower look at what is unanswered must do.
         const silence = 'no HAG answers over it'
         const isUnanswered = flow.unanswered(unansweredMs, now) && !links.some(({ link }) => link.metered)
-        const doubt = flow.stopped(stopMs, now) ? `what it carried has stopped, and ${silence}` : isUnanswered && silence
-        if (doubt === false) continue
-        for (const { index } of links) inBackground(this.#options.log, this.#verify(index, doubt))
+        const reason = flow.stopped(stopMs, now) ? `what it carried has stopped, and ${silence}` : isUnanswered && silence
+        if (reason === false) continue
+        for (const { index } of links) inBackground(this.#options.log, this.#verify(index, reason))
       }
       await pause(isFlowing ? flowTickMs : idleTickMs, signal)
     }

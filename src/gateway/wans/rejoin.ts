@@ -3,11 +3,12 @@
  * refused, or that a NAT has forgotten, is not made again before the WAN's endpoint is, and then for all connections at once. So that is done
  * at a calm moment, and seldom.
  */
+import { pause } from '../../base/pause.js'
 import type { Engine } from '../../engine/contract.js'
 import type { Log } from '../../telemetry/log.js'
 
 export interface RejoinOptions {
-  engine: Pick<Engine, 'countOnly'>
+  engine: Pick<Engine, 'countOnly' | 'stats'>
   /** The WANs of one family that connections go over now. `rate`: bytes a second that it carries. */
   paths(): readonly { wan: string; bind: string; rate: number }[]
   /** Takes the endpoint of this address away and makes it anew. */
@@ -18,7 +19,7 @@ export interface RejoinOptions {
 }
 
 /** How often it is looked: 0.5 us for each connection and WAN. */
-export const rejoinLookMs = 20_000
+const lookMs = 20_000
 /** The other WANs' subflows may be about to join a younger connection. */
 const joinedMs = 10_000
 /** A WAN that carries more, bytes a second, is not disturbed: what it has on its way would be sent again. */
@@ -38,7 +39,14 @@ export class Rejoin {
     this.#now = options.now ?? (() => performance.now())
   }
 
-  /** To be called every `rejoinLookMs`. */
+  /** Runs until the signal. */
+  async run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      await pause(lookMs, signal)
+      if (!signal.aborted && this.#options.engine.stats().relaying > 0) await this.look()
+    }
+  }
+
   async look(): Promise<void> {
     const { engine, paths, remake, log } = this.#options
     const all = paths()

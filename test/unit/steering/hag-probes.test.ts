@@ -52,8 +52,8 @@ async function start(t: Test, hags: readonly Hag[], says: (probe: Probe) => Prob
   const steer = new Steer({
     config: {
       wans: [
-        { name: 'dsl', role: 'normal', metered: false },
-        { name: 'lte', role: 'normal', metered: true },
+        { ...dsl, role: 'normal', metered: false },
+        { ...lte, role: 'normal', metered: true },
       ],
       onHagDown: 'direct',
     },

@@ -43,7 +43,7 @@ t.test('a HAG that falls silent with all others is no dead one: it may be our WA
     const other = steering.state.hags[1]
     const how = { inUse: undefined, isRelaying: false }
     t.equal(other && isHagDue(steering.state, other, how, steering.now + 10_000), true)
-    t.equal(other?.heardAt, Number.NEGATIVE_INFINITY)
+    t.equal(other?.reportedAt, Number.NEGATIVE_INFINITY)
   })
   await t.test('it answers within two seconds: the first one is dead', async (t) => {
     const steering = home()
@@ -202,7 +202,7 @@ t.test('the family in which HAGs find most WANs comes first within a priority', 
   t.same(used(steering), [six.address, first.address])
 })
 
-t.test('what each connection reports costs nothing once it is known', async (t) => {
+t.test('what each connection and each second report costs nothing once it is known', async (t) => {
   const steering = home({ hags: [first] })
   falls(steering)
   for (const { bind } of [overDsl, overLte]) silences(steering, bind)
@@ -211,6 +211,7 @@ t.test('what each connection reports costs nothing once it is known', async (t) 
     steering.take({ type: 'direct-answered', path: overDsl })
     steering.take({ type: 'request-refused', hag: first, path: overDsl })
     steering.take({ type: 'mptcp-fell-back', bind: overDsl.bind })
+    steering.take({ type: 'tick' })
   }
   for (let times = 0; times < 3; times++) report()
   const known = steering.state

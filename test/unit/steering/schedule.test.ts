@@ -1,7 +1,7 @@
 /** When what is asked next. */
 import t from 'tap'
 import type { HagState } from '../../../src/gateway/steering/hag-states.js'
-import { asksForMptcp, hagsToAsk, isCheckDue, isHagDue, nextProbeAt } from '../../../src/gateway/steering/schedule.js'
+import { asksForMptcp, hagsToAsk, isCheckDue, isHagDue, nextRound } from '../../../src/gateway/steering/schedule.js'
 import type { LinkState } from '../../../src/gateway/steering/wan-links.js'
 import { dsl, first, home, lte, overDsl, overLte, type Steering, second, silences, silent, six } from '../../support/steering.js'
 
@@ -10,13 +10,13 @@ const hagOf = ({ state }: Steering, index = 0) => state.hags[index] as HagState
 
 t.test('a WAN that is up is probed every second, one that is degraded at once, one without a link not at all', async (t) => {
   const steering = home()
-  const next = (bind: string) => nextProbeAt(steering.state, linkOf(steering, bind), 5000)
-  t.same(next(dsl.address4), { at: 6000, timeoutMs: 300 })
+  const next = (bind: string) => nextRound(steering.state, linkOf(steering, bind))
+  t.same(next(dsl.address4), { afterMs: 1000, timeoutMs: 300 })
   steering.take({ type: 'wan-silent', bind: dsl.address4, reason: '', isSure: false })
-  t.same(next(dsl.address4), { at: 5000, timeoutMs: 300 })
+  t.same(next(dsl.address4), { afterMs: 0, timeoutMs: 300 })
   const link = linkOf(steering, lte.address4)
   steering.take({ type: 'link-gone', interface: 'wwan0', what: 'is down' })
-  t.same(nextProbeAt(steering.state, steering.state.links.find(({ wan }) => wan === 'lte') ?? link, 5000), undefined)
+  t.same(nextRound(steering.state, steering.state.links.find(({ wan }) => wan === 'lte') ?? link), undefined)
   steering.take({ type: 'hags-changed', hags: [{ hag: six, priority: '0' }] })
   t.same(next(dsl.address4), undefined, 'no HAG has an address of its family')
 })
@@ -33,6 +33,13 @@ t.test('whether a path carries MPTCP is asked again after 15 minutes, 10 seconds
   t.same([asks(9999), asks(10_000)], [false, true])
   silences(steering, dsl.address4)
   t.equal(asks(60_000), false, 'a WAN that is down must be found to be back as soon as anything passes')
+})
+
+t.test('on a WAN whose volume costs money a fault is no reason to ask about MPTCP more often', async (t) => {
+  const steering = home({ metered: ['dsl'] })
+  steering.take({ type: 'mptcp-seen', bind: dsl.address4, seen: 'blocked' })
+  const asks = (afterMs: number) => asksForMptcp(linkOf(steering, dsl.address4), steering.now + afterMs)
+  t.same([asks(15 * 60_000 - 1), asks(15 * 60_000)], [false, true])
 })
 
 t.test('WANs ask the HAGs that are there first', async (t) => {

@@ -9,7 +9,7 @@ function start(t: Test, dropEndpoints = async () => {}) {
   const log = memoryLog()
   const done: string[] = []
   const steer = new Steer({
-    config: { wans: ['dsl', 'lte'].map((name) => ({ name, metered: false, role: 'normal' })), onHagDown: 'direct' },
+    config: { wans: [dsl, lte].map((wan) => ({ ...wan, metered: false, role: 'normal' })), onHagDown: 'direct' },
     engine: {
       useDevices: (devices) => done.push(`devices ${devices.map(({ device }) => device).join()}`),
       abandon: (address) => done.push(`abandon ${address}`),
@@ -28,7 +28,7 @@ function start(t: Test, dropEndpoints = async () => {}) {
       await dropEndpoints()
     },
     reconcile: (forced) => done.push(`reconcile ${forced?.join() ?? ''}`),
-    usePaths: ({ paths }) => done.push(`paths ${paths.hagPaths.length}`),
+    usePaths: ({ hagPaths }) => done.push(`paths ${hagPaths.length}`),
     onChange: () => {},
     log,
   })

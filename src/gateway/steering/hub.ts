@@ -1,0 +1,183 @@
+/**
+ * The parts of the gateway around steer: they report facts to it, and ask it what is known. None of them knows another one.
+ */
+import { setMaxListeners } from 'node:events'
+import { formatSocketAddress } from '../../base/address.js'
+import type { GatewayConfig } from '../../config/schema.js'
+import type { Engine } from '../../engine/contract.js'
+import type { NetworkPlan } from '../../network/state.js'
+import type { WatchEvents } from '../../network/watch.js'
+import type { Log } from '../../telemetry/log.js'
+import { PathTable } from '../connections/path-table.js'
+import { PreparedConnections } from '../connections/prepared.js'
+import type { ConnectionFact } from '../facts.js'
+import type { examine } from '../hags/capabilities.js'
+import { HagDirectory, type HagEntryWithPassword } from '../hags/directory.js'
+import type { FirstAnswer } from '../hags/first-answer.js'
+import type { Carried } from '../interface-counters.js'
+import { RoleSampler } from '../roles/sampler.js'
+import { watchBlackHole } from '../wans/kernel-blackhole.js'
+import { Bonding } from './bonding.js'
+import { type NetworkControl, Passes } from './passes.js'
+import { Probers } from './probers.js'
+import { deviceOf } from './state.js'
+import { Steer } from './steer.js'
+
+export interface HubOptions {
+  config: GatewayConfig
+  entries: readonly HagEntryWithPassword[]
+  engine: Pick<
+    Engine,
+    | 'probe'
+    | 'inspect'
+    | 'inspectBusy'
+    | 'setKeepalive'
+    | 'prepare'
+    | 'keepPrepared'
+    | 'connect'
+    | 'useDevices'
+    | 'abandon'
+    | 'resetUpstreams'
+    | 'resetStranded'
+    | 'countOnly'
+    | 'watchUpstreams'
+    | 'stats'
+  >
+  network: NetworkControl
+  log: Log
+  /** Tests pass their own. */
+  counters?: () => Map<string, Carried>
+  examine?: typeof examine
+}
+
+export class Hub {
+  readonly steer: Steer
+  readonly pathTable: PathTable
+  readonly prepared: PreparedConnections
+  readonly #options: HubOptions
+  readonly #directory: HagDirectory
+  readonly #probers: Probers
+  readonly #passes: Passes
+  readonly #sampler: RoleSampler
+  readonly #bonding: Bonding
+
+  constructor(options: HubOptions) {
+    const { config, entries, engine, network, log, counters, examine } = options
+    this.#options = options
+    this.pathTable = new PathTable({ onHagDown: config.on_hag_down })
+    this.prepared = new PreparedConnections({
+      engine,
+      log,
+      most: config.prepared_connections,
+      paths: () => this.pathTable.preparable,
+      report: (fact) => this.report(fact),
+    })
+    this.steer = new Steer({
+      config: {
+        wans: config.wans.map(({ name, interface: device, role, metered }, index) => {
+          return { name, interface: device, role, metered: metered ?? index > 0 }
+        }),
+        onHagDown: config.on_hag_down,
+      },
+      engine,
+      log,
+      dropEndpoints: (addresses) => network.dropEndpoints(addresses),
+      reconcile: (forced) => this.#passes.schedule(forced),
+      usePaths: (paths) => {
+        this.pathTable.use(paths)
+        this.prepared.tend()
+      },
+      onChange: (before, after) => this.#probers.wake(before, after),
+    })
+    this.#directory = new HagDirectory({ entries, log, sources: () => this.steer.state.wans })
+    this.#probers = new Probers({ config, engine, log, steer: this.steer, counters, examine })
+    this.#passes = new Passes({
+      config,
+      network,
+      log,
+      steer: this.steer,
+      onWans: () => this.#directory.refreshSoon(),
+      onRoutes: () => this.#probers.checkFullSize(),
+    })
+    this.#sampler = new RoleSampler({
+      wans: config.wans,
+      deviceOf: (wan) => deviceOf(this.steer.state, wan),
+      volumeFile: config.volume_file,
+      report: (fact) => this.steer.report(fact),
+      log,
+      counters,
+    })
+    this.#bonding = new Bonding({ keepaliveSeconds: config.keepalive_seconds, engine, log, steer: this.steer })
+  }
+
+  /** What a connection met. */
+  report(fact: ConnectionFact): void {
+    this.steer.report(fact)
+    this.#probers.lookInto(fact)
+  }
+
+  /** What the HAGs say at the start. Until the LAN is redirected it goes as it did before. */
+  firstAnswer(): Promise<FirstAnswer> {
+    return this.#probers.firstAnswer(this.#directory, () => this.#reportHags())
+  }
+
+  /** Settles when the LAN is redirected, or at the end. */
+  async redirect(): Promise<void> {
+    await this.#probers.askAboutIpv6()
+    await this.#passes.redirect()
+  }
+
+  /** To be called after the end of `run`: new connections go around us, and everything else stays as it is. */
+  stopRedirecting(): Promise<void> {
+    return this.#passes.stopRedirecting()
+  }
+
+  /**
+   * Until the signal: the network set-up follows the machine, and what is sent over a WAN follows its health. `fail` hears of what should not
+   * be, and aborts the signal: no part goes on without the others, and none after the network was put back.
+   */
+  async run(
+    plan: Pick<NetworkPlan, 'wans' | 'notes'>,
+    watch: (events: WatchEvents, signal: AbortSignal) => Promise<void>,
+    signal: AbortSignal,
+    fail: (error: unknown) => void,
+  ): Promise<void> {
+    const { network, log } = this.#options
+    // All that runs below listens to it, each loop of each WAN.
+    setMaxListeners(0, signal)
+    this.#reportHags()
+    this.steer.report({ type: 'wans-planned', wans: plan.wans })
+    const parts = [
+      this.#passes.run(plan, signal),
+      ...this.#probers.run(signal),
+      this.#sampler.run(signal),
+      ...this.#bonding.run(signal),
+      this.prepared.run(signal),
+      this.#directory.run(
+        {
+          onChange: () => {
+            this.#reportHags()
+            log.info('HAGs changed', { hags: this.steer.target.hags.map(formatSocketAddress) })
+          },
+          isUrgent: () => this.steer.target.usableHags.length === 0,
+        },
+        signal,
+      ),
+      watchBlackHole({ forget: () => network.forgetBlackHole(), log }, signal),
+      watch(
+        {
+          onChange: () => this.#passes.schedule(),
+          onGone: (device, what) => this.steer.report({ type: 'link-gone', interface: device, what }),
+          onAddressGone: (address) => this.steer.report({ type: 'address-gone', address }),
+        },
+        signal,
+      ),
+    ]
+    await Promise.all(parts.map((part) => part.catch(fail)))
+    this.steer.end()
+  }
+
+  #reportHags(): void {
+    this.steer.report({ type: 'hags-changed', hags: this.#directory.hags })
+  }
+}

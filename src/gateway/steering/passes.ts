@@ -1,0 +1,110 @@
+/** Passes of the network set-up: they make the machine what the target wants, and tell what they found. */
+import type { Family } from '../../base/address.js'
+import { aborted } from '../../base/pause.js'
+import type { GatewayConfig } from '../../config/schema.js'
+import { Reconciler } from '../../network/reconcile.js'
+import type { NetworkOptions, NetworkPlan } from '../../network/state.js'
+import type { Log } from '../../telemetry/log.js'
+import type { Steer } from './steer.js'
+import { hasEndpoint } from './target.js'
+
+/** What is done about the network; the `Network` is one. */
+export interface NetworkControl {
+  apply(config: GatewayConfig, options?: NetworkOptions): Promise<NetworkPlan>
+  /** Deletes the MPTCP endpoints of these addresses at once, ahead of a full pass. */
+  dropEndpoints(addresses: readonly string[]): Promise<void>
+  /** Clears the kernel's memory of paths that swallow MPTCP; the setting stays. */
+  forgetBlackHole(): Promise<void>
+  remove(): Promise<unknown>
+}
+
+export interface PassesOptions {
+  config: GatewayConfig
+  network: Pick<NetworkControl, 'apply'>
+  steer: Pick<Steer, 'target' | 'report' | 'endpointsDeleted'>
+  /** The WANs that can be used are others. */
+  onWans(): void
+  /** Routes are others. */
+  onRoutes(): void
+  log: Log
+}
+
+export class Passes {
+  readonly #options: PassesOptions
+  #reconciler: Reconciler | undefined
+  #redirects = false
+  readonly #redirected = new AbortController()
+  readonly #ended = new AbortController()
+
+  constructor(options: PassesOptions) {
+    this.#options = options
+  }
+
+  /** A pass follows soon. `forced`: it tells the WANs even if they are as before, and not these remarks, which were logged. */
+  schedule(forced?: readonly string[]): void {
+    if (forced === undefined) this.#reconciler?.schedule()
+    else this.#reconciler?.forceReport(forced)
+  }
+
+  /** Settles when the LAN is redirected, or at the end. */
+  async redirect(): Promise<void> {
+    this.#redirects = true
+    this.schedule()
+    await Promise.race([aborted(this.#redirected.signal), aborted(this.#ended.signal)])
+  }
+
+  /** To be called after the end of `run`: new connections go around us, and everything else stays as it is. */
+  async stopRedirecting(): Promise<void> {
+    this.#redirects = false
+    await this.#pass(false)
+  }
+
+  /** Until the signal: the machine follows the target. */
+  async run(initial: Pick<NetworkPlan, 'wans' | 'notes'>, signal: AbortSignal): Promise<void> {
+    const { log, steer, onWans } = this.#options
+    this.#reconciler = new Reconciler({
+      apply: (quick) => this.#pass(quick),
+      onWans(wans) {
+        log.info('WANs changed', { wans })
+        steer.report({ type: 'wans-planned', wans })
+        onWans()
+      },
+      log,
+      initial,
+    })
+    try {
+      await this.#reconciler.run(signal)
+    } finally {
+      this.#reconciler = undefined
+      this.#ended.abort()
+    }
+  }
+
+  async #pass(quick: boolean): Promise<NetworkPlan> {
+    const { config, network, log, steer, onRoutes } = this.#options
+    const { hags, hagFamilies, best, remaking, isIpv6Carried } = steer.target
+    const redirect = this.#redirects
+    const plan = await network.apply(config, {
+      quick,
+      redirect,
+      hags,
+      hagFamilies,
+      best,
+      // What is known when it is asked for: a WAN may be lost meanwhile.
+      withoutEndpoint: { has: (address) => !hasEndpoint(steer.target, address) },
+      unserved: new Map<Family, string>(isIpv6Carried ? [] : [[6, noIpv6[config.on_hag_down]]]),
+    })
+    if (remaking !== undefined) steer.report({ type: 'endpoint-removed', bind: remaking })
+    if (plan.steps.some(({ text }) => text.includes(' route '))) onRoutes()
+    if (plan.steps.some(({ text }) => /^ip mptcp endpoint delete /.test(text))) steer.endpointsDeleted()
+    if (!redirect || this.#redirected.signal.aborted) return plan
+    this.#redirected.abort()
+    log.info('the LAN is redirected')
+    return { ...plan, steps: [] }
+  }
+}
+
+const noIpv6 = {
+  direct: 'no HAG can reach IPv6 destinations: IPv6 is not redirected, and goes as it did before',
+  reject: 'no HAG can reach IPv6 destinations: IPv6 connections are refused (on_hag_down)',
+}

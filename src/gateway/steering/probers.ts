@@ -1,0 +1,176 @@
+/** All that asks HAGs something: wired to steer, which takes what they report, and knows what is to be asked. */
+import type { Family } from '../../base/address.js'
+import { pause } from '../../base/pause.js'
+import type { GatewayConfig } from '../../config/schema.js'
+import type { Engine } from '../../engine/contract.js'
+import { inBackground } from '../../service/faults.js'
+import type { Log } from '../../telemetry/log.js'
+import type { ConnectionFact, Fact } from '../facts.js'
+import { type Probed, reportProbe } from '../hag-facts.js'
+import type { examine } from '../hags/capabilities.js'
+import type { HagDirectory } from '../hags/directory.js'
+import { type FirstAnswer, firstAnswer } from '../hags/first-answer.js'
+import { HagProber } from '../hags/hag-prober.js'
+import { Ipv6 } from '../hags/ipv6.js'
+import { serves } from '../hags/users.js'
+import type { Carried } from '../interface-counters.js'
+import { type Hag, isSameHag } from '../model.js'
+import { FullSize } from '../wans/full-size.js'
+import { LinkProber } from '../wans/link-prober.js'
+import { isAdmissionDue, isRefused, isToConfirm } from './admissions.js'
+import type { HagState } from './hag-states.js'
+import { asksForMptcp, cheapestLink, hagsToAsk, ipv6QuestionTo, isCheckDue, isHagDue, isUrgent, nextRound } from './schedule.js'
+import { familyOf, linksByCost, linkTo, type State } from './state.js'
+import type { Steer } from './steer.js'
+import type { LinkState } from './wan-links.js'
+
+const tickMs = 1000
+
+export interface ProbersOptions {
+  config: Pick<GatewayConfig, 'listen'>
+  engine: Pick<Engine, 'probe' | 'inspect' | 'connect' | 'stats'>
+  steer: Pick<Steer, 'state' | 'target' | 'report'>
+  log: Log
+  /** Tests pass their own. */
+  counters?: (() => Map<string, Carried>) | undefined
+  examine?: typeof examine | undefined
+}
+
+export class Probers {
+  readonly #options: ProbersOptions
+  readonly #links: LinkProber<LinkState>
+  readonly #hags: HagProber
+  readonly #fullSize: FullSize
+  readonly #ipv6: Ipv6
+
+  constructor(options: ProbersOptions) {
+    const { config, engine, steer, log, counters, examine } = options
+    this.#options = options
+    const now = () => performance.now()
+    const report = (fact: Fact) => steer.report(fact)
+    const linksTo = (hag: Hag) => steer.target.links[familyOf(hag)]
+    const reportHag = (probed: Probed) => {
+      const isDown = (hag: Hag) => this.#stateOf(hag)?.health.state === 'down'
+      inBackground(log, reportProbe(probed, { engine, linksTo, isDown, report }))
+    }
+    const hagsOf = (family: Family) => hagsToAsk(this.#hagStates(), family)
+    this.#links = new LinkProber({
+      engine,
+      log,
+      counters,
+      links: () => steer.state.links,
+      hags: hagsOf,
+      nextProbe: (link) => nextRound(steer.state, link),
+      asksForMptcp: (link) => asksForMptcp(link, now()),
+      report,
+      reportHag,
+    })
+    this.#hags = new HagProber({
+      engine,
+      log,
+      examine,
+      hags: () => this.#hagStates(),
+      isGreetingDue: ({ hag }) => {
+        const how = { inUse: steer.target.usableHags[0], isRelaying: engine.stats().relaying > 0 }
+        const one = this.#stateOf(hag)
+        return one !== undefined && isHagDue(steer.state, one, how, now())
+      },
+      isRequestDue: ({ hag }) => {
+        const one = this.#stateOf(hag)
+        return one !== undefined && isCheckDue(steer.state, one, now())
+      },
+      isAdmissionDue: (hag, link) => isAdmissionDue(steer.state.admissions, hag, link, now()),
+      isRefused: (hag, bind) => isRefused(steer.state.admissions, hag, bind),
+      links: linksTo,
+      linksByCost: (hag) => linksByCost(steer.state, hag),
+      cheapestLink: (hag) => cheapestLink(steer.state, hag),
+      report,
+      reportHag,
+      onAnswered: ({ bind }) =>
+        this.#probeLinks(({ address, health }) => address === bind && health.state === 'down' && health.answers === 0),
+    })
+    this.#fullSize = new FullSize({ engine, links: () => steer.state.links, hags: hagsOf, report })
+    this.#ipv6 = new Ipv6({
+      engine,
+      hags: () => steer.target.usableHags,
+      isReachable: (hag) => linkTo(steer.state, hag) !== undefined,
+      question: (hag) => ipv6QuestionTo(steer.state, hag, now()),
+      own: () =>
+        steer.state.wans.flatMap(({ address6 }) =>
+          address6 === undefined ? [] : [{ address: address6, port: config.listen.port }],
+        ),
+      report,
+    })
+  }
+
+  /** Each runs until the signal. */
+  run(signal: AbortSignal): Promise<void>[] {
+    return [this.#links.run(signal), this.#fullSize.run(signal), this.#hags.run(signal), this.#tick(signal)]
+  }
+
+  /** What the HAGs say at the start. */
+  firstAnswer(directory: Pick<HagDirectory, 'refresh'>, onChange: () => void): Promise<FirstAnswer> {
+    return firstAnswer({ prober: this.#hags, directory, hags: () => this.#options.steer.target.hags, onChange })
+  }
+
+  /** Asks before anybody is redirected whether IPv6 destinations are reached. */
+  askAboutIpv6(): Promise<void> {
+    return this.#ipv6.begin()
+  }
+
+  /** Routes are others. */
+  checkFullSize(): void {
+    this.#fullSize.checkNow()
+  }
+
+  /** What is known has changed: something may be worth asking now. */
+  wake(before: State, after: State): void {
+    const hags = after.hags.map(({ hag }) => hag)
+    const areHagsOthers = hags.length !== before.hags.length || hags.some((hag, index) => hag !== before.hags[index]?.hag)
+    for (const [index, { address }] of after.links.entries()) {
+      const isMoved = address !== before.links[index]?.address
+      if (isMoved || areHagsOthers) this.#links.probeNow(index, isMoved)
+    }
+    const formerly = (one: HagState) => before.hags.find(({ hag }) => isSameHag(hag, one.hag))
+    if (after.hags.some((one) => isUrgent(formerly(one), one))) this.#hags.probeNow()
+  }
+
+  /** A connection had this trouble: asks at once what is wrong. */
+  lookInto(fact: ConnectionFact): void {
+    const { log, steer } = this.#options
+    if (fact.type === 'mptcp-fell-back') this.#probeLinks(({ address, mptcp }) => address === fact.bind && mptcp.state === 'yes')
+    else if (fact.type === 'ipv6-unreachable') inBackground(log, this.#ipv6.lookInto(fact.hag))
+    else if (fact.type === 'request-refused' && isToConfirm(steer.state.admissions, fact.hag, fact.path.bind))
+      inBackground(log, this.#lookForUsers(fact))
+  }
+
+  /** Was a request refused because of its destination, or are we meant? */
+  async #lookForUsers({ hag, path }: Extract<ConnectionFact, { type: 'request-refused' }>): Promise<void> {
+    const { engine, steer } = this.#options
+    const isAnyServed = await serves(engine, hag, ({ local }) => local.address === path.bind)
+    steer.report({ type: 'users-served', hag, path, isAnyServed })
+  }
+
+  /** Time alone changes something, too. */
+  async #tick(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      await pause(tickMs, signal)
+      if (signal.aborted) return
+      this.#options.steer.report({ type: 'tick' })
+      await this.#ipv6.look()
+    }
+  }
+
+  #probeLinks(isWanted: (link: LinkState) => boolean): void {
+    for (const [index, link] of this.#options.steer.state.links.entries()) if (isWanted(link)) this.#links.probeNow(index)
+  }
+
+  #stateOf(hag: Hag): HagState | undefined {
+    return this.#options.steer.state.hags.find((one) => isSameHag(one.hag, hag))
+  }
+
+  /** Best first. */
+  #hagStates(): HagState[] {
+    return this.#options.steer.target.hags.flatMap((hag) => this.#stateOf(hag) ?? [])
+  }
+}
