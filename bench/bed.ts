@@ -1,4 +1,4 @@
-/** Where candidates are measured: a lab with a HAG and a server, and clients in its LAN whose every byte is checked. */
+/** Where candidates are measured: a lab with a HAG and a server, and clients in its LAN that check every byte. */
 import { execFile } from 'node:child_process'
 import { existsSync, mkdirSync, statSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
@@ -10,7 +10,7 @@ import { type Program, start } from '../test/support/process.js'
 
 const folder = fileURLToPath(new URL('../build/bench/', import.meta.url))
 export const loadPort = 9200
-/** More than the figures take: by default bondsocks and redsocks keep a quarter of the descriptors and more for pipes. */
+/** More than the figures need: by default bondsocks and redsocks keep a quarter of the descriptors or more for pipes. */
 export const maxConnections = 20_000
 
 /** The path of one of our own programs in C++. */
@@ -27,7 +27,7 @@ export async function buildTools(): Promise<void> {
   await Promise.all([build('load'), build('yardstick')])
 }
 
-/** What a client of ours saw: see load.cpp. */
+/** What a client reports: see load.cpp. */
 export interface Transfer {
   bytes: number
   /** From the connect call to the first byte. */
@@ -47,7 +47,7 @@ export class Bed {
 
   static async create(scope: Scope, options: { shaped: boolean; quick: boolean }): Promise<Bed> {
     const world = await World.create(scope, { shaped: options.shaped })
-    // The usual range is used up by what two candidates leave in TIME_WAIT.
+    // The sockets that two candidates leave in TIME_WAIT use up the usual range of ports.
     for (const host of ['lan', 'cpe', 'hag'])
       await world.execute(host)('sysctl', '-qw', 'net.ipv4.ip_local_port_range=16384 65535')
     const server = start(scope, world.lab.argv('server', [toolPath('load'), 'serve', String(loadPort)]))
@@ -61,7 +61,7 @@ export class Bed {
     return start(this.scope, this.world.lab.argv('lan', [toolPath('load'), ...words]))
   }
 
-  /** Runs a client to its end. Throws where a byte was wrong or missing. */
+  /** Runs a client to its end. Throws if a byte was wrong or missing. */
   async load(verb: string, ...numbers: number[]): Promise<Transfer> {
     return this.outcome(this.startClient(verb, ...numbers), verb)
   }

@@ -1,6 +1,6 @@
 /**
- * What is compared. All that speak SOCKS5 go to the same `bondsocks hag`, but for the one that is there to compare it with Dante; those
- * that have no network set-up of their own get that of `bondsocks apply`, with the LAN's connections sent to their port.
+ * What is compared. All that speak SOCKS5 use the same `bondsocks hag`, except the one for comparison with Dante. Those without a network
+ * set-up of their own get that of `bondsocks apply`, with the LAN's connections redirected to their port.
  */
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
@@ -10,20 +10,20 @@ import { bondsocks, type Program, start } from '../test/support/process.js'
 import { type Bed, maxConnections, toolPath } from './bed.js'
 
 export interface Running {
-  /** Of the redirector; there is none without a proxy. */
+  /** The redirector's process; without a proxy there is none. */
   pid?: number
-  /** Of the HAG, where it has one of its own. */
+  /** The HAG's process, if the candidate has a HAG of its own. */
   hagPid?: number
-  /** For a connection; 2 where left out. */
+  /** Descriptors for each connection. Default: 2. */
   descriptorsEach?: number
   stop(): Promise<unknown>
 }
 
 export interface Candidate {
   name: string
-  /** Measured only where it is on the machine. */
+  /** A program; without it the candidate is not measured. */
   needs?: string
-  /** Shown for these figures alone, and not in quick runs. */
+  /** Measured for these figures only, and not in quick runs. */
   figures?: readonly string[]
   start(bed: Bed): Promise<Running>
 }
@@ -55,15 +55,15 @@ redsocks { local_ip = 0.0.0.0; local_port = ${port}; ip = ${bed.world.lab.addres
            splice = ${splice}; }
 `
   const running = await foreign(bed, ['mptcpize', 'run', 'redsocks', '-c', bed.world.file('redsocks.conf', config)], undefined)
-  // Two pipes from the beginning.
+  // With splice, two pipes from the beginning.
   return { ...running, descriptorsEach: splice ? 6 : 2 }
 }
 
-/** Over plain TCP, and so over one WAN: Go makes its system calls itself, past the libc function that mptcpize replaces. */
+/** Over plain TCP, so over one WAN: mptcpize replaces a function of libc, but Go makes its system calls itself. */
 const v2ray = async (bed: Bed) => {
   const config = {
     log: { loglevel: 'warning' },
-    // Else a client is told of its server's end after a second or two.
+    // Otherwise a client learns of its server's end after a second or two.
     policy: { levels: { 0: { uplinkOnly: 0 } } },
     inbounds: [{ port, protocol: 'dokodemo-door', settings: { network: 'tcp', followRedirect: true } }],
     outbounds: [{ protocol: 'socks', settings: { servers: [{ address: bed.world.lab.addresses.hag, port: hagPort }] } }],
@@ -73,7 +73,7 @@ const v2ray = async (bed: Bed) => {
 
 async function whenReady({ world }: Bed, gateway: Program) {
   for (const { name } of world.lab.wans) await gateway.waitFor(new RegExp(`WAN ${name} is up`))
-  // What it learns about its HAG, and opens in advance, it does in its first second.
+  // In its first second it examines its HAG and opens connections in advance.
   await sleep(1500)
   return { pid: gateway.pid, stop: () => gateway.end() }
 }
@@ -119,7 +119,7 @@ export const candidates: Candidate[] = [
     name: 'v2ray',
     needs: '/usr/bin/v2ray',
     start: v2ray,
-    // The others are about the second WAN; an upload never ends, because it passes no half-close on.
+    // The other figures are about the second WAN, and an upload would never end, because it does not pass on a half-close.
     figures: ['idle', 'short-connections', 'cpu-down', 'first-byte', 'downloads'],
   },
   {

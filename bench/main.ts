@@ -33,7 +33,7 @@ const scope = cleanUpOf('bench')
 
 let isInterrupted = false
 
-/** What an option names, or all. */
+/** The items that an option names, or all. */
 function chosen<Item extends { name: string }>(items: readonly Item[], names: string | undefined): Item[] {
   if (names === undefined) return [...items]
   return names.split(',').map((name) => {
@@ -113,12 +113,12 @@ async function main(): Promise<void> {
     const here = wanted.filter((figure) => figure.lab === lab)
     if (here.length === 0) continue
     const shaped = lab === 'shaped'
-    // Shaped WANs leave the processors idle: where time is short, two candidates are measured at once, each in a lab of its own.
+    // With shaped WANs the processors are idle, so quick runs measure two candidates at once, each in a lab of its own.
     const lanes = Array.from({ length: shaped && options.quick ? 2 : 1 })
     const beds = await Promise.all(lanes.map(() => Bed.create(scope, { shaped, quick: options.quick })))
     for (let repetition = 0; repetition < repetitions; repetition++) {
       console.log(`${lab} lab, ${repetition + 1} of ${repetitions}`)
-      // Another one begins each time: what warms up or wears out meets all of them alike.
+      // Each repetition begins with another candidate, so that warming up and wearing out affect all alike.
       const first = repetition % able.length
       const order = [...able.slice(first), ...able.slice(0, first)]
       const shows = ({ figures: shown }: Candidate) => here.filter(({ name }) => shown?.includes(name) ?? true)
@@ -145,15 +145,15 @@ async function main(): Promise<void> {
 }
 
 async function interrupt(): Promise<void> {
-  // A terminal signals npm and us, and npm passes its own on: the second must not cut the cleaning short.
+  // The signal comes twice, from the terminal and from npm. The second one must not interrupt the clean-up.
   if (isInterrupted) return
-  // What is under way fails, as its programs have gone; nothing new begins.
+  // Measurements under way fail, because their programs are gone; no new ones begin.
   isInterrupted = true
   await scope.run()
   process.exit(130)
 }
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, interrupt)
-// Whoever read it has gone.
+// Interrupt also when the reader of our output has gone.
 for (const stream of [process.stdout, process.stderr]) stream.on('error', interrupt)
 try {
   await main()

@@ -1,17 +1,17 @@
-/** What a run found: as a table for people, as JSON, and as a picture. */
+/** The results of a run: as a table, as JSON, and as a picture. */
 
 import { median } from '../src/lab/measure.js'
 import type { Medians, Metric } from './figures/figure.js'
 
 export interface Results {
   date: string
-  /** Of the sources measured. */
+  /** The commit of the measured sources. */
   commit: string
   machine: string
   quick: boolean
   repetitions: number
   candidates: string[]
-  /** By metric id and candidate: one value a repetition. */
+  /** By metric id and candidate: a value for each repetition. */
   values: Record<string, Record<string, number[]>>
   /** What could not be measured, and why. */
   failures: string[]
@@ -21,7 +21,7 @@ export interface Row {
   metric: Metric
   /** By candidate. */
   cells: Record<string, { median: number; low: number; high: number } | undefined>
-  /** What was asked of bondsocks, and whether it was reached; undefined where nothing was asked or nothing is known. */
+  /** What was asked of bondsocks, and whether it was reached (undefined: not known). Undefined if nothing was asked. */
   asked?: { text: string; met: boolean | undefined }
 }
 
@@ -47,7 +47,7 @@ export function rowsOf({ values, candidates }: Results, metrics: readonly Metric
   })
 }
 
-/** Three digits that count. */
+/** Three significant digits. */
 export function format(value: number): string {
   const digits = Math.abs(value) >= 99.95 ? 0 : Math.abs(value) >= 9.995 ? 1 : 2
   return value.toFixed(digits)
@@ -55,7 +55,7 @@ export function format(value: number): string {
 
 type Cell = NonNullable<Row['cells'][string]>
 
-/** Line by line, the first one names the columns; rows of which nothing is known are left out. */
+/** The lines of a table; the first one names the columns. Rows without values are left out. */
 function grid({ candidates }: Results, rows: readonly Row[], text: (cell: Cell) => string): string[][] {
   const shown = rows.filter(({ cells }) => candidates.some((name) => cells[name] !== undefined))
   const lines = shown.map(({ metric, cells, asked }) => [
@@ -73,7 +73,7 @@ function grid({ candidates }: Results, rows: readonly Row[], text: (cell: Cell) 
   )
 }
 
-/** Medians, each with the least and the greatest value where there are several. */
+/** Medians, with the smallest and greatest value if there are several. */
 export function table(results: Results, rows: readonly Row[]): string {
   const spread = ({ low, high }: Cell) => (results.repetitions > 1 ? ` (${format(low)}-${format(high)})` : '')
   const lines = grid(results, rows, (cell) => `${format(cell.median)}${spread(cell)}`)
@@ -93,7 +93,7 @@ const labelWidth = 130
 const barWidth = 200
 const colours: Record<string, string> = { [ours]: '#1f6fb4', yardstick: '#555555' }
 
-/** Bars of the medians with the spread as a line, a panel a metric, two panels side by side. */
+/** Bars of the medians, with the spread as a line: a panel for each metric, two panels side by side. */
 export function svg(results: Results, rows: readonly Row[]): string {
   const shown = rows.filter(({ cells }) => Object.keys(cells).length > 0)
   const panelHeight = 44 + rowHeight * results.candidates.length

@@ -1,6 +1,6 @@
 /**
- * `npm run build:ts`: dist/, the programs with all that they import in a few files. A process that loads them keeps 5 MB less than one that
- * loads some 300 modules, and no library has to be installed beside them.
+ * `npm run build:ts`: makes dist/, the programs and all that they import in a few files. Loading them takes 5 MB less memory than loading
+ * some 300 modules, and no library has to be installed.
  */
 import { chmodSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -13,18 +13,18 @@ const { metafile } = await build({
   entryPoints: ['src/main.ts', 'src/lab/programs/*.ts'],
   outbase: 'src',
   outdir: 'dist',
-  // What is found relative to a module (import.meta.url) is so from here, too: src/native/ and src/lab/ lie as deep.
+  // As deep as src/native/ and src/lab/, so that paths relative to a module (import.meta.url) stay right.
   chunkNames: 'chunks/[name]-[hash]',
   bundle: true,
   splitting: true,
   format: 'esm',
   platform: 'node',
   target: 'node20',
-  // Names stay, and so do lines of a readable length: for the stack of an error that nobody foresaw.
+  // Names and short lines stay, for readable stacks of unexpected errors.
   minifySyntax: true,
   minifyWhitespace: true,
   lineLimit: 140,
-  // CommonJS modules among the libraries ask for Node's own modules with it.
+  // Bundled CommonJS libraries need it to load Node's own modules.
   banner: { js: "import {createRequire as $createRequire} from 'node:module';const require=$createRequire(import.meta.url);" },
   legalComments: 'none',
   metafile: true,
@@ -32,7 +32,7 @@ const { metafile } = await build({
 })
 chmodSync('dist/main.js', 0o755)
 
-/** Their licences ask to be passed on. */
+/** The licences of the bundled packages must be passed on. */
 const packages = new Set(
   Object.keys(metafile.inputs).flatMap((path) => /^(node_modules\/(?:@[^/]+\/)?[^/]+)\//.exec(path)?.[1] ?? []),
 )

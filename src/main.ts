@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-/** argv -> command; errors -> one line and an exit code. Commands are imported when asked for: `check` works without the addon. */
+/** argv -> command; errors -> one line and an exit code. A command is imported only when it runs: so `check` works without the addon. */
 import './service/no-debugger.js'
 import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
@@ -9,14 +9,14 @@ import { nearest } from './base/nearest.js'
 import { type Command, usageError } from './cli/command.js'
 import { closeDebugger } from './service/no-debugger.js'
 
-// What starting leaves behind is most of what a small program keeps, so before anything else is loaded:
+// These flags keep the memory small that starting leaves behind, so they are set before anything else is loaded.
 for (const flag of [
-  // V8 lets its young generation grow to 32 MB, and loading modules is enough to make it. What a connection leaves there is little and
-  // dies young: 1 MB takes it, and 5,000 idle connections add 2 MB to the process instead of 11.
+  // V8 lets its young generation grow to 32 MB, and loading modules makes it grow. Connections need little of it, and for a short time: with 1
+  // MB, 5,000 idle connections add 2 MB to the process instead of 11.
   '--semi-space-growth-factor=1',
-  // Loading is not worth the optimizing compiler, 10 MB resident; `hasStarted` allows it.
+  // The optimizing compiler takes 10 MB resident memory, and loading does not need it; `hasStarted` allows it.
   '--no-opt',
-  // Or what loading scattered is kept, page by page: 2 MB.
+  // Otherwise 2 MB stay, because loading leaves a little in every page.
   '--compact-on-every-full-gc',
 ])
   setFlagsFromString(flag)
@@ -123,7 +123,7 @@ function report(thrown: unknown): 0 | 1 | 2 {
   return 1
 }
 
-// A reader that went away (`bondsocks plan | head`) is no error.
+// It is no error if the reader goes away (`bondsocks plan | head`).
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EPIPE') process.exit(0)
   throw error

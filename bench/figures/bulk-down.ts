@@ -1,14 +1,17 @@
-/** A long download: its steady goodput, what waits between server and client meanwhile, and then the first byte of others beside it. */
+/**
+ * A long download: its steady goodput, the bytes that wait between server and client meanwhile, and the time to the first byte of other
+ * connections beside it.
+ */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { median } from '../../src/lab/measure.js'
 import { loadPort } from '../bed.js'
 import { ceiling, type Figure } from './figure.js'
 import { firstByteMs } from './first-byte.js'
 
-/** Slow start and the joining of the second WAN are over by then. */
+/** By then slow start is over, and the second WAN has joined. */
 const settleMs = 4000
 const quickSettleMs = 2000
-/** A connection beside it takes less. */
+/** Longer than a connection beside the download takes. */
 const besideMs = 600
 
 export const bulkDown: Figure = {
@@ -32,7 +35,7 @@ export const bulkDown: Figure = {
       samples.push(await bed.world.parkedBytes(loadPort))
     }
     await sleep(startedAt + untilMs - performance.now())
-    // Not earlier: they would take from its goodput.
+    // Not earlier, because these connections would reduce the goodput.
     const firstMs = await firstByteMs(bed, times)
     if (!bulk.running) throw new Error('the download ended before what was measured beside it')
     const { windowBytes } = await bed.outcome(bulk, 'download')

@@ -1,4 +1,4 @@
-/** CPU time that redirector and HAG spend on a GB in one direction, and how fast it goes on this machine. */
+/** CPU time of redirector and HAG for a GB in one direction, and the rate on this machine. */
 import { type Figure, least, measureCpu, times } from './figure.js'
 
 export const cpuPerGb = (direction: 'down' | 'up'): Figure => ({

@@ -15,7 +15,7 @@ export const failover: Figure = {
     { id: 'gap-black-hole', label: 'stream: gap at a silent cut', unit: 'ms', atMost: () => 500 },
   ],
   async measure({ world, quick }, { pid }) {
-    // Without a second way a stream dies with its WAN.
+    // Without a proxy a stream dies with its WAN.
     if (pid === undefined) return {}
     const stage = new Stage(world.lab, new AbortController().signal, { print: () => {} })
     const values: Record<string, number> = {}
@@ -44,7 +44,7 @@ export const failover: Figure = {
         } finally {
           await hows[how](stage, wan, false)
         }
-        // Until it is in use again.
+        // Until the WAN is in use again.
         if (!quick) await sleep(2500)
       }
       return values

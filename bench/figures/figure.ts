@@ -9,7 +9,7 @@ export interface Metric {
   id: string
   label: string
   unit: string
-  /** What bondsocks must reach: a bound, from the medians of the same run where it is relative. Undefined: nothing was asked. */
+  /** The bound that bondsocks must keep; a relative one is computed from the medians of the same run. Undefined: nothing was asked. */
   atMost?(others: Medians): number | undefined
   atLeast?(others: Medians): number | undefined
 }
@@ -19,11 +19,11 @@ export interface Figure {
   /** The lab: WANs as fast as the machine is, or the shaped ones of the topology `hybrid`. */
   lab: 'unshaped' | 'shaped'
   metrics: Metric[]
-  /** A value by metric id; left out where the candidate has no such thing. Throws where a byte was wrong or missing. */
+  /** Values by metric id, without those that do not apply to the candidate. Throws if a byte was wrong or missing. */
   measure(bed: Bed, running: Running): Promise<Record<string, number>>
 }
 
-/** Time on a processor of all threads a process has now, and of those of its children, seconds, in nanoseconds' resolution. */
+/** Processor time of the process's present threads and of its children's, seconds, with a resolution of nanoseconds. */
 export function busySeconds(pid: number): number {
   const threads = `/proc/${pid}/task`
   const read = (file: string) => (existsSync(file) ? readFileSync(file, 'utf8').trim().split(' ') : [])
@@ -35,7 +35,7 @@ export function busySeconds(pid: number): number {
   }, 0)
 }
 
-/** The CPU time of redirector and HAG while a load runs, times a factor, by `cpu-ID` and `hag-cpu-ID`; none without a redirector. */
+/** The CPU time of redirector and HAG while a load runs, times a factor, as `cpu-ID` and `hag-cpu-ID`. Empty without a redirector. */
 export async function measureCpu(bed: Bed, running: Running, id: string, factor: number, load: () => Promise<Transfer>) {
   const { pid, hagPid = bed.hag.pid } = running
   if (pid === undefined) return { ms: (await load()).ms, cpu: {} }
@@ -45,10 +45,10 @@ export async function measureCpu(bed: Bed, running: Running, id: string, factor:
   return { ms, cpu: { [`cpu-${id}`]: spent(busySeconds(pid), 0), [`hag-cpu-${id}`]: spent(busySeconds(hagPid), 1) } }
 }
 
-/** Of the line rates of both WANs, what is left for payload with MPTCP's options: 1428 of 1514 bytes. */
+/** The payload's share of a line rate with MPTCP's options: 1428 of 1514 bytes. */
 const payloadShare = 0.943
 
-/** Mbit/s of payload that all WANs carry together at best. */
+/** Mbit/s of payload that all WANs together can carry. */
 export const ceiling = ({ world }: Bed, direction: 'rateDown' | 'rateUp') =>
   payloadShare * world.lab.wans.reduce((sum, wan) => sum + wan[direction], 0)
 

@@ -4,7 +4,7 @@ import { median } from '../../src/lab/measure.js'
 import type { Bed } from '../bed.js'
 import type { Figure } from './figure.js'
 
-/** Far enough apart that one is over, and what it used up is there again, before the next begins. */
+/** Long enough that one is over, and a prepared connection is there again, before the next begins. */
 const everyMs = 200
 
 export async function firstByteMs(bed: Bed, times: number): Promise<number> {

@@ -1,11 +1,11 @@
-/** Memory of a redirector that has just started, and what an idle connection adds to it. */
+/** Memory of a redirector that has just started, and what each idle connection adds. */
 import { readFileSync } from 'node:fs'
 import { descriptorLimit } from '../../src/config/defaults.js'
 import { settle } from '../../test/support/hybrid.js'
 import { countDescriptors, privateMemory } from '../../test/support/proc.js'
 import type { Figure } from './figure.js'
 
-/** Of a process; bondsocks keeps some free: for pipes, and for Node. */
+/** Descriptors of a process. bondsocks keeps some free for pipes and for Node. */
 const descriptors = { limit: descriptorLimit(readFileSync('/proc/self/limits', 'utf8')), free: 500 }
 
 const residentMemory = (pid: number) =>
@@ -19,7 +19,7 @@ export const idle: Figure = {
     { id: 'private', label: 'private memory at start', unit: 'MB', atMost: () => 20 },
     { id: 'idle-count', label: 'idle connections held', unit: '' },
     { id: 'idle-added', label: 'private memory above start with them', unit: 'MB', atMost: () => 10 },
-    // It is the same for all candidates, and keeps what it has once needed.
+    // All candidates use the same HAG, which keeps memory that it once needed.
     { id: 'hag-idle-added', label: "HAG's private memory above start with them", unit: 'MB' },
     { id: 'idle-memory', label: 'private memory per idle connection', unit: 'bytes', atMost: () => 1000 },
     // A pipe or two may be out of its pool at the moment of counting.
@@ -56,7 +56,7 @@ export const idle: Figure = {
   },
 }
 
-/** The count of descriptors once it has stood still for so long: on a busy machine the redirector lags behind its clients. */
+/** Waits until the number of descriptors stands still: on a busy machine the redirector lags behind its clients. */
 async function settled(pid: number): Promise<number> {
   const stillMs = 1500
   let last = -1

@@ -9,7 +9,7 @@ import { idle } from './idle.js'
 import { rest } from './rest.js'
 import { shortConnections } from './short-connections.js'
 
-/** In this order; `idle` looks at programs that have just started, `failover` leaves links behind that have just come back. */
+/** The order matters: `idle` needs programs that have just started, and `failover` leaves links that have just come back. */
 export const figures: Figure[] = [
   idle,
   shortConnections,

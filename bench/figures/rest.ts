@@ -1,9 +1,9 @@
-/** What a redirector without any client costs: a home sleeps most of the day. */
+/** What a redirector costs without any client, as most of the day in a home. */
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { busySeconds, type Figure } from './figure.js'
 
-/** Times that its threads, and those of its children, went to sleep of their own accord and were woken. */
+/** How often its threads and those of its children slept and were woken (voluntary context switches). */
 function wakeUps(pid: number): number {
   const threads = `/proc/${pid}/task`
   if (!existsSync(threads)) return 0
@@ -14,13 +14,13 @@ function wakeUps(pid: number): number {
   }, 0)
 }
 
-/** Of children that have ended (proc(5): cutime and cstime, in ticks of 10 ms). */
+/** Processor time of ended children, seconds (proc(5): cutime and cstime, in ticks of 10 ms). */
 function endedSeconds(pid: number): number {
   const fields = read(`/proc/${pid}/stat`).split(') ')[1]?.split(' ') ?? []
   return (Number(fields[13] ?? 0) + Number(fields[14] ?? 0)) / 100
 }
 
-/** '' where it has just gone. */
+/** '' if the process has just ended. */
 function read(file: string): string {
   try {
     return readFileSync(file, 'utf8').trim()
@@ -38,7 +38,7 @@ export const rest: Figure = {
   ],
   async measure(bed, { pid }) {
     if (pid === undefined) return {}
-    // What it does at its start has ended.
+    // Then its work at the start is over.
     await sleep(bed.quick ? 5000 : 15_000)
     const seconds = bed.quick ? 10 : 30
     const look = () => ({ cpu: busySeconds(pid) + endedSeconds(pid), wakeUps: wakeUps(pid) })

@@ -1,4 +1,4 @@
-/** Connections of one request and one answer of 100 bytes: CPU time of redirector and HAG for each, and how many a second. */
+/** Connections with one request and an answer of 100 bytes: CPU time of redirector and HAG for each, and their number per second. */
 import { type Figure, least, measureCpu, times } from './figure.js'
 
 const atOnce = 16

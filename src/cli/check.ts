@@ -20,7 +20,7 @@ Exit codes: 0 valid, 2 not valid or not readable.
   },
 }
 
-/** Modems come with one and the same network. */
+/** Modems of one make often come with the same network. */
 function sharedAddresses(file: string): string[] {
   const here = networkInterfaces()
   const all = loadGateway(file).wans.flatMap(({ name, interface: device }) =>

@@ -5,9 +5,9 @@ import { BondsocksError } from '../base/errors.js'
 export interface Command {
   /** Printed by `bondsocks NAME --help`: usage, what it does, its options with their defaults. */
   help: string
-  /** As util.parseArgs takes them; `--help` is understood everywhere. */
+  /** As for util.parseArgs; every command has `--help`. */
   options?: NonNullable<ParseArgsConfig['options']>
-  /** Operands it takes; none when left out. */
+  /** Number of operands. Default: none. */
   operands?: { min: number; max: number }
   /** Resolves to the exit code. Errors for people are thrown as BondsocksError. */
   run(values: Values, operands: string[]): Promise<0 | 1 | 2>
@@ -18,7 +18,7 @@ export type Values = Readonly<Record<string, string | boolean | undefined>>
 /** The `-c FILE` that most commands take. */
 export const configOption = { config: { type: 'string', short: 'c' } } as const satisfies Command['options']
 
-/** The value of `-c`; throws where it was not given. */
+/** The value of `-c`; throws if it is missing. */
 export function configFile(values: Values): string {
   if (typeof values.config === 'string' && values.config !== '') return values.config
   throw usageError('which config? Say -c FILE')

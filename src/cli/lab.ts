@@ -70,7 +70,7 @@ const actions: Record<string, Action> = {
     const lab = await labAttach(await onlyLab(values))
     const [file = '', ...args] = lab.argv(host, [process.env.SHELL ?? '/bin/sh'])
     const child = spawn(file, args, { stdio: 'inherit', env: { ...process.env, PS1: `${host} of ${lab.name} # ` } })
-    // Ctrl-C is for the shell.
+    // Ctrl-C is for the shell, not for us.
     process.on('SIGINT', () => {})
     const code = await new Promise<number>((resolve, reject) =>
       child.once('error', reject).once('close', (code) => resolve(code ?? 1)),
@@ -109,7 +109,7 @@ function labOptions({ name, slow = '1' }: Values): Pick<LabOptions, 'name' | 'sl
   return { slow: Number(slow), ...(typeof name === 'string' && { name }) }
 }
 
-/** The lab that `--name` says, or the one that there is. */
+/** The lab of `--name`, or the only one. */
 async function onlyLab({ name }: Values): Promise<string> {
   if (typeof name === 'string') return name
   const names = await labList()

@@ -4,7 +4,7 @@ export interface RenderedPlan {
   notes: readonly string[]
 }
 
-/** One line a step, then what is worth knowing; `nothing` where there is no step. */
+/** A line for each step, then the notes. `nothing` if there is no step. */
 export function renderSteps({ steps, notes }: RenderedPlan, nothing: string): string {
   const lines = steps.length === 0 ? [nothing] : steps.map(({ text }) => text)
   return `${[...lines, ...notes.map((note) => `note: ${note}`)].join('\n')}\n`

@@ -5,7 +5,7 @@ import { BondsocksError } from '../base/errors.js'
 export interface Executed {
   stdout: string
   stderr: string
-  /** 124 where it took too long, 128 + n where signal n ended it. */
+  /** 124 if it took too long; 128 if a signal ended it. */
   code: number
 }
 
@@ -15,7 +15,7 @@ export interface ExecOptions {
   input?: string
 }
 
-/** Runs a command to its end. Rejects only where the program does not exist. */
+/** Runs a command to its end. Rejects only if it cannot be started. */
 export function execute(argv: readonly string[], { timeoutMs = 60_000, input }: ExecOptions = {}): Promise<Executed> {
   const [file = '', ...args] = argv
   return new Promise((resolve, reject) => {
@@ -23,7 +23,7 @@ export function execute(argv: readonly string[], { timeoutMs = 60_000, input }: 
     const chunks = { stdout: [] as Buffer[], stderr: [] as Buffer[] }
     child.stdout?.on('data', (data: Buffer) => chunks.stdout.push(data))
     child.stderr?.on('data', (data: Buffer) => chunks.stderr.push(data))
-    // A program that does not read its input is no error.
+    // It is no error if a program does not read its input.
     child.stdin?.on('error', () => {}).end(input)
     let isLate = false
     const timer = setTimeout(() => {
@@ -52,11 +52,11 @@ const packages: Record<string, string> = {
 }
 const notInstalled = (file: string) => `${file} is not installed: apt-get install ${packages[file] ?? file}`
 
-/** Like `execute`, and a failure is a BondsocksError with the command and its output in one line. Returns what it printed. */
+/** Like `execute`, but a failure is a BondsocksError with the command and its output in one line. Returns its standard output. */
 export async function must(argv: readonly string[], input?: string): Promise<string> {
   const { stdout, stderr, code } = await execute(argv, input === undefined ? {} : { input })
   if (code === 0) return stdout
-  // `ip netns exec` says it in its own words.
+  // `ip netns exec` has its own message if the program is missing.
   const [, missing] = /exec of "([^"]+)" failed: No such file/.exec(stderr) ?? []
   if (missing !== undefined) throw new BondsocksError('NOT_INSTALLED', notInstalled(missing))
   const output = `${stderr}${stdout}`.trim().split('\n').join('; ') || `exit code ${code}`

@@ -1,4 +1,4 @@
-/** A real curl in the LAN, its checksum, and what each WAN carried meanwhile. */
+/** A download with curl in the LAN: checks the checksum, and measures what each WAN carries meanwhile. */
 import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { BondsocksError } from '../base/errors.js'
@@ -8,7 +8,7 @@ import type { Lab } from './lab.js'
 export interface Sample {
   /** Seconds since the start, at the end of the interval. */
   at: number
-  /** Mbit/s in the interval, on the line, by WAN. */
+  /** Mbit/s on the line in the interval, by WAN. */
   wans: Record<string, number>
   /** Mbit/s of payload that curl received. */
   payload: number
@@ -17,9 +17,9 @@ export interface Sample {
 export interface Download {
   bytes: number
   seconds: number
-  /** Mbit/s of payload, from the first to the last byte of curl's life. */
+  /** Mbit/s of payload, from curl's start to its end. */
   average: number
-  /** Seconds without a byte, at most, and when that ended. */
+  /** The longest time without a byte, seconds, and when it ended. */
   longestGap: { seconds: number; until: number }
   samples: Sample[]
 }
@@ -27,7 +27,7 @@ export interface Download {
 export const filePort = 8080
 const sampleMs = 1000
 
-/** Downloads and verifies. Throws where curl fails or a byte is wrong. */
+/** Downloads and verifies. Throws if curl fails or a byte is wrong. */
 export async function download(
   lab: Lab,
   bytes: number,
@@ -90,7 +90,7 @@ export async function download(
   }
 }
 
-/** Mean of what lies between two moments, without the second in which slow start is on its way: Mbit/s by WAN, and of payload. */
+/** The mean between two moments, without the first second (slow start): Mbit/s by WAN, and of payload. */
 export function mean(
   samples: readonly Sample[],
   from: number,

@@ -1,14 +1,14 @@
-/** What the lab's addon offers, apart from the product's, so that gateway and HAG carry nothing of it. */
+/** What the lab's addon offers. It is an addon of its own, so that gateway and HAG contain nothing of the lab. */
 /** One direction of an emulated link. */
 export interface LinkDirection {
   /**
-   * Bits per second on the line, where a packet takes its IP bytes and 14 bytes of Ethernet header, as in netem on a veth. So of a full
-   * packet's 1514 bytes MPTCP carries 1428 of payload: 94.3 % of the rate. 0 is unlimited.
+   * Bits per second on the line; 0 is unlimited. A packet counts with its IP bytes and 14 bytes of Ethernet header, as with netem on a
+   * veth. So a full packet of 1514 bytes carries 1428 bytes of MPTCP payload: 94.3 % of the rate.
    */
   rate: number
   /** Microseconds from the last bit sent to arrival. */
   delayUs: number
-  /** Bytes, counted as for `rate`, that may wait for the line; what does not fit is dropped (tail drop). */
+  /** Bytes, counted as for `rate`, that may wait for the line; more are dropped (tail drop). */
   queueBytes: number
   /** Probability of losing a packet, 0 to 1. 1 is a silent black hole. */
   loss: number
@@ -17,7 +17,7 @@ export interface LinkDirection {
 export interface LinkEnd {
   /** Path of a network namespace, for instance `/run/netns/x`. */
   netns: string
-  /** Name of the TUN device that is made there. */
+  /** Name of the TUN device to make there. */
   device: string
   mtu?: number
 }
@@ -28,7 +28,7 @@ export interface LinkStats {
   backward: { packets: number; bytes: number; dropped: number }
 }
 
-/** Two TUN devices in two namespaces with a delay line of our own between them: a lab's link where the kernel has no netem. */
+/** Two TUN devices in two namespaces, and our own delay line between them: a lab's link if the kernel has no netem. */
 export interface LinkEmulator {
   /** Changes a direction at once; packets on their way keep their arrival time. */
   set(direction: 'forward' | 'backward', parameters: LinkDirection): void

@@ -1,19 +1,19 @@
-/** Bytes that both ends can compute. */
+/** Test data that both ends can compute. */
 import { createCipheriv, createHash } from 'node:crypto'
 
 const chunkBytes = 65536
 
-/** A key stream: no two places are alike, so a lost, doubled or moved byte changes what is read. */
+/** A key stream: no two places are alike, so every lost, doubled or moved byte is noticed. */
 export class KnownBytes {
   readonly #cipher = createCipheriv('aes-128-ctr', Buffer.alloc(16, 1), Buffer.alloc(16))
   readonly #zeros = Buffer.alloc(chunkBytes)
 
-  /** The next bytes of it, at most 64 KB. */
+  /** The next bytes, at most 64 KB. */
   next(bytes: number): Buffer {
     return this.#cipher.update(this.#zeros.subarray(0, bytes))
   }
 
-  /** True where these are the next bytes. */
+  /** True if these are the next bytes. */
   matches(data: Buffer): boolean {
     for (let at = 0; at < data.length; at += chunkBytes) {
       const piece = data.subarray(at, at + chunkBytes)

@@ -30,29 +30,29 @@ export interface Lab {
   topology: Topology
   /** How the WANs are made; `veth` is not shaped. */
   links: ShaperKind
-  /** Rates are divided by so much. */
+  /** The WANs' rates are divided by this. */
   slow: number
   /** Host to namespace. hybrid, ethernet: lan, cpe, hag, hag2, server. two-routers: client, r1, r2, server. */
   hosts: Record<string, string>
-  /** As they were when this object was made. */
+  /** The WANs as they were when this object was made. */
   wans: LabWan[]
-  /** Empty text where the topology has no such thing; two-routers: `lan` is the client. */
+  /** Empty if the topology has no such host; two-routers: `lan` is the client. */
   addresses: Addresses
-  /** Paths of config files that fit; none exist for two-routers. */
+  /** Paths of config files for this lab; they do not exist for two-routers. */
   configs: Configs
-  /** The command line that runs another one in a host. */
+  /** The command line that runs `argv` in a host. */
   argv(host: string, argv: readonly string[]): string[]
-  /** Runs a command in a host to its end. Rejects only where it cannot be started. */
+  /** Runs a command in a host to its end. Rejects only if it cannot be started. */
   exec(host: string, argv: readonly string[], options?: ExecOptions): Promise<Executed>
-  /** Changes a WAN at once; what is on its way keeps its arrival time. */
+  /** Changes a WAN at once; packets on their way keep their arrival time. */
   setLink(wan: string, change: Partial<Shape>): Promise<void>
   /** Loses everything silently while the link stays up. */
   blackHole(wan: string, on: boolean): Promise<void>
   /** Pulls the plug on the CPE's side, or puts it in again. */
   carrier(wan: string, up: boolean): Promise<void>
-  /** The CPE's device vanishes, as when a modem is unplugged, or a PPP session ends. */
+  /** Removes the CPE's device, as when a modem is unplugged or a PPP session ends. */
   unplug(wan: string): Promise<void>
-  /** It comes back with another index, and with this IPv4 address: words of `ip address add`, or as it was at first. */
+  /** Brings the device back with another index, and with this IPv4 address (words of `ip address add`); default: the first one. */
   plugIn(wan: string, address4?: string): Promise<void>
   /** Bytes on each WAN so far, from the CPE's interface counters. */
   wanBytes(): Promise<Record<string, { down: number; up: number }>>
@@ -61,15 +61,15 @@ export interface Lab {
 
 export interface Configs {
   gateway: string
-  /** The same with both HAGs. */
+  /** `gateway` with both HAGs. */
   gatewayTwoHags: string
-  /** The same without the WANs' gateways: learned from the routes. */
+  /** `gateway` without the WANs' gateways: they are taken from the routes. */
   gatewayLearned: string
   hag: string
   hag2: string
 }
 
-/** What a folder remembers of its lab. */
+/** The content of a lab's `lab.json`. */
 interface LabRecord {
   topology: Topology
   links: ShaperKind
@@ -85,15 +85,15 @@ const recordFile = 'lab.json'
 export interface LabOptions {
   topology: Topology
   name?: string
-  /** False: WANs as fast as the machine is, for CPU measurements. */
+  /** False: WANs as fast as the machine, for CPU measurements. */
   shaped?: boolean
-  /** How to shape them. Default: by netem where the kernel has it, else by our emulator. */
+  /** How to shape them. Default: netem if the kernel has it, otherwise our emulator. */
   links?: 'netem' | 'emulator'
   /** Divides the WANs' rates, for a machine that is too slow for them. */
   slow?: number
 }
 
-/** Throws BondsocksError, with nothing left behind. */
+/** Throws BondsocksError; then it leaves nothing behind. */
 export async function labUp({ topology, shaped = true, slow = 1, ...options }: LabOptions): Promise<Lab> {
   requireRoot()
   const name = checkName(options.name ?? randomBytes(3).toString('hex'))
@@ -115,7 +115,7 @@ export async function labUp({ topology, shaped = true, slow = 1, ...options }: L
   }
 }
 
-/** A lab that somebody else has made. Throws where there is none of this name. */
+/** A lab that exists already. Throws if there is none of this name. */
 export async function labAttach(name: string): Promise<Lab> {
   if (!existsSync(join(folderOf(checkName(name)), recordFile))) {
     const names = await labList()
@@ -126,7 +126,7 @@ export async function labAttach(name: string): Promise<Lab> {
   return makeLab(name, planOf(record.topology, record.slow), record)
 }
 
-/** Removes a lab, whatever is left of it, with every process that runs in it. Idempotent. */
+/** Removes a lab, or what is left of it, with every process that runs in it. Idempotent. */
 export async function labDown(name: string): Promise<void> {
   requireRoot()
   const folder = folderOf(checkName(name))
@@ -145,7 +145,7 @@ export async function labDown(name: string): Promise<void> {
     try {
       rmdirSync(empty)
     } catch {
-      // Others use it.
+      // Other labs use it.
     }
   }
 }
@@ -205,7 +205,7 @@ function makeLab(name: string, plan: Plan, record: LabRecord): Lab {
   }
   const change = async (wan: string, make: (now: LabRecord['wans'][string]) => LabRecord['wans'][string]) => {
     const wire = wireOf(wan)
-    // Somebody else may have changed it.
+    // Another process may have changed it.
     const record = readRecord(name)
     const next = make(record.wans[wan] as LabRecord['wans'][string])
     await shaper.set(wire, next.isBlackHole ? { ...next.shape, lossDown: 1, lossUp: 1 } : next.shape)

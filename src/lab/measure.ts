@@ -13,7 +13,7 @@ export interface Running<Report> {
   stop(): Promise<Report>
 }
 
-/** One connection from the LAN to the server: Mbit/s, or 0 for as fast as it goes. */
+/** One connection from the LAN to the server, at so many Mbit/s; 0: as fast as it goes. */
 export const startStream = (stage: Stage, mbit: number) => startClient<StreamReport>(stage, 'stream', [mbit])
 
 /** New connections from the LAN to the server. */
@@ -33,13 +33,13 @@ async function startClient<Report>(stage: Stage, verb: string, numbers: number[]
   }
 }
 
-/** A byte that was wrong, or a connection that did not live until it was stopped, is a miss. */
+/** It is a miss if a byte was wrong, or if the connection ended before it was stopped. */
 export function requireIntact(stage: Stage, what: string, { intact, ending, bytes }: StreamReport): void {
   if (!intact) stage.miss(`${what}: a byte was lost or changed within the first ${bytes}`)
   if (ending !== 'stopped') stage.miss(`${what} broke off after ${bytes} bytes: ${ending}`)
 }
 
-/** The longest pause that ended within the time; 0 where none was worth noting. */
+/** The longest pause that ended within the time; 0 if none was recorded. */
 export function longestPause({ pauses }: { pauses: readonly Pause[] }, from: number, to: number): number {
   return Math.max(0, ...pauses.filter(({ until }) => until > from && until <= to).map(({ ms }) => ms))
 }
@@ -59,7 +59,7 @@ interface Counters {
   down: Record<string, number>
 }
 
-/** Reads what the WANs have brought, every few milliseconds: the shell's `ip -s link` is too slow for that. */
+/** Reads the WANs' counters every few milliseconds, for which `ip -s link` is too slow. */
 export class WanRecorder {
   readonly #samples: Counters[] = []
   readonly #timer: NodeJS.Timeout
@@ -92,13 +92,13 @@ export class WanRecorder {
     return until(to) - until(from)
   }
 
-  /** When, after that moment, the WAN had brought more than so many bytes; undefined where it has not. */
+  /** When the WAN had brought more than so many bytes since that moment; undefined if it has not. */
   reached(wan: string, since: number, bytes: number): number | undefined {
     const start = this.#samples.findLast((one) => one.at <= since)?.down[wan] ?? 0
     return this.#samples.find((one) => one.at > since && (one.down[wan] ?? 0) - start > bytes)?.at
   }
 
-  /** The same, waited for; undefined where it does not come about within `patienceMs`. */
+  /** Waits for that; undefined if it does not happen within `patienceMs`. */
   async awaitBytes(wan: string, since: number, bytes: number, patienceMs: number): Promise<number | undefined> {
     const deadline = performance.now() + patienceMs
     for (;;) {
@@ -109,7 +109,7 @@ export class WanRecorder {
   }
 }
 
-/** Established connections of the gateway to HAGs, by subflow, that have brought more than probes do. */
+/** Established subflows of the gateway to HAGs that have received more than a probe does. */
 export async function hagSubflows({ lab }: Stage): Promise<{ wan: string; isMptcp: boolean; socket: string }[]> {
   const addresses = JSON.parse(await must(lab.argv('cpe', ['ip', '-j', 'address', 'show']))) as {
     ifname: string
@@ -121,14 +121,14 @@ export async function hagSubflows({ lab }: Stage): Promise<{ wan: string; isMptc
     const device = addresses.find(({ addr_info }) => addr_info.some(({ local }) => local === address))?.ifname
     const wan = lab.wans.find((one) => one.interface === device)?.name
     if (wan === undefined || Number(/bytes_received:(\d+)/.exec(line)?.[1] ?? 0) < probeBytes) return []
-    // M and J: the other end has agreed to MP_CAPABLE or MP_JOIN.
+    // M and J: the other end agreed to MP_CAPABLE or MP_JOIN.
     return { wan, isMptcp: /tcp-ulp-mptcp flags:\S*[MJ]/.test(line), socket }
   })
 }
 
 const probeBytes = 2000
 
-/** A new stream that does not use MPTCP over exactly these WANs, or does not arrive as it was sent, is a miss. */
+/** It is a miss if a new stream does not use MPTCP over exactly these WANs, or does not arrive intact. */
 export async function requireMptcp(stage: Stage, what: string, wanted: readonly string[]): Promise<void> {
   const old = (await hagSubflows(stage)).map(({ socket }) => socket)
   const stream = await startStream(stage, 2)
@@ -148,7 +148,7 @@ export async function requireMptcp(stage: Stage, what: string, wanted: readonly 
   stage.miss(`${what} uses ${found || 'no HAG'}, not MPTCP over ${wanted.join(' and ')}`)
 }
 
-/** Milliseconds of processor time that a process has used so far, with its threads and the children that have ended. */
+/** Milliseconds of processor time that a process has used, with its threads and its ended children. */
 export function cpuMs(pid: number): number {
   // The name, in brackets, may hold spaces; utime, stime, cutime and cstime are the fields 14 to 17, in ticks of 10 ms.
   const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')

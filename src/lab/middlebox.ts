@@ -1,4 +1,4 @@
-/** What stands in the way of packets at the far end of a WAN, or in front of a HAG: nftables rules in the host that all of them pass. */
+/** Middleboxes at the far end of a WAN, or in front of a HAG: nftables rules in the host that all packets pass. */
 import { must } from './commands.js'
 import type { Lab } from './lab.js'
 
@@ -6,39 +6,39 @@ const table = 'ip bondsocks_lab'
 
 /** Rules by kind; `{}` stands for the WAN's device or the HAG's address. */
 const kinds = {
-  /** Takes the MPTCP option out of every packet. */
+  /** Removes the MPTCP option from every packet. */
   'strip-mptcp': {
     in: 'iifname {} tcp option mptcp exists reset tcp option mptcp',
     out: 'oifname {} tcp option mptcp exists reset tcp option mptcp',
   },
-  /** Loses SYNs that ask for a new MPTCP connection (subtype 0, RFC 8684 section 3.1). */
+  /** Drops SYNs of new MPTCP connections (subtype 0, RFC 8684 section 3.1). */
   'block-mptcp': { in: 'iifname {} tcp flags syn tcp option mptcp subtype 0 drop', out: '' },
-  /** Loses SYNs that ask to join an MPTCP connection (subtype 1, RFC 8684 section 3.2). */
+  /** Drops SYNs that join an MPTCP connection (subtype 1, RFC 8684 section 3.2). */
   'block-join': { in: 'iifname {} tcp flags syn tcp option mptcp subtype 1 drop', out: '' },
-  /** Refuses them, as a HAG does that has no room for more. */
+  /** Resets them, as a HAG that has no room for more subflows. */
   'refuse-join': { in: 'iifname {} tcp flags syn tcp option mptcp subtype 1 reject with tcp reset', out: '' },
-  /** Loses all TCP, and carries the rest. */
+  /** Drops all TCP, and nothing else. */
   'block-tcp': { in: 'iifname {} meta l4proto tcp drop', out: 'oifname {} meta l4proto tcp drop' },
-  /** Refuses every TCP connection, as an operator does whose bill was not paid. */
+  /** Resets every TCP connection, as an operator may whose bill was not paid. */
   refuse: { in: 'iifname {} meta l4proto tcp reject with tcp reset', out: '' },
-  /** Loses all that goes to an address, and comes from it. */
+  /** Drops all packets to and from an address. */
   silence: { in: 'ip daddr {} drop', out: 'ip saddr {} drop' },
 } as const
 
 export type Middlebox = keyof typeof kinds
 
-/** Puts it in the way: on a WAN (by its device), or in front of an address of the HAG's host. */
+/** Adds one on a WAN (`where` is its device), or in front of an address of the HAG's host. */
 export async function putMiddlebox(lab: Lab, kind: Middlebox, where: string): Promise<void> {
   const rule = (text: string) => text.replace('{}', where.includes('.') ? where : `"${where}"`)
   const chain = (name: string, hook: string, text: string) =>
     `  chain ${name} {\n    type filter hook ${hook} priority -300\n    ${rule(text)}\n  }\n`
-  // Only there is something that can refuse.
+  // Refused packets go to this host, so they pass the input hook, which `reject` needs on older kernels.
   const arriving = kind.startsWith('refuse') ? 'input' : 'prerouting'
   const text = `table ${table} {\n${chain('arriving', arriving, kinds[kind].in)}${chain('leaving', 'postrouting', kinds[kind].out)}}\n`
   await must(lab.argv('hag', ['nft', '-f', '-']), text)
 }
 
-/** Takes away what `putMiddlebox` has put there. */
+/** Removes what `putMiddlebox` added. */
 export async function takeMiddlebox(lab: Lab): Promise<void> {
   await must(lab.argv('hag', ['nft', 'delete', 'table', ...table.split(' ')]))
 }

@@ -4,12 +4,12 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { execute } from './commands.js'
 
-/** Ends the process that holds the links, where there still is one. */
+/** Ends the process that holds the links, if there still is one. */
 export async function endLinks(folder: string): Promise<void> {
   const file = join(folder, 'links.pid')
   if (!existsSync(file)) return
   const pid = Number(readFileSync(file, 'utf8'))
-  // Ids are used again: only the process that was started for this folder is ours.
+  // Process ids are used again: ours is the one that was started for this folder.
   const isOurs = () => commandLine(pid).includes(folder)
   await endAll(() => (isOurs() ? [pid] : []))
 }
@@ -29,17 +29,17 @@ export async function endProcesses(namespace: string): Promise<void> {
   })
 }
 
-/** For processes to end by themselves. */
+/** How long processes have to end after SIGTERM. */
 const patienceMs = 2000
 
-/** SIGTERM first, so that a gateway can take its network set-up away; SIGKILL to what does not end by that. */
+/** Sends SIGTERM, so that a gateway can remove its network set-up, and later SIGKILL to processes that have not ended. */
 async function endAll(find: () => number[] | Promise<number[]>): Promise<void> {
   const send = (pids: number[], signal: NodeJS.Signals) => {
     for (const pid of pids) {
       try {
         process.kill(pid, signal)
       } catch {
-        // Gone meanwhile.
+        // It has ended.
       }
     }
   }

@@ -1,10 +1,10 @@
-/** A program in a lab, started, listened to, and ended by its process id. */
+/** A program in a lab: starts it, reads its output, and ends it by its process id. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { BondsocksError } from '../base/errors.js'
 
-/** Enough of what it said last to tell why it ended. */
+/** Enough of its last output to tell why it ended. */
 const keptCharacters = 1 << 20
 
 export interface LogLine {
@@ -16,7 +16,7 @@ export interface LogLine {
 
 export class Program {
   #text = ''
-  /** Resolves when it has ended, and all it printed has been read. */
+  /** Resolves when it has ended and all its output has been read. */
   readonly exited: Promise<unknown>
   readonly #child: ChildProcess
 
@@ -26,7 +26,7 @@ export class Program {
   ) {
     this.#child = spawn(file, args, { stdio: ['ignore', 'pipe', 'pipe'] })
     this.exited = once(this.#child, 'close').catch(() => {})
-    // What cannot be started has no process id: see `waitFor`.
+    // A program that cannot be started has no process id; `waitFor` tells the message.
     this.#child.on('error', (error) => {
       this.#text += error.message
     })
@@ -41,7 +41,7 @@ export class Program {
     return this.#child.pid ?? 0
   }
 
-  /** What it printed, on both streams. */
+  /** Its output on both streams. */
   get output(): string {
     return this.#text
   }
@@ -50,7 +50,7 @@ export class Program {
     return this.#child.pid !== undefined && this.#child.exitCode === null && this.#child.signalCode === null
   }
 
-  /** Resolves once it has printed that; rejects with its last line where it ends before. */
+  /** Resolves when it has printed `text`; rejects with its last line if it ends before. */
   async waitFor(text: string, patienceMs = 15_000): Promise<void> {
     const deadline = performance.now() + patienceMs
     while (!this.#text.includes(text)) {
@@ -62,7 +62,7 @@ export class Program {
     }
   }
 
-  /** The lines of its log since a moment (see `now`) that match. */
+  /** The lines of its log that match, since a moment (see `now`). */
   logged(pattern: RegExp, since = 0): LogLine[] {
     return this.#text.split('\n').flatMap((line) => {
       if (!line.startsWith('{') || !line.endsWith('}') || !pattern.test(line)) return []
@@ -72,7 +72,7 @@ export class Program {
     })
   }
 
-  /** The first such line, waited for. Undefined where none comes within `patienceMs`. */
+  /** Waits for the first such line. Undefined if none comes within `patienceMs`. */
   async awaitLog(pattern: RegExp, since = 0, patienceMs = 10_000): Promise<LogLine | undefined> {
     const deadline = performance.now() + patienceMs
     for (;;) {
@@ -86,7 +86,7 @@ export class Program {
     if (this.#runs) this.#child.kill(signal)
   }
 
-  /** A second SIGTERM tells our programs not to wait for connections. */
+  /** The second SIGTERM tells our programs not to wait for connections. */
   async end(patienceMs = 3000): Promise<void> {
     for (const signal of ['SIGTERM', 'SIGTERM', 'SIGKILL'] as const) {
       if (!this.#runs) return
@@ -102,10 +102,10 @@ export class Program {
   }
 }
 
-/** Ticks of all processors so far: all of them, and those that a virtual machine's host gave to others (`steal`, proc(5)). */
+/** Ticks of all processors so far: `all`, and `stolen`, those that a virtual machine's host gave to others (`steal`, proc(5)). */
 export function processorTicks(): { all: number; stolen: number } {
   const [line = ''] = readFileSync('/proc/stat', 'utf8').split('\n')
-  // What follows are guests' ticks, which are counted before as well.
+  // The fields behind these are guests' ticks, which `user` and `nice` contain.
   const ticks = line.split(/\s+/).slice(1, 9).map(Number)
   return { all: ticks.reduce((sum, value) => sum + value, 0), stolen: ticks[7] ?? 0 }
 }

@@ -1,4 +1,4 @@
-/** Runs a scenario in a lab of its own, and leaves nothing behind however it ends. */
+/** Runs a scenario in a lab of its own. Leaves nothing behind, however it ends. */
 import { setTimeout as wait } from 'node:timers/promises'
 import { BondsocksError } from '../base/errors.js'
 import { mptcpKernel } from '../base/kernel-version.js'
@@ -9,10 +9,10 @@ import { type LogLine, Program, processorTicks } from './program.js'
 import { trafficPort } from './traffic.js'
 
 export interface Scenario {
-  /** For `lab --help`: one line. */
+  /** One line, for `lab --help`. */
   summary: string
   topology: Topology
-  /** Drives the stage and prints. Throws a BondsocksError where what it shows does not hold. */
+  /** Drives the stage and prints. Throws a BondsocksError if what it wants to show does not hold. */
   run(stage: Stage): Promise<void>
 }
 
@@ -20,11 +20,14 @@ export interface StageOptions {
   /** The command line of the program under test. */
   bondsocks: readonly string[]
   print(text: string): void
-  /** A figure is a miss above so many times what was asked: 3 by hand, more where other jobs run beside it. A slow lab's are given longer. */
+  /**
+   * A figure is a miss above so many times what was asked: 3 by hand, more if other jobs run on the machine. In a slow lab figures may take
+   * longer.
+   */
   wildly: number
 }
 
-/** Of a program's log. */
+/** Lines of a program's log to print. */
 const loggedLines = 40
 const startTimeoutMs = 15_000
 const endTimeoutMs = 3000
@@ -32,7 +35,7 @@ const endTimeoutMs = 3000
 /** A lab, and what every scenario does in it. */
 export class Stage {
   readonly #programs: Program[] = []
-  /** What did not hold so far. */
+  /** What did not hold until now. */
   readonly misses: string[] = []
   #isToExplain = false
   readonly #live = process.stdout.isTTY === true
@@ -52,7 +55,7 @@ export class Stage {
     this.#options.print(`${this.#live ? '\r\x1b[K' : ''}${line}\n`)
   }
 
-  /** A line that the next one replaces on a terminal. */
+  /** Prints a line that the next one replaces on a terminal. */
   tell(line: string): void {
     if (this.#live) this.#options.print(`\r\x1b[K${line}`)
     else this.say(line)
@@ -84,7 +87,7 @@ export class Stage {
     return this.start('bondsocks run', 'cpe', argv, 'gateway runs')
   }
 
-  /** The traffic server, the HAG, and the gateway with every WAN known to work. */
+  /** Starts the traffic server, the HAG and the gateway, and waits until the gateway says that every WAN is up. */
   async startAll(config?: Parameters<Stage['startGateway']>[0]): Promise<{ gateway: Program; hag: Program }> {
     await this.start(
       'the traffic server',
@@ -98,19 +101,19 @@ export class Stage {
     return { gateway, hag }
   }
 
-  /** Waits until the gateway has said so, since that moment. Throws where it does not. */
+  /** Waits until the gateway says that these WANs are up. Throws if it does not. */
   async requireUp(gateway: Program, ...wans: string[]): Promise<void> {
     for (const wan of wans) await this.requireLog(gateway, new RegExp(`WAN ${wan} is up`))
   }
 
-  /** The first line of its log since that moment (see `now`) that matches, waited for. Throws where none comes. */
+  /** Waits for the first line of its log that matches, since that moment (see `now`). Throws if none comes. */
   async requireLog(gateway: Program, pattern: RegExp, since = 0): Promise<LogLine> {
     const line = await gateway.awaitLog(pattern, since, 10_000 * this.lab.slow)
     if (line !== undefined) return line
     throw new BondsocksError('LAB_SILENT', `the gateway never said ${pattern.source}`)
   }
 
-  /** With a line a second that says what each WAN carries. */
+  /** Prints each second what each WAN carries. */
   download(megabytes: number, onSample: (sample: Sample) => void = () => {}): Promise<Download> {
     return download(this.lab, Math.ceil((megabytes * 1e6) / this.lab.slow), {
       signal: this.signal,
@@ -145,8 +148,8 @@ export class Stage {
   }
 
   /**
-   * Prints what was measured beside what was asked and what redsocks reaches. Something that never happened, or took several times what
-   * was asked, is a miss: closer than that, a busy machine decides.
+   * Prints what was measured, what was asked, and what redsocks reaches. It is a miss if something never happened, or took several times
+   * what was asked: smaller differences may be due to a busy machine.
    */
   figures(figures: readonly Figure[]): void {
     this.table([
@@ -167,19 +170,19 @@ export class Stage {
     }
   }
 
-  /** Says what does not hold, and goes on; `judge` throws in the end. */
+  /** Prints what does not hold, and goes on; `judge` throws in the end. */
   miss(text: string): void {
     this.#isToExplain = true
     this.say(`  MISSED: ${text}`)
     this.misses.push(text)
   }
 
-  /** Throws what was missed. */
+  /** Throws if there were misses. */
   judge(): void {
     if (this.misses.length > 0) throw new BondsocksError('LAB_MISSED', this.misses.join('; '))
   }
 
-  /** In reverse order: the gateway before its HAG. Where a figure is not what was asked, with what each has logged. */
+  /** Ends the programs in reverse order: the gateway before its HAG. If something was missed, prints their logs. */
   async close(): Promise<void> {
     for (const program of this.#programs.reverse()) await program.end(endTimeoutMs * this.lab.slow)
     if (!this.#isToExplain) return
@@ -194,9 +197,9 @@ export interface Figure {
   what: string
   /** Undefined: it never happened. */
   measured: number | undefined
-  /** `x`: times the usual; nothing: a count. */
+  /** `x`: times the usual; empty: a count. */
   unit: 'ms' | 'x' | '%' | ''
-  /** At most; left out where nothing was asked. */
+  /** The upper bound that was asked. */
   asked?: number
   redsocks?: string
 }
@@ -211,7 +214,7 @@ function bar(share: number): string {
 }
 
 export async function runScenario({ topology, run }: Scenario, options: Pick<LabOptions, 'name' | 'slow'>): Promise<void> {
-  // Loaded late, so that the lab's other commands work without the addon.
+  // Imported here, so that the lab's other commands work without the addon.
   const { native } = await import('../engine/load.js')
   const why = native.mptcpUnavailable()
   if (why !== undefined) {
@@ -235,7 +238,7 @@ export async function runScenario({ topology, run }: Scenario, options: Pick<Lab
       })
       try {
         const running = run(stage).then(() => stage.judge())
-        // After an interruption nobody waits for it.
+        // After an interruption nobody awaits it.
         running.catch(() => {})
         await Promise.race([running, interrupted])
       } finally {

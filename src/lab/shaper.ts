@@ -1,4 +1,4 @@
-/** How a lab's shaped wires are made: netem on a veth where the kernel has it, else our link emulator. */
+/** Makes a lab's shaped wires: netem on a veth if the kernel has it, otherwise our link emulator. */
 import { spawn } from 'node:child_process'
 import { existsSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
@@ -16,16 +16,16 @@ export type ShaperKind = 'netem' | 'emulator' | 'veth'
 export interface Shaper {
   /** Makes the devices, without addresses. */
   make(wires: readonly Wire[]): Promise<void>
-  /** The same for a wire whose first end has vanished. */
+  /** Makes the devices of a wire again whose first end was removed. */
   remake(wire: Wire): Promise<void>
   set(wire: Wire, shape: Shape): Promise<void>
-  /** The cable at the first end. */
+  /** Plugs the cable at the first end in, or pulls it. */
   carrier(wire: Wire, up: boolean): Promise<void>
 }
 
 export type NamespaceOf = (host: string) => string
 
-/** Tries it in a namespace that nothing uses yet. */
+/** Tries netem in a namespace that nothing uses yet. */
 export async function hasNetem(namespace: string): Promise<boolean> {
   const { code } = await execute(['tc', '-n', namespace, 'qdisc', 'add', 'dev', 'lo', 'root', 'netem', 'delay', '1ms'])
   if (code === 0) await must(['tc', '-n', namespace, 'qdisc', 'del', 'dev', 'lo', 'root'])
@@ -42,29 +42,29 @@ export async function addVeth([first, second]: readonly [End, End], namespaceOf:
 }
 
 const mbit = 1e6
-/** An Ethernet frame of a full packet. */
+/** The Ethernet frame of a full packet. */
 const frameBytes = 1514
 
 function directions(shape: Shape): { up: LinkDirection; down: LinkDirection } {
   const direction = (rate: number, loss: number): LinkDirection => ({
     rate: rate * mbit,
     delayUs: shape.delayMs * 1000,
-    // At slow rates a few packets must fit all the same.
+    // At least a few packets, also at slow rates.
     queueBytes: Math.max(4 * frameBytes, (rate * mbit * shape.queueMs) / 8000),
     loss,
   })
   return { up: direction(shape.rateUp, shape.lossUp), down: direction(shape.rateDown, shape.lossDown) }
 }
 
-/** For a timer that is late: what the line would have carried meanwhile passes at once. */
+/** If a timer is late, what the line would have carried meanwhile passes at once. */
 const burstMs = 4
-/** Stands for no limit. */
+/** Means no limit. */
 const fastest = 100e9
 const farTooMuch = 1e9
 
 /**
- * netem delays and loses; the line behind it has a queue of its own, because netem's counts packets, whatever their size, and those that are
- * on their way as well. And a full queue of the line's, unlike netem's, tells the sending socket nothing, as out there.
+ * netem delays and loses packets. The rate is limited by a tbf behind it, with a queue of its own, because netem's queue counts packets of
+ * any size, also those on their way. And unlike netem's, a full queue of tbf tells the sending socket nothing, as on a real line.
  */
 function veth(namespaceOf: NamespaceOf, shapes: boolean): Shaper {
   const netem = async ({ host, device }: End, { rate, delayUs, queueBytes, loss }: LinkDirection) => {
@@ -84,7 +84,7 @@ function veth(namespaceOf: NamespaceOf, shapes: boolean): Shaper {
   const make = async (wire: Wire) => {
     await addVeth(wire.ends, namespaceOf)
     if (!shapes || wire.shape === undefined) return
-    // A segment of 64 KB would pass the line as one packet.
+    // With segmentation offload, a segment of 64 KB would pass the line as one packet.
     for (const { host, device } of wire.ends) {
       await must(['ip', '-n', namespaceOf(host), 'link', 'set', 'dev', device, 'gso_max_segs', '1'])
     }
@@ -100,7 +100,7 @@ function veth(namespaceOf: NamespaceOf, shapes: boolean): Shaper {
       await set(wire, shape)
     },
     async carrier({ ends: [, { host, device }] }, up) {
-      // A veth has carrier while its peer is up.
+      // A veth has carrier only while its peer is up.
       await must(['ip', '-n', namespaceOf(host), 'link', 'set', 'dev', device, up ? 'up' : 'down'])
     },
   }
@@ -128,14 +128,14 @@ function emulator(folder: string, namespaceOf: NamespaceOf): Shaper {
   }
 }
 
-/** The process outlives us: `lab up` returns. */
+/** The process outlives this one, because `lab up` returns. */
 function startLinks(folder: string): Promise<void> {
   const [file = '', ...args] = nodeArgv('lab/programs/links')
   const child = spawn(file, [...args, folder], {
     detached: true,
     stdio: ['ignore', 'pipe', 'ignore'],
     cwd: '/',
-    // What our caller's Node was told (a test runner's hooks) is none of its business.
+    // Without the environment of our Node, such as a test runner's hooks.
     env: { PATH: process.env.PATH },
   })
   return new Promise((resolve, reject) => {

@@ -21,7 +21,7 @@ export interface Shape {
 export interface End {
   host: string
   device: string
-  /** With prefix. */
+  /** With prefix lengths. */
   addresses: string[]
 }
 
@@ -29,7 +29,7 @@ export interface End {
 export interface Wire {
   name: string
   ends: [End, End]
-  /** Left out: as fast as the machine is. */
+  /** Default: as fast as the machine. */
   shape?: Shape
 }
 
@@ -40,7 +40,7 @@ export interface Addresses {
   cpe6: string
   hag: string
   hag6: string
-  /** A second HAG, for who wants one. */
+  /** A second HAG. */
   hag2: string
   hag2v6: string
   server: string
@@ -49,19 +49,19 @@ export interface Addresses {
 
 export interface Plan {
   hosts: string[]
-  /** The host that has all the shaped wires: the CPE, or the client where there is none. */
+  /** The host with all the shaped wires: the CPE, or else the client. */
   edge: string
   wires: Wire[]
-  /** Host to what follows `ip address add` and `dev lo`. */
+  /** By host: addresses of its `lo`. */
   loopbacks: Record<string, string[]>
-  /** Host to what follows `ip route add`, in order. */
+  /** By host: the words behind `ip route add`, in order. */
   routes: Record<string, string[]>
   routers: string[]
-  /** Devices of the edge behind which clients hide (masquerade). */
+  /** Devices of the edge with MASQUERADE. */
   masquerade: string[]
-  /** Empty text where there is no such host. */
+  /** Empty if there is no such host. */
   addresses: Addresses
-  /** File name to text. */
+  /** Texts of the config files by name. */
   configs: Record<string, string>
 }
 

@@ -1,19 +1,19 @@
-/** What the clients of programs/traffic.ts print, and the clock of their times. */
+/** What the clients of programs/traffic.ts print, and their clock. */
 
 export interface Pause {
-  /** When the byte came that ended it: see `now`. */
+  /** When the next byte came: see `now`. */
   until: number
   ms: number
 }
 
 export interface StreamReport {
   bytes: number
-  /** No byte was lost, doubled or changed, and after a stop by us the server's last block came whole. */
+  /** No byte was lost, doubled or changed, and after we stopped, the server's last block came completely. */
   intact: boolean
-  /** `stopped` by us; `end`, or an errno, where the connection ended before that, at `endedAt`. */
+  /** `stopped`: by us. `end` or an errno: the connection ended before that, at `endedAt`. */
   ending: string
   endedAt: number
-  /** Those above `leastPauseMs`. */
+  /** Pauses above `leastPauseMs`. */
   pauses: Pause[]
 }
 
@@ -26,7 +26,7 @@ export interface Dialled {
   error?: string
 }
 
-/** Milliseconds since 1970, in fractions, by a clock that does not jump: comparable among processes and with the stamps of a log. */
+/** Milliseconds since 1970, with fractions, from a clock that does not jump. Comparable between processes and with the times in a log. */
 export const now = () => performance.timeOrigin + performance.now()
 
 export const trafficPort = 9100

@@ -1,4 +1,7 @@
-/** An HTTP server of bytes that both ends can compute: `GET /<bytes>`; what is posted is answered by its SHA-256. Takes the port. */
+/**
+ * An HTTP server. `GET /<bytes>` answers with bytes that both ends can compute; a POST is answered with the body's SHA-256. Argument: the
+ * port.
+ */
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { createServer } from 'node:http'
@@ -19,7 +22,7 @@ async function serve(port: number): Promise<void> {
     }
     response.writeHead(200, { 'content-type': 'application/octet-stream', 'content-length': bytes })
     const body = Readable.from(streamOf(bytes), { objectMode: false })
-    // A client that went away is its own business.
+    // A client may go away at any time.
     response.on('close', () => body.destroy())
     body.pipe(response)
   })

@@ -1,7 +1,7 @@
 /**
  * The process that holds a lab's emulated links, started by labUp as `links FOLDER`. It reads the links from FOLDER/links.json, prints
- * `ready` or what went wrong, and then takes one request a connection on FOLDER/links.sock. It ends at SIGTERM, and by itself once the
- * folder or a namespace is gone.
+ * `ready` or what went wrong, and then serves FOLDER/links.sock, one request for each connection. It ends at SIGTERM, and when the folder
+ * or a namespace is gone.
  */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -20,13 +20,13 @@ export interface LinkPlan {
 export type LinkRequest =
   | { link: string; up: LinkDirection; down: LinkDirection }
   | { link: string; carrier: boolean }
-  /** New devices come in the place of the former ones. */
+  /** Makes the devices of a link again. */
   | { make: LinkPlan }
 
 const watchMs = 1000
 
 async function main(folder: string): Promise<void> {
-  // First of all, so that whoever cleans up knows whom to end.
+  // First, so that labDown knows which process to end.
   writeFileSync(join(folder, 'links.pid'), `${process.pid}\n`)
   const plans = JSON.parse(readFileSync(join(folder, 'links.json'), 'utf8')) as LinkPlan[]
   const emulator = createRequire(import.meta.url)('../../../build/lab.node') as EmulatorAddon
@@ -56,7 +56,7 @@ async function main(folder: string): Promise<void> {
   }, watchMs)
 }
 
-/** Empty, or what was wrong. */
+/** Empty, or an error text. */
 function answer(links: ReadonlyMap<string, LinkEmulator>, make: (plan: LinkPlan) => void, text: string): string {
   try {
     const request = JSON.parse(text) as LinkRequest
@@ -78,7 +78,7 @@ function answer(links: ReadonlyMap<string, LinkEmulator>, make: (plan: LinkPlan)
   }
 }
 
-// The one who started us may have gone away meanwhile.
+// The process that started us may have ended.
 process.stdout.on('error', () => {})
 main(process.argv[2] ?? '').catch((error: NodeJS.ErrnoException) => {
   const isUnbuilt = error.code === 'MODULE_NOT_FOUND'

@@ -10,16 +10,16 @@ import { KnownBytes } from '../files.js'
 import { type Dialled, now, type StreamReport } from '../traffic.js'
 
 const blockBytes = 16_384
-/** A paced stream is written so often. */
+/** A paced stream writes so often. */
 const tickMs = 5
 const leastPauseMs = 30
-/** How long a client waits for the rest of what it asked for. */
+/** How long a client waits for the rest of the answer. */
 const patienceMs = 10_000
 
-/** The client's first line is `MBIT BYTES`: 0 Mbit/s is unpaced; 0 bytes is until the client ends, and then to the end of a block. */
+/** The client's first line is `MBIT BYTES`. 0 Mbit/s: not paced. 0 bytes: until the client ends, and then to the end of a block. */
 function serve(port: number): void {
   const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
-    // A client that went away is its own business.
+    // A client may go away at any time.
     socket.on('error', () => socket.destroy())
     socket.once('data', (line) => {
       const [mbit = 0, bytes = 0] = line.toString().trim().split(' ').map(Number)
@@ -50,7 +50,7 @@ function pace(socket: Socket, known: KnownBytes, mbit: number): void {
   let sent = 0
   const timer = setInterval(() => {
     const due = Math.floor(((now() - started) * mbit * 1e6) / 8000)
-    // After a stall of this very process.
+    // More than a block if this process was stopped for a while.
     while (sent < due) sent += send(Math.min(due - sent, blockBytes))
   }, tickMs)
   const send = (bytes: number) => {

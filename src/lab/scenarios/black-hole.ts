@@ -47,7 +47,9 @@ async function idleDetection(stage: Stage, gateway: Program): Promise<number> {
   return at - cutAt
 }
 
-/** Returns times in ms: `usual`: of connections over the other WAN when the first is unplugged; `after`: of those begun after the detection. */
+/**
+ * Returns how long new connections take, ms. `usual`: over the other WAN while the first is unplugged; `after`: begun after the detection.
+ */
 async function newConnections(stage: Stage, gateway: Program) {
   const usual = await usualWithout(stage, gateway, wan, bytes, everyMs)
   const dialling = await startDialling(stage, bytes, everyMs)
@@ -61,7 +63,7 @@ async function newConnections(stage: Stage, gateway: Program) {
   for (const { at, error } of all) {
     if (error !== undefined) stage.say(`  a new connection failed (${error}), begun ${(at - cutAt).toFixed(0)} ms after the cut`)
   }
-  // What one that was under way had said may have reached the server, so it is not said again: its client gets a RST.
+  // If a connection was just being opened, its client's words may have reached the server, so they are not sent again: the client gets a RST.
   const failed = all.filter(({ at, error }) => error !== undefined && at >= cutAt).length
   stage.say(`  new connections: over ${other} alone usually ${median(usual).toFixed(0)} ms; ${all.length} made, ${failed} failed`)
   const times = (some: Dialled[]) => some.map(({ ms }) => ms)

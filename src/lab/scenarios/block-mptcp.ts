@@ -21,7 +21,7 @@ export const blockMptcp: Scenario = {
     await stage.sleep(6)
     const all = (await dialling.stop()).filter(({ at }) => at > blockedAt)
     const said = await gateway.awaitLog(new RegExp(`WAN ${wan} (carries no MPTCP|is down)`), blockedAt)
-    // It begins on the other WAN, and joins are not lost.
+    // It begins on the other WAN, because joins are not blocked.
     await requireMptcp(stage, 'a stream meanwhile', ['dsl', 'lte'])
 
     const healedAt = now()

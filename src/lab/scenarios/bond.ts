@@ -2,7 +2,7 @@ import { BondsocksError } from '../../base/errors.js'
 import { type Download, mean } from '../download.js'
 import type { Scenario, Stage } from '../scenario.js'
 
-/** Slow start and the joining of the second WAN are over by then. */
+/** By then slow start is over, and the second WAN has joined. */
 export const settledSeconds = 3
 
 export const bond: Scenario = {
@@ -11,7 +11,7 @@ export const bond: Scenario = {
   run: (stage) => compare(stage, { directMegabytes: 20, bondedMegabytes: 90 }),
 }
 
-/** A download without the gateway, then one through it; throws where bonding gains nothing. */
+/** A download without the gateway, then one through it. Throws if bonding gains nothing. */
 export async function compare(stage: Stage, sizes: { directMegabytes: number; bondedMegabytes: number }): Promise<void> {
   const first = stage.lab.wans[0]?.name ?? ''
   await stage.startServer()

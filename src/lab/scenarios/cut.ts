@@ -1,4 +1,4 @@
-/** What the scenarios share that lose a WAN under a running connection and get it back. */
+/** Shared by the scenarios in which a running connection loses a WAN and gets it back. */
 import { longestPause, mean, median, requireIntact, startDialling, startStream, WanRecorder } from '../measure.js'
 import type { Program } from '../program.js'
 import type { Figure, Stage } from '../scenario.js'
@@ -14,7 +14,7 @@ export type How = keyof typeof hows
 
 export interface Cut {
   wan: string
-  /** Longest pauses: before the cut, from the cut on, and once the WAN is back; ms. */
+  /** Longest pauses before the cut, after the cut, and after the WAN is back; ms. */
   before: number
   gap: number
   gapBack: number
@@ -26,10 +26,10 @@ export interface Cut {
 
 /** More than probes and handshakes bring. */
 const dataBytes = 20_000
-/** What is asked to happen within a second or half is waited for so long, on machines that do other things too. */
+/** How long to wait for what should happen within a second, on machines that do other things too. */
 const patienceMs = 10_000
 
-/** A running connection of so many Mbit/s (0: unlimited) loses the WAN that carries most of it. Throws where a byte is wrong. */
+/** A running connection of so many Mbit/s (0: unlimited) loses the WAN that carries most of it. Throws if a byte is wrong. */
 export async function cutStream(stage: Stage, gateway: Program, how: How, mbit: number): Promise<Cut> {
   const what = mbit === 0 ? 'the bulk download' : `the stream of ${mbit} Mbit/s`
   const recorder = new WanRecorder(stage.lab, gateway.pid)
@@ -47,7 +47,7 @@ export async function cutStream(stage: Stage, gateway: Program, how: How, mbit: 
     const backAt = now()
     await hows[how](stage, wan, false)
     const [resumedAt] = await Promise.all([recorder.awaitBytes(wan, backAt, dataBytes, patienceMs), stage.sleep(3)])
-    // Where it fell seldom its first answer is all that it takes.
+    // If the WAN did not fail often, it is up with its first answer.
     const answer = await gateway.awaitLog(new RegExp(`WAN ${wan} (answers again|is up)`), backAt, patienceMs)
     const stoppedAt = now()
     const report = await stream.stop()
@@ -58,7 +58,7 @@ export async function cutStream(stage: Stage, gateway: Program, how: How, mbit: 
       gap: longestPause(report, cutAt, backAt),
       gapBack: longestPause(report, backAt, stoppedAt),
       detected: down && down.at - cutAt,
-      // After a plug its data may be there first.
+      // After a plug was pulled, its data may come before the gateway's answer.
       resumed: resumedAt === undefined || answer === undefined ? undefined : Math.max(resumedAt - answer.at, 0),
     }
   } finally {
@@ -66,7 +66,7 @@ export async function cutStream(stage: Stage, gateway: Program, how: How, mbit: 
   }
 }
 
-/** Throws where the gateway does not find a WAN well again. */
+/** Throws if the gateway does not find that the WAN is up again. */
 export async function awaitUp(stage: Stage, gateway: Program, wan: string, since: number): Promise<void> {
   await stage.requireLog(gateway, new RegExp(`WAN ${wan} is up`), since)
 }
@@ -94,9 +94,9 @@ export async function usualWithout(
 }
 
 /**
- * New connections beside usual ones, by what they take, in ms. Asked is their mean: with nothing lost, 6 to 7 of 100 usual ones took more
- * than 1.1 times their median on a shared machine (800 measured; its host had stopped it for 10 to 20 ms meanwhile), so that the slowest
- * of 40 tells of the machine.
+ * Compares how long new connections take with usual ones, ms. What is asked concerns the mean: on a shared machine, 6 to 7 of 100 usual
+ * connections took more than 1.1 times their median although nothing was lost (800 measured; the host had stopped the machine for 10 to 20
+ * ms), so the slowest of 40 only tells about the machine.
  */
 export function besideUsual(what: string, some: readonly number[], usual: readonly number[]): Figure[] {
   const slowest = (values: readonly number[]) => Math.max(...values) / median(usual)

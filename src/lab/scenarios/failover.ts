@@ -4,10 +4,10 @@ import type { Lab } from '../lab.js'
 import type { Scenario, Stage } from '../scenario.js'
 import { settledSeconds } from './bond.js'
 
-/** Seconds of the download: cut, and back. */
+/** When the WAN is cut, and when it is back, seconds of the download. */
 const cutAt = 8
 const backAt = 16
-/** For about 30 s: after the cut TCP tries a path again only after a while, which doubles at each vain try. */
+/** Enough for about 30 s: after the cut, TCP waits twice as long after each failed try of a path. */
 const megabytes = 130
 
 export const failover: Scenario = {
@@ -24,7 +24,7 @@ export const failover: Scenario = {
   },
 }
 
-/** Downloads, loses the first WAN silently on the way, and gets it back. */
+/** Downloads; meanwhile the first WAN becomes a black hole, and comes back. */
 export async function cutDownload(stage: Stage): Promise<Download> {
   const { lab } = stage
   const wan = firstOf(lab)
@@ -53,7 +53,7 @@ export async function cutDownload(stage: Stage): Promise<Download> {
 
 const firstOf = (lab: Lab) => lab.wans[0]?.name ?? ''
 
-/** When the WAN that came back carried data again; undefined where it did not. */
+/** When the WAN that came back carried data again; undefined if it did not. */
 function resumedAt({ lab }: Stage, { samples }: Download): number | undefined {
   const [first] = lab.wans
   return samples.find(({ at, wans }) => at > backAt && (wans[firstOf(lab)] ?? 0) > (first?.rateDown ?? 0) / 4)?.at
@@ -70,12 +70,12 @@ export function phases(stage: Stage, cut: Download): string[][] {
   return [
     rates(stage, 'bondsocks, both', cut, settledSeconds, cutAt),
     rates(stage, `bondsocks, ${wan} cut`, cut, cutAt + 1, backAt),
-    // The first seconds also deliver what had waited for the missing bytes.
+    // The first seconds also deliver bytes that had waited for missing ones.
     ...(resumed === undefined ? [] : [rates(stage, `bondsocks, ${wan} back`, cut, resumed + 2)]),
   ]
 }
 
-/** A row of the means from one second of a download to another. */
+/** A row of the means between two seconds of a download. */
 export function rates({ lab }: Stage, title: string, { samples }: Download, from: number, to?: number): string[] {
   const { payload, wans } = mean(samples, from, to)
   return [title, ...[payload, ...lab.wans.map(({ name }) => wans[name] ?? 0)].map((rate) => rate.toFixed(1))]
@@ -90,7 +90,7 @@ export function verdict(stage: Stage, cut: Download): string {
   return `checksum verified; ${gap}; once back, ${wan} ${again}`
 }
 
-/** Throws where the download survived, but hardly. */
+/** Throws if the download was slow after the cut. */
 export function requireSurvival({ lab }: Stage, { samples }: Download): void {
   const [first, second] = lab.wans
   const during = mean(samples, cutAt + 1, backAt).wans[second?.name ?? ''] ?? 0

@@ -3,14 +3,14 @@ import { longestPause, requireIntact, startDialling, startStream } from '../meas
 import type { Scenario } from '../scenario.js'
 import { now } from '../traffic.js'
 
-/** What another program thinks that the firewall should be. */
+/** The firewall rules of another program. */
 const theirs = `*nat
 -A PREROUTING -p tcp --dport 2222 -j ACCEPT
 -A POSTROUTING -o dsl -j MASQUERADE
 -A POSTROUTING -o lte -j MASQUERADE
 COMMIT
 `
-/** Twice what is asked: a busy machine is not ours to judge. */
+/** Twice what is asked, because the machine may be busy. */
 const watchMs = 20_000
 
 export const firewallReload: Scenario = {

@@ -8,7 +8,7 @@ const flaps = 15
 /** A hundred in a minute. */
 const periodSeconds = 0.6
 
-/** Pulls the plug and puts it in again, so many times. */
+/** Pulls the plug and plugs it in again, so many times. */
 export async function flap(lab: Lab, wan: string, times: number, sleep: (seconds: number) => Promise<unknown>): Promise<void> {
   const startedAt = now()
   for (let half = 0; half < 2 * times; half++) {

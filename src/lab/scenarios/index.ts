@@ -15,7 +15,7 @@ import { renumber } from './renumber.js'
 import { stripMptcp } from './strip-mptcp.js'
 import { twoRouters } from './two-routers.js'
 
-/** What `lab run` knows: a file each. */
+/** The scenarios of `lab run`, a file each. */
 export const scenarios: Record<string, Scenario> = {
   bond,
   failover,

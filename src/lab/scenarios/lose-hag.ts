@@ -1,4 +1,4 @@
-/** What the scenarios share that lose the HAG which all connections use. */
+/** Shared by the scenarios that lose the HAG of all connections. */
 import { hagSubflows, type Running, startDialling, startStream } from '../measure.js'
 import type { Figure, Stage } from '../scenario.js'
 import { now, type StreamReport } from '../traffic.js'
@@ -6,10 +6,10 @@ import { now, type StreamReport } from '../traffic.js'
 const streams = 3
 const bytes = 10_000
 const everyMs = 100
-/** The gateway's default close_timeout, after which redsocks' users get their RST. */
+/** The kernel's default net.mptcp.close_timeout, after which clients of redsocks get a RST. */
 const before = '60 s'
 
-/** Streams and new connections while the HAG is lost by `lose`; throws only where nothing can be measured. Prints what each saw. */
+/** Runs streams and new connections while `lose` takes the HAG away, and prints what each saw. Throws only if nothing can be measured. */
 export async function loseHag(stage: Stage, lose: () => Promise<void>): Promise<Figure[]> {
   const old: Running<StreamReport>[] = []
   for (let index = 0; index < streams; index++) old.push(await startStream(stage, 0.5))
@@ -29,8 +29,8 @@ export async function loseHag(stage: Stage, lose: () => Promise<void>): Promise<
       `  a new connection failed (${error}), begun ${(at - lostAt).toFixed(0)} ms after the loss, after ${ms.toFixed(0)} ms`,
     )
   }
-  // Over a connection that was prepared a client's words leave at once. Those on their way to a HAG that falls silent may have reached the
-  // server, and are not said again: a RST tells the client, who knows whether they may be.
+  // Over a prepared connection a client's words leave at once. If the HAG falls silent then, they may have reached the server, so they are not
+  // sent again: the client gets a RST, and knows whether it may repeat them.
   const reset = failed.filter(({ error }) => error === 'ECONNRESET')
   const worked = all.filter(({ error }) => error === undefined)
   const firstAt = Math.min(...worked.map(({ at, ms }) => at + ms))
@@ -66,7 +66,7 @@ async function hagOfNew(stage: Stage): Promise<'hag' | 'hag2' | undefined> {
   const old = await sockets()
   const stream = await startStream(stage, 2)
   try {
-    // What it brings shows after a few round trips, on a busy machine later.
+    // Its bytes show after a few round trips, on a busy machine later.
     for (let looks = 0; looks < 15; looks++) {
       await stage.sleep(0.2)
       const fresh = (await sockets()).filter((socket) => !old.includes(socket))
@@ -80,14 +80,14 @@ async function hagOfNew(stage: Stage): Promise<'hag' | 'hag2' | undefined> {
   }
 }
 
-/** A new connection that goes another way is a miss. */
+/** It is a miss if a new connection goes another way. */
 export async function requireHag(stage: Stage, wanted: 'hag' | 'hag2' | undefined): Promise<void> {
   const found = await hagOfNew(stage)
   const name = (host: typeof wanted) => (host === undefined ? 'no HAG' : host === 'hag' ? 'the first HAG' : 'the second HAG')
   if (found !== wanted) stage.miss(`a new connection went by ${name(found)}, not by ${name(wanted)}`)
 }
 
-/** Milliseconds until a new connection goes by the first HAG again; undefined where none does within `patienceMs`. */
+/** Milliseconds until a new connection uses the first HAG again; undefined if none does within `patienceMs`. */
 export async function returnsToFirst(stage: Stage, patienceMs: number): Promise<number | undefined> {
   const startedAt = now()
   while (now() - startedAt < patienceMs) {

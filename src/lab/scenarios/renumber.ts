@@ -11,7 +11,7 @@ export const renumber: Scenario = {
     const { gateway } = await stage.startAll('gatewayLearned')
     const recorder = new WanRecorder(lab, gateway.pid)
     const ip = (host: string, ...words: string[]) => must(lab.argv(host, ['ip', ...words]))
-    // The provider's side has both networks all the time.
+    // The provider's side has both networks from the beginning.
     await ip('hag', 'address', 'add', '10.1.1.1/24', 'dev', 'dsl')
 
     const stream = await startStream(stage, 2)
@@ -19,7 +19,7 @@ export const renumber: Scenario = {
     await stage.sleep(2)
     stage.say('  dsl: 10.1.0.2 by 10.1.0.1 becomes 10.1.1.2 by 10.1.1.1')
     const changedAt = now()
-    // The kernel takes the default route away with the address.
+    // With the address the kernel removes the default route.
     await ip('cpe', 'address', 'delete', '10.1.0.2/24', 'dev', 'dsl')
     await ip('cpe', 'address', 'add', '10.1.1.2/24', 'dev', 'dsl')
     await ip('cpe', 'route', 'replace', 'default', 'via', '10.1.1.1', 'dev', 'dsl', 'metric', '100')

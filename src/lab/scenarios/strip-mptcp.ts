@@ -17,7 +17,7 @@ export const stripMptcp: Scenario = {
     const strippedAt = now()
     await putMiddlebox(stage.lab, 'strip-mptcp', wan)
     stage.say(`  ${wan} strips MPTCP now`)
-    // A connection that begins there becomes plain TCP: that is what gives it away.
+    // A connection that begins over this WAN becomes plain TCP: by that the gateway notices.
     requireIntact(stage, 'a stream over it', await (await startStream(stage, 1)).stop())
     const noticed = await gateway.awaitLog(new RegExp(`WAN ${wan} carries no MPTCP`), strippedAt)
     const report = await running.stop()

@@ -13,7 +13,7 @@ export const twoRouters: Scenario = {
   topology: 'two-routers',
   async run(stage) {
     const { lab } = stage
-    // The server announces its second address, and the client's routes lead to it by the other router: so no rules are needed.
+    // The server announces its second address, and the client's route to it goes over the other router, so no rules are needed.
     await must(lab.argv('client', ['ip', 'mptcp', 'limits', 'set', 'subflows', '2', 'add_addr_accepted', '2']))
     await must(lab.argv('server', ['ip', 'mptcp', 'limits', 'set', 'subflows', '2']))
     await must(lab.argv('server', ['ip', 'mptcp', 'endpoint', 'add', secondServerAddress, 'signal']))
