@@ -93,8 +93,8 @@ export async function lookOutside(
       const [trouble] = troubles
       if (trouble !== undefined && troubles.every((each) => each !== undefined)) astray.set(one.source, trouble)
     }
-    const [around] = answers
-    if (around !== undefined) notes.push(...noteOn(around, config, observed))
+    const [unbound] = answers
+    if (unbound !== undefined) notes.push(...noteOn(unbound, config, observed))
   }
   const rule = await ruleByMark(kernel, config, observed)
   if (rule !== undefined) {

@@ -2,10 +2,10 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { isInside, parseCidr } from '../../src/base/address.js'
-import { destinationsElsewhere, type WanWays } from '../../src/network/desired/redirection.js'
+import { destinationsElsewhere, type WanGateways } from '../../src/network/desired/redirection.js'
 import type { ForeignRoute } from '../../src/network/state.js'
 
-const ways: WanWays = new Map<string, ReadonlySet<string | undefined>>([
+const wanGateways: WanGateways = new Map<string, ReadonlySet<string | undefined>>([
   ['dsl', new Set(['10.1.0.1'])],
   ['ppp0', new Set([undefined])],
 ])
@@ -27,7 +27,7 @@ function route(text: string): ForeignRoute {
 }
 
 const listed = (...routes: string[]) =>
-  destinationsElsewhere(routes.map(route), ways, 4).map(({ network, isKept }) => `${isKept ? '' : '!'}${network}`)
+  destinationsElsewhere(routes.map(route), wanGateways, 4).map(({ network, isKept }) => `${isKept ? '' : '!'}${network}`)
 
 t.test('what leads elsewhere', async (t) => {
   t.same(listed('default via 10.1.0.1 dev dsl', 'default dev wg0'), [], 'default routes count for nothing')
@@ -61,7 +61,7 @@ t.test('as a look-up of the longest prefix would say', async () => {
         .map((one) => ({ prefix: Number(one.destination.split('/')[1]), isKept: one.device === 'wg0', one }))
         .filter(({ one }) => isInside(address, cidrOf(one.destination)))
         .sort((a, b) => b.prefix - a.prefix || Number(b.isKept) - Number(a.isKept))[0]
-      const first = destinationsElsewhere(routes, ways, 4).find((one) => isInside(address, cidrOf(one.network)))
+      const first = destinationsElsewhere(routes, wanGateways, 4).find((one) => isInside(address, cidrOf(one.network)))
       return (first?.isKept ?? false) === (found?.isKept ?? false)
     }),
   )

@@ -18,7 +18,7 @@ import {
   type Observed,
   owned,
 } from '../state.js'
-import { connected, type Extra, redirection, type WanWays } from './redirection.js'
+import { connected, type Extra, redirection, type WanGateways } from './redirection.js'
 import { desiredSysctls, withoutFixed } from './sysctls.js'
 import { gatewayKey, networksOf, type UsableWan, uniqueLocal, usableWans, type WanRoute } from './usable-wans.js'
 
@@ -71,11 +71,11 @@ function unredirected(
   const notes: string[] = []
   const entries = observed.families.flatMap((family) => {
     const isFit = (path: WanRoute) => path.family === family && !isAstray(path, wans, observed)
-    const ways = wans.flatMap((wan) => wan.paths.filter(isFit).map((path) => ({ wan, path })))
+    const fit = wans.flatMap((wan) => wan.paths.filter(isFit).map((path) => ({ wan, path })))
     const chosen =
-      ways.find(({ wan }) => wan.config.name === best?.[family]) ??
-      ways.find(({ path }) => !withoutEndpoint?.has(path.source)) ??
-      ways[0]
+      fit.find(({ wan }) => wan.config.name === best?.[family]) ??
+      fit.find(({ path }) => !withoutEndpoint?.has(path.source)) ??
+      fit[0]
     if (chosen === undefined) return []
     const device = chosen.wan.config.interface
     const { gateway, source, metrics } = chosen.path
@@ -179,7 +179,7 @@ function parted<Item>(items: readonly Item[], test: (item: Item) => boolean): [n
 }
 
 /** Also of WANs that cannot be used now: what is redirected stays so while a link is away. */
-function waysOf(config: GatewayConfig, { mainRoutes, interfaces }: Observed, usable: readonly UsableWan[]): WanWays {
+function gatewaysOf(config: GatewayConfig, { mainRoutes, interfaces }: Observed, usable: readonly UsableWan[]): WanGateways {
   return new Map(
     config.wans.map((wan) => {
       const paths = usable.find((one) => one.config === wan)?.paths ?? []
@@ -221,7 +221,7 @@ export function desired(given: GatewayConfig, observed: Observed, options: Desir
   const redirect = options.redirect !== false && (wans.length > 0 || config.on_hag_down === 'reject')
   const { endpoints, replaced, notes } = endpointsOf(wans, config, observed, options)
   const rest = unredirected(config, wans, observed, options)
-  const { chains, notes: redirectNotes } = redirection(config, observed, waysOf(config, observed, wans), {
+  const { chains, notes: redirectNotes } = redirection(config, observed, gatewaysOf(config, observed, wans), {
     redirect,
     lacks,
     isInVain: (family, device) => unserved.has(family) || blocked.some((one) => one.family === family && one.device === device),

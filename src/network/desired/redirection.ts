@@ -11,7 +11,7 @@ export const withoutGuard =
   "the redirector's port is open to the WANs, `quic` has no effect, and INPUT must let redirected connections in by itself"
 
 /** The gateways of the default routes over a WAN, by its interface; undefined for one that needs none. */
-export type WanWays = ReadonlyMap<string, ReadonlySet<string | undefined>>
+export type WanGateways = ReadonlyMap<string, ReadonlySet<string | undefined>>
 
 export interface Redirection {
   chains: Chain[]
@@ -47,7 +47,7 @@ const networksOf = (texts: readonly string[]): Cidr[] => texts.map(parseCidr).fi
 export function redirection(
   config: GatewayConfig,
   observed: Observed,
-  ways: WanWays,
+  wanGateways: WanGateways,
   { redirect, isInVain, lacks }: RedirectionOptions,
 ): Redirection {
   const lan = [...new Set(config.lan.interfaces)]
@@ -57,13 +57,13 @@ export function redirection(
   const chains = observed.families.flatMap((family): Chain[] => {
     // From one LAN to another the gateway is just a router, and no HAG can reach those networks.
     const near = lan.flatMap((device) => connected(observed, device, family)).filter((network) => !isLinkLocal(network))
-    const others = destinationsElsewhere(observed.mainRoutes, ways, family)
+    const others = destinationsElsewhere(observed.mainRoutes, wanGateways, family)
     // That a modem's own network is reached directly goes without saying.
     elsewhere.set(
       family,
-      others.filter(({ network, device, isKept }) => isKept && !near.includes(network) && !ways.has(device)),
+      others.filter(({ network, device, isKept }) => isKept && !near.includes(network) && !wanGateways.has(device)),
     )
-    const sides = lan.filter(isKernelName).flatMap((name) => sidesOf(name, observed, ways, family))
+    const sides = lan.filter(isKernelName).flatMap((name) => sidesOf(name, observed, wanGateways, family))
     const inVain = new Set(lan.filter((device) => isInVain(family, device)))
     const refused = config.on_hag_down === 'reject' ? inVain : new Set<string>()
     const open = sides.filter(({ device }) => !inVain.has(device) || refused.has(device))
@@ -82,7 +82,7 @@ export function redirection(
               rejectQuic,
               port: config.listen.port,
               refused,
-              wans: [...ways.keys()].filter(isKernelName),
+              wans: [...wanGateways.keys()].filter(isKernelName),
             }),
           ]),
     ]
@@ -96,8 +96,8 @@ interface Side {
   words: string
 }
 
-function sidesOf(device: string, observed: Observed, ways: WanWays, family: Family): Side[] {
-  const gateways = ways.get(device)
+function sidesOf(device: string, observed: Observed, wanGateways: WanGateways, family: Family): Side[] {
+  const gateways = wanGateways.get(device)
   if (gateways === undefined) return [{ device, words: `-i ${device}` }]
   const networks = connected(observed, device, family).filter((network) => !isLinkLocal(network))
   const isOfWan = (network: string) => [...gateways].some((one) => one !== undefined && isInside(one, networksOf([network])))
@@ -117,8 +117,9 @@ interface Elsewhere {
  * The destinations that the main table leads elsewhere than a WAN's default: other networks behind this machine, tunnels, the modems' own. Longest
  * prefixes first, as the kernel looks them up; what the shorter ones say anyway is left out.
  */
-export function destinationsElsewhere(routes: readonly ForeignRoute[], ways: WanWays, family: Family): Elsewhere[] {
-  const leadsToWan = ({ device, gateway, isRefusing }: ForeignRoute) => !isRefusing && ways.get(device)?.has(gateway) === true
+export function destinationsElsewhere(routes: readonly ForeignRoute[], wanGateways: WanGateways, family: Family): Elsewhere[] {
+  const leadsToWan = ({ device, gateway, isRefusing }: ForeignRoute) =>
+    !isRefusing && wanGateways.get(device)?.has(gateway) === true
   const byNetwork = new Map<string, Elsewhere & { cidr: Cidr; metric: number }>()
   for (const route of routes) {
     const cidr = route.destination === 'default' ? undefined : parseCidr(route.destination)
@@ -132,8 +133,8 @@ export function destinationsElsewhere(routes: readonly ForeignRoute[], ways: Wan
   }
   const all = [...byNetwork.values()].sort((one, other) => other.cidr.prefix - one.cidr.prefix)
   const saysSo = (one: (typeof all)[number], at: number) => {
-    const around = all.slice(at + 1).find(({ cidr }) => isInside(one.cidr.address.toString(), [cidr]))
-    return one.isKept !== (around?.isKept ?? false)
+    const enclosing = all.slice(at + 1).find(({ cidr }) => isInside(one.cidr.address.toString(), [cidr]))
+    return one.isKept !== (enclosing?.isKept ?? false)
   }
   return all.filter(saysSo).map(({ network, device, isKept }) => ({ network, device, isKept }))
 }

@@ -60,10 +60,10 @@ function pathsOf(wan: WanConfig, observed: Observed, withCarrier: boolean): WanR
       return { trouble: `interface ${device} has no address ${configured}: give it that one, or correct "${addressKey[family]}"` }
   }
   const paths = families.flatMap((family) => {
-    const way = defaultWay(wan, found, family, observed)
-    if (way === undefined) return []
-    const source = wan[addressKey[family]] ?? sourceOf(found, family, way)
-    return [{ family, gateway: way.gateway, metrics: way.metrics, source }]
+    const nextHop = nextHopOf(wan, found, family, observed)
+    if (nextHop === undefined) return []
+    const source = wan[addressKey[family]] ?? sourceOf(found, family, nextHop)
+    return [{ family, gateway: nextHop.gateway, metrics: nextHop.metrics, source }]
   })
   if (paths.length > 0) return paths
   const key = gatewayKey[families.includes(4) ? 4 : 6]
@@ -90,7 +90,7 @@ function sourceOf(
   return (fit.find(({ address }) => address === source) ?? fit.find(isNear) ?? fit[0])?.address ?? ''
 }
 
-function defaultWay(wan: WanConfig, found: Interface, family: Family, { mainRoutes, otherDefaults, leases }: Observed) {
+function nextHopOf(wan: WanConfig, found: Interface, family: Family, { mainRoutes, otherDefaults, leases }: Observed) {
   const isDefault = (route: ForeignRoute) =>
     route.family === family && route.device === found.name && route.destination === 'default' && !route.isRefusing
   const byMetric = (routes: readonly ForeignRoute[]) => routes.filter(isDefault).sort((one, other) => one.metric - other.metric)
