@@ -202,6 +202,15 @@ t.test('the family in which HAGs find most WANs comes first within a priority', 
   t.same(used(steering), [six.address, first.address])
 })
 
+t.test('a WAN that goes in both families at once is no reason to prefer another HAG', async (t) => {
+  const wans = [dsl, lte].map((wan, index) => ({ ...wan, address6: `2001:db8:${index + 1}::2` }))
+  const steering = home({ wans, hags: [first] })
+  steering.take({ type: 'hags-changed', hags: [six, first].map((hag) => ({ hag, priority: '0' })) })
+  t.same(used(steering), [first.address, six.address])
+  steering.take({ type: 'link-gone', interface: 'dsl0', what: 'has no carrier' })
+  t.same(used(steering), [first.address, six.address])
+})
+
 t.test('what each connection and each second report costs nothing once it is known', async (t) => {
   const steering = home({ hags: [first] })
   falls(steering)
