@@ -87,7 +87,7 @@ export function save(kernel: Kernel, saved: Saved): Promise<void> {
   const isEmpty =
     Object.keys(saved.sysctls).length === 0 &&
     saved.subflows === undefined &&
-    saved.endpoints === undefined &&
+    saved.endpoints.length === 0 &&
     saved.ownIds === undefined
   return kernel.writeState(isEmpty ? undefined : textOfSaved(saved))
 }

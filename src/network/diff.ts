@@ -83,16 +83,16 @@ const saved = (
   own: readonly NumberedEndpoint[],
 ): Saved => ({
   sysctls,
-  ...(subflows && { subflows }),
-  ...(endpoints.length > 0 && { endpoints }),
-  ...(own.length > 0 && { ownIds: [...new Set(own.map(({ id }) => id))].sort() }),
+  subflows,
+  endpoints,
+  ownIds: own.length > 0 ? [...new Set(own.map(({ id }) => id))].sort() : undefined,
 })
 
 /** Somebody else's endpoints: what is kept of them, and which of those that were kept are put back. */
 function diffForeign({ endpoints, saved, interfaces }: Observed, { replaced, endpoints: wanted }: Desired) {
   const now = replaced.now.filter(isMade)
   // Who makes one anew has another idea of it.
-  const before = (saved.endpoints ?? []).filter((one) => !now.some(({ address }) => address === one.address))
+  const before = saved.endpoints.filter((one) => !now.some(({ address }) => address === one.address))
   const after = [...before.filter((one) => replaced.before.includes(one)), ...now]
   const isThere = ({ device }: KernelEndpoint) => device === undefined || interfaces.some(({ name }) => name === device)
   const stays = (one: KernelEndpoint) => !one.isOurs && !replaced.now.includes(one)

@@ -152,12 +152,10 @@ const reasonOf = (error: unknown) => ((error instanceof ChangeFailed ? error.cau
 
 /** What is saved for a gateway, or another need, stays. */
 function withOthers(need: HagNeed, saved: Saved, change: Change): Change {
-  const { sysctls, subflows, ...rest } = saved
-  const { [mtuProbing]: _, ...otherSysctls } = sysctls
+  const { [mtuProbing]: _, ...otherSysctls } = saved.sysctls
   const merge = (part: Saved): Saved => {
     if (need === 'probing') return { ...saved, sysctls: { ...otherSysctls, ...part.sysctls } }
-    if (need === 'subflows') return { ...rest, sysctls, ...(part.subflows !== undefined && { subflows: part.subflows }) }
-    return saved
+    return need === 'subflows' ? { ...saved, subflows: part.subflows } : saved
   }
   return { ...change, savedMeanwhile: merge(change.savedMeanwhile), savedAfter: merge(change.savedAfter) }
 }

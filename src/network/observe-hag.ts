@@ -5,7 +5,7 @@ import { mtuProbing } from './desired/sysctls.js'
 import type { Kernel } from './kernel/kernel.js'
 import { parseSubflowLimit } from './kernel/mptcp.js'
 import { capture, observeCopy } from './observe.js'
-import { parseSaved } from './saved.js'
+import { nothingSaved, parseSaved } from './saved.js'
 import type { Observed, Saved } from './state.js'
 
 const nothingSeen: Observed = {
@@ -25,7 +25,8 @@ const nothingSeen: Observed = {
   chainNotes: [],
   strays: [],
   sysctls: new Map(),
-  saved: { sysctls: {} },
+  saved: nothingSaved,
+  loss: undefined,
   isStateStale: false,
   outside: { astray: new Map(), notes: [] },
   notes: [],
@@ -56,7 +57,8 @@ async function look(kernel: Kernel, need: HagNeed): Promise<Partial<Observed>> {
 function partOf(need: HagNeed, { sysctls, subflows }: Saved): Saved {
   const held = need === 'probing' ? sysctls[mtuProbing] : undefined
   return {
+    ...nothingSaved,
     sysctls: held === undefined ? {} : { [mtuProbing]: held },
-    ...(need === 'subflows' && subflows !== undefined && { subflows }),
+    subflows: need === 'subflows' ? subflows : undefined,
   }
 }

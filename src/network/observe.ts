@@ -108,7 +108,7 @@ export async function observe(
     endpoints: parseEndpoints(endpoints).map((one) => ({ ...one, isOurs: looksOurs(one) && isKept(one) })),
     subflows,
     copies: copies ? await Promise.all(families.map((family) => observeCopy(kernel, family))) : [],
-    ...(loss !== undefined && { loss }),
+    loss,
     isStateStale: stored.isDamaged || (isKnown && Object.keys(saved.sysctls).length > 0),
   }
 }
@@ -180,7 +180,7 @@ export function parseInterfaces(json?: string, bridgeJson?: string, portJson?: s
             altNames: altnames,
             mac: address,
             isBridge: bridges.has(ifname),
-            ...(masters.get(ifname) !== undefined && { bridge: masters.get(ifname) as string }),
+            bridge: masters.get(ifname),
             up: flags.includes('UP'),
             // LOWER_UP goes at once; NO-CARRIER may come a second later where links changed shortly before (the kernel's link watch).
             carrier: flags.includes('LOWER_UP') && !flags.includes('NO-CARRIER'),

@@ -24,8 +24,10 @@ export interface Stored {
   isDamaged: boolean
 }
 
+export const nothingSaved: Saved = { sysctls: {}, subflows: undefined, endpoints: [], ownIds: undefined }
+
 export function parseSaved(text: string | undefined): Stored {
-  if (text === undefined) return { saved: { sysctls: {} }, isDamaged: false }
+  if (text === undefined) return { saved: nothingSaved, isDamaged: false }
   const whole = schema.safeParse(jsonOf(text))
   if (whole.success) return { saved: savedOf(whole.data), isDamaged: false }
   const objects = [...text.matchAll(/(?:"(net\/[^"]+|subflows)":\s*)?(\{[^{}]*\})/g)].map(([, name, value = '']) => ({
@@ -47,11 +49,9 @@ export function parseSaved(text: string | undefined): Stored {
 function savedOf({ sysctls, subflows, endpoints = [], ownIds }: z.infer<typeof schema>): Saved {
   return {
     sysctls,
-    ...(subflows && { subflows }),
-    ...(ownIds && { ownIds }),
-    ...(endpoints.length > 0 && {
-      endpoints: endpoints.map(({ device, port, ...one }) => ({ ...one, device, ...(port && { port }), isOurs: false })),
-    }),
+    subflows,
+    ownIds,
+    endpoints: endpoints.map(({ device, port, ...one }) => ({ ...one, device, port, isOurs: false })),
   }
 }
 
@@ -64,7 +64,7 @@ function jsonOf(text: string): unknown {
 }
 
 export function textOfSaved({ sysctls, subflows, ownIds, endpoints }: Saved): string {
-  const theirs = endpoints?.map(({ isOurs: _, ...one }) => one)
+  const theirs = endpoints.length > 0 ? endpoints.map(({ isOurs: _, ...one }) => one) : undefined
   // What is short stands first, where it is not cut off.
   return `${JSON.stringify({ subflows, ownIds, endpoints: theirs, sysctls }, null, 2)}\n`
 }

@@ -59,7 +59,7 @@ export interface Interface {
   mac: string
   isBridge: boolean
   /** The bridge that it is a port of. */
-  bridge?: string
+  bridge: string | undefined
 }
 
 /** A unicast route that is not ours, one for each next hop. In the kernel's order. */
@@ -68,9 +68,9 @@ export interface ForeignRoute {
   /** CIDR, bare address, or `default`. */
   destination: string
   device: string
-  gateway?: string
+  gateway: string | undefined
   /** The address that it gives to packets without one. */
-  source?: string
+  source: string | undefined
   metric: number
   /** MTU and the like, as words for `ip route add`. */
   metrics: string
@@ -125,7 +125,7 @@ export interface KernelEndpoint extends NumberedEndpoint {
   flags: string[]
   /** We have made it. */
   isOurs: boolean
-  port?: number
+  port: number | undefined
 }
 
 /** A route as the words that follow `ip route add`, but for its table and its initial window (segments). */
@@ -210,11 +210,11 @@ export function joinHeld<Value>(before: Held<Value> | undefined, after: Held<Val
 /** The state file: what `remove` puts back. */
 export interface Saved {
   sysctls: Record<string, Held<string>>
-  subflows?: Held<number>
+  subflows: Held<number> | undefined
   /** Somebody else's, in whose place ours are. */
-  endpoints?: KernelEndpoint[]
-  /** Of our endpoints. */
-  ownIds?: number[]
+  endpoints: KernelEndpoint[]
+  /** Of our endpoints; undefined: it is not known. */
+  ownIds: number[] | undefined
 }
 
 /** Where what this machine sends would go. */
@@ -256,7 +256,7 @@ export interface Observed {
   fixedSysctls?: ReadonlySet<string>
   saved: Saved
   /** What of the former values is lost, in a sentence, where the state file was damaged. */
-  loss?: string
+  loss: string | undefined
   /** The state file is not what `saved` says: it is to be written anew. */
   isStateStale: boolean
   outside: Outside

@@ -4,6 +4,7 @@ import t from 'tap'
 import type { Kernel } from '../../src/network/kernel/kernel.js'
 import { Network } from '../../src/network/network.js'
 import { observe } from '../../src/network/observe.js'
+import { nothingSaved } from '../../src/network/saved.js'
 import type { NetworkOptions } from '../../src/network/state.js'
 import { needsRoot, type Scope } from '../support/namespaces.js'
 import { addForeign, failing, fakeWorld, furnish, gateway, netnsWorld, snapshot, type World } from '../support/network-world.js'
@@ -507,7 +508,7 @@ for (const [name, make, stride, skip] of worlds) {
       const { rules, routes, endpoints, chains, saved } = await observe(kernel)
       t.same(
         { rules, routes, saved, chains: chains.flatMap(({ exists, rules, jumps }) => [exists, ...rules, ...jumps]) },
-        { rules: [], routes: [], saved: { sysctls: {} }, chains: [false, false, false, false] },
+        { rules: [], routes: [], saved: nothingSaved, chains: [false, false, false, false] },
       )
       t.same(endpoints.map(({ id }) => id).sort(), [250, 3])
     })

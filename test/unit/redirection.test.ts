@@ -13,12 +13,12 @@ const wanGateways: WanGateways = new Map<string, ReadonlySet<string | undefined>
 function route(text: string): ForeignRoute {
   const [destination = '', ...words] = text.split(' ')
   const after = (key: string) => (words.includes(key) ? words[words.indexOf(key) + 1] : undefined)
-  const gateway = after('via')
   return {
     family: destination.includes(':') ? 6 : 4,
     destination,
     device: after('dev') ?? 'lo',
-    ...(gateway !== undefined && { gateway }),
+    gateway: after('via'),
+    source: undefined,
     metric: Number(after('metric') ?? 0),
     metrics: '',
     advertised: false,

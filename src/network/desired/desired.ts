@@ -94,7 +94,7 @@ function unredirected(
     if (leaders.length > 0 && leaders.every(leads)) return []
     const onlink = isOnlink(gateway, connected(observed, device, family))
     // In IPv6 the kernel chooses better for each destination.
-    const words = { destination: 'default', gateway, device, metrics, onlink, ...(family === 4 && { source }) }
+    const words = { destination: 'default', gateway, device, metrics, onlink, source: family === 4 ? source : undefined }
     return [{ route: routeEntry(family, { ...words, table: owned.mainTable }), rules: mainRules(family) }]
   })
   return { routes: entries.map(({ route }) => route), rules: entries.flatMap(({ rules }) => rules), notes }
@@ -154,7 +154,7 @@ function endpointsOf(
   const isFirst = ({ address }: Endpoint) => familyOf(address) === first
   const ours = wanted.length > places ? parted(wanted, (one) => !isFirst(one)).flat() : wanted
   const left = ours.slice(places)
-  const before = (observed.saved.endpoints ?? []).filter(isReplaced)
+  const before = observed.saved.endpoints.filter(isReplaced)
   const replaced = [...now.filter(isMade), ...before].map(({ address }) => address)
   return {
     endpoints: ours.slice(0, places),

@@ -21,7 +21,7 @@ export function parseEndpoints(json = ''): KernelEndpoint[] {
     address,
     id,
     device,
-    ...(port !== undefined && { port }),
+    port,
     isOurs: false,
     flags: Object.keys(flags)
       .filter((key) => flags[key] === true)
