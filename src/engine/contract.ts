@@ -222,11 +222,11 @@ export interface Engine {
   /** Connects and greets as `probe` does, and keeps the connection for a `dial` that may use it. */
   prepare(probe: Probe): Promise<ProbeResult>
   /**
-   * Closes prepared connections that are not needed. Kept are those that live, are younger than `mostMs` milliseconds, and use the path of one
-   * of these probes, with their first subflow or one that joined. Each counts for the first path that it uses, and the `most` youngest of each
+   * Closes prepared connections that are not needed. Kept are those that live, are younger than `maxAgeMs` milliseconds, and use the path of one
+   * of these probes, with their first subflow or one that joined. Each counts for the first path that it uses, and the `max` youngest of each
    * path are kept. Returns how many are left of each path, and the age in milliseconds of the youngest that its HAG had ended.
    */
-  keepPrepared(probes: readonly Probe[], most: number, mostMs: number): { counts: number[]; endedMs?: number }
+  keepPrepared(probes: readonly Probe[], max: number, maxAgeMs: number): { counts: number[]; endedMs?: number }
   /**
    * From now on, sockets bound to these addresses leave by these devices, whatever `ip rule` says; MPTCP sockets only with `mptcpToo`, and only
    * their first subflow: from Linux 6.7 on, the others leave by the devices of their endpoints. Replaces the former list.

@@ -31,7 +31,7 @@ export interface WanLink extends PathAddress {
   /** Smoothed time to connect to a HAG, milliseconds. */
   readonly rttMs: number | undefined
   /** Of the last minutes. */
-  readonly leastRttMs: number | undefined
+  readonly minRttMs: number | undefined
   /** `tcp` if the WAN's path drops what begins with MPTCP, so that trying it would only take time. */
   readonly protocol: Protocol
 }
@@ -60,7 +60,7 @@ export interface Path {
   /** Milliseconds after which the next way is tried beside this one. */
   patienceMs: number
   /** Of the WAN, without what waits in its queues and for our processor, milliseconds; undefined while it is unknown. */
-  leastRttMs: number | undefined
+  minRttMs: number | undefined
 }
 
 export type HagPath = Path & { hag: Hag }

@@ -26,17 +26,17 @@ export async function isAcknowledged(
 export async function isBehindFullWan(
   engine: Pick<Engine, 'inspect'>,
   hag: SocketAddress,
-  links: readonly Pick<WanLink, 'bind' | 'leastRttMs'>[],
+  links: readonly Pick<WanLink, 'bind' | 'minRttMs'>[],
   withinMs: number,
 ): Promise<boolean> {
   const connections = await engine.inspect()
   const subflows = connections.flatMap((one) =>
     one.subflows.filter(({ remote }) => remote.address === hag.address && remote.port === hag.port),
   )
-  return links.some(({ bind, leastRttMs = 100 }) => {
+  return links.some(({ bind, minRttMs = 100 }) => {
     const own = subflows.filter(({ local }) => local.address === bind)
     const isFull = own.some(
-      ({ unackedPackets, rttUs, timeouts }) => unackedPackets > 0 && (rttUs > 2000 * leastRttMs || timeouts > 0),
+      ({ unackedPackets, rttUs, timeouts }) => unackedPackets > 0 && (rttUs > 2000 * minRttMs || timeouts > 0),
     )
     return isFull && own.some(({ lastAckMs }) => lastAckMs < withinMs)
   })

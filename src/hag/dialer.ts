@@ -17,7 +17,7 @@ type Closed = Extract<EngineEvent, { type: 'closed' }>
 export const reply = { failure: 1, notAllowed: 2, networkUnreachable: 3, hostUnreachable: 4, refused: 5 } as const
 
 /** Enough for any real name; a hostile one must not keep us busy. */
-const mostAddresses = 8
+const maxAddresses = 8
 
 /** RFC 8305 section 8: before the next address is tried beside the last one. */
 const attemptDelayMs = 250
@@ -84,7 +84,7 @@ export class Dialer {
     // Every address is checked, not the name: a name may lead anywhere (DNS rebinding).
     const allowed = addresses
       .filter((address) => access.destination(address, port) || this.#isOurselves(address, port, local))
-      .slice(0, mostAddresses)
+      .slice(0, maxAddresses)
     if (allowed.length === 0) {
       log.debug('destination is not allowed', { client: client.address, host })
       return engine.refuse(connection, reply.notAllowed)

@@ -13,7 +13,7 @@ export interface StreamReport {
   /** `stopped`: by us. `end` or an errno: the connection ended before that, at `endedAt`. */
   ending: string
   endedAt: number
-  /** Pauses above `leastPauseMs`. */
+  /** Pauses above `minPauseMs`. */
   pauses: Pause[]
 }
 

@@ -33,7 +33,7 @@ function wishes(sysctls: Sysctls): Wish[] {
     const now = sysctls.get(path)
     if (now !== undefined && !isFit(now)) found.push({ path, value, why })
   }
-  const within = (least: number, most: number) => (now: string) => Number(now) >= least && Number(now) <= most
+  const within = (min: number, max: number) => (now: string) => Number(now) >= min && Number(now) <= max
   // pm_type (5.19) is another name of path_manager (6.15), and follows it.
   const manager = 'a path manager outside the kernel must do what endpoints do, and without one nothing joins a connection'
   if (sysctls.has('net/mptcp/path_manager')) want('net/mptcp/path_manager', 'kernel', manager)

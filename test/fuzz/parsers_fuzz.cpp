@@ -90,11 +90,11 @@ void numbers(const uint8_t* data, size_t size) {
     default:
       event = Failed{input.id, input.order, 0, 0, Stage::Connect, failure};
   }
-  double* const room = new double[Numbers::kMost];  // exactly, for AddressSanitizer
-  Numbers numbers(room, Numbers::kMost);
+  double* const room = new double[Numbers::kMax];  // exactly, for AddressSanitizer
+  Numbers numbers(room, Numbers::kMax);
   require(numbers.hasRoom());
   const bool isWhole = numbers.add(event);
-  require(numbers.count() >= 1 && numbers.count() <= Numbers::kMost && !numbers.hasRoom());
+  require(numbers.count() >= 1 && numbers.count() <= Numbers::kMax && !numbers.hasRoom());
   require(isWhole == (room[0] != static_cast<double>(Kind::Object)));
   if (isWhole) require(room[1] == static_cast<double>(input.id));
   delete[] room;

@@ -27,11 +27,11 @@ for (const [links, skip] of kinds) {
       const wan = lab.wans[index]
       if (wan === undefined) throw new Error('a WAN is missing')
       const roundTrip = 2 * wan.delayMs
-      const isAsPlanned = ({ leastMs, mostMs, rate }: Line) =>
-        leastMs >= roundTrip &&
-        leastMs < roundTrip + 40 &&
-        mostMs > roundTrip + 70 &&
-        mostMs < roundTrip + 130 &&
+      const isAsPlanned = ({ minMs, maxMs, rate }: Line) =>
+        minMs >= roundTrip &&
+        minMs < roundTrip + 40 &&
+        maxMs > roundTrip + 70 &&
+        maxMs < roundTrip + 130 &&
         Math.abs(rate / wan.rateDown - 1) < 0.07
       const line = await remeasure(() => measureLine(lab, wan, 4, segmentBytes), isAsPlanned)
       const title = `${wan.name}, ${wan.rateDown} Mbit/s, ${roundTrip} ms and a queue of 100, in segments of ${segmentBytes} bytes`

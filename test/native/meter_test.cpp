@@ -4,9 +4,9 @@
 #include "check.h"
 
 namespace {
-Subflow path(uint32_t leastRttUs, uint64_t rate, uint64_t unackedBytes) {
+Subflow path(uint32_t minRttUs, uint64_t rate, uint64_t unackedBytes) {
   Subflow subflow = {};
-  subflow.leastRttUs = subflow.rttUs = leastRttUs;
+  subflow.minRttUs = subflow.rttUs = minRttUs;
   subflow.pacingRate = subflow.deliveryRate = rate;
   subflow.unackedBytes = unackedBytes;
   return subflow;

@@ -24,7 +24,7 @@ int wait(int fd, short events) {
 bool isSame(const Subflow& one, const Subflow& other) {
   return sameSocket(one.local, other.local) && sameSocket(one.remote, other.remote) && one.bytesSent == other.bytesSent &&
          one.bytesReceived == other.bytesReceived && one.rttUs == other.rttUs && one.unackedPackets == other.unackedPackets &&
-         one.timeouts == other.timeouts && one.leastRttUs == other.leastRttUs && one.unackedBytes == other.unackedBytes;
+         one.timeouts == other.timeouts && one.minRttUs == other.minRttUs && one.unackedBytes == other.unackedBytes;
 }
 
 // What is told by both of the kernel's ways to tell it, of a connection on which nothing moves.

@@ -241,14 +241,14 @@ export class FakeEngine implements Engine {
     return result
   }
 
-  keepPrepared(probes: readonly Probe[], most: number, mostMs: number): { counts: number[]; endedMs?: number } {
+  keepPrepared(probes: readonly Probe[], max: number, maxAgeMs: number): { counts: number[]; endedMs?: number } {
     const names = probes.map(preparedName)
     this.prepared = this.prepared.filter(
-      ({ probe, atMs }) => names.includes(preparedName(probe)) && performance.now() - atMs < mostMs,
+      ({ probe, atMs }) => names.includes(preparedName(probe)) && performance.now() - atMs < maxAgeMs,
     )
     const countOf = (name: string) => this.prepared.filter(({ probe }) => preparedName(probe) === name).length
     for (const name of names) {
-      while (countOf(name) > most) {
+      while (countOf(name) > max) {
         this.prepared.splice(
           this.prepared.findIndex(({ probe }) => preparedName(probe) === name),
           1,

@@ -6,8 +6,8 @@ import type { Lab, LabWan } from '../../src/lab/lab.js'
 
 export interface Line {
   /** The least and the longest round trip, ms. */
-  leastMs: number
-  mostMs: number
+  minMs: number
+  maxMs: number
   /** Mbit/s on the line, counted as `LinkDirection` does, while it was full. */
   rate: number
   /** Packets that did not fit into its queue. */
@@ -25,12 +25,12 @@ export async function measureLine(lab: Lab, wan: LabWan, seconds: number, segmen
   await inHost('lan', 'ip', 'route', 'replace', 'default', 'via', lab.addresses.cpe, 'advmss', String(segmentBytes))
   const url = `http://${lab.addresses.server}:${filePort}/1000000000`
   const download = execute(lab.argv('lan', ['curl', '-s', '-o', '/dev/null', '--max-time', String(seconds + 1), url]))
-  const line: Line = { leastMs: Number.NaN, mostMs: 0, rate: 0, lost: 0 }
+  const line: Line = { minMs: Number.NaN, maxMs: 0, rate: 0, lost: 0 }
   const look = async () => {
     const text = await inHost('server', 'ss', '-Htin', 'state', 'established', `sport = :${filePort}`)
     const figure = (pattern: RegExp) => Number(pattern.exec(text)?.[1] ?? 0)
-    line.leastMs = figure(/\bminrtt:([\d.]+)/) || line.leastMs
-    line.mostMs = Math.max(line.mostMs, figure(/\brtt:([\d.]+)/))
+    line.minMs = figure(/\bminrtt:([\d.]+)/) || line.minMs
+    line.maxMs = Math.max(line.maxMs, figure(/\brtt:([\d.]+)/))
     line.lost = figure(/\bretrans:\d+\/(\d+)/)
     const bytes = (await lab.wanBytes())[wan.name]?.down ?? 0
     return { at: performance.now(), bytes }

@@ -13,16 +13,16 @@ const pathOver = (wan: string, bind: string, more: Partial<HagPath> = {}): HagPa
   protocol: 'mptcp',
   pipelined: true,
   patienceMs: 150,
-  leastRttMs: 30,
+  minRttMs: 30,
   ...more,
 })
 const dsl = pathOver('dsl', '10.1.0.2')
-const lte = pathOver('lte', '10.2.0.2', { leastRttMs: 70 })
+const lte = pathOver('lte', '10.2.0.2', { minRttMs: 70 })
 
 function start(
   t: Test,
   {
-    most = 16,
+    max = 16,
     ways = [dsl, lte],
     works = (): boolean => true,
     hangs = (_: Probe): boolean => false,
@@ -50,14 +50,14 @@ function start(
   const pool = new PreparedConnections({
     engine: {
       prepare: (probe) => (hangs(probe) ? new Promise(() => {}) : engine.prepare(probe)),
-      keepPrepared(probes, most, mostMs) {
-        lives.push(mostMs)
-        const kept = engine.keepPrepared(probes, most, mostMs)
+      keepPrepared(probes, max, maxAgeMs) {
+        lives.push(maxAgeMs)
+        const kept = engine.keepPrepared(probes, max, maxAgeMs)
         return far.endedMs > 0 ? { ...kept, endedMs: far.endedMs } : kept
       },
     },
     log: memoryLog(),
-    most,
+    max,
     paths: () => state.ways,
     report: (fact) => fact.type === 'mptcp-fell-back' && doubts.push(fact.bind),
     now: () => clock.now,
@@ -115,7 +115,7 @@ t.test('none before the first client, and two after it, on the best way', async 
 })
 
 t.test('as many as came within a second, up to the most, and fewer when that is long ago', async (t) => {
-  const { serve, clock, engine, tend, prepared } = start(t, { most: 8 })
+  const { serve, clock, engine, tend, prepared } = start(t, { max: 8 })
   for (let client = 0; client < 5; client++) serve()
   await settle()
   t.equal(prepared().length, 5)
@@ -189,9 +189,9 @@ t.test('those that hang on a WAN that has died do not count for the next one', a
 })
 
 t.test('switched off, or to a HAG that is near: none', async (t) => {
-  const off = start(t, { most: 0 })
+  const off = start(t, { max: 0 })
   t.equal(off.pool.serves(dsl), false)
-  const near = start(t, { ways: [pathOver('lan', '10.1.0.2', { leastRttMs: 1 })] })
+  const near = start(t, { ways: [pathOver('lan', '10.1.0.2', { minRttMs: 1 })] })
   t.equal(near.pool.serves(near.state.ways[0] as HagPath), false)
   await settle()
   t.same([...off.asked, ...near.asked], [])

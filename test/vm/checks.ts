@@ -68,7 +68,7 @@ async function checkLines(): Promise<void> {
     if (wan === undefined) continue
     const line = await measureLine(lab, wan, 4, segmentBytes)
     const [least, full] = [2 * wan.delayMs, 2 * wan.delayMs + 100]
-    const isTimely = line.leastMs >= least && line.leastMs < least + 10 && line.mostMs > 0.8 * full && line.mostMs < 1.2 * full
+    const isTimely = line.minMs >= least && line.minMs < least + 10 && line.maxMs > 0.8 * full && line.maxMs < 1.2 * full
     const holds = isTimely && Math.abs(line.rate / wan.rateDown - 1) < 0.05
     check(holds, `the line of ${wan.name} is as planned: ${JSON.stringify(line)}`)
   }

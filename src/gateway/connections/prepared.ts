@@ -34,7 +34,7 @@ const nearMs = 5
 export interface PreparedOptions {
   engine: Pick<Engine, 'prepare' | 'keepPrepared'>
   /** Kept at once; 0: none ever. */
-  most: number
+  max: number
   /** The paths to the HAG in use, best first. */
   paths(): readonly HagPath[]
   report(fact: ConnectionFact): void
@@ -100,8 +100,8 @@ export class PreparedConnections {
   /** The path for which some are kept. */
   #first(): HagPath | undefined {
     const [first] = this.#options.paths()
-    const isNear = first?.leastRttMs !== undefined && first.leastRttMs < nearMs
-    return this.#options.most === 0 || isNear ? undefined : first
+    const isNear = first?.minRttMs !== undefined && first.minRttMs < nearMs
+    return this.#options.max === 0 || isNear ? undefined : first
   }
 
   #isIdle(now: number): boolean {
@@ -142,7 +142,7 @@ export class PreparedConnections {
 
   #wanted(now: number): number {
     this.#advance(now)
-    return Math.min(Math.max(minWanted, ...this.#demand), this.#options.most)
+    return Math.min(Math.max(minWanted, ...this.#demand), this.#options.max)
   }
 
   #lifeOf(path: HagPath | undefined, now: number): number {

@@ -68,7 +68,7 @@ export class Hub {
     this.prepared = new PreparedConnections({
       engine,
       log,
-      most: config.prepared_connections,
+      max: config.prepared_connections,
       paths: () => this.pathTable.preparable,
       report: (fact) => this.report(fact),
     })

@@ -191,11 +191,11 @@ function patienceOf(rttMs: number | undefined): number {
   return rttMs === undefined ? unknownMs : Math.ceil(Math.min(Math.max(roundTrips * rttMs, minMs), maxMs))
 }
 
-const directPath = ({ wan, bind, rttMs, leastRttMs }: WanLink): Path => ({
+const directPath = ({ wan, bind, rttMs, minRttMs }: WanLink): Path => ({
   wan,
   bind,
   patienceMs: patienceOf(rttMs),
-  leastRttMs,
+  minRttMs,
   pipelined: false,
   protocol: 'tcp',
 })

@@ -123,9 +123,9 @@ export function linksOf(all: readonly LinkState[], family: Family, hasHag: boole
   const own = all.flatMap((link) => {
     const { wan, metered, mptcp, address: bind, isNarrow } = link
     if (link.family !== family || bind === undefined) return []
-    const { state, rttMs, leastRttMs } = judged(link)
+    const { state, rttMs, minRttMs } = judged(link)
     const rank = { up: 0, degraded: 1, probing: 2, down: 3 }[state] + (isPoor(mptcp) ? 0.5 : 0)
-    return [{ rank, isNarrow, link: { wan, bind, metered, state, rttMs, leastRttMs, protocol: protocolOf(mptcp) } }]
+    return [{ rank, isNarrow, link: { wan, bind, metered, state, rttMs, minRttMs, protocol: protocolOf(mptcp) } }]
   })
   own.sort((one, other) => one.rank - other.rank || (one.link.rttMs ?? 1e5) - (other.link.rttMs ?? 1e5))
   // Greetings pass over a narrow path and downloads hang: it is as good as down as long as there is a better one.

@@ -120,11 +120,11 @@ export class Bundle {
     // Less than half may be those of a bad moment, and are joined anew (rejoin.ts).
     if (connections.length === 0 || joined * 2 > connections.length) return undefined
     const without = connections.filter((one) => !hasJoined(one, bind))
-    const most = (test: (one: Inspection) => boolean) => without.filter(test).length * 2 > without.length
-    if (most(({ protocol }) => protocol === 'tcp')) return 'fell-back'
+    const mostly = (test: (one: Inspection) => boolean) => without.filter(test).length * 2 > without.length
+    if (mostly(({ protocol }) => protocol === 'tcp')) return 'fell-back'
     const isJoining = ({ subflows }: Inspection) => subflows.some((one) => one.joining && one.local.address === bind)
-    if (most(isJoining)) return 'not-answered'
-    if (most(({ full }) => full)) return 'limit-reached'
+    if (mostly(isJoining)) return 'not-answered'
+    if (mostly(({ full }) => full)) return 'limit-reached'
     if (this.#joinsTried === undefined) return 'unknown'
     const oldest = now - Math.max(...without.map(({ ageMs }) => ageMs))
     return this.#triedAt < oldest ? 'not-tried' : 'refused'

@@ -10,7 +10,7 @@ export interface Health {
   /** Smoothed time to connect, about one round trip; milliseconds. */
   readonly rttMs: number | undefined
   /** The least of them, without the queues; slowly forgotten, because paths change. */
-  readonly leastRttMs: number | undefined
+  readonly minRttMs: number | undefined
   /** Probes in a row with an answer, and without one. */
   readonly answers: number
   readonly silences: number
@@ -44,7 +44,7 @@ export const unknown: Health = {
   reason: 'not known yet',
   link: true,
   rttMs: undefined,
-  leastRttMs: undefined,
+  minRttMs: undefined,
   answers: 0,
   silences: 0,
   falls: [],
@@ -73,14 +73,14 @@ export function nextHealth(health: Health, sign: Sign, now: number): Health {
       if (!health.link) return health
       const rttMs = health.rttMs === undefined ? sign.rttMs : 0.75 * health.rttMs + 0.25 * sign.rttMs
       // Measured in whole milliseconds: from 0 it would never rise.
-      const leastRttMs = Math.min(Math.max(sign.rttMs, 0.5), 1.01 * (health.leastRttMs ?? Number.POSITIVE_INFINITY))
+      const minRttMs = Math.min(Math.max(sign.rttMs, 0.5), 1.01 * (health.minRttMs ?? Number.POSITIVE_INFINITY))
       const answers = health.answers + 1
       const enough = isUsable(health) || answers >= answersWanted(falls)
       const state = enough ? 'up' : health.state
       const hasPaused =
         health.state === 'down' && state === 'up' && now - (falls.at(-1) ?? Number.NEGATIVE_INFINITY) < longestPauseMs
       const pauses = [...health.pauses.filter((at) => now - at < pauseMemoryMs), ...(hasPaused ? [now] : [])]
-      return { ...health, state, reason: enough ? '' : health.reason, rttMs, leastRttMs, answers, silences: 0, falls, pauses }
+      return { ...health, state, reason: enough ? '' : health.reason, rttMs, minRttMs, answers, silences: 0, falls, pauses }
     }
     case 'silence': {
       if (!health.link) return health
@@ -123,7 +123,7 @@ export function nextProbe(health: Health, metered: boolean): { afterMs: number; 
  * When a steady stream of received bytes has stopped, and how long to wait for an answer then; milliseconds. No queue is left where nothing
  * arrives, so the least round trip counts. A WAN that only paused gets twice the time from then on, for some minutes.
  */
-export function stopPatience({ leastRttMs = 100, pauses }: Health): { stopMs: number; timeoutMs: number } {
+export function stopPatience({ minRttMs = 100, pauses }: Health): { stopMs: number; timeoutMs: number } {
   const grace = Math.min(2 ** pauses.length, maxGrace)
-  return { stopMs: grace * Math.max(1.2 * leastRttMs, 90), timeoutMs: grace * Math.max(2 * leastRttMs + 30, 90) }
+  return { stopMs: grace * Math.max(1.2 * minRttMs, 90), timeoutMs: grace * Math.max(2 * minRttMs + 30, 90) }
 }

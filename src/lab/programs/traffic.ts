@@ -12,7 +12,7 @@ import { type Dialled, now, type StreamReport } from '../traffic.js'
 const blockBytes = 16_384
 /** A paced stream writes so often. */
 const tickMs = 5
-const leastPauseMs = 30
+const minPauseMs = 30
 /** How long a client waits for the rest of the answer. */
 const patienceMs = 10_000
 
@@ -71,7 +71,7 @@ function stream(host: string, port: number, mbit: number): void {
   let last: number | undefined
   let isStopped = false
   const pauseUntil = (until: number) => {
-    if (last !== undefined && until - last >= leastPauseMs) report.pauses.push({ until, ms: until - last })
+    if (last !== undefined && until - last >= minPauseMs) report.pauses.push({ until, ms: until - last })
     last = until
   }
   const finish = (ending: string) => {

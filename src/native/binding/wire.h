@@ -9,11 +9,11 @@ enum class Kind { Object, Accepted, Opened, Closed };
 
 class Numbers {
  public:
-  static constexpr size_t kMost = 11;  // numbers of one event
+  static constexpr size_t kMax = 11;  // numbers of one event
 
   Numbers(double* begin, size_t capacity) : begin_(begin), capacity_(capacity) {}
 
-  bool hasRoom() const { return count_ + kMost <= capacity_; }
+  bool hasRoom() const { return count_ + kMax <= capacity_; }
   size_t count() const { return count_; }
   void clear() { count_ = 0; }
 

@@ -8,7 +8,7 @@
 #include <memory>
 
 namespace {
-constexpr uint64_t kMost = 4 * 1024 * 1024;
+constexpr uint64_t kMax = 4 * 1024 * 1024;
 // With what a connection has waited, less than ten seconds.
 constexpr uint64_t kAfreshMs = 4500;
 
@@ -18,7 +18,7 @@ constexpr uint64_t kAfreshMs = 4500;
 // where 10 and 100 Mbit/s start together without a delay, what the slow one can hold then makes the other wait for seconds.
 // Without CAP_NET_ADMIN it stays as it was.
 void widenSendBuffer(int fd) {
-  const int half = kMost;  // the kernel doubles what it is given
+  const int half = kMax;  // the kernel doubles what it is given
   setOption(fd, SOL_SOCKET, SO_SNDBUFFORCE, half);
 }
 
@@ -35,7 +35,7 @@ void avoidProbeRtt(int fd, const std::vector<Subflow>& subflows, uint64_t nowMs,
   bool isKnown = true;
   for (size_t index = 0; index < subflows.size(); ++index) {
     const Subflow& subflow = subflows[index];
-    const uint64_t nearUs = uint64_t{subflow.leastRttUs} * 8 / 5 + (subflow.deliveryRate == 0 ? 0 : kLeftBytes * 1000000 / subflow.deliveryRate);
+    const uint64_t nearUs = uint64_t{subflow.minRttUs} * 8 / 5 + (subflow.deliveryRate == 0 ? 0 : kLeftBytes * 1000000 / subflow.deliveryRate);
     if (lowest[index] > nearUs) isKnown = false;
   }
   lowest.assign(subflows.size(), UINT32_MAX);
@@ -69,37 +69,37 @@ void shareCrowdedPaths(int fd, const std::vector<Subflow>& subflows, uint64_t no
 // MPTCP's scheduler puts as many milliseconds on each subflow, those on the wire included (mptcp_subflow_get_send), so each has what it
 // sends in the longest round trip and a little more. Their own acknowledgements count: MPTCP's stand still while a byte is missing.
 int64_t roomOf(const std::vector<Subflow>& subflows, uint64_t waiting) {
-  constexpr uint64_t kLeastSpareUs = 15000;
+  constexpr uint64_t kMinSpareUs = 15000;
   constexpr uint64_t kQueueSpareUs = 8000;
-  constexpr uint64_t kMostSpareUs = 500000;
+  constexpr uint64_t kMaxSpareUs = 500000;
   constexpr uint64_t kBurst = 64 * 1024;  // what the scheduler gives a subflow at a time
   // One that is still joining has none (tcp_init_sock), and is given nothing.
   constexpr uint32_t kNoRoundTrip = UINT32_MAX;
   uint64_t longestUs = 0;
   for (const Subflow& subflow : subflows) {
-    if (subflow.leastRttUs == kNoRoundTrip) continue;
+    if (subflow.minRttUs == kNoRoundTrip) continue;
     // While a slow path sends what it is given at once, a much faster one beside it must not run dry.
     const uint64_t burstUs = subflow.pacingRate == 0 ? 0 : kBurst * 1000000 / subflow.pacingRate;
-    longestUs = std::max(longestUs, subflow.leastRttUs + std::clamp(burstUs, kLeastSpareUs, kMostSpareUs));
+    longestUs = std::max(longestUs, subflow.minRttUs + std::clamp(burstUs, kMinSpareUs, kMaxSpareUs));
     // A path that has become longer would be kept from filling, be found to carry less, and be given less again.
     longestUs = std::max(longestUs, subflow.rttUs + kQueueSpareUs);
   }
   uint64_t all = 0;
   uint64_t room = 0;
   for (const Subflow& subflow : subflows) {
-    if (subflow.leastRttUs == kNoRoundTrip) continue;
+    if (subflow.minRttUs == kNoRoundTrip) continue;
     // MPTCP does not tell congestion control that a subflow had nothing to send, and that takes what came through for the path's rate: what
     // is too little here would stay too little. BBR's pacing rate goes below it to drain a queue and above it to look for more.
     const auto sentIn = [](uint64_t rate, uint64_t us) { return std::min<uint64_t>(rate, UINT32_MAX) * us / 1000000; };
     const uint64_t paced = sentIn(std::max(subflow.pacingRate, subflow.deliveryRate), longestUs);
     // In slow start the pacing rate is thrice the path's, and the quick path would be given all that a slower one could soon carry. Twice
     // what came through in a round trip, and a little, lets each grow all the same.
-    const uint64_t grown = sentIn(subflow.deliveryRate, std::max(longestUs * 5 / 4, subflow.leastRttUs * uint64_t{5} / 2));
-    const uint64_t most = std::max(std::min(paced, grown), kBurst);
-    all += most;
-    room += most - std::min(most, subflow.unackedBytes);
+    const uint64_t grown = sentIn(subflow.deliveryRate, std::max(longestUs * 5 / 4, subflow.minRttUs * uint64_t{5} / 2));
+    const uint64_t max = std::max(std::min(paced, grown), kBurst);
+    all += max;
+    room += max - std::min(max, subflow.unackedBytes);
   }
-  if (all == 0 || all >= kMost) return -1;
+  if (all == 0 || all >= kMax) return -1;
   return static_cast<int64_t>(room - std::min(room, waiting));
 }
 

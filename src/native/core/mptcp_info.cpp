@@ -57,8 +57,8 @@ struct TcpInfo {
   uint64_t bytesAcked;     // tcpi_bytes_acked
   uint64_t bytesReceived;  // tcpi_bytes_received
   uint8_t segments[8];
-  uint32_t unsent;      // tcpi_notsent_bytes
-  uint32_t leastRttUs;  // tcpi_min_rtt
+  uint32_t unsent;    // tcpi_notsent_bytes
+  uint32_t minRttUs;  // tcpi_min_rtt
   uint32_t dataSegmentsIn;
   uint32_t dataSegmentsOut;  // tcpi_data_segs_out, those sent again included
   uint64_t deliveryRate;     // tcpi_delivery_rate
@@ -67,7 +67,7 @@ static_assert(offsetof(TcpInfo, lastAckMs) == 56 && offsetof(TcpInfo, rttUs) == 
 static_assert(offsetof(TcpInfo, pacingRate) == 104 && offsetof(TcpInfo, bytesAcked) == 120, "struct tcp_info");
 static_assert(offsetof(TcpInfo, sentAgain) == 100 && offsetof(TcpInfo, dataSegmentsOut) == 156, "struct tcp_info");
 static_assert(offsetof(TcpInfo, segmentBytes) == 16 && offsetof(TcpInfo, unsent) == 144, "struct tcp_info");
-static_assert(offsetof(TcpInfo, leastRttUs) == 148 && sizeof(TcpInfo) == 168, "struct tcp_info");
+static_assert(offsetof(TcpInfo, minRttUs) == 148 && sizeof(TcpInfo) == 168, "struct tcp_info");
 
 struct FullInfo {
   uint32_t tcpInfoKernel;
@@ -204,7 +204,7 @@ std::vector<Subflow> subflowsOf(int fd) {
     const TcpInfo& tcp = subflows.tcp[i];
     if (!isAlive(tcp)) continue;
     found.push_back({subflows.addresses[i].local.address, subflows.addresses[i].remote.address, tcp.bytesAcked, tcp.bytesReceived, tcp.rttUs,
-                     tcp.unacked, tcp.lastAckMs, tcp.timeouts, tcp.leastRttUs, tcp.pacingRate, tcp.deliveryRate,
+                     tcp.unacked, tcp.lastAckMs, tcp.timeouts, tcp.minRttUs, tcp.pacingRate, tcp.deliveryRate,
                      uint64_t{tcp.unacked} * tcp.segmentBytes + tcp.unsent, tcp.state != kTcpEstablished, tcp.dataSegmentsOut, tcp.sentAgain});
   }
   return found;

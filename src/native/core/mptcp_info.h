@@ -15,7 +15,7 @@ struct Subflow {
   uint32_t unackedPackets;
   uint32_t lastAckMs;
   uint32_t timeouts;  // retransmission timeouts in a row
-  uint32_t leastRttUs;
+  uint32_t minRttUs;
   uint64_t pacingRate;    // bytes a second
   uint64_t deliveryRate;  // of the bytes that were acknowledged last
   uint64_t unackedBytes;  // sent, or still waiting in the subflow's send queue

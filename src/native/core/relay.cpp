@@ -12,7 +12,7 @@
 #include <utility>
 
 namespace {
-constexpr int kMostBuffer = 8 * 1024 * 1024;
+constexpr int kMaxBuffer = 8 * 1024 * 1024;
 constexpr int kUsualMark = 1;
 constexpr unsigned kFlags = SPLICE_F_MOVE | SPLICE_F_NONBLOCK;
 
@@ -50,8 +50,8 @@ bool endedWell(const Side& source) {
 Pumped copy(Flow* flow, Side* source, Side* target, int64_t* budget, PipePool* pipes) {
   if (!target->writable || flow->room == 0) return Pumped::Waiting;
   char* const data = pipes->buffer();
-  const size_t most = flow->room < 0 ? PipePool::kBufferBytes : std::min(PipePool::kBufferBytes, static_cast<size_t>(flow->room));
-  const ssize_t seen = recv(source->fd, data, most, MSG_PEEK);
+  const size_t max = flow->room < 0 ? PipePool::kBufferBytes : std::min(PipePool::kBufferBytes, static_cast<size_t>(flow->room));
+  const ssize_t seen = recv(source->fd, data, max, MSG_PEEK);
   if (seen == 0 && !endedWell(*source)) return Pumped::SourceFailed;
   if (seen == 0) flow->ended = true;
   if (seen < 0 && errno == EINTR) return Pumped::More;
@@ -108,8 +108,8 @@ Pumped pump(Flow* flow, Side* source, Side* target, int64_t budget, PipePool* pi
   while (!flow->done) {
     if (flow->parked > 0) {
       if (!target->writable || flow->room == 0) return Pumped::Waiting;
-      const size_t most = flow->room < 0 ? flow->parked : std::min<size_t>(flow->parked, static_cast<size_t>(flow->room));
-      const ssize_t moved = splice(flow->pipe.readEnd, nullptr, target->fd, nullptr, most, kFlags);
+      const size_t max = flow->room < 0 ? flow->parked : std::min<size_t>(flow->parked, static_cast<size_t>(flow->room));
+      const ssize_t moved = splice(flow->pipe.readEnd, nullptr, target->fd, nullptr, max, kFlags);
       if (moved < 0) {
         if (!wouldBlock()) return Pumped::TargetFailed;
         if (errno != EINTR) target->writable = false;
@@ -174,18 +174,18 @@ void boundBacklog(const Side& source) { resizeReceiveBuffer(source, kReceiveBuff
 // idle time that estimate can be far too high: for the first twenty seconds of an upload, HAGs received only 64 kB in each round trip.
 int widerBacklog(Flow* flow, const Side& source) {
   constexpr int kLittle = 64 * 1024;
-  constexpr uint64_t kLeast = 32 * 1024;  // a quarter of what a buffer begins with
+  constexpr uint64_t kMinBytes = 32 * 1024;  // a quarter of what a buffer begins with
   const uint64_t moved = flow->bytes - flow->looked;
   flow->looked = flow->bytes;
   const uint64_t waited = std::exchange(flow->waited, 0);
-  if (flow->ended || flow->bytes < kLeast || source.protocol == Protocol::Unknown) return 0;
+  if (flow->ended || flow->bytes < kMinBytes || source.protocol == Protocol::Unknown) return 0;
   int queued = 0;
   if (ioctl(source.fd, SIOCINQ, &queued) != 0) return 0;
   flow->waited = static_cast<uint64_t>(queued);
   // Bytes that had waited for a slow target say nothing about the source's rate.
   const uint64_t came = moved - std::min(moved, waited);
-  const int size = came < kLeast ? -1 : receiveBuffer(source);
-  if (size < 0 || size >= kMostBuffer || came < static_cast<uint64_t>(size) / 4) return 0;
+  const int size = came < kMinBytes ? -1 : receiveBuffer(source);
+  if (size < 0 || size >= kMaxBuffer || came < static_cast<uint64_t>(size) / 4) return 0;
   const bool passing = came > static_cast<uint64_t>(size) * 8;
   return passing || queued < kLittle ? 2 * size : 0;
 }
@@ -207,9 +207,9 @@ bool holdReceiveBuffer(Flow* flow, const Side& source, int size) {
   if (source.protocol == Protocol::Unknown) return false;
   if (source.protocol == Protocol::Mptcp && !flow->isHeld) {
     const int before = receiveBuffer(source);
-    const bool isSet = setOption(source.fd, SOL_SOCKET, SO_RCVLOWAT, kMostBuffer / 2);
+    const bool isSet = setOption(source.fd, SOL_SOCKET, SO_RCVLOWAT, kMaxBuffer / 2);
     setsockopt(source.fd, SOL_SOCKET, SO_RCVLOWAT, &kUsualMark, sizeof kUsualMark);
-    if (!isSet || (before < kMostBuffer && receiveBuffer(source) <= before)) return false;
+    if (!isSet || (before < kMaxBuffer && receiveBuffer(source) <= before)) return false;
   }
   if (source.protocol == Protocol::Tcp) resizeReceiveBuffer(source, size, true);
   return flow->isHeld = source.protocol == Protocol::Tcp || setReceiveBuffer(source, size, true);

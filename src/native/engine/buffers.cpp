@@ -13,13 +13,13 @@ constexpr uint64_t kBulk = 64 * 1024;
 // sum. (1 MB is enough for the lab's 50 Mbit/s, with 256 kB they give 18.) That of plain TCP begins as it always does.
 constexpr int beginningOf(Protocol from) { return from == Protocol::Tcp ? kReceiveBuffer : 2 * 1024 * 1024; }
 constexpr int kPipe = 256 * 1024;
-constexpr int kLeastSendBuffer = 2 * 1024 * 1024;
+constexpr int kMinSendBuffer = 2 * 1024 * 1024;
 constexpr uint64_t kRestMs = 10 * 1000;
 
 // What may wait in the pipe.
 int chunkOf(int receiveBuffer) { return std::min(receiveBuffer / 4, kPipe); }
 // And in the target: unsent in plain TCP, whose acknowledgements do not stop with its reader; in MPTCP also what is under way.
-int aheadOf(int receiveBuffer, Protocol to) { return to == Protocol::Tcp ? chunkOf(receiveBuffer) : std::max(receiveBuffer, kLeastSendBuffer); }
+int aheadOf(int receiveBuffer, Protocol to) { return to == Protocol::Tcp ? chunkOf(receiveBuffer) : std::max(receiveBuffer, kMinSendBuffer); }
 int64_t weightOf(int receiveBuffer, Protocol to) { return int64_t{receiveBuffer} + chunkOf(receiveBuffer) + aheadOf(receiveBuffer, to); }
 
 void writeLessAhead(const Direction& direction, int size) {

@@ -117,8 +117,8 @@ void Engine::probe(uint64_t id, DialSpec spec, Purpose purpose) {
   workers_[id % workers_.size()]->command([id, spec = std::move(spec), purpose](Worker& one) { one.dialler.probe(id, spec, purpose); });
 }
 
-PreparedPool::Kept Engine::keepPrepared(const std::vector<DialSpec>& specs, uint64_t most, uint64_t mostMs) {
-  return prepared.keep(specs, most, mostMs, monotonicMs());
+PreparedPool::Kept Engine::keepPrepared(const std::vector<DialSpec>& specs, uint64_t max, uint64_t maxAgeMs) {
+  return prepared.keep(specs, max, maxAgeMs, monotonicMs());
 }
 
 void Engine::abandon(const Address& source) {
@@ -171,7 +171,7 @@ void Engine::inspect(uint64_t id, std::vector<ConnectionId> connections) {
 }
 
 void Engine::inspectBusy(uint64_t id, Busy wanted) {
-  wanted.most = std::max<size_t>(1, wanted.most / std::max<size_t>(1, workers_.size()));
+  wanted.max = std::max<size_t>(1, wanted.max / std::max<size_t>(1, workers_.size()));
   inspectAll(id, [wanted](Worker& one) { return one.survey.inspectBusy(wanted); });
 }
 

@@ -44,7 +44,7 @@ class Engine : private WorkerHost {
   void refuse(ConnectionId id, uint8_t reply);
   void reset(ConnectionId id);
   void probe(uint64_t id, DialSpec spec, Purpose purpose = Purpose::Probe);
-  PreparedPool::Kept keepPrepared(const std::vector<DialSpec>& specs, uint64_t most, uint64_t mostMs);
+  PreparedPool::Kept keepPrepared(const std::vector<DialSpec>& specs, uint64_t max, uint64_t maxAgeMs);
   void useDevices(std::vector<std::pair<Address, std::string>> devices, bool mptcpToo) { outlets.use(std::move(devices), mptcpToo); }
   void abandon(const Address& source);
   // The answer is an event with the count.

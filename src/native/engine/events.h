@@ -65,9 +65,9 @@ struct Inspection {
 
 // Which connections to inspect: the most recently active ones of at least this age and size.
 struct Busy {
-  size_t most;
+  size_t max;
   uint64_t olderThanMs;
-  uint64_t leastBytes;
+  uint64_t minBytes;
 };
 
 // The events, one struct for each kind. `id`: the connection's or, in an answer, the question's.

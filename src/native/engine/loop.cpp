@@ -19,11 +19,11 @@ Loop::Loop(WorkerHost* host) : host_(host), epoll_(epoll_create1(EPOLL_CLOEXEC))
 
 Loop::~Loop() { closeFd(epoll_); }
 
-int Loop::wait(epoll_event* events, int most, uint64_t untilMs) {
+int Loop::wait(epoll_event* events, int max, uint64_t untilMs) {
   uint64_t due = std::min(untilMs, postAtMs_);
   if (!deadlines_.empty()) due = std::min(due, deadlines_.begin()->first);
   const int timeout = due == UINT64_MAX ? -1 : due <= now_ ? 0 : static_cast<int>(std::min<uint64_t>(due - now_, 60000));
-  const int count = epoll_wait(epoll_, events, most, timeout);
+  const int count = epoll_wait(epoll_, events, max, timeout);
   now_ = monotonicMs();
   return count;
 }

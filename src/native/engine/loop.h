@@ -39,7 +39,7 @@ class Loop {
 
   uint64_t now() const { return now_; }
   // Waits for events, at most until `untilMs` or the first deadline.
-  int wait(epoll_event* events, int most, uint64_t untilMs);
+  int wait(epoll_event* events, int max, uint64_t untilMs);
   bool watch(int fd, uint64_t tag, uint32_t events, bool known = false);
   void unwatch(int fd);
   void end(int fd, void (*how)(int));

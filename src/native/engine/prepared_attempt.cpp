@@ -15,7 +15,7 @@ constexpr uint64_t kAliveMs = 100;
 constexpr uint64_t kForgottenMs = 500;
 constexpr uint64_t kForgottenRoundTrips = 4;
 // The longest wait for an answer, in times of `handshakeTimeoutMs`.
-constexpr uint64_t kMostTimes = 4;
+constexpr uint64_t kMaxTimes = 4;
 // A client that speaks first does so at once. Its bytes should leave with the request: sent after it, MPTCP's scheduler would give them to the
 // subflow with the fewest bytes in flight, which is the slow one.
 constexpr uint64_t kFirstWordsMs = 3;
@@ -48,10 +48,10 @@ void Dialler::takePrepared(Attempt* attempt, const Prepared& prepared) {
 }
 
 // The time for the HAG's answer begins anew with each acknowledgement, because on a full uplink sending takes long. But the whole takes at most
-// kMostTimes as long, in case nothing but acknowledgements comes.
+// kMaxTimes as long, in case nothing but acknowledgements comes.
 void Dialler::grantTime(Attempt* attempt) {
   const uint64_t timeMs = attempt->spec.handshakeTimeoutMs;
-  attempt->answerUntilMs = std::min(loop_->now() + timeMs, attempt->startedMs + attempt->spec.connectTimeoutMs + kMostTimes * timeMs);
+  attempt->answerUntilMs = std::min(loop_->now() + timeMs, attempt->startedMs + attempt->spec.connectTimeoutMs + kMaxTimes * timeMs);
 }
 
 void Dialler::awaitAnswer(Attempt* attempt) {

@@ -70,7 +70,7 @@ bool PreparedPool::take(const DialSpec& spec, uint64_t nowMs, Prepared* taken) {
   return found;
 }
 
-PreparedPool::Kept PreparedPool::keep(const std::vector<DialSpec>& specs, uint64_t most, uint64_t mostMs, uint64_t nowMs) {
+PreparedPool::Kept PreparedPool::keep(const std::vector<DialSpec>& specs, uint64_t max, uint64_t maxAgeMs, uint64_t nowMs) {
   const std::lock_guard<std::mutex> lock(mutex_);
   Kept kept;
   kept.counts.resize(specs.size());
@@ -78,7 +78,7 @@ PreparedPool::Kept PreparedPool::keep(const std::vector<DialSpec>& specs, uint64
   closeIf([&](Prepared& one) {
     const uint64_t ageMs = nowMs - std::min(nowMs, one.sinceMs);
     const auto found = std::find_if(specs.begin(), specs.end(), [&one](const DialSpec& spec) { return leads(one, spec); });
-    if (found == specs.end() || ageMs >= mostMs) return true;
+    if (found == specs.end() || ageMs >= maxAgeMs) return true;
     // A connection that fell back to plain TCP is only for the first path; for others, MPTCP may work again later.
     if (one.protocol == Protocol::Tcp && found != specs.begin()) return true;
     if (wasEnded(one.fd)) {
@@ -88,7 +88,7 @@ PreparedPool::Kept PreparedPool::keep(const std::vector<DialSpec>& specs, uint64
     }
     if (isStranded(one.fd)) return true;
     uint64_t& count = kept.counts[static_cast<size_t>(found - specs.begin())];
-    if (count == most) return true;
+    if (count == max) return true;
     ++count;
     // Set late, because most connections are used before and are spared the calls.
     if (!one.isAsked) askWhenIdle(one.fd, kAskS);

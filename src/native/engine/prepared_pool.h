@@ -36,9 +36,9 @@ class PreparedPool {
   // kJoiningMs stay: they may not have joined the other WANs yet, and if their only WAN failed, the request would be lost.
   bool take(const DialSpec& spec, uint64_t nowMs, Prepared* taken);
   static constexpr uint64_t kJoiningMs = 250;
-  // Closes all but those that live, go over one of these paths and are younger than `mostMs`. Each counts for the first path that it goes over;
-  // for each path the `most` youngest are kept, and plain TCP ones only for the first path.
-  Kept keep(const std::vector<DialSpec>& specs, uint64_t most, uint64_t mostMs, uint64_t nowMs);
+  // Closes all but those that live, go over one of these paths and are younger than `maxAgeMs`. Each counts for the first path that it goes over;
+  // for each path the `max` youngest are kept, and plain TCP ones only for the first path.
+  Kept keep(const std::vector<DialSpec>& specs, uint64_t max, uint64_t maxAgeMs, uint64_t nowMs);
   // Closes the connections to this HAG that were made until `madeUntilMs`. Returns when the first one that is left was made; 0: none is left.
   uint64_t drop(const Address& remote, uint64_t madeUntilMs = UINT64_MAX);
   void clear();

@@ -15,8 +15,8 @@ constexpr int64_t kBudget = 512 * 1024;
 constexpr size_t kFirstBytes = 64 * 1024;
 constexpr uint64_t kLookMs = 100;
 // So often that about so much moves at a time.
-constexpr uint64_t kLeastRefillMs = 4;
-constexpr uint64_t kMostRefillMs = 64;
+constexpr uint64_t kMinRefillMs = 4;
+constexpr uint64_t kMaxRefillMs = 64;
 constexpr uint64_t kRefillBytes = 16 * 1024;
 // Of one that does not move.
 constexpr uint64_t kStalledMs = 1000;
@@ -124,7 +124,7 @@ void Relays::relay(Connection* connection) {
   connection->phase = Connection::Phase::Relaying;
   connection->activeMs = loop_->now();
   connection->lookMs = loop_->now() + kLookMs;
-  connection->refillMs = kLeastRefillMs;
+  connection->refillMs = kMinRefillMs;
   ++host_->counters.relaying;
   // When this process is killed, the kernel closes its sockets; an orderly end would let half a download look like a whole one.
   if (connection->kind == ListenerKind::Socks) resetOnClose(connection->client.fd, true);
@@ -163,7 +163,7 @@ void Relays::refillLater(Connection* connection) {
   const uint64_t bytes = connection->forward.bytes + connection->backward.bytes;
   const uint64_t pauseMs = bytes - connection->refillFrom < kRefillBytes ? 2 * connection->refillMs : connection->refillMs / 2;
   connection->refillFrom = bytes;
-  connection->refillMs = std::clamp(pauseMs, kLeastRefillMs, kMostRefillMs);
+  connection->refillMs = std::clamp(pauseMs, kMinRefillMs, kMaxRefillMs);
   loop_->setDeadline(connection, loop_->now() + connection->refillMs);
 }
 
@@ -197,7 +197,7 @@ void Relays::pumpBoth(Connection* connection) {
     if (!waits || connection->upstream.readable) sendHeld(connection, waits);
   }
   if (loop_->now() >= connection->meterMs) {
-    connection->meterMs = loop_->now() + kLeastRefillMs;
+    connection->meterMs = loop_->now() + kMinRefillMs;
     Side* const side = connection->mptcpSide();
     const bool isUpstream = side == &connection->upstream;
     // All upstreams share this machine's own paths, whoever the client is.

@@ -139,12 +139,12 @@ std::vector<Inspection> Survey::inspectBusy(const Busy& wanted) {
   for (auto& entry : relays_->all()) {
     Connection* const one = entry.second.get();
     if (one->phase != Connection::Phase::Relaying || loop_->now() - one->acceptedMs < wanted.olderThanMs) continue;
-    if (one->forward.bytes + one->backward.bytes >= wanted.leastBytes) connections.push_back(one);
+    if (one->forward.bytes + one->backward.bytes >= wanted.minBytes) connections.push_back(one);
   }
-  if (connections.size() > wanted.most) {
-    const auto middle = connections.begin() + static_cast<std::ptrdiff_t>(wanted.most);
+  if (connections.size() > wanted.max) {
+    const auto middle = connections.begin() + static_cast<std::ptrdiff_t>(wanted.max);
     std::nth_element(connections.begin(), middle, connections.end(), [](auto* one, auto* other) { return one->activeMs > other->activeMs; });
-    connections.resize(wanted.most);
+    connections.resize(wanted.max);
   }
   return inspect(connections);
 }

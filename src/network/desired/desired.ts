@@ -81,8 +81,8 @@ function unredirected(
     const { gateway, source, metrics } = chosen.path
     const isDefault = (route: ForeignRoute) => route.family === family && route.destination === 'default' && !route.isRefusing
     const others = observed.mainRoutes.filter(isDefault)
-    const least = Math.min(...others.map(({ metric }) => metric))
-    const leaders = others.filter(({ metric }) => metric === least).slice(0, family === 4 ? 1 : undefined)
+    const min = Math.min(...others.map(({ metric }) => metric))
+    const leaders = others.filter(({ metric }) => metric === min).slice(0, family === 4 ? 1 : undefined)
     const stranger = leaders.find((route) => !config.wans.some((wan) => wan.interface === route.device))
     if (stranger !== undefined) {
       notes.push(

@@ -45,9 +45,9 @@ export function desiredSysctls(config: GatewayConfig, { sysctls, saved, interfac
   // How long a connection whose last subflow was reset looks alive (60 s otherwise): long enough for the other WAN to take over.
   want('net/mptcp/close_timeout', '10')
   for (const [path, minimum] of Object.entries(bufferMaximum)) {
-    const [least = '', initial = '', most = ''] = sysctls.get(path)?.split(' ') ?? []
+    const [min = '', initial = '', max = ''] = sysctls.get(path)?.split(' ') ?? []
     const first = path.endsWith('rmem') ? Math.max(Number(initial), receiveBufferAtFirst) : initial
-    want(path, `${least} ${first} ${Math.max(Number(most), minimum)}`)
+    want(path, `${min} ${first} ${Math.max(Number(max), minimum)}`)
   }
   want(mtuProbing, wantedProbing(sysctls.get(mtuProbing) ?? ''))
   // Loose: an answer may come in by the WAN that the main table does not point to. The kernel takes the larger of this and conf/all.
