@@ -1,7 +1,8 @@
+/** The gateway: wires the engine, the network set-up and the sessions together, and takes them apart again. */
+
 import { BondsocksError } from '../base/errors.js'
 import { mptcpKernel } from '../base/kernel-version.js'
 import { aborted } from '../base/pause.js'
-/** The gateway: wires the engine, the network set-up and the sessions together, and takes them apart again. */
 import { engineLimits, limitTexts } from '../config/defaults.js'
 import type { GatewayConfig } from '../config/schema.js'
 import { readPassword } from '../config/secrets.js'

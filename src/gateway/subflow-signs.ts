@@ -1,5 +1,6 @@
-import type { SocketAddress } from '../base/address.js'
 /** What the live connections say of a WAN: is what they send over it acknowledged? */
+
+import type { SocketAddress } from '../base/address.js'
 import type { Engine } from '../engine/contract.js'
 import type { WanLink } from './model.js'
 

@@ -1,6 +1,7 @@
+/** The Hybrid Access Gateway: wires the engine and the HAG's decisions together. */
+
 import { familyOf, formatSocketAddress, toNetwork } from '../base/address.js'
 import { aborted } from '../base/pause.js'
-/** The Hybrid Access Gateway: wires the engine and the HAG's decisions together. */
 import { engineLimits, limitTexts } from '../config/defaults.js'
 import type { HagConfig } from '../config/schema.js'
 import type { Engine, Native, Protocol } from '../engine/contract.js'

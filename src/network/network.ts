@@ -1,4 +1,3 @@
-import type { NetworkOptions } from './state.js'
 /** The control path's door: say what should be, then make it so. */
 
 import { familyOf } from '../base/address.js'
@@ -13,6 +12,7 @@ import type { Kernel } from './kernel/kernel.js'
 import { deleteCommand } from './kernel/mptcp.js'
 import { notKept, observe } from './observe.js'
 import { lookOutside } from './outgoing.js'
+import type { NetworkOptions } from './state.js'
 import { type NetworkPlan, type NumberedEndpoint, nothing, type Saved } from './state.js'
 import type { Step } from './step.js'
 import type { Tables } from './tables.js'

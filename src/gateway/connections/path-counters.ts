@@ -1,5 +1,6 @@
-import { formatSocketAddress, type SocketAddress } from '../../base/address.js'
 /** How connections fared, by path: the sum of what the engine tells of them. */
+
+import { formatSocketAddress, type SocketAddress } from '../../base/address.js'
 import type { DialOutcome } from '../../engine/race.js'
 import type { Path } from '../model.js'
 

@@ -1,8 +1,9 @@
-import { pause } from '../../base/pause.js'
 /**
  * Connections to the HAG, opened, greeted and joined over the WANs in advance: a client's connection then costs no round trip to set up,
  * and has all WANs from its first byte. As many are kept as came within a second lately, and none while nobody comes.
  */
+
+import { pause } from '../../base/pause.js'
 import type { Engine } from '../../engine/contract.js'
 import { hagProbe } from '../../engine/probe.js'
 import { inBackground } from '../../service/faults.js'

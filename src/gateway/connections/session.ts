@@ -1,5 +1,6 @@
-import { familyOfAddress, formatSocketAddress, isSpecialPurpose, type SocketAddress, toNetwork } from '../../base/address.js'
 /** One redirected connection, from accepted to closed, in the order in which it meets the steps. */
+
+import { familyOfAddress, formatSocketAddress, isSpecialPurpose, type SocketAddress, toNetwork } from '../../base/address.js'
 import type { ConnectionId, DialSpec, Engine, EngineEvent, FastPath } from '../../engine/contract.js'
 import { DialRaces, type RaceRules } from '../../engine/race.js'
 import { reportFault } from '../../service/faults.js'

@@ -1,5 +1,6 @@
-import type { WanAddresses } from '../../network/state.js'
 /** What is to be done when the target changes, as data. Without clock or I/O: steer.ts carries it out. */
+
+import type { WanAddresses } from '../../network/state.js'
 import { families, type Hag, isSameHag, isUsable, type WanLink } from '../model.js'
 import type { State } from './state.js'
 import type { Target } from './target.js'

@@ -1,10 +1,10 @@
-import type { WanAddresses } from '../../network/state.js'
 /** Takes facts, and carries out what differs between the target before and after each. */
 
 import { formatSocketAddress } from '../../base/address.js'
 import { joinsByOwnDevice } from '../../base/kernel-version.js'
 import { pause } from '../../base/pause.js'
 import type { Engine } from '../../engine/contract.js'
+import type { WanAddresses } from '../../network/state.js'
 import { inBackground } from '../../service/faults.js'
 import type { Log } from '../../telemetry/log.js'
 import type { Fact } from '../facts.js'

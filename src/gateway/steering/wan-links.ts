@@ -1,8 +1,8 @@
-import type { WanAddresses } from '../../network/state.js'
 /** What is known of each WAN in each family, and the WAN links that follow from it. Without clock or I/O. */
 
 import type { Family } from '../../base/address.js'
 import type { Protocol } from '../../engine/contract.js'
+import type { WanAddresses } from '../../network/state.js'
 import type { WanFact } from '../facts.js'
 import { families, isUsable, type WanLink } from '../model.js'
 import { type Health, nextHealth, type Sign, unknown } from '../wans/health.js'

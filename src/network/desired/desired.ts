@@ -1,4 +1,3 @@
-import type { NetworkOptions } from '../state.js'
 /** What should be: a pure function of the config and of what was observed. */
 
 import { type Family, familyOf, isInside } from '../../base/address.js'
@@ -8,6 +7,7 @@ import { isMade } from '../kernel/mptcp.js'
 import { routeEntry } from '../kernel/route.js'
 import { mainRules, sourceRule } from '../kernel/rule.js'
 import { remarksOnSettings } from '../mptcp-settings.js'
+import type { NetworkOptions } from '../state.js'
 import {
   type Desired,
   type Endpoint,
