@@ -1,10 +1,12 @@
 /**
  * Part of `npm run check:structure`, what the import rules do not see: no file above 350 lines, C++ includes neither upwards nor in a circle,
- * and in the names of src/ no word that the glossary of docs/ARCHITECTURE.md replaces. Prints what is wrong; then the exit status is 1.
+ * no clock in what decides, and in the names of src/ no word that the glossary of docs/ARCHITECTURE.md replaces. Prints what is wrong; then the
+ * exit status is 1.
  */
 import { readdirSync, readFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
-import { type Files, forbiddenWords, includeFaults, longFiles, wordFaults } from './lib/structure.js'
+import { clockFaults, type Files, forbiddenWords, includeFaults, longFiles, wordFaults } from './lib/structure.js'
 
 process.chdir(fileURLToPath(new URL('..', import.meta.url)))
 
@@ -14,6 +16,17 @@ const filesIn = (folder: string): Files => {
 }
 const inFolder = (folder: string, faults: readonly string[]) => faults.map((fault) => `${folder}/${fault}`)
 
+/** As the import rules have it. */
+const { forbidden }: { forbidden: { name: string; from: { path?: string | string[] } }[] } = createRequire(import.meta.url)(
+  '../.dependency-cruiser.cjs',
+)
+const decisions = forbidden.find(({ name }) => name === 'decisions-do-nothing')?.from.path
+if (!Array.isArray(decisions)) throw new Error('.dependency-cruiser.cjs has no rule "decisions-do-nothing"')
+const isDecision = (path: string) => decisions.some((pattern) => new RegExp(pattern).test(path))
+const deciding = new Map(
+  [...filesIn('src')].map(([path, text]) => [`src/${path}`, text] as const).filter(([path]) => isDecision(path)),
+)
+
 const words = forbiddenWords(readFileSync('docs/ARCHITECTURE.md', 'utf8'))
 if (words.length === 0) throw new Error('docs/ARCHITECTURE.md has no glossary with a column "not"')
 
@@ -21,6 +34,7 @@ const faults = [
   ...['src', 'bench', 'scripts'].flatMap((folder) => inFolder(folder, longFiles(filesIn(folder)))),
   ...inFolder('src/native', includeFaults(filesIn('src/native'))),
   ...inFolder('src', wordFaults(filesIn('src'), words)),
+  ...clockFaults(deciding),
 ]
 for (const fault of faults) console.error(fault)
 process.exitCode = faults.length > 0 ? 1 : 0

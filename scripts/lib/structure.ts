@@ -31,7 +31,9 @@ export function includeFaults(files: Files): string[] {
   for (const [path, names] of includes) {
     if (layerOf(path) < 0 && !path.startsWith('lab/')) faults.push(`${path} is in no layer`)
     for (const name of names) {
-      if (name.startsWith('lab/') !== path.startsWith('lab/'))
+      // From its own folder, or by `..`, it would stand in no layer.
+      if (!includes.has(name)) faults.push(`${path} includes ${name}: say it from src/native/ on`)
+      else if (name.startsWith('lab/') !== path.startsWith('lab/'))
         faults.push(`${path} includes ${name}: the lab's addon stands apart`)
       else if (layerOf(name) > layerOf(path)) faults.push(`${path} includes ${name}, which stands above it`)
     }
@@ -45,6 +47,16 @@ export function includeFaults(files: Files): string[] {
   }
   for (const path of includes.keys()) visit(path, [])
   return faults
+}
+
+/** What a decision must not name: it is handed the time, and all else that it knows. */
+const clocks = ['performance', 'Date', 'setTimeout', 'setInterval', 'setImmediate', 'process', 'fetch']
+
+export function clockFaults(files: Files): string[] {
+  return [...files].flatMap(([path, text]) => {
+    const names = namesIn(path, text)
+    return clocks.filter((name) => names.has(name)).map((name) => `${path} names ${name}: a decision has neither clock nor I/O`)
+  })
 }
 
 export interface ForbiddenWord {

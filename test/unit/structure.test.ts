@@ -1,5 +1,5 @@
 import t from 'tap'
-import { forbiddenWords, includeFaults, longFiles, wordFaults } from '../../scripts/lib/structure.js'
+import { clockFaults, forbiddenWords, includeFaults, longFiles, wordFaults } from '../../scripts/lib/structure.js'
 
 t.test('a file above 350 lines', async (t) => {
   t.strictSame(longFiles(new Map([['a.ts', 'line\n'.repeat(350)]])), [])
@@ -18,6 +18,13 @@ t.test('C++ includes', async (t) => {
   t.match(faultsOf({ 'core/a.h': 'core/b.h', 'core/b.h': 'core/a.h' }), [/in a circle: core\/a\.h > core\/b\.h > core\/a\.h/])
   t.match(faultsOf({ 'engine/b.h': 'lab/d.h', 'lab/d.h': '' }), [/the lab's addon/])
   t.match(faultsOf({ 'attic/a.h': '' }), [/in no layer/])
+  t.match(faultsOf({ 'core/a.h': '../engine/b.h', 'engine/b.h': '' }), [/core\/a\.h includes \.\.\/engine\/b\.h: say it from/])
+})
+
+t.test('a decision with a clock', async (t) => {
+  const faultsOf = (text: string) => clockFaults(new Map([['a.ts', text]]))
+  t.strictSame(faultsOf('// performance.now()\nconst isDue = ({ at }: { at: number }, now: number) => now >= at'), [])
+  t.match(faultsOf('const isDue = (at: number) => performance.now() >= at'), [/a\.ts names performance: /])
 })
 
 t.test("the glossary's words", async (t) => {
