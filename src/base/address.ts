@@ -2,6 +2,8 @@ import ipaddr from 'ipaddr.js'
 
 export type Family = 4 | 6
 
+export const families: readonly Family[] = [4, 6]
+
 /** An IP address in canonical text (RFC 5952 for IPv6, never v4-mapped) with a TCP port. */
 export interface SocketAddress {
   address: string

@@ -9,12 +9,10 @@ export class BondsocksError extends Error {
   override readonly name = 'BondsocksError'
   readonly code: string
   readonly exitCode: ExitCode
-  readonly retryable: boolean
 
-  constructor(code: string, message: string, options: { exitCode?: ExitCode; retryable?: boolean; cause?: unknown } = {}) {
+  constructor(code: string, message: string, options: { exitCode?: ExitCode; cause?: unknown } = {}) {
     super(message, { cause: options.cause })
     this.code = code
     this.exitCode = options.exitCode ?? 1
-    this.retryable = options.retryable ?? false
   }
 }

@@ -198,7 +198,7 @@ export function searchDomains(text: string): string[] {
 }
 
 /** Addresses by canonical name (hosts(5)). */
-export function parseHosts(text: string): Map<string, string[]> {
+function parseHosts(text: string): Map<string, string[]> {
   const hosts = new Map<string, string[]>()
   for (const line of text.split('\n')) {
     const [written = '', ...names] = line.replace(/#.*/, '').trim().split(/\s+/)

@@ -36,7 +36,7 @@ const protocols: (Protocol | undefined)[] = [undefined, 'tcp', 'mptcp']
 const reasons = ['end', 'client-reset', 'upstream-reset', 'idle', 'handshake', 'refused', 'reset'] as const
 const rememberedAddresses = 4096
 
-export class Decoder {
+class Decoder {
   readonly numbers = new Float64Array(4096)
   /** Texts of addresses, because most connections come from, or go to, an address that was seen before. */
   readonly #addresses = new Map<number, string>()

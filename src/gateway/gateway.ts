@@ -112,10 +112,7 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
         await running
         // New connections go around us first, so that none meets a closed port.
         await hub.stopRedirecting().catch((error: Error) => log.warn(`the redirection stays until the end: ${error.message}`))
-        engine.stopListening()
-        log.info('stopping: connections may end', { seconds: config.drain_seconds, connections: engine.stats().connections })
-        const left = await drain(engine, config.drain_seconds, signals.hurry)
-        if (left > 0) log.warn(`${left} connections aborted`)
+        await drain(engine, config.drain_seconds, signals.hurry, log)
       } finally {
         await network.remove()
         // Not where that failed: then the guardian tries once more.

@@ -8,8 +8,6 @@ export interface ByFamily<Value> {
   readonly 6: Value
 }
 
-export const families: readonly Family[] = [4, 6]
-
 export const byFamily = <Value>(of: (family: Family) => Value): ByFamily<Value> => ({ 4: of(4), 6: of(6) })
 
 /** A WAN, and the address of ours that its sockets are bound to. */

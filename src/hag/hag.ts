@@ -84,10 +84,7 @@ export async function runHag(config: HagConfig, given?: HagParts): Promise<void>
       const network = keepNetwork(ended.signal)
       hasStarted()
       await Promise.all([aborted(signals.stop), watchOptions(native, log, signals.stop)])
-      engine.stopListening()
-      log.info('stopping: connections may end', { seconds: config.drain_seconds, connections: engine.stats().connections })
-      const left = await drain(engine, config.drain_seconds, signals.hurry)
-      if (left > 0) log.warn(`${left} connections aborted`)
+      await drain(engine, config.drain_seconds, signals.hurry, log)
       ended.abort()
       await network
       log.info('stopped')

@@ -1,5 +1,5 @@
 /** From what is to what should be: a pure function. Adds come before deletes, and each path is complete before traffic is sent into it. */
-import type { Family } from '../base/address.js'
+import { families } from '../base/address.js'
 import { diffCopy } from './kernel/copy.js'
 import { diffChain } from './kernel/firewall.js'
 import { diffEndpoints, isMade, limitStep } from './kernel/mptcp.js'
@@ -21,8 +21,6 @@ import {
   type Saved,
 } from './state.js'
 import { step } from './step.js'
-
-const families: Family[] = [4, 6]
 
 export function diff(observed: Observed, desired: Desired): Change {
   const sysctl = diffSysctls(observed.sysctls, observed.saved.sysctls, desired.sysctls)

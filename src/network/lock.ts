@@ -93,8 +93,7 @@ export async function joinHags({ folder = '/run/bondsocks', owner = 0 }: LockOpt
       if (native.tryLock(fd, true) && isAt(fd, path)) return membership(isFirst, () => native.tryLock(fd), fd, path, folder)
       closeSync(fd)
     }
-    if (performance.now() > deadline)
-      throw new BondsocksError('LOCKED', 'another HAG has been ending for 10 s', { retryable: true })
+    if (performance.now() > deadline) throw new BondsocksError('LOCKED', 'another HAG has been ending for 10 s')
     await sleep(retryMs)
   }
 }
@@ -190,7 +189,5 @@ function lockedBy(name: LockName, holder: string, patienceMs: number): Bondsocks
   const who = /^\d+$/.test(holder) ? `process ${holder}` : 'another process'
   const what =
     name === 'network' ? 'has been changing the network' : 'has been the gateway here, or takes away what one has left,'
-  return new BondsocksError('LOCKED', `${who} ${what} for ${patienceMs / 1000} s: wait for its end, or end it`, {
-    retryable: true,
-  })
+  return new BondsocksError('LOCKED', `${who} ${what} for ${patienceMs / 1000} s: wait for its end, or end it`)
 }

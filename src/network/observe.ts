@@ -168,7 +168,7 @@ const link = z.object({
 })
 
 /** Reads `ip -j address show`, with or without -N, and which of them are bridges and ports of bridges. */
-export function parseInterfaces(json?: string, bridgeJson?: string, portJson?: string): Interface[] {
+function parseInterfaces(json?: string, bridgeJson?: string, portJson?: string): Interface[] {
   const bridges = new Set(readJson(link, bridgeJson, 'link').map(({ ifname }) => ifname))
   const masters = new Map(readJson(link, portJson, 'link').map(({ ifname, master }) => [ifname, master]))
   return readJson(link, json, 'address').flatMap(({ ifname, flags, addr_info, altnames, address }) =>

@@ -1,14 +1,17 @@
 /** The orderly end of a long-running role. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Engine } from '../engine/contract.js'
+import type { Log } from '../telemetry/log.js'
 
-/** Waits until the engine has no connection left, at most so many seconds, or until told to hurry. Returns how many are left. */
-export async function drain(engine: Engine, seconds: number, hurry: AbortSignal): Promise<number> {
-  const deadline = performance.now() + seconds * 1000
+/** Takes no new connections, and waits until none is left: at most so many seconds, or until told to hurry. */
+export async function drain(engine: Engine, seconds: number, hurry: AbortSignal, log: Log): Promise<void> {
+  engine.stopListening()
   let left = engine.stats().connections
+  log.info('stopping: connections may end', { seconds, connections: left })
+  const deadline = performance.now() + seconds * 1000
   while (left > 0 && performance.now() < deadline && !hurry.aborted) {
     await sleep(50, undefined, { signal: hurry }).catch(() => undefined)
     left = engine.stats().connections
   }
-  return left
+  if (left > 0) log.warn(`${left} connections aborted`)
 }

@@ -1,5 +1,6 @@
 /** What must never be, whatever has happened to WANs and HAGs; and what must be once all is well again. */
-import { families, isSameHag, isUsable, type Path } from '../../src/gateway/model.js'
+import { families } from '../../src/base/address.js'
+import { isSameHag, isUsable, type Path } from '../../src/gateway/model.js'
 import { isRefused } from '../../src/gateway/steering/admissions.js'
 import type { Hub } from '../../src/gateway/steering/hub.js'
 import { hasEndpoint } from '../../src/gateway/steering/target.js'

@@ -1,6 +1,7 @@
 /** Plays a scenario to the gateway's hub in virtual time, and writes down what it asks, does and says. */
+import { families } from '../../src/base/address.js'
 import { parseGateway } from '../../src/config/load.js'
-import { families, isUsable } from '../../src/gateway/model.js'
+import { isUsable } from '../../src/gateway/model.js'
 import { Hub } from '../../src/gateway/steering/hub.js'
 import type { WatchEvents } from '../../src/network/watch.js'
 import { memoryLog } from './memory-log.js'

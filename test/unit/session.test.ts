@@ -294,7 +294,7 @@ t.test('with reject the only HAG is tried every time', async (t) => {
   }
 })
 
-t.test('credentials refused: the next HAG, and the monitor is told', async (t) => {
+t.test('credentials refused: the next HAG, and the prober is told', async (t) => {
   const { engine, tried, suspicions } = gateway({
     answer: (way) => (way.remote.address === '203.0.113.3' ? failure('authentication', 'EACCES') : 'opened'),
   })

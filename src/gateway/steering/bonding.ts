@@ -1,8 +1,8 @@
 /** What is done for connections that are bonded: is it proved that they are, is a WAN to join them anew, and what keeps them alive. */
-import type { Family } from '../../base/address.js'
+import { type Family, families } from '../../base/address.js'
 import type { Engine } from '../../engine/contract.js'
 import type { Log } from '../../telemetry/log.js'
-import { families, isSameHag, type WanLink } from '../model.js'
+import { isSameHag, type WanLink } from '../model.js'
 import { withoutHag } from '../wans/bundle.js'
 import { BundleWatch } from '../wans/bundle-watch.js'
 import { watchKeepalive } from '../wans/keepalive.js'

@@ -1,9 +1,10 @@
-/** What is to be done when the target changes, as data. Without clock or I/O: steer.ts carries it out. */
+/** What is to be done when the state or the target changes, as data. Without clock or I/O: steer.ts carries it out. */
 
+import { families } from '../../base/address.js'
 import type { WanAddresses } from '../../network/state.js'
-import { families, type Hag, isSameHag, isUsable, type WanLink } from '../model.js'
+import { type Hag, isSameHag, type WanLink } from '../model.js'
 import type { State } from './state.js'
-import type { Target } from './target.js'
+import { hasEndpoint, type Target } from './target.js'
 
 export interface Situation {
   readonly state: State
@@ -84,13 +85,11 @@ function newlyLost(before: Target, after: Target): string[] {
   return families.flatMap((family) => after.links[family].filter(isLost).map(({ bind }) => bind))
 }
 
-/** Addresses whose link has gone. The last WAN keeps its endpoint: when it is back soon, its connections go on. */
+/** Addresses whose link has gone, but for those that keep their endpoint: when the link is back soon, its connections go on. */
 function newlyGone(before: Situation, after: Situation): string[] {
-  const isGone = (address: string) => after.state.gone.has(address) && !before.state.gone.has(address)
-  return families.flatMap((family) => {
-    if (!after.target.links[family].some(isUsable)) return []
-    return before.state.wans.flatMap((wan) => wan[`address${family}`] ?? []).filter(isGone)
-  })
+  const isGone = (address: string) =>
+    after.state.gone.has(address) && !before.state.gone.has(address) && !hasEndpoint(after.target, address)
+  return families.flatMap((family) => before.state.wans.flatMap((wan) => wan[`address${family}`] ?? [])).filter(isGone)
 }
 
 function afterHags(before: State, after: State): Deed[] {

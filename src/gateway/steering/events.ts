@@ -1,8 +1,8 @@
 /** What is news in the change that a fact made, and how the log says it. Without clock or I/O. */
-import { type Family, formatSocketAddress } from '../../base/address.js'
+import { type Family, families, formatSocketAddress } from '../../base/address.js'
 import type { Fact } from '../facts.js'
 import { whereOf } from '../hag-troubles.js'
-import { families, type Hag, isSameHag, type PathAddress, type WanState } from '../model.js'
+import { type Hag, isSameHag, type PathAddress, type WanState } from '../model.js'
 import { answersMissing } from '../wans/health.js'
 import { admissionOf } from './admissions.js'
 import type { HagState } from './hag-states.js'

@@ -182,7 +182,7 @@ function judgeFalls(all: readonly HagState[]): readonly HagState[] {
  * Is a HAG that fell silent dead, or have our WANs failed? `spared`: it was our WANs, or nobody can tell any more. While nobody knows its
  * connections may as well wait: there is nowhere else to go.
  */
-export function verdictOn({ hag, fall, missedSince }: HagState, all: readonly HagState[]): 'dead' | 'spared' | 'undecided' {
+function verdictOn({ hag, fall, missedSince }: HagState, all: readonly HagState[]): 'dead' | 'spared' | 'undecided' {
   if (fall === undefined) return 'spared'
   // The Internet answers without a HAG. One that is still silent when it is asked once more is dead: clients can begin anew without it.
   if (fall.directAnsweredAt !== undefined && fall.lastSilenceAskedAt > fall.directAnsweredAt) return 'dead'

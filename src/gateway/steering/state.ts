@@ -2,11 +2,11 @@
  * All that the gateway knows, as one immutable value, and what each fact makes of it. Without clock or I/O: `now` is milliseconds of a clock
  * that never jumps.
  */
-import type { Family } from '../../base/address.js'
+import { type Family, families, familyOfAddress } from '../../base/address.js'
 import type { WanAddresses } from '../../network/state.js'
 import type { Fact, Rates } from '../facts.js'
 import { turnedAwayBecause } from '../hag-troubles.js'
-import { type ByFamily, byFamily, families, type Hag, isSameHag, isUsable, type PathAddress, type WanLink } from '../model.js'
+import { type ByFamily, byFamily, type Hag, isSameHag, isUsable, type PathAddress, type WanLink } from '../model.js'
 import { initial, select } from '../roles/roles.js'
 import type { Role, Selection } from '../roles/selection.js'
 import * as admission from './admissions.js'
@@ -173,7 +173,7 @@ function withoutWans(state: State, isGone: (wan: WanAddresses) => boolean, reaso
 
 /** Each connection reports it while no HAG serves any: what is known already must cost nothing. */
 function withDirect(state: State, { wan, bind }: PathAddress, now: number): State {
-  const family: Family = bind.includes(':') ? 6 : 4
+  const family = familyOfAddress(bind)
   const last = state.direct[family]
   const hags = withDirectAnswer(state.hags, now)
   const isKnown = last?.wan === wan && last.times >= directAnswersToTrust
@@ -221,7 +221,7 @@ export function roleOf({ config, exhausted }: State, wan: string): Role {
 /** The interface of a WAN. */
 export const deviceOf = ({ links }: State, wan: string): string => links.find((link) => link.wan === wan)?.device ?? ''
 
-export const familyOf = ({ address }: Pick<Hag, 'address'>): Family => (address.includes(':') ? 6 : 4)
+export const familyOf = ({ address }: Pick<Hag, 'address'>): Family => familyOfAddress(address)
 
 /** Best first. */
 export const wanLinks = ({ links, hags }: State, family: Family): WanLink[] =>

@@ -1,6 +1,6 @@
 /** Takes facts, and carries out what differs between the target before and after each. */
 
-import { formatSocketAddress } from '../../base/address.js'
+import { families, formatSocketAddress } from '../../base/address.js'
 import { joinsByOwnDevice } from '../../base/kernel-version.js'
 import { pause } from '../../base/pause.js'
 import type { Engine } from '../../engine/contract.js'
@@ -8,7 +8,7 @@ import type { WanAddresses } from '../../network/state.js'
 import { inBackground } from '../../service/faults.js'
 import type { Log } from '../../telemetry/log.js'
 import type { Fact } from '../facts.js'
-import { families, type Hag, type Paths } from '../model.js'
+import type { Hag, Paths } from '../model.js'
 import { type Deed, deeds, type Situation, strandedMs } from './deeds.js'
 import { events, lineOf } from './events.js'
 import { firstState, reduce, type State, type SteeringConfig } from './state.js'

@@ -2,18 +2,8 @@
  * What is to be, as a pure function of what is known: where connections go, which WANs have endpoints, where the default route leads. Rules
  * that keep to what they chose before, so that nothing flaps, look at the former target. Each rule stands here once.
  */
-import type { Family } from '../../base/address.js'
-import {
-  type ByFamily,
-  byFamily,
-  families,
-  type Hag,
-  type HagPath,
-  isUsable,
-  type Path,
-  type Paths,
-  type WanLink,
-} from '../model.js'
+import { type Family, families } from '../../base/address.js'
+import { type ByFamily, byFamily, type Hag, type HagPath, isUsable, type Path, type Paths, type WanLink } from '../model.js'
 import { isRefused } from './admissions.js'
 import { type HagState, hagsThere } from './hag-states.js'
 import { directAnswersToTrust, familyOf, roleOf, type State, usableHags, wanLinks } from './state.js'

@@ -1,11 +1,12 @@
 /** What is known of each WAN in each family, and the WAN links that follow from it. Without clock or I/O. */
 
-import type { Family } from '../../base/address.js'
+import { type Family, families } from '../../base/address.js'
 import type { Protocol } from '../../engine/contract.js'
 import type { WanAddresses } from '../../network/state.js'
 import type { WanFact } from '../facts.js'
-import { families, isUsable, type WanLink } from '../model.js'
+import { isUsable, type WanLink } from '../model.js'
 import { type Health, nextHealth, type Sign, unknown } from '../wans/health.js'
+import type { KnownLink } from '../wans/link-prober.js'
 
 /** What the path does to MPTCP. `blocked`: its SYNs vanish, those of TCP do not. */
 export interface MptcpSupport {
@@ -14,15 +15,7 @@ export interface MptcpSupport {
   readonly dueAt: number
 }
 
-export interface LinkState {
-  readonly wan: string
-  readonly family: Family
-  readonly metered: boolean
-  /** The WAN's interface, by the kernel's name; before it was up, as the config calls it. */
-  readonly device: string
-  /** undefined: no link, or no address of the family. */
-  readonly address: string | undefined
-  readonly health: Health
+export interface LinkState extends KnownLink {
   readonly mptcp: MptcpSupport
   /** Small packets pass, full-size ones vanish. */
   readonly isNarrow: boolean

@@ -36,7 +36,9 @@ export interface KnownLink {
   readonly wan: string
   readonly family: Family
   readonly metered: boolean
+  /** The WAN's interface, by the kernel's name; before it was up, as the config calls it. */
   readonly device: string
+  /** undefined: no link, or no address of the family. */
   readonly address: string | undefined
   readonly health: Health
   readonly mptcp: { readonly dueAt: number }

@@ -1,6 +1,6 @@
 /** What should be: a pure function of the config and of what was observed. */
 
-import { type Family, familyOf, isInside } from '../../base/address.js'
+import { type Family, families, familyOf, isInside } from '../../base/address.js'
 import type { GatewayConfig } from '../../config/schema.js'
 import type { Blocked } from '../arrivals.js'
 import { isMade } from '../kernel/mptcp.js'
@@ -277,7 +277,7 @@ function notesOn({ interfaces }: Observed, wans: readonly UsableWan[], lan: read
   const has = (name: string, family: Family) =>
     find(name)?.addresses.some((one) => one.family === family && one.usable && !isInside(one.address, uniqueLocal)) ?? false
   return wans.flatMap(({ config: wan, paths }) =>
-    ([4, 6] as const)
+    families
       .filter(() => !lan.includes(wan.interface))
       .filter((family) => has(wan.interface, family) && !paths.some((path) => path.family === family))
       .map((family) => `WAN ${wan.name}: no IPv${family}, because there is neither a default route nor "${gatewayKey[family]}"`),

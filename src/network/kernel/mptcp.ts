@@ -83,7 +83,7 @@ export function diffEndpoints(
   }
 }
 
-export const limitCommand = (subflows: number) => ({ argv: ['ip', 'mptcp', 'limits', 'set', 'subflows', String(subflows)] })
+const limitCommand = (subflows: number) => ({ argv: ['ip', 'mptcp', 'limits', 'set', 'subflows', String(subflows)] })
 
 export function limitStep(from: number, to: number): Step {
   return step(limitCommand(to), limitCommand(from))
