@@ -5,12 +5,12 @@
 
 namespace {
 constexpr uint64_t kFewest = 8;  // connections
-// Where all WANs are silent there is little but what is sent again: that is no crowd.
+// If all WANs are silent, nearly everything is a retransmission: that is no crowd.
 constexpr uint64_t kFewestPackets = 100;
-// By CUBIC as many lose a tenth of that.
+// With CUBIC as many connections lose a tenth of that.
 constexpr uint64_t kBeginsAtPercent = 25;
 constexpr uint64_t kLastsAtPercent = 2;
-// Where nobody is busy any more nobody says so.
+// Idle connections do not report, so old reports are dropped after this time.
 constexpr uint64_t kWindowsLasting = 3;
 }  // namespace
 

@@ -1,4 +1,4 @@
-// Whether what a process sends to one peer is too much for the paths there, so that those connections have to yield to loss.
+// Decides whether what a process sends to one peer is too much for the paths there, so that those connections have to yield to loss.
 #pragma once
 
 #include <atomic>
@@ -9,17 +9,18 @@
 
 #include "core/clients.h"
 
-// BBR keeps four packets on the way at least, whatever is lost (bbr_cwnd_min_target). Where a path has less room for each connection, they keep
-// its queue full for good; one that has lost its whole window finds it full whenever it tries again, and waits for longer and longer. CUBIC goes
-// down to one packet, but must not meet BBR, which would take its share: so it is one or the other for all that share paths. Loss alone is no crowd:
-// a few connections fill what there is, and on a bad radio BBR gets through where CUBIC does not.
+// BBR keeps at least four packets in flight, whatever is lost (bbr_cwnd_min_target). If a path has less room for each connection, its queue
+// stays full. A connection that has lost its whole window finds the queue full at each retry, and waits longer and longer. CUBIC goes down to
+// one packet, but BBR beside it would take its share; so all connections that share paths use one or the other. Loss alone is no crowd: a few
+// connections fill any path, and on a bad radio link BBR gets through and CUBIC does not.
 //
-// Uploads over 15 Mbit/s: BBR loses 14 % of what 4 send, 30 % of 20 and 42 % of 100, of which 19 move nothing for half a minute.
+// Measured with uploads over 15 Mbit/s: BBR loses 14 % of what 4 connections send, 30 % with 20 and 42 % with 100, of which 19 move nothing for
+// half a minute.
 class Crowd {
  public:
   static constexpr uint64_t kWindowMs = 2000;
 
-  // Packets that a busy connection has sent in about the last window, and how many of them were sent again.
+  // Packets that a busy connection has sent in about the last window, and how many of them were retransmissions.
   void report(uint64_t packets, uint64_t again, uint64_t nowMs);
   bool isThere(uint64_t nowMs) const { return nowMs < untilMs_.load(std::memory_order_relaxed); }
 
@@ -36,7 +37,7 @@ class Crowd {
 // be used from any thread.
 class Crowds {
  public:
-  // The same one as long as anybody holds it.
+  // Returns the same object as long as anybody holds it.
   std::shared_ptr<Crowd> of(const Source& peer);
 
  private:

@@ -1,4 +1,4 @@
-// How much an MPTCP socket is given, so that what waits in it for its subflows is near what keeps them busy.
+// How many bytes an MPTCP socket is given, so that only about as many wait in it as keep its subflows busy.
 #pragma once
 
 #include <cstdint>
@@ -8,8 +8,8 @@
 #include "core/mptcp_info.h"
 #include "core/relay.h"
 
-// Bytes that they lack, beside those that wait for all of them; -1: no bound, where there are none, or where they are so fast that what the
-// send buffer holds is gone in no time.
+// Bytes that the subflows lack, without those that wait in the connection's own queue. -1: no bound, because there are no subflows, or because
+// they are so fast that they empty the send buffer at once.
 int64_t roomOf(const std::vector<Subflow>& subflows, uint64_t waiting);
 
 // Sets the flow's `room` for this target, and keeps congestion control from pauses. To be called every few milliseconds while bytes flow.

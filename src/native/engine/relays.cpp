@@ -10,15 +10,15 @@
 #include "core/meter.h"
 
 namespace {
-// Bytes of one direction in one turn: then the other connections get theirs.
+// Bytes of one direction in one turn; then it is the other connections' turn.
 constexpr int64_t kBudget = 512 * 1024;
 constexpr size_t kFirstBytes = 64 * 1024;
 constexpr uint64_t kLookMs = 100;
-// So often that about so much moves at a time.
+// The pause adapts so that about kRefillBytes move at a time.
 constexpr uint64_t kMinRefillMs = 4;
 constexpr uint64_t kMaxRefillMs = 64;
 constexpr uint64_t kRefillBytes = 16 * 1024;
-// Of one that does not move.
+// For a connection that does not move.
 constexpr uint64_t kStalledMs = 1000;
 constexpr uint64_t kStalledAskMs = 256;
 constexpr uint64_t kStalledLookMs = 4000;
@@ -29,13 +29,13 @@ void note(Side* side, uint32_t events) {
   if ((events & EPOLLRDHUP) != 0) side->finSeen = true;
   if ((events & EPOLLPRI) == 0) return;
   side->urgent = true;
-  // A plain TCP client of an MPTCP listener does not have it from there.
+  // A plain TCP client of an MPTCP listener does not inherit this option.
   readUrgentInline(side->fd);
 }
 
-// A side that is hung up although we have not ended our direction towards it was reset. MPTCP reports a lost connection as a hang-up
-// without SO_ERROR. Behind our own end that is no proof, but recv(2) and splice(2) tell it from the end: they say ENOTCONN unless the other
-// end's DATA_FIN has come (mptcp_recvmsg; measured on 6.18).
+// EPOLLHUP on a side towards which we have sent no FIN means that it was reset: MPTCP reports a lost connection so, without SO_ERROR. After our
+// FIN it proves nothing, but recv(2) and splice(2) tell: they fail with ENOTCONN unless the other end's DATA_FIN has come (mptcp_recvmsg;
+// measured on Linux 6.18).
 bool wasReset(const Side& side, const Flow& towards, uint32_t events, Failure* failure) {
   if (side.error != 0) {
     *failure = {side.error, "send"};
@@ -53,7 +53,7 @@ bool wasReset(const Side& side, const Flow& towards, uint32_t events, Failure* f
   return true;
 }
 
-// No edge of a socket comes for it.
+// Waits for the meter's room, for which no epoll event comes.
 bool lacksRoom(const Connection& connection) {
   const auto lacks = [](const Flow& flow, const Side& source) { return flow.room == 0 && (flow.parked > 0 || source.readable); };
   return lacks(connection.forward, connection.client) || lacks(connection.backward, connection.upstream);
@@ -117,7 +117,7 @@ void Relays::expired(Connection* connection) {
   closeConnection(connection, connection->phase == Connection::Phase::Refusing ? Reason::Refused : Reason::Handshake, {ETIMEDOUT, "recv"});
 }
 
-// An answer that the owner has lost must not leave a client waiting for ever.
+// If the owner's answer gets lost, the client must not wait for ever.
 void Relays::awaitOwner(Connection* connection) { loop_->setDeadline(connection, loop_->now() + host_->limits.decisionTimeoutMs); }
 
 void Relays::relay(Connection* connection) {
@@ -126,18 +126,18 @@ void Relays::relay(Connection* connection) {
   connection->lookMs = loop_->now() + kLookMs;
   connection->refillMs = kMinRefillMs;
   ++host_->counters.relaying;
-  // When this process is killed, the kernel closes its sockets; an orderly end would let half a download look like a whole one.
+  // If this process is killed, the kernel closes its sockets. An orderly end would make half a download look complete.
   if (connection->kind == ListenerKind::Socks) resetOnClose(connection->client.fd, true);
   resetOnClose(connection->upstream.fd, true);
   connection->client.readable = connection->client.writable = true;
-  connection->upstream.writable = true;  // the edge for reading comes with the changed registration
+  connection->upstream.writable = true;  // changing the registration makes a new event for reading
   buffers_.beginSmall(connection);
   if (connection->upstream.protocol == Protocol::Tcp && !connection->backward.isHeld) boundBacklog(connection->upstream);
   pumpBoth(connection);
 }
 
-// MPTCP's scheduler gives what is written next to the subflow with the least under way: with ten bytes of a reply on the quick one the
-// server's first words would leave by the slow one. So both are written at once.
+// MPTCP's scheduler gives new bytes to the subflow with the fewest in flight. If the ten bytes of a reply were in flight on the fast one, the
+// server's first bytes would leave by the slow one. So both are written at once.
 void Relays::sendHeld(Connection* connection, bool withFirstBytes) {
   std::string& held = connection->held;
   if (withFirstBytes) {
@@ -145,7 +145,7 @@ void Relays::sendHeld(Connection* connection, bool withFirstBytes) {
     const ssize_t size = recv(connection->upstream.fd, first, sizeof first, 0);
     if (size < 0 && (errno == EAGAIN || errno == EINTR)) return;
     if (size < 0) connection->upstream.error = errno;
-    // At its end the relay finds the same again.
+    // If it is the end, the relay finds that again.
     if (size > 0) {
       held.append(first, static_cast<size_t>(size));
       connection->backward.bytes += static_cast<uint64_t>(size);
@@ -167,10 +167,11 @@ void Relays::refillLater(Connection* connection) {
   loop_->setDeadline(connection, loop_->now() + connection->refillMs);
 }
 
-// No edge tells that a subflow has room again, so one without room is looked at again and again; if the other end has stopped reading, for ever.
-// After a second it is asked one question only, which costs a tenth of a look: have its acknowledgements gone on? All stalled ones are asked at
-// the same time, and edges wake them no more: each answer to a probe of the other end's window makes one. A changed registration tells what
-// was missed. If only a subflow's acknowledgements went on, behind a byte that is missing, the next whole look finds it.
+// No event tells that a subflow has room again, so a connection without room is looked at again and again; for ever, if the other end has
+// stopped reading. After a second, only one question is asked, which costs a tenth of a look: were more bytes acknowledged? All stalled
+// connections are asked at the same time. Their events are switched off, because each answer to a window probe makes one; changing the
+// registration later reports what was missed. If only a subflow's acknowledgements went on, behind a missing byte, the next full look finds
+// that.
 void Relays::restWhileStalled(Connection* connection) {
   const bool isStalled = loop_->now() - connection->activeMs >= kStalledMs && lacksRoom(*connection);
   if (isStalled == connection->stalled) return;
@@ -192,7 +193,7 @@ bool Relays::watchAgain(Connection* connection, const Side& side, uint32_t event
 
 void Relays::pumpBoth(Connection* connection) {
   if (!connection->held.empty()) {
-    // Nothing but a first reply is ever held longer than until it can be written.
+    // Only the first reply is ever held back, until the server's first bytes come.
     const bool waits = connection->deadline != 0;
     if (!waits || connection->upstream.readable) sendHeld(connection, waits);
   }
@@ -200,7 +201,7 @@ void Relays::pumpBoth(Connection* connection) {
     connection->meterMs = loop_->now() + kMinRefillMs;
     Side* const side = connection->mptcpSide();
     const bool isUpstream = side == &connection->upstream;
-    // All upstreams share this machine's own paths, whoever the client is.
+    // All upstreams share this machine's WANs, whoever the client is.
     const Source peer = isUpstream ? Source{} : connection->sharer;
     if (side != nullptr) meter(isUpstream ? &connection->forward : &connection->backward, *side, loop_->now(), &host_->crowds, peer);
   }
@@ -209,7 +210,7 @@ void Relays::pumpBoth(Connection* connection) {
   const auto one = [&](const Direction& direction, Reason sourceReset, Reason targetReset) {
     Flow* const flow = direction.flow;
     if (flow->done) return true;
-    // No further than to where it begins to count: the kernel may enlarge its buffer with every read.
+    // Read only up to where the flow begins to count as bulk, because the kernel may enlarge its buffer with every read.
     const uint64_t left = flow->bulkAt - std::min(flow->bulkAt, flow->bytes + flow->parked);
     const int64_t budget = left > 0 && left < kBudget ? static_cast<int64_t>(left) : kBudget;
     switch (pump(flow, direction.source, direction.target, budget, &pipes_, &host_->counters)) {
@@ -258,7 +259,7 @@ void Relays::pumpQueued() {
   }
 }
 
-// Of the first worker that meets it.
+// Only the first worker that runs out of pipes tells the owner.
 void Relays::noticePipes() {
   if (!pipes_.ranOut()) return;
   constexpr uint64_t kNoticeMs = 3600 * 1000;

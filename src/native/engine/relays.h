@@ -1,4 +1,4 @@
-// A worker's connections: their relay from the moment that they are opened, and the end of all of them.
+// A worker's connections: relays them from the moment they are opened, and ends all of them.
 #pragma once
 
 #include <memory>
@@ -12,7 +12,7 @@
 class Relays {
  public:
   Relays(WorkerHost* host, Loop* loop);
-  ~Relays();  // aborts every connection, but for those that drain
+  ~Relays();  // aborts every connection, except those that drain
   Relays(const Relays&) = delete;
   Relays& operator=(const Relays&) = delete;
 
@@ -22,7 +22,7 @@ class Relays {
   Connection* find(ConnectionId id);
   void relay(Connection* connection);
   void sendHeld(Connection* connection, bool withFirstBytes);
-  // True: it is not relayed yet, and somebody else has to look at it.
+  // True: the connection is not relayed yet, so the caller has to handle the event.
   bool clientEvent(Connection* connection, uint32_t events);
   void upstreamEvent(Connection* connection, uint32_t events);
   void expired(Connection* connection);
@@ -57,5 +57,5 @@ class Relays {
   Buffers buffers_;
   PipePool pipes_;
   All connections_;
-  std::vector<Connection*> ready_;  // used up their budget
+  std::vector<Connection*> ready_;  // used up their turn's budget
 };
