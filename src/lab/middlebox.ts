@@ -15,7 +15,9 @@ const kinds = {
   'block-mptcp': { in: 'iifname {} tcp flags syn tcp option mptcp subtype 0 drop', out: '' },
   /** Drops SYNs that join an MPTCP connection (subtype 1, RFC 8684 section 3.2). */
   'block-join': { in: 'iifname {} tcp flags syn tcp option mptcp subtype 1 drop', out: '' },
-  /** Resets them, as a HAG that has no room for more subflows. */
+  /** Removes their option: each becomes a connection of its own. */
+  'strip-join': { in: 'iifname {} tcp flags syn tcp option mptcp subtype 1 reset tcp option mptcp', out: '' },
+  /** Resets them, as a firewall may. */
   'refuse-join': { in: 'iifname {} tcp flags syn tcp option mptcp subtype 1 reject with tcp reset', out: '' },
   /** Drops all TCP, and nothing else. */
   'block-tcp': { in: 'iifname {} meta l4proto tcp drop', out: 'oifname {} meta l4proto tcp drop' },

@@ -18,7 +18,7 @@ t.test('what keeps a WAN out is said once it lasts, and again after it was gone'
     },
     log,
     counters: () => new Map(),
-    joinsTried: () => 0,
+    joins: () => undefined,
     everyMs: 1,
   })
   await watch.run(end.signal)

@@ -1,8 +1,8 @@
 /** What is said of the bundle, from what the engine, the interfaces and the kernel's counters tell. */
 import t from 'tap'
 import type { Inspection } from '../../src/engine/contract.js'
-import { Bundle, type BundleFacts, type BundleMember, withoutHag } from '../../src/gateway/wans/bundle.js'
-import { parseJoinsTried } from '../../src/gateway/wans/bundle-watch.js'
+import { Bundle, type BundleFacts, type BundleMember, type Joins, withoutHag } from '../../src/gateway/wans/bundle.js'
+import { parseJoins } from '../../src/gateway/wans/bundle-watch.js'
 
 const hag = { address: '203.0.113.3', port: 1080 }
 const dsl: BundleMember = { wan: 'dsl', family: 4, bind: '10.1.0.2', device: 'dsl0' }
@@ -39,6 +39,8 @@ function connection(
   }
 }
 
+const joins = (tried: number | undefined, answered = 0, reset = 0): Joins => ({ tried, answered, reset })
+
 /** Looks at the same thing so many times, five seconds apart; what was said. */
 function watcher() {
   const bundle = new Bundle()
@@ -48,7 +50,7 @@ function watcher() {
     look(facts: Partial<BundleFacts>, times = 1): string[] {
       return Array.from({ length: times }, () => {
         now += 5000
-        const all = { connections: [], members: [dsl, lte], carried: new Map(), joinsTried: 0, ...facts }
+        const all = { connections: [], members: [dsl, lte], carried: new Map(), joins: joins(0), ...facts }
         return bundle.look(all, now).map(({ text, isBad }) => `${isBad ? 'bad' : 'good'}: ${text}`)
       }).flat()
     },
@@ -87,30 +89,49 @@ t.test('less than half of the connections without it say nothing, and a WAN that
 })
 
 t.test('the cause, as far as it is known', async (t) => {
-  const cases: [cause: RegExp, connections: Inspection[], joinsTried?: (number | undefined)[]][] = [
+  const none = joins(0)
+  // They begin between the first look and the second one.
+  const young = lone.map((one) => ({ ...one, ageMs: 4000 }))
+  const cases: [cause: RegExp, connections: Inspection[], joins?: (Joins | undefined)[]][] = [
     [/gets no answer/, [connection(1, [{ bind: dsl.bind }, { bind: lte.bind, joining: true }])]],
     [/limit of subflows is reached/, [connection(1, [{ bind: dsl.bind }], { full: true })]],
     [/they became plain TCP/, [connection(1, [], { protocol: 'tcp' })]],
-    [/does not tell why/, lone, [undefined]],
-    [/is refused, or answered without MPTCP/, lone, [1, 3, 3]],
-    [/did not try/, lone, [1, 1, 1, 1]],
-    [/did not try/, lone.map((one) => ({ ...one, ageMs: 4000 })), [1, 3, 3, 3, 3]],
+    [/does not tell why/, young, [undefined]],
+    [/does not tell why/, [connection(1, [{ bind: dsl.bind }], { ageMs: 60_000 })], [none, joins(2)]],
+    [/is refused: something on its path resets it/, young, [none, joins(2)]],
+    [/without MPTCP: something on its path removes the option MP_JOIN/, young, [none, joins(2, 0, 2)]],
+    [/answered, and closed at once: the HAG lets no more join/, young, [none, joins(2, 2, 2)]],
+    // Other connections have joined another WAN meanwhile.
+    [/is refused/, young, [none, joins(9, 7)]],
+    [/removes the option MP_JOIN/, young, [none, joins(9, 7, 2)]],
+    // Before Linux 6.12.
+    [/does not tell why/, young, [joins(undefined)]],
+    [/removes the option MP_JOIN/, young, [joins(undefined), joins(undefined, 0, 2)]],
+    [/closed at once/, young, [joins(undefined), joins(undefined, 2, 2)]],
+    [/did not try/, young, [joins(1)]],
   ]
-  for (const [cause, connections, tried = [0]] of cases) {
+  for (const [cause, connections, counted = [none]] of cases) {
     const { look } = watcher()
-    // What was tried before these began is not their joins.
-    const before =
-      tried.length > 4
-        ? look({ connections: [], joinsTried: tried[0] }).concat(look({ connections: [], joinsTried: tried[1] }))
-        : []
-    t.same(before, [])
     const said = [0, 1, 2, 3].flatMap((turn) =>
-      look({ connections, joinsTried: tried[Math.min(turn + (tried.length > 4 ? 2 : 0), tried.length - 1)] }),
+      look({
+        connections: turn === 0 ? [] : connections.map((one) => ({ ...one, ageMs: one.ageMs + (turn - 1) * 5000 })),
+        joins: counted[Math.min(turn, counted.length - 1)],
+      }),
     )
     t.equal(said.length, 1, cause.source)
     t.match(said[0], cause)
     t.match(said[0], /^bad: WAN lte is not in the bundle: 0 of \d connections use it/)
   }
+})
+
+t.test('what was tried before the connections began is not their joins', async (t) => {
+  const { look } = watcher()
+  t.same(
+    [joins(0), joins(2)].flatMap((counted) => look({ joins: counted })),
+    [],
+  )
+  const young = lone.map((one) => ({ ...one, ageMs: 4000 }))
+  t.match(look({ connections: young, joins: joins(2) }, 4), [/did not try/])
 })
 
 t.test('one that comes and goes is a line a minute at most', async (t) => {
@@ -162,10 +183,11 @@ t.test('each family has its own bundle, and is named where there are two', async
   t.match(look({ members: [dsl, lte, ...six], connections }, 5), [/^bad: WAN lte \(IPv6\) is not in the bundle: 0 of 1 /])
 })
 
-t.test('reads the counter of joins, where the kernel has it', async (t) => {
-  t.equal(parseJoinsTried('TcpExt: A\nTcpExt: 1\nMPTcpExt: MPJoinSynRx MPJoinSynTx\nMPTcpExt: 4 6\n'), 6)
-  t.equal(parseJoinsTried('MPTcpExt: MPJoinSynAckRx\nMPTcpExt: 5\n'), undefined)
-  t.equal(parseJoinsTried(''), undefined)
+t.test('reads the counters of joins, as far as the kernel has them', async (t) => {
+  const all = 'MPTcpExt: MPJoinSynRx MPJoinSynAckRx MPJoinSynTx MPRstTx\nMPTcpExt: 4 5 6 7\n'
+  t.same(parseJoins(`TcpExt: A\nTcpExt: 1\n${all}`), joins(6, 5, 7))
+  t.same(parseJoins('MPTcpExt: MPJoinSynAckRx MPRstTx\nMPTcpExt: 5 7\n'), joins(undefined, 5, 7))
+  t.equal(parseJoins(''), undefined)
 })
 
 t.test('a WAN that no HAG address can use', async (t) => {

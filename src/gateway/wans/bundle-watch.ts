@@ -4,7 +4,7 @@ import { pause } from '../../base/pause.js'
 import type { Engine, Inspection } from '../../engine/contract.js'
 import type { Log } from '../../telemetry/log.js'
 import { type Carried, readCounters } from '../interface-counters.js'
-import { agreeingLooks, Bundle, type BundleMember, type MemberState } from './bundle.js'
+import { agreeingLooks, Bundle, type BundleMember, type Joins, type MemberState } from './bundle.js'
 
 const lookMs = 3000
 /** Joins take a round trip or two; a connection with less payload never needed a second subflow. */
@@ -20,7 +20,7 @@ export interface BundleWatchOptions {
   log: Log
   /** Tests pass their own. */
   counters?: () => Map<string, Carried>
-  joinsTried?: () => number | undefined
+  joins?: () => Joins | undefined
   everyMs?: number
 }
 
@@ -48,7 +48,7 @@ export class BundleWatch {
       obstacles,
       log,
       counters = readCounters,
-      joinsTried = readJoinsTried,
+      joins = readJoins,
       everyMs = lookMs,
     } = this.#options
     while (!signal.aborted) {
@@ -60,7 +60,7 @@ export class BundleWatch {
         connections: connections.filter(isToHag),
         members: members(),
         carried: counters(),
-        joinsTried: joinsTried(),
+        joins: joins(),
       }
       for (const { text, isBad } of this.#bundle.look(facts, performance.now())) isBad ? log.warn(text) : log.info(text)
       this.#obstacles = new Map(obstacles().map((text) => [text, (this.#obstacles.get(text) ?? 0) + 1]))
@@ -69,19 +69,21 @@ export class BundleWatch {
   }
 }
 
-/** Reads /proc/net/netstat. */
-export function parseJoinsTried(netstat: string): number | undefined {
+/** Of what /proc/net/netstat says; undefined without MPTCP. */
+export function parseJoins(netstat: string): Joins | undefined {
   const [names = [], values = []] = netstat
     .split('\n')
     .filter((line) => line.startsWith('MPTcpExt:'))
     .map((line) => line.trim().split(/\s+/))
-  const at = names.indexOf('MPJoinSynTx')
-  return at < 0 ? undefined : Number(values[at])
+  const count = (name: string) => (names.includes(name) ? Number(values[names.indexOf(name)]) : undefined)
+  const answered = count('MPJoinSynAckRx')
+  if (answered === undefined) return undefined
+  return { tried: count('MPJoinSynTx'), answered, reset: count('MPRstTx') ?? 0 }
 }
 
-function readJoinsTried(): number | undefined {
+function readJoins(): Joins | undefined {
   try {
-    return parseJoinsTried(readFileSync('/proc/self/net/netstat', 'utf8'))
+    return parseJoins(readFileSync('/proc/self/net/netstat', 'utf8'))
   } catch {
     return undefined
   }

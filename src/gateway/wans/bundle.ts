@@ -22,11 +22,30 @@ export interface BundleFacts {
   members: readonly BundleMember[]
   /** By interface. */
   carried: ReadonlyMap<string, Carried>
-  /** Joins that this namespace has tried so far (MPTcpExtMPJoinSynTx); undefined before Linux 6.12. */
-  joinsTried: number | undefined
+  /** undefined: they cannot be read. */
+  joins: Joins | undefined
 }
 
-export type Lack = 'other-device' | 'fell-back' | 'not-answered' | 'limit-reached' | 'not-tried' | 'refused' | 'unknown'
+/** How the joins of this namespace have gone so far: counters of the kernel (/proc/net/netstat, MPTcpExt). */
+export interface Joins {
+  /** SYNs with MP_JOIN; undefined before Linux 6.12. */
+  tried: number | undefined
+  /** SYN/ACKs that had the option too. */
+  answered: number
+  /** Subflows that this side has reset with the option MP_TCPRST, as it does where a SYN/ACK comes without MP_JOIN. */
+  reset: number
+}
+
+export type Lack =
+  | 'other-device'
+  | 'fell-back'
+  | 'not-answered'
+  | 'limit-reached'
+  | 'not-tried'
+  | 'reset'
+  | 'stripped'
+  | 'closed'
+  | 'unknown'
 
 export interface MemberState extends BundleMember {
   /** Connections that were looked at, and those of them that have a subflow over it. */
@@ -54,6 +73,8 @@ const restMs = 60_000
 const provenBytes = 300_000
 /** Of what subflows say they moved an interface must have seen so much. */
 const seenShare = 0.5
+/** Changes of the counters of joins that are kept: minutes of a busy home. */
+const maxJoinSamples = 100
 
 const keyOf = ({ wan, family }: BundleMember) => `${wan} ${family}`
 
@@ -61,9 +82,8 @@ export class Bundle {
   #memories = new Map<string, Memory>()
   #subflows = new Map<string, number>()
   #carried: ReadonlyMap<string, Carried> = new Map()
-  #joinsTried: number | undefined
-  /** When a join was seen to be tried last. */
-  #triedAt = Number.NEGATIVE_INFINITY
+  /** Oldest first, one for each change. */
+  #joins: (Joins & { at: number })[] = []
   #states: readonly MemberState[] = []
 
   /** As it was found with the last look. */
@@ -74,8 +94,7 @@ export class Bundle {
   /** To be called every few seconds while connections are relayed. What is news for people. */
   look(facts: BundleFacts, now: number): { text: string; isBad: boolean }[] {
     const astray = this.#astray(facts)
-    if (this.#joinsTried !== undefined && (facts.joinsTried ?? 0) > this.#joinsTried) this.#triedAt = now
-    this.#joinsTried = facts.joinsTried
+    this.#recordJoins(facts.joins, now)
     const news: { text: string; isBad: boolean }[] = []
     const families = new Set(facts.members.map(({ family }) => family))
     this.#states = facts.members.map((member) => {
@@ -125,9 +144,23 @@ export class Bundle {
     const isJoining = ({ subflows }: Inspection) => subflows.some((one) => one.joining && one.local.address === bind)
     if (mostly(isJoining)) return 'not-answered'
     if (mostly(({ full }) => full)) return 'limit-reached'
-    if (this.#joinsTried === undefined) return 'unknown'
-    const oldest = now - Math.max(...without.map(({ ageMs }) => ageMs))
-    return this.#triedAt < oldest ? 'not-tried' : 'refused'
+    // Of the youngest, so that as few others as can be are counted with it.
+    const joins = this.#joinsSince(now - Math.min(...without.map(({ ageMs }) => ageMs)))
+    return joins === undefined ? 'unknown' : lackByCounters(joins)
+  }
+
+  #recordJoins(joins: Joins | undefined, now: number): void {
+    const last = this.#joins.at(-1)
+    if (joins === undefined) this.#joins = []
+    else if (last?.tried !== joins.tried || last?.answered !== joins.answered || last.reset !== joins.reset)
+      this.#joins.push({ ...joins, at: now })
+    if (this.#joins.length > maxJoinSamples) this.#joins.shift()
+  }
+
+  #joinsSince(at: number): Joins | undefined {
+    const before = this.#joins.findLast((sample) => sample.at <= at)
+    const last = this.#joins.at(-1)
+    return before && last && joinsBetween(before, last)
   }
 
   /** Those whose subflows move bytes that their interface does not see. */
@@ -159,6 +192,22 @@ export class Bundle {
   }
 }
 
+export const joinsBetween = (before: Joins, after: Joins): Joins => ({
+  tried: after.tried === undefined ? undefined : after.tried - (before.tried ?? 0),
+  answered: after.answered - before.answered,
+  reset: after.reset - before.reset,
+})
+
+/** What became of the joins since a connection began that lacks a WAN. Those of other WANs and connections are among them. */
+export function lackByCounters({ tried, answered, reset }: Joins): Lack {
+  if (tried === 0) return 'not-tried'
+  // On an older kernel it is known of one that it was tried.
+  const isUnanswered = (tried ?? 1) > answered
+  if (reset > 0) return isUnanswered ? 'stripped' : 'closed'
+  if (tried === undefined) return 'unknown'
+  return isUnanswered ? 'reset' : 'closed'
+}
+
 const hasJoined = ({ subflows, protocol, local }: Inspection, bind: string) =>
   subflows.some((one) => !one.joining && one.local.address === bind) || (protocol === 'tcp' && local.address === bind)
 
@@ -169,9 +218,13 @@ const causes: Record<Lack, string> = {
   'not-answered': 'what would join over it gets no answer: something on its path drops it, often for the option MP_JOIN',
   'limit-reached': "the kernel's limit of subflows is reached (ip mptcp limits)",
   'not-tried': 'the kernel did not try to join it; look at ip mptcp endpoint show and sysctl net.mptcp',
-  refused:
-    'what would join over it is refused, or answered without MPTCP: the HAG lets no more join (its ip mptcp limits), or something on the path changes the option MP_JOIN',
-  unknown: 'this kernel does not tell why',
+  reset:
+    'what would join over it is refused: something on its path resets it, or another machine than the HAG answers there (a load balancer)',
+  stripped:
+    'what would join over it is answered without MPTCP: something on its path removes the option MP_JOIN; try another port for the HAG',
+  closed:
+    'what joins over it is answered, and closed at once: the HAG lets no more join (its ip mptcp limits), or something on the path changes MPTCP after the SYN',
+  unknown: 'the kernel does not tell why',
 }
 
 function complaint(name: string, { lack, joined, connections, bind, device }: MemberState): string {
