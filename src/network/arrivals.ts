@@ -6,7 +6,7 @@
 import * as z from 'zod'
 import type { Family } from '../base/address.js'
 import type { GatewayConfig } from '../config/schema.js'
-import { programOf } from './kernel/firewall.js'
+import { ipOf, programOf } from './kernel/firewall.js'
 import type { Kernel } from './kernel/kernel.js'
 import type { KernelChain } from './state.js'
 
@@ -131,7 +131,7 @@ async function suspects(kernel: Kernel, family: Family, ours: string | undefined
   const parsed = nftJson.safeParse(JSON.parse(stdout))
   const items = parsed.success ? parsed.data.nftables : []
   const drops = (expr: unknown) => typeof expr === 'object' && expr !== null && ('drop' in expr || 'reject' in expr)
-  const own = family === 4 ? 'ip' : 'ip6'
+  const own = ipOf(family)
   return items.flatMap(({ chain }) => {
     if (chain?.hook !== 'input' || ![own, 'inet'].includes(chain.family)) return []
     const isOurs = chain.family === own && chain.table === 'filter' && chain.name === 'INPUT'

@@ -3,22 +3,35 @@ import type { Family } from '../base/address.js'
 import type { GatewayConfig } from '../config/schema.js'
 import { programOf } from './kernel/firewall.js'
 import type { Kernel } from './kernel/kernel.js'
+import { nftMarksOfOutput } from './nft-marks.js'
 import { type ForeignRule, type Mark, type Observed, owned } from './state.js'
 
-/** The first rule that stands in front of ours and looks up by a mark that mangle OUTPUT may give to what we send. */
+/** A rule in front of ours, and what sets the mark that it looks up by. */
+export interface Catch {
+  rule: ForeignRule
+  setter: string
+}
+
+interface SetMark extends Mark {
+  setter: string
+}
+
+/** The first rule that stands in front of ours and looks up by a mark that a firewall may give to what we send. */
 export async function ruleByMark(
   kernel: Kernel,
   { mark: own = 0, rule_priority: first = owned.rulePriority, wans }: GatewayConfig,
   { families, otherRules }: Pick<Observed, 'families' | 'otherRules'>,
-): Promise<ForeignRule | undefined> {
+): Promise<Catch | undefined> {
   // What has a mark already keeps it: so do those who share out the bits of a mark.
   const mayCatch = ({ mark, priority }: ForeignRule) =>
     mark !== undefined && priority < first + wans.length && (mark.value & mark.mask) !== 0 && (own & mark.mask) === 0
   for (const family of families) {
     const rules = otherRules.filter((one) => one.family === family && mayCatch(one))
     const marks = rules.length === 0 ? [] : await marksOfOutput(kernel, family)
-    const found = rules.find(({ mark }) => mark !== undefined && marks.some((one) => mayGive(one, mark)))
-    if (found !== undefined) return found
+    for (const rule of rules) {
+      const found = marks.find((one) => rule.mark !== undefined && mayGive(one, rule.mark))
+      if (found !== undefined) return { rule, setter: found.setter }
+    }
   }
   return undefined
 }
@@ -27,12 +40,16 @@ export async function ruleByMark(
 const mayGive = (given: Mark, asked: Mark) =>
   (given.value & asked.value & asked.mask) !== 0 && ((given.value ^ asked.value) & asked.mask & given.mask) === 0
 
-async function marksOfOutput(kernel: Kernel, family: Family): Promise<Mark[]> {
+async function marksOfOutput(kernel: Kernel, family: Family): Promise<SetMark[]> {
   const program = programOf(family)
   // The legacy flavour would make the table that it is asked for. If it is missing, it has set nothing.
   const listings = [[`${program}-save`, '-t', 'mangle'], [`${program}-legacy-save`]]
   const results = await Promise.all(listings.map((argv) => kernel.run(argv)))
-  return results.flatMap(({ stdout }) => marksIn(stdout))
+  const byNft = await nftMarksOfOutput(kernel, family)
+  return [
+    ...results.flatMap(({ stdout }) => marksIn(stdout)).map((mark) => ({ ...mark, setter: 'mangle OUTPUT' })),
+    ...byNft.map((mark) => ({ ...mark, setter: `nft's chain ${mark.chain}` })),
+  ]
 }
 
 /** Other protocols, other users, and what stays on this machine. */

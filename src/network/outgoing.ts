@@ -96,10 +96,10 @@ export async function lookOutside(
     const [unbound] = answers
     if (unbound !== undefined) notes.push(...noteOn(unbound, config, observed))
   }
-  const rule = await ruleByMark(kernel, config, observed)
-  if (rule !== undefined) {
+  const caught = await ruleByMark(kernel, config, observed)
+  if (caught !== undefined) {
     notes.push(
-      `the rule "${rule.text}" is in front of ours, and mangle OUTPUT sets such marks, which may lead what goes to the HAGs to another WAN or nowhere: ${moveRules}`,
+      `the rule "${caught.rule.text}" is in front of ours, and ${caught.setter} sets such marks, which may lead what goes to the HAGs to another WAN or nowhere: ${moveRules}`,
     )
   }
   return { astray, notes }

@@ -3,7 +3,7 @@ import * as z from 'zod'
 import type { Family } from '../base/address.js'
 import { BondsocksError } from '../base/errors.js'
 import { withoutGuard } from './desired/redirection.js'
-import { parseTable, programOf } from './kernel/firewall.js'
+import { ipOf, parseTable, programOf } from './kernel/firewall.js'
 import type { Kernel } from './kernel/kernel.js'
 import { type Observed, owned, type TableName } from './state.js'
 import type { KernelCommand } from './step.js'
@@ -59,7 +59,6 @@ async function observeTable(kernel: Kernel, family: Family, table: TableName, fo
   }
 }
 
-const ipOf = (family: Family) => (family === 4 ? 'ip' : 'ip6')
 const lastLine = (text: string) => text.trim().split('\n').at(-1) ?? ''
 
 const nftJson = z.object({

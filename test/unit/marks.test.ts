@@ -1,4 +1,4 @@
-/** Rules of others that look up by marks, in front of ours: said when mangle OUTPUT sets such marks, and only then. */
+/** Rules of others that look up by marks, in front of ours: said when a firewall sets such marks in what we send, and only then. */
 import t from 'tap'
 import { Network } from '../../src/network/network.js'
 import { fakeWorld, furnish, gateway, printing } from '../support/network-world.js'
@@ -10,9 +10,12 @@ interface Case {
   mangle?: string[]
   /** What iptables-legacy has. */
   legacy?: string[]
+  /** Chains of nft's table `inet fw4` by their heads, with the expressions of their rules, as `nft -j` has them. */
+  nft?: Record<string, unknown[][]>
   config?: Record<string, unknown>
-  /** The rule that is named. */
+  /** The rule that is named, and what sets its mark, if not mangle OUTPUT. */
   named?: string
+  setter?: string
 }
 
 const mwan3 = [
@@ -25,7 +28,71 @@ const policy = '-A mwan3_rules -m mark --mark 0x0/0x3f00 -j MARK --set-xmark 0x1
 const behind = { rule_priority: 5800 }
 const named = '2001: from all fwmark 0x100/0x3f00 lookup 1'
 
+/** OpenWrt's pbr: `meta mark set meta mark & 0xff00ffff | 0x00010000`, in a chain that others jump to. */
+const mark = { meta: { key: 'mark' } }
+const setMark = (value: unknown) => ({ mangle: { key: mark, value } })
+const bits = (value: number, keep: number) => setMark({ '|': [{ '&': [mark, keep] }, value] })
+const equals = (left: object, right: unknown) => ({ match: { op: '==', left, right } })
+const pbr = [{ priority: 90, src: 'all', fwmark: '0x10000', fwmask: '0xff0000', table: '256' }]
+const byPbr = { named: '90: from all fwmark 0x10000/0xff0000 lookup 256', setter: "nft's chain inet fw4 mangle_output" }
+const output = 'mangle_output route output'
+const marking = { pbr_mark_0x010000: [[{ counter: null }, bits(0x10000, 0xff00ffff)], [{ return: null }]] }
+const toHttps = equals({ payload: { protocol: 'tcp', field: 'dport' } }, 443)
+
 const cases: Case[] = [
+  {
+    name: 'nft, by way of other chains',
+    rules: pbr,
+    nft: {
+      [output]: [[{ jump: { target: 'pbr_output' } }]],
+      pbr_output: [[toHttps, { goto: { target: 'pbr_mark_0x010000' } }]],
+      ...marking,
+    },
+    ...byPbr,
+  },
+  {
+    name: 'nft, in a verdict map',
+    rules: pbr,
+    nft: {
+      [output]: [[{ vmap: { key: toHttps.match.left, data: { set: [[443, { jump: { target: 'pbr_mark_0x010000' } }]] } } }]],
+      ...marking,
+    },
+    ...byPbr,
+  },
+  { name: 'nft, all bits', rules: pbr, nft: { [output]: [[setMark(0x10000)]] }, ...byPbr },
+  { name: 'nft, one bit more', rules: pbr, nft: { [output]: [[setMark({ '|': [mark, 0x10000] })]] }, ...byPbr },
+  {
+    name: 'nft, from a map',
+    rules: pbr,
+    nft: { [output]: [[setMark({ map: { key: toHttps.match.left, data: { set: [[443, 0x10000]] } } })]] },
+    ...byPbr,
+  },
+  {
+    name: 'nft, restored on the way out, set elsewhere',
+    rules: pbr,
+    nft: { [output]: [[setMark({ ct: { key: 'mark' } })]], 'mangle_prerouting filter prerouting': [[setMark(0x10000)]] },
+    ...byPbr,
+  },
+  { name: 'nft, which no chain for what we send leads to', rules: pbr, nft: { [output]: [], ...marking } },
+  { name: 'nft, after which the route is not chosen anew', rules: pbr, nft: { 'late filter output': [[setMark(0x10000)]] } },
+  { name: 'nft, for what is forwarded', rules: pbr, nft: { 'forward filter forward': [[setMark(0x10000)]] } },
+  {
+    name: 'nft, other bits, and a mark that is only taken away',
+    rules: pbr,
+    nft: { [output]: [[bits(0x20000, 0xff00ffff)], [setMark(0x100)], [setMark({ '&': [mark, 0xff00ffff] })]] },
+  },
+  {
+    name: 'nft, for others than us',
+    rules: pbr,
+    nft: {
+      [output]: [
+        [equals({ payload: { protocol: 'udp', field: 'dport' } }, 53), setMark(0x10000)],
+        [equals({ meta: { key: 'l4proto' } }, 'udp'), setMark(0x10000)],
+        [equals({ meta: { key: 'skuid' } }, 1001), setMark(0x10000)],
+        [equals({ meta: { key: 'oifname' } }, 'lo'), setMark(0x10000)],
+      ],
+    },
+  },
   { name: 'mwan3 in front', rules: mwan3, mangle: [...hook, policy], config: behind, named },
   { name: 'mwan3 behind ours, as it is by default', rules: mwan3, mangle: [...hook, policy] },
   {
@@ -99,7 +166,16 @@ const cases: Case[] = [
   },
 ]
 
-for (const { name, rules, mangle = [], legacy = [], config = {}, named } of cases) {
+function rulesetOf(chains: Record<string, unknown[][]>): string {
+  const place = { family: 'inet', table: 'fw4' }
+  const items = Object.entries(chains).flatMap(([head, rules]) => {
+    const [name, type, hook] = head.split(' ')
+    return [{ chain: { ...place, name, type, hook } }, ...rules.map((expr) => ({ rule: { ...place, chain: name, expr } }))]
+  })
+  return JSON.stringify({ nftables: [{ metainfo: { json_schema_version: 1 } }, ...items] })
+}
+
+for (const { name, rules, mangle = [], legacy = [], nft = {}, config = {}, named, setter = 'mangle OUTPUT' } of cases) {
   t.test(name, async (t) => {
     const world = fakeWorld()
     await furnish(world)
@@ -108,6 +184,7 @@ for (const { name, rules, mangle = [], legacy = [], config = {}, named } of case
     )
     const others: typeof kernel = Object.assign(Object.create(kernel) as typeof kernel, {
       async run(argv: readonly string[], input?: string) {
+        if (argv.join(' ') === 'nft -j -t list ruleset') return { code: 0, stdout: rulesetOf(nft), stderr: '' }
         const lines = { 'iptables-save -t mangle': mangle, 'iptables-legacy-save': legacy }[argv.join(' ')]
         if (lines === undefined) return kernel.run(argv, input)
         return { code: 0, stdout: ['*mangle', ':OUTPUT ACCEPT [0:0]', ...lines, 'COMMIT', ''].join('\n'), stderr: '' }
@@ -115,8 +192,8 @@ for (const { name, rules, mangle = [], legacy = [], config = {}, named } of case
     })
     const { notes } = await new Network(others).plan(gateway(config))
     const said = notes.flatMap(
-      (note) => /^the rule "(.*)" is in front of ours, and mangle OUTPUT sets such marks/.exec(note)?.[1] ?? [],
+      (note) => /^the rule "(.*)" is in front of ours, and (.*) sets such marks/.exec(note)?.slice(1) ?? [],
     )
-    t.same(said, named === undefined ? [] : [named])
+    t.same(said, named === undefined ? [] : [named, setter])
   })
 }

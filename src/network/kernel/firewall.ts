@@ -100,4 +100,7 @@ export function diffChain(have: KernelChain, wanted: Chain | undefined): Step[] 
 
 export const isFirewallStep = ({ action }: Step) => 'argv' in action && /tables.*-restore$/.test(action.argv[0] ?? '')
 
+/** As nft calls it. */
+export const ipOf = (family: Family) => (family === 4 ? 'ip' : 'ip6')
+
 export const programOf = (family: Family) => (family === 4 ? 'iptables' : 'ip6tables')
