@@ -24,7 +24,7 @@ export const histories: Record<string, History> = {
       'warn WAN dsl is down: no HAG answers over it',
       'info WAN dsl answers again: it is used after 1 more, because it fell lately',
       'info WAN dsl is in use again',
-      'info WAN dsl is up: a HAG answered in 11 ms',
+      'info WAN dsl is up: a HAG answered in 10 ms',
     ],
   },
   'a cable is pulled and plugged in again, with another address': {
@@ -43,7 +43,7 @@ export const histories: Record<string, History> = {
       'info WAN dsl is probing: its address is 10.1.0.3',
       'info WAN dsl answers again: it is used after 1 more, because it fell lately',
       'info WAN dsl is in use again',
-      'info WAN dsl is up: a HAG answered in 10 ms',
+      'info WAN dsl is up: a HAG answered in 11 ms',
     ],
   },
   'both lines go, and the one that went first is back first': {
@@ -66,7 +66,7 @@ export const histories: Record<string, History> = {
       '5.7 s: abandon 10.1.0.2',
       '5.7 s: drop-endpoints 10.1.0.2',
       '6.7 s: wake-connections 203.0.113.3',
-      '7.2 s: wake-connections 203.0.113.4',
+      '7.1 s: wake-connections 203.0.113.4',
     ],
     says: [
       'warn WAN lte is down: interface lte has no carrier',
@@ -85,7 +85,7 @@ export const histories: Record<string, History> = {
       'info HAG 203.0.113.4:1080 answers again',
       'info WAN dsl answers again: it is used after 1 more, because it fell lately',
       'info WAN dsl is in use again',
-      'info WAN dsl is up: a HAG answered in 10 ms',
+      'info WAN dsl is up: a HAG answered in 11 ms',
       'info HAG 203.0.113.3:1080 is up',
       'info HAG 203.0.113.4:1080 is up',
     ],
@@ -115,7 +115,7 @@ export const histories: Record<string, History> = {
       'info WAN dsl is probing: its address is 10.1.0.2',
       'info WAN dsl answers again: it is used after 1 more, because it fell lately',
       'info WAN dsl is in use again',
-      'info WAN dsl is up: a HAG answered in 11 ms',
+      'info WAN dsl is up: a HAG answered in 10 ms',
       'warn WAN dsl is down: interface dsl has no carrier',
       'info WANs changed',
       'info WANs changed',
@@ -136,7 +136,7 @@ export const histories: Record<string, History> = {
       'info WAN dsl is probing: its address is 10.1.0.2',
       'info WAN dsl answers again: it is used after 3 more, because it fell lately',
       'info WAN dsl is in use again',
-      'info WAN dsl is up: a HAG answered in 10 ms',
+      'info WAN dsl is up: a HAG answered in 11 ms',
     ],
   },
   'a HAG dies, and another one answers': {
@@ -147,8 +147,12 @@ export const histories: Record<string, History> = {
       { type: 'hag', hag: 0, change: { answers: 'yes' } },
       { type: 'wait', ms: 12_000 },
     ],
-    does: ['0.7 s: reset-connections 203.0.113.3', '5.6 s: wake-connections 203.0.113.3'],
-    says: ['warn HAG 203.0.113.3:1080 is down: no answer', 'info HAG 203.0.113.3:1080 answers again'],
+    does: ['0.6 s: reset-connections 203.0.113.3', '5.5 s: wake-connections 203.0.113.3'],
+    says: [
+      'warn HAG 203.0.113.3:1080 is down: no answer',
+      'info HAG 203.0.113.3:1080 answers again',
+      'info HAG 203.0.113.3:1080 is up',
+    ],
   },
   'all HAGs fall silent, and one of them is back later than the WANs would be': {
     steps: [
@@ -215,7 +219,7 @@ export const histories: Record<string, History> = {
       'info WAN dsl is up: a HAG answered in 11 ms',
       'info WAN lte answers again: it is used after 1 more, because it fell lately',
       'info WAN lte is in use again',
-      'info WAN lte is up: a HAG answered in 33 ms',
+      'info WAN lte is up: a HAG answered in 34 ms',
       'info HAG 203.0.113.4:1080 is up',
     ],
   },
@@ -263,11 +267,11 @@ export const histories: Record<string, History> = {
       { type: 'wait', ms: 12_000 },
     ],
     does: [
-      '1.7 s: wake-connections 203.0.113.3',
+      '1.6 s: wake-connections 203.0.113.3',
       '19.5 s: abandon 10.2.0.2',
       '19.5 s: drop-endpoints 10.2.0.2',
       '22.5 s: reset-connections 203.0.113.3',
-      '25.6 s: wake-connections 203.0.113.3',
+      '25.5 s: wake-connections 203.0.113.3',
     ],
     says: [
       'warn HAG 203.0.113.3:1080 is down: connection refused, nothing listens there',
@@ -290,7 +294,7 @@ export const histories: Record<string, History> = {
       { type: 'hag', hag: 0, change: { answers: 'yes' } },
       { type: 'wait', ms: 4000 },
     ],
-    does: ['11.2 s: reset-connections 203.0.113.3', '13.7 s: wake-connections 203.0.113.3'],
+    does: ['11.0 s: reset-connections 203.0.113.3', '13.6 s: wake-connections 203.0.113.3'],
     says: ['warn HAG 203.0.113.3:1080 is down: no answer', 'info HAG 203.0.113.3:1080 answers again'],
   },
 }

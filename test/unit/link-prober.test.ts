@@ -37,6 +37,8 @@ interface World {
   sent?: () => number
   hags?: readonly (typeof hag)[]
   metered?: readonly string[]
+  /** Connections; one where left out. */
+  relaying?: number
   wans?: readonly { name: string; interface: string; address4?: string; address6?: string }[]
 }
 
@@ -58,6 +60,7 @@ async function start(t: Test, world: World) {
       return result
     },
     inspect: async () => world.inspect?.() ?? [],
+    stats: () => ({ relaying: world.relaying ?? 1 }),
     connect: async () => ({ ok: false, failure: { code: 'ETIMEDOUT', errno: 110, syscall: 'connect' } }),
     useDevices() {},
     abandon() {},
@@ -303,9 +306,10 @@ t.test('another HAG that answers proves the WAN', async (t) => {
 })
 
 t.test('a steady stream that stops', async (t) => {
-  const flowing = async (t: Test, probe: World['probe']) => {
+  const flowing = async (t: Test, probe: World['probe'], relaying = 1) => {
     const stream = { isOver: false, received: 0 }
     const home = await start(t, {
+      relaying,
       received() {
         if (!stream.isOver) stream.received += 5000
         return { dsl: stream.received, lte: 0 }
@@ -323,6 +327,17 @@ t.test('a steady stream that stops', async (t) => {
     t.ok(time.now - stoppedAt < 500, `${time.now - stoppedAt} ms`)
     t.ok(log.lines.includes('warn WAN dsl is down: what it carried has stopped, and no HAG answers over it'))
     t.ok(isUp('lte'))
+  })
+  await t.test("is nobody's where none is connected: the next probe is soon enough", async (t) => {
+    const { time, asked, isUp, until, before, stoppedAt } = await flowing(
+      t,
+      ({ bind }) => (bind === '10.1.0.2' ? silence : answer()),
+      0,
+    )
+    t.ok(await until(() => asked.length > before))
+    t.ok(await until(() => !isUp('dsl')))
+    const ms = time.now - stoppedAt
+    t.ok(ms > 500 && ms < 2000, `${ms} ms`)
   })
   await t.test('has just ended where a HAG answers', async (t) => {
     const { time, asked, log, before } = await flowing(t, () => answer())

@@ -3,7 +3,7 @@
  * and has all WANs from its first byte. As many are kept as came within a second lately, and none while nobody comes.
  */
 
-import { pause } from '../../base/pause.js'
+import { Alarm } from '../../base/alarm.js'
 import type { Engine } from '../../engine/contract.js'
 import { hagProbe } from '../../engine/probe.js'
 import { inBackground } from '../../service/faults.js'
@@ -57,7 +57,7 @@ export class PreparedConnections {
   #failedAt = Number.NEGATIVE_INFINITY
   /** Of each HAG that ended connections that only waited: for how long they may. */
   readonly #lives = new WeakMap<Hag, { ms: number; until: number }>()
-  #wake = new AbortController()
+  readonly #alarm = new Alarm()
 
   constructor(options: PreparedOptions) {
     this.#options = options
@@ -85,15 +85,14 @@ export class PreparedConnections {
 
   /** The paths are others. */
   tend(): void {
-    this.#wake.abort()
+    this.#alarm.ring()
   }
 
   /** Runs until the signal, and leaves none. */
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       this.#tend()
-      await pause(this.#isIdle(this.#now()) ? idleMs : tendMs, signal, this.#wake.signal)
-      if (this.#wake.signal.aborted) this.#wake = new AbortController()
+      await this.#alarm.wait(this.#isIdle(this.#now()) ? idleMs : tendMs, signal)
     }
     this.#options.engine.keepPrepared([], 0, 0)
   }

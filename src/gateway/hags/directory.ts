@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { formatSocketAddress, parseAddress } from '../../base/address.js'
+import { Alarm } from '../../base/alarm.js'
 import { pause } from '../../base/pause.js'
 import { askServers, NameResolver, type Source } from '../../base/resolve.js'
 import type { HagEntry } from '../../config/schema.js'
@@ -53,7 +54,7 @@ export class HagDirectory {
   /** The names of the last refresh: a fleet's may be others every time. */
   readonly #asked = new Set<string>()
   #hags: readonly RankedHag[] = []
-  #wake = new AbortController()
+  readonly #alarm = new Alarm()
 
   constructor(
     private readonly options: {
@@ -106,7 +107,7 @@ export class HagDirectory {
 
   /** What kept names from being looked up may have gone. */
   refreshSoon(): void {
-    if (this.isTroubled) this.#wake.abort()
+    if (this.isTroubled) this.#alarm.ring()
   }
 
   /**
@@ -117,8 +118,7 @@ export class HagDirectory {
     if (this.options.entries.every(({ name }) => name === undefined)) return
     let lookedAt = performance.now()
     while (!signal.aborted) {
-      await pause(retryMs, signal, this.#wake.signal)
-      if (this.#wake.signal.aborted) this.#wake = new AbortController()
+      await this.#alarm.wait(retryMs, signal)
       const isDue = this.isTroubled || options.isUrgent() || performance.now() - lookedAt >= refreshMs
       if (signal.aborted || !isDue) continue
       lookedAt = performance.now()

@@ -3,6 +3,7 @@
  * reports facts; what they mean is decided elsewhere.
  */
 
+import { Alarm } from '../../base/alarm.js'
 import { pause } from '../../base/pause.js'
 import type { Engine, ProbeResult } from '../../engine/contract.js'
 import { hagProbe } from '../../engine/probe.js'
@@ -15,6 +16,9 @@ import { type Hag, isSameHag, type PathAddress, type WanLink } from '../model.js
 import { examine } from './capabilities.js'
 import { relayedOver } from './users.js'
 
+/** Between two questions of a kind. */
+const minSpacingMs = 100
+/** How often it is looked whether the WAN that is asked over is still usable. */
 const tickMs = 100
 /** For each step of a probe: above a round trip and a short queue, below a second SYN. */
 const patience = { roundTrips: 3, minMs: 200, unknownMs: 1000, connectMs: 5000 }
@@ -33,9 +37,9 @@ export interface KnownHag {
 export interface HagProberOptions {
   engine: Pick<Engine, 'probe' | 'inspect' | 'connect' | 'stats'>
   hags(): readonly KnownHag[]
-  /** Whether a greeting, or a whole CONNECT, is to be asked for now. */
-  isGreetingDue(hag: KnownHag): boolean
-  isRequestDue(hag: KnownHag): boolean
+  /** When a greeting, or a whole CONNECT, is to be asked for; it may be long ago, and infinite if not before something changes. */
+  greetingDueAt(hag: KnownHag): number
+  requestDueAt(hag: KnownHag): number
   isAdmissionDue(hag: Hag, link: WanLink): boolean
   /** Whether it is known to refuse us there. */
   isRefused(hag: Hag, bind: string): boolean
@@ -62,20 +66,23 @@ export interface HagAnswer {
 interface Memory {
   isAsking: boolean
   isChecking: boolean
+  /** When it was asked for a greeting, and for a CONNECT. */
+  askedAt: number
+  checkedAt: number
 }
 
 export class HagProber {
   readonly #options: HagProberOptions
   readonly #memories = new WeakMap<Hag, Memory>()
-  #wake = new AbortController()
+  readonly #alarm = new Alarm()
 
   constructor(options: HagProberOptions) {
     this.#options = options
   }
 
-  /** Looks at once what is to be asked. */
-  probeNow(): void {
-    this.#wake.abort()
+  /** What is known has changed: something may be due. */
+  look(): void {
+    this.#alarm.ring()
   }
 
   /** Asks these over every WAN, all at once; resolves with what each said. */
@@ -99,35 +106,45 @@ export class HagProber {
 
   /** Runs until the signal. */
   async run(signal: AbortSignal): Promise<void> {
-    const { hags, isGreetingDue, isRequestDue, log } = this.#options
+    const { hags } = this.#options
     while (!signal.aborted) {
-      for (const one of hags()) {
-        const memory = this.#memory(one.hag)
-        // Beside the greetings: over a WAN that has just died it takes its time.
-        if (!memory.isChecking && isRequestDue(one)) {
-          memory.isChecking = true
-          const checked = this.#check(one, signal).finally(() => {
-            memory.isChecking = false
-          })
-          inBackground(log, checked)
-        }
-        if (memory.isAsking || !isGreetingDue(one)) continue
-        memory.isAsking = true
-        const asked = this.#greet(one).finally(() => {
-          memory.isAsking = false
-          const { askedAt = 0 } = hags().find(({ hag }) => isSameHag(hag, one.hag)) ?? {}
-          // What failed without a wait is left alone for a moment, unless a connection had trouble meanwhile.
-          if (performance.now() - askedAt >= tickMs) this.probeNow()
-        })
-        inBackground(log, asked)
-      }
-      await pause(tickMs, signal, this.#wake.signal)
-      if (this.#wake.signal.aborted) this.#wake = new AbortController()
+      const nextAt = Math.min(...hags().map((one) => this.#askIfDue(one, signal)))
+      await this.#alarm.wait(Math.max(nextAt - performance.now(), 0), signal)
     }
   }
 
+  /** Returns when to look at it again. */
+  #askIfDue(one: KnownHag, signal: AbortSignal): number {
+    const { greetingDueAt, requestDueAt, log } = this.#options
+    const memory = this.#memory(one.hag)
+    const now = performance.now()
+    // Beside the greetings: over a WAN that has just died it takes its time. What failed without a wait is left alone for a moment.
+    const requestAt = memory.isChecking ? Number.POSITIVE_INFINITY : Math.max(requestDueAt(one), memory.checkedAt + minSpacingMs)
+    const greetingAt = memory.isAsking ? Number.POSITIVE_INFINITY : Math.max(greetingDueAt(one), memory.askedAt + minSpacingMs)
+    if (requestAt <= now) {
+      memory.isChecking = true
+      memory.checkedAt = now
+      const checked = this.#check(one, signal).finally(() => {
+        memory.isChecking = false
+        this.look()
+      })
+      inBackground(log, checked)
+    }
+    if (greetingAt <= now) {
+      memory.isAsking = true
+      memory.askedAt = now
+      const asked = this.#greet(one).finally(() => {
+        memory.isAsking = false
+        this.look()
+      })
+      inBackground(log, asked)
+    }
+    return Math.min(...[requestAt, greetingAt].filter((at) => at > now))
+  }
+
   #memory(hag: Hag): Memory {
-    const memory = this.#memories.get(hag) ?? { isAsking: false, isChecking: false }
+    const never = Number.NEGATIVE_INFINITY
+    const memory = this.#memories.get(hag) ?? { isAsking: false, isChecking: false, askedAt: never, checkedAt: never }
     this.#memories.set(hag, memory)
     return memory
   }

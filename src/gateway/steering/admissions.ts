@@ -40,14 +40,14 @@ export const admissionOf = (all: Admissions, hag: Hag, bind: string): Admission 
 
 export const isRefused = (all: Admissions, hag: Hag, bind: string): boolean => admissionOf(all, hag, bind)?.refused !== undefined
 
-/** Whether the HAG is to be asked if it serves us there. */
-export function isAdmissionDue(all: Admissions, hag: Hag, link: { bind: string; metered: boolean }, now: number): boolean {
+/** When the HAG is to be asked if it serves us there; it may be long ago, and infinite if that is known. */
+export function admissionDueAt(all: Admissions, hag: Hag, link: { bind: string; metered: boolean }): number {
   const known = admissionOf(all, hag, link.bind)
-  if (known === undefined) return true
+  if (known === undefined) return Number.NEGATIVE_INFINITY
   // Its rules may have changed.
   const isDoubtful = known.serves === undefined || (known.serves && known.refusals >= refusalsToTell)
-  if (known.refused === undefined && !isDoubtful) return false
-  return now - known.askedAt >= (link.metered ? againMs.metered : againMs[known.refused ? 'refused' : 'unknown'])
+  if (known.refused === undefined && !isDoubtful) return Number.POSITIVE_INFINITY
+  return known.askedAt + (link.metered ? againMs.metered : againMs[known.refused ? 'refused' : 'unknown'])
 }
 
 /** Users' refusals are enough to ask whether another user is served there. */

@@ -17,9 +17,9 @@ import type { Carried } from '../interface-counters.js'
 import { type Hag, isSameHag } from '../model.js'
 import { FullSize } from '../wans/full-size.js'
 import { LinkProber } from '../wans/link-prober.js'
-import { isAdmissionDue, isRefused, isToConfirm } from './admissions.js'
+import { admissionDueAt, isRefused, isToConfirm } from './admissions.js'
 import type { HagState } from './hag-states.js'
-import { asksForMptcp, cheapestLink, hagsToAsk, ipv6QuestionTo, isCheckDue, isHagDue, isUrgent, nextRound } from './schedule.js'
+import { asksForMptcp, cheapestLink, greetingDueAt, hagsToAsk, ipv6QuestionTo, nextRound, requestDueAt } from './schedule.js'
 import { familyOf, linksByCost, linkTo, type State } from './state.js'
 import type { Steer } from './steer.js'
 import type { LinkState } from './wan-links.js'
@@ -70,16 +70,16 @@ export class Probers {
       log,
       examine,
       hags: () => this.#hagStates(),
-      isGreetingDue: ({ hag }) => {
+      greetingDueAt: ({ hag }) => {
         const how = { inUse: steer.target.usableHags[0], isRelaying: engine.stats().relaying > 0 }
         const one = this.#stateOf(hag)
-        return one !== undefined && isHagDue(steer.state, one, how, now())
+        return one === undefined ? Number.POSITIVE_INFINITY : greetingDueAt(steer.state, one, how)
       },
-      isRequestDue: ({ hag }) => {
+      requestDueAt: ({ hag }) => {
         const one = this.#stateOf(hag)
-        return one !== undefined && isCheckDue(steer.state, one, now())
+        return one === undefined ? Number.POSITIVE_INFINITY : requestDueAt(steer.state, one)
       },
-      isAdmissionDue: (hag, link) => isAdmissionDue(steer.state.admissions, hag, link, now()),
+      isAdmissionDue: (hag, link) => now() >= admissionDueAt(steer.state.admissions, hag, link),
       isRefused: (hag, bind) => isRefused(steer.state.admissions, hag, bind),
       links: linksTo,
       linksByCost: (hag) => linksByCost(steer.state, hag),
@@ -131,8 +131,8 @@ export class Probers {
       const isMoved = address !== before.links[index]?.address
       if (isMoved || areHagsOthers) this.#links.probeNow(index, isMoved)
     }
-    const formerly = (one: HagState) => before.hags.find(({ hag }) => isSameHag(hag, one.hag))
-    if (after.hags.some((one) => isUrgent(formerly(one), one))) this.#hags.probeNow()
+    this.#hags.look()
+    this.#fullSize.look()
   }
 
   /** A connection had this trouble: asks at once what is wrong. */

@@ -2,7 +2,7 @@
 import type { Family, SocketAddress } from '../../base/address.js'
 import { type Hag, isSameHag, type WanLink } from '../model.js'
 import { nextProbe } from '../wans/health.js'
-import { isAdmissionDue } from './admissions.js'
+import { admissionDueAt } from './admissions.js'
 import { checkMs, type HagState, hagsThere } from './hag-states.js'
 import { ipv6Question } from './ipv6.js'
 import { familyOf, linksByCost, linkTo, type State, wanLinks } from './state.js'
@@ -38,41 +38,31 @@ export function hagsToAsk(ordered: readonly HagState[], family: Family): Hag[] {
 export const cheapestLink = (state: State, hag: Hag): WanLink | undefined =>
   linkTo(state, hag) ?? linksByCost(state, hag)[0] ?? wanLinks(state, familyOf(hag))[0]
 
-/** Whether a HAG is to be asked for a greeting now. `inUse`: the HAG that is. `isRelaying`: users' connections run. */
-export function isHagDue(
-  state: State,
-  one: HagState,
-  how: { inUse: Hag | undefined; isRelaying: boolean },
-  now: number,
-): boolean {
+/**
+ * When a HAG is to be asked for a greeting; it may be long ago, and infinite if nothing is to be asked before something changes. `inUse`: the HAG
+ * that is. `isRelaying`: users' connections run.
+ */
+export function greetingDueAt(state: State, one: HagState, how: { inUse: Hag | undefined; isRelaying: boolean }): number {
   const { hag, health, reportedAt, askedAt, isBusy, isBroken } = one
   const link = cheapestLink(state, hag)
-  if (isBroken || link === undefined) return false
-  if ((health.misses > 0 || isBusy) && health.state !== 'down') return true
-  const silentMs = now - Math.max(reportedAt, askedAt)
-  if (link.metered) return silentMs >= (health.state === 'down' ? meteredDownMs : askMs.metered)
-  if (health.state === 'down' || health.state === 'returning') return silentMs >= askMs.inUse
-  if (how.inUse === undefined || !isSameHag(how.inUse, hag)) return silentMs >= askMs.spare
-  return silentMs >= (how.isRelaying ? askMs.busy : askMs.inUse)
+  if (isBroken || link === undefined) return Number.POSITIVE_INFINITY
+  if ((health.misses > 0 || isBusy) && health.state !== 'down') return Number.NEGATIVE_INFINITY
+  const last = Math.max(reportedAt, askedAt)
+  if (link.metered) return last + (health.state === 'down' ? meteredDownMs : askMs.metered)
+  if (health.state === 'down' || health.state === 'returning') return last + askMs.inUse
+  if (how.inUse === undefined || !isSameHag(how.inUse, hag)) return last + askMs.spare
+  return last + (how.isRelaying ? askMs.busy : askMs.inUse)
 }
 
-/** Whether HAGs are to be looked at now, and not at the next tick, because one is suspected, or it is to be found out why it fell silent. */
-export function isUrgent(before: HagState | undefined, after: HagState): boolean {
-  if (before === undefined || before === after) return false
-  const hasJustFallen = after.fall !== undefined && before.fall === undefined && after.fall.death === undefined
-  const isDoubted = after.fall?.directAnsweredAt !== undefined && after.fall.directAnsweredAt !== before.fall?.directAnsweredAt
-  return (before.health.misses === 0 && after.health.misses > 0) || hasJustFallen || isDoubted
-}
-
-/** Whether a HAG is to be asked for a whole CONNECT now. */
-export function isCheckDue(state: State, { hag, health, checkedAt, isBroken }: HagState, now: number): boolean {
+/** When a HAG is to be asked for a whole CONNECT; it may be long ago, and infinite if none before something changes. */
+export function requestDueAt(state: State, { hag, health, checkedAt, isBroken }: HagState): number {
   const links = linksByCost(state, hag)
   const [link] = links
-  if (link === undefined) return false
-  if (isBroken) return now - checkedAt >= (link.metered ? meteredDownMs : askMs.inUse)
-  if (health.state === 'down') return false
+  if (link === undefined) return Number.POSITIVE_INFINITY
+  if (isBroken) return checkedAt + (link.metered ? meteredDownMs : askMs.inUse)
+  if (health.state === 'down') return Number.POSITIVE_INFINITY
   const afterMs = link.metered ? checkMs.metered : checkMs.free
-  return now - checkedAt >= afterMs || links.some((one) => isAdmissionDue(state.admissions, hag, one, now))
+  return Math.min(checkedAt + afterMs, ...links.map((one) => admissionDueAt(state.admissions, hag, one)))
 }
 
 /** What a HAG is to be asked for about IPv6 now, and over which address of ours. One that is reached by IPv6 has it. */

@@ -1,13 +1,12 @@
 /** Does a WAN carry full-size packets? If a tunnel on its path drops them without a word (no ICMP), greetings pass and downloads hang. */
 import { Socket } from 'node:net'
 import type { Family } from '../../base/address.js'
-import { pause } from '../../base/pause.js'
+import { Alarm } from '../../base/alarm.js'
 import type { Engine } from '../../engine/contract.js'
 import type { Target } from '../../engine/probe.js'
 import type { WanFact } from '../facts.js'
 import { isUsable, type WanState } from '../model.js'
 
-const lookMs = 500
 /**
  * Some 2 kB a question: 1.5 MB a month where that costs nothing, 0.25 MB where it does. A path that was found to drop them is asked more
  * often, so that it is back soon.
@@ -43,6 +42,7 @@ export class FullSize {
   readonly #options: FullSizeOptions
   /** When each is to be asked, by its address. */
   #dueAt = new Map<string, number>()
+  readonly #alarm = new Alarm()
 
   constructor(options: FullSizeOptions) {
     this.#options = options
@@ -51,25 +51,33 @@ export class FullSize {
   /** Routes or links are others: what drops full-size packets may be mended. */
   checkNow(): void {
     for (const { address, isNarrow } of this.#options.links()) if (isNarrow && address !== undefined) this.#dueAt.set(address, 0)
+    this.look()
+  }
+
+  /** Links are others, or fare otherwise. */
+  look(): void {
+    this.#alarm.ring()
   }
 
   /** Runs until the signal. Never rejects. */
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
-      await pause(lookMs, signal)
       const links = this.#options.links()
       this.#dueAt = new Map([...this.#dueAt].filter(([bind]) => links.some(({ address }) => address === bind)))
-      const now = performance.now()
-      const looks = links.map((link) => {
-        const { address, health } = link
-        const isDue = address !== undefined && isUsable(health) && now >= (this.#dueAt.get(address) ?? 0)
-        return isDue ? this.#look(link, address, signal) : undefined
-      })
-      await Promise.all(looks)
+      const usable = links.flatMap((link) =>
+        isUsable(link.health) && link.address !== undefined ? [{ link, bind: link.address }] : [],
+      )
+      const due = usable.filter(({ bind }) => this.#dueIn(bind) <= 0)
+      await Promise.all(due.map(({ link, bind }) => this.#askOver(link, bind, signal)))
+      if (due.length === 0) await this.#alarm.wait(Math.min(...usable.map(({ bind }) => this.#dueIn(bind))), signal)
     }
   }
 
-  async #look({ family, metered, isNarrow: wasNarrow }: KnownLink, bind: string, signal: AbortSignal): Promise<void> {
+  #dueIn(bind: string): number {
+    return (this.#dueAt.get(bind) ?? Number.NEGATIVE_INFINITY) - performance.now()
+  }
+
+  async #askOver({ family, metered, isNarrow: wasNarrow }: KnownLink, bind: string, signal: AbortSignal): Promise<void> {
     const { engine, hags, report, ask: passesOver = passesFullSize } = this.#options
     const [hag] = hags(family)
     const ask = () => (hag === undefined ? undefined : passesOver(engine, { hag, bind }))

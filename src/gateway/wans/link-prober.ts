@@ -4,6 +4,7 @@
  */
 import { closeSync } from 'node:fs'
 import type { Family } from '../../base/address.js'
+import { Alarm } from '../../base/alarm.js'
 import { pause } from '../../base/pause.js'
 import type { Engine, ProbeResult, Protocol } from '../../engine/contract.js'
 import { hagProbe } from '../../engine/probe.js'
@@ -28,6 +29,8 @@ const meteredIdleMs = 15 * 60_000
 const refusalHoldsMs = { onPath: 5 * 60_000, hag: 60_000 }
 /** While nothing flows, one look in so many milliseconds notices that something begins to. */
 const idleTickMs = 250
+/** While nobody is connected a stream's end harms nobody: the next probe is soon enough. */
+const restTickMs = 1000
 /** Longer than a round trip and a delayed acknowledgement (RFC 1122 section 4.2.3.2) of most paths. */
 const unansweredMs = 300
 
@@ -45,7 +48,7 @@ export interface KnownLink {
 }
 
 export interface LinkProberOptions<Link extends KnownLink = KnownLink> {
-  engine: Pick<Engine, 'probe' | 'inspect' | 'connect'>
+  engine: Pick<Engine, 'probe' | 'inspect' | 'connect' | 'stats'>
   /** As known now, always in the same order. */
   links(): readonly Link[]
   /** HAGs of a family, whom to ask in this order until one answers. */
@@ -69,7 +72,7 @@ interface Memory {
   /** What the interface had received when it was last probed. */
   receivedThen: number
   readonly budget: TokenBucket
-  wake: AbortController
+  readonly alarm: Alarm
 }
 
 const noRefusal = { isOnPath: false, until: 0, metAt: Number.NEGATIVE_INFINITY }
@@ -85,7 +88,7 @@ export class LinkProber<Link extends KnownLink = KnownLink> {
       lostWhileBusy: 0,
       receivedThen: 0,
       budget: new TokenBucket(performance.now()),
-      wake: new AbortController(),
+      alarm: new Alarm(),
     }))
   }
 
@@ -93,7 +96,7 @@ export class LinkProber<Link extends KnownLink = KnownLink> {
   probeNow(index: number, isMoved = false): void {
     const memory = this.#memory(index)
     if (isMoved) memory.refusal = noRefusal
-    memory.wake.abort()
+    memory.alarm.ring()
   }
 
   /** Runs until the signal. */
@@ -117,8 +120,7 @@ export class LinkProber<Link extends KnownLink = KnownLink> {
       const { address, metered, device } = this.#link(index)
       const due = this.#options.nextProbe(this.#link(index))
       // Without a link there is nothing to do before a change.
-      await pause(due?.afterMs ?? 60_000, signal, memory.wake.signal)
-      if (memory.wake.signal.aborted) memory.wake = new AbortController()
+      await memory.alarm.wait(due?.afterMs ?? Number.POSITIVE_INFINITY, signal)
       if (signal.aborted) return
       const link = this.#link(index)
       if (due === undefined || address === undefined || link.address !== address) continue
@@ -265,6 +267,11 @@ export class LinkProber<Link extends KnownLink = KnownLink> {
   async #watchFlows(signal: AbortSignal): Promise<void> {
     const flows = new Map<string, Flow>()
     while (!signal.aborted) {
+      if (this.#options.engine.stats().relaying === 0) {
+        flows.clear()
+        await pause(restTickMs, signal)
+        continue
+      }
       const now = performance.now()
       let isFlowing = false
       for (const [device, carried] of this.#counters()) {

@@ -1,6 +1,6 @@
 /** Which HAG serves us over which WAN, from probes and from what users meet. */
 import t from 'tap'
-import { isAdmissionDue, isRefused, isToConfirm } from '../../../src/gateway/steering/admissions.js'
+import { admissionDueAt, isRefused, isToConfirm } from '../../../src/gateway/steering/admissions.js'
 import { first, home, overDsl, overLte, pathTexts, second } from '../../support/steering.js'
 
 const line = 'warn HAG 203.0.113.3:1080 refuses us over WAN lte, from 10.2.0.2: '
@@ -79,7 +79,7 @@ t.test('what is asked, and how often', async (t) => {
   const { steering, refused, answered, turnedAway, userRefused } = start()
   const { bind } = overLte
   const isDue = () =>
-    [false, true].map((metered) => isAdmissionDue(steering.state.admissions, first, { bind, metered }, steering.now))
+    [false, true].map((metered) => steering.now >= admissionDueAt(steering.state.admissions, first, { bind, metered }))
   const ask = () => steering.take({ type: 'admission-asked', hag: first, bind })
   t.same(isDue(), [true, true])
   ask()

@@ -4,7 +4,7 @@ import type { Engine, Inspection, Probe, ProbeResult } from '../../../src/engine
 import { reportProbe } from '../../../src/gateway/hag-facts.js'
 import { HagProber } from '../../../src/gateway/hags/hag-prober.js'
 import { type Hag, isSameHag } from '../../../src/gateway/model.js'
-import { isAdmissionDue, isRefused } from '../../../src/gateway/steering/admissions.js'
+import { admissionDueAt, isRefused } from '../../../src/gateway/steering/admissions.js'
 import * as schedule from '../../../src/gateway/steering/schedule.js'
 import { linksByCost, wanLinks } from '../../../src/gateway/steering/state.js'
 import { Steer } from '../../../src/gateway/steering/steer.js'
@@ -62,24 +62,28 @@ async function start(t: Test, hags: readonly Hag[], says: (probe: Probe) => Prob
     dropEndpoints: async () => {},
     reconcile() {},
     usePaths() {},
-    onChange() {},
+    onChange: () => prober.look(),
   })
+  let looks = 0
   const stateOf = (hag: Hag) => steer.state.hags.find((one) => isSameHag(one.hag, hag))
   const prober = new HagProber({
     engine,
     log,
     examine: async () => ({ state: 'works', isRefused: false, pipelines: true }),
-    hags: () => steer.state.hags,
-    isGreetingDue({ hag }) {
-      const [one, now] = [stateOf(hag), performance.now()]
-      const how = { inUse: steer.target.usableHags[0], isRelaying: true }
-      return one !== undefined && schedule.isHagDue(steer.state, one, how, now)
+    hags() {
+      looks += 1
+      return steer.state.hags
     },
-    isRequestDue({ hag }) {
+    greetingDueAt({ hag }) {
       const one = stateOf(hag)
-      return one !== undefined && schedule.isCheckDue(steer.state, one, performance.now())
+      const how = { inUse: steer.target.usableHags[0], isRelaying: true }
+      return one === undefined ? Number.POSITIVE_INFINITY : schedule.greetingDueAt(steer.state, one, how)
     },
-    isAdmissionDue: (hag, link) => isAdmissionDue(steer.state.admissions, hag, link, performance.now()),
+    requestDueAt({ hag }) {
+      const one = stateOf(hag)
+      return one === undefined ? Number.POSITIVE_INFINITY : schedule.requestDueAt(steer.state, one)
+    },
+    isAdmissionDue: (hag, link) => performance.now() >= admissionDueAt(steer.state.admissions, hag, link),
     isRefused: (hag, bind) => isRefused(steer.state.admissions, hag, bind),
     links: () => wanLinks(steer.state, 4),
     linksByCost: (hag) => linksByCost(steer.state, hag),
@@ -126,7 +130,7 @@ async function start(t: Test, hags: readonly Hag[], says: (probe: Probe) => Prob
   }
   const trouble = (hag: Hag) => steer.report({ type: 'hag-trouble', hag, about: 'connection' })
   const usable = () => steer.target.usableHags.map(({ address }) => address)
-  return { time, steer, log, asked, done, until, askAll, begin, trouble, usable }
+  return { time, steer, log, asked, done, until, askAll, begin, trouble, usable, looks: () => looks }
 }
 
 t.test('at the start every HAG is asked over every WAN, and one that nobody hears from counts as down', async (t) => {
@@ -319,4 +323,14 @@ t.test('a HAG behind full up-links is busy, not dead: only questions that outlas
       )
     })
   }
+})
+
+t.test('while nothing changes it sleeps from question to question', async (t) => {
+  const { time, begin, looks, asked } = await start(t, [first], () => fine)
+  await begin()
+  const before = { looks: looks(), asked: asked.length }
+  await time.advance(60_000)
+  const questions = asked.length - before.asked
+  t.ok(questions > 50, `${questions} questions`)
+  t.ok(looks() - before.looks <= 4 * questions, `${looks() - before.looks} looks`)
 })

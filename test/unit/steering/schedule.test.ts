@@ -1,7 +1,7 @@
 /** When what is asked next. */
 import t from 'tap'
 import type { HagState } from '../../../src/gateway/steering/hag-states.js'
-import { asksForMptcp, hagsToAsk, isCheckDue, isHagDue, nextRound } from '../../../src/gateway/steering/schedule.js'
+import { asksForMptcp, greetingDueAt, hagsToAsk, nextRound, requestDueAt } from '../../../src/gateway/steering/schedule.js'
 import type { LinkState } from '../../../src/gateway/steering/wan-links.js'
 import { dsl, first, home, lte, overDsl, overLte, type Steering, second, silences, silent, six } from '../../support/steering.js'
 
@@ -54,7 +54,7 @@ t.test(
     const steering = home({ wans: [dsl], hags: [first, second] })
     for (const hag of [first, second]) steering.take({ type: 'hag-answered', hag, path: overDsl })
     const isDue = (index: number, afterMs: number, isRelaying = false) =>
-      isHagDue(steering.state, hagOf(steering, index), { inUse: first, isRelaying }, steering.now + afterMs)
+      steering.now + afterMs >= greetingDueAt(steering.state, hagOf(steering, index), { inUse: first, isRelaying })
     t.same([isDue(0, 499, true), isDue(0, 500, true)], [false, true])
     t.same([isDue(0, 1499), isDue(0, 1500)], [false, true])
     t.same([isDue(1, 9999, true), isDue(1, 10_000, true)], [false, true])
@@ -63,14 +63,14 @@ t.test(
     const metered = home({ wans: [lte], hags: [first], metered: ['lte'] })
     metered.take({ type: 'hag-answered', hag: first, path: overLte })
     const due = (afterMs: number) =>
-      isHagDue(metered.state, hagOf(metered), { inUse: first, isRelaying: true }, metered.now + afterMs)
+      metered.now + afterMs >= greetingDueAt(metered.state, hagOf(metered), { inUse: first, isRelaying: true })
     t.same([due(60_000), due(15 * 60_000)], [false, true])
   },
 )
 
 t.test('a whole CONNECT is asked for every five minutes, and soon where it is not known whether it serves us', async (t) => {
   const steering = home({ hags: [first] })
-  const isDue = (afterMs: number) => isCheckDue(steering.state, hagOf(steering), steering.now + afterMs)
+  const isDue = (afterMs: number) => steering.now + afterMs >= requestDueAt(steering.state, hagOf(steering))
   t.equal(isDue(0), true, 'never asked')
   steering.take({ type: 'hag-asked', hag: first, about: 'request' })
   for (const { bind, wan } of [overDsl, overLte]) {
