@@ -1,12 +1,12 @@
 /**
  * Part of `npm run check:structure`, what the import rules do not see: no file above 350 lines, C++ includes neither upwards nor in a circle,
- * no clock in what decides, and in the names of src/ no word that the glossary of docs/ARCHITECTURE.md replaces. Prints what is wrong; then the
+ * no clock in what decides, no spread of an object that hides misspelt keys, and in the names of src/ no word that the glossary of docs/ARCHITECTURE.md replaces. Prints what is wrong; then the
  * exit status is 1.
  */
 import { readdirSync, readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
-import { clockFaults, type Files, forbiddenWords, includeFaults, longFiles, wordFaults } from './lib/structure.js'
+import { clockFaults, type Files, forbiddenWords, includeFaults, longFiles, spreadFaults, wordFaults } from './lib/structure.js'
 
 process.chdir(fileURLToPath(new URL('..', import.meta.url)))
 
@@ -14,6 +14,7 @@ const filesIn = (folder: string): Files => {
   const names = readdirSync(folder, { recursive: true, encoding: 'utf8' }).filter((name) => /\.(ts|h|cpp)$/.test(name))
   return new Map(names.sort().map((name) => [name, readFileSync(`${folder}/${name}`, 'utf8')]))
 }
+const typescript = (files: Files): Files => new Map([...files].filter(([name]) => name.endsWith('.ts')))
 const inFolder = (folder: string, faults: readonly string[]) => faults.map((fault) => `${folder}/${fault}`)
 
 /** As the import rules have it. */
@@ -33,6 +34,7 @@ if (words.length === 0) throw new Error('docs/ARCHITECTURE.md has no glossary wi
 const faults = [
   ...['src', 'bench', 'scripts'].flatMap((folder) => inFolder(folder, longFiles(filesIn(folder)))),
   ...inFolder('src/native', includeFaults(filesIn('src/native'))),
+  ...inFolder('src', spreadFaults(typescript(filesIn('src')))),
   ...inFolder('src', wordFaults(filesIn('src'), words)),
   ...clockFaults(deciding),
 ]

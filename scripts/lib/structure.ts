@@ -59,6 +59,29 @@ export function clockFaults(files: Files): string[] {
   })
 }
 
+/** `{ ...(x && { key: x }) }`: the type checker takes a misspelt optional key there for one that may be. `files`: TypeScript. */
+export function spreadFaults(files: Files): string[] {
+  return [...files].flatMap(([path, text]) => {
+    const source = ts.createSourceFile(path, text, ts.ScriptTarget.Latest)
+    const faults: string[] = []
+    const visit = (node: ts.Node) => {
+      if (ts.isSpreadAssignment(node) && isLiteral(node.expression)) {
+        const { line } = source.getLineAndCharacterOfPosition(node.getStart(source))
+        faults.push(`${path}:${line + 1} spreads an object that is written there: set its keys one by one`)
+      }
+      ts.forEachChild(node, visit)
+    }
+    visit(source)
+    return faults
+  })
+}
+
+function isLiteral(node: ts.Expression): boolean {
+  if (ts.isParenthesizedExpression(node)) return isLiteral(node.expression)
+  if (ts.isConditionalExpression(node)) return isLiteral(node.whenTrue) || isLiteral(node.whenFalse)
+  return ts.isBinaryExpression(node) ? isLiteral(node.right) : ts.isObjectLiteralExpression(node)
+}
+
 export interface ForbiddenWord {
   readonly text: string
   readonly instead: string

@@ -106,7 +106,7 @@ function unknown(word: string, known: readonly string[]): string {
 function labOptions({ name, slow = '1' }: Values): Pick<LabOptions, 'name' | 'slow'> {
   if (typeof slow !== 'string' || !/^\d{1,3}$/.test(slow) || Number(slow) < 1)
     throw usageError('lab: --slow takes a number from 1 to 999')
-  return { slow: Number(slow), ...(typeof name === 'string' && { name }) }
+  return { slow: Number(slow), name: typeof name === 'string' ? name : undefined }
 }
 
 /** The lab of `--name`, or the only one. */

@@ -6,7 +6,7 @@ import { aborted } from '../base/pause.js'
 import { engineLimits, limitTexts } from '../config/defaults.js'
 import type { GatewayConfig } from '../config/schema.js'
 import { readPassword } from '../config/secrets.js'
-import type { Engine, EngineEvent, Native } from '../engine/contract.js'
+import type { Engine, EngineEvent, EngineOptions, Native } from '../engine/contract.js'
 import type { Guardian } from '../network/guardian.js'
 import type { NetworkPlan } from '../network/state.js'
 import type { WatchEvents } from '../network/watch.js'
@@ -62,9 +62,8 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
     const limits = limitTexts(config)
     // Nobody is redirected to us before the network is set up.
     let sessions: Sessions | undefined
-    const engine: Engine = new native.Engine({
+    const engineOptions: EngineOptions = {
       ...engineLimits(config),
-      ...(config.mark !== undefined && { mark: config.mark }),
       idleTimeoutMs: config.idle_timeout_seconds * 1000,
       handshakeTimeoutMs: 10_000,
       onEvents: eachEvent(
@@ -77,7 +76,9 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
           else turnAway(engine, event)
         },
       ),
-    })
+    }
+    if (config.mark !== undefined) engineOptions.mark = config.mark
+    const engine: Engine = new native.Engine(engineOptions)
     const refusals = new Refusals(engine, limits, log)
     try {
       listen(engine, config.listen.port, log)

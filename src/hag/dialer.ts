@@ -133,9 +133,9 @@ export class Dialer {
   #logClosed({ client, destination, reason, failure, sent, received, durationMs }: Closed): void {
     this.#options.log.debug('connection closed', {
       client: formatSocketAddress(client),
-      ...(destination === undefined ? {} : { destination: formatSocketAddress(destination) }),
+      destination: destination && formatSocketAddress(destination),
       reason,
-      ...(failure === undefined ? {} : { code: failure.code }),
+      code: failure?.code,
       sent,
       received,
       durationMs,

@@ -84,7 +84,7 @@ const recordFile = 'lab.json'
 
 export interface LabOptions {
   topology: Topology
-  name?: string
+  name?: string | undefined
   /** False: WANs as fast as the machine, for CPU measurements. */
   shaped?: boolean
   /** How to shape them. Default: netem if the kernel has it, otherwise our emulator. */
@@ -107,7 +107,7 @@ export async function labUp({ topology, shaped = true, slow = 1, ...options }: L
   }
   try {
     const links = shaped ? options.links : 'veth'
-    const record = await build(name, plan, { topology, slow, ...(links && { links }) })
+    const record = await build(name, plan, { topology, slow, links })
     return makeLab(name, plan, record)
   } catch (error) {
     await labDown(name)
@@ -164,7 +164,7 @@ function checkName(name: string): string {
   throw new BondsocksError('USAGE', `${name} is no name for a lab: use letters, digits, - and _`, { exitCode: 2 })
 }
 
-type Wishes = Pick<LabRecord, 'topology' | 'slow'> & Partial<Pick<LabRecord, 'links'>>
+type Wishes = Pick<LabRecord, 'topology' | 'slow'> & { links: LabRecord['links'] | undefined }
 
 async function build(name: string, plan: Plan, { topology, slow, ...wishes }: Wishes): Promise<LabRecord> {
   const folder = folderOf(name)
@@ -272,14 +272,15 @@ function makeLab(name: string, plan: Plan, record: LabRecord): Lab {
 function describeWan({ name, ends: [near, far] }: Wire, { rateDown, rateUp, delayMs }: Shape): LabWan {
   const bare = (address = '') => address.split('/')[0] as string
   const address6 = near.addresses[1]
-  return {
+  const wan: LabWan = {
     name,
     interface: near.device,
     address4: bare(near.addresses[0]),
-    ...(address6 === undefined ? {} : { address6: bare(address6) }),
     gateway4: bare(far.addresses[0]),
     rateDown,
     rateUp,
     delayMs,
   }
+  if (address6 !== undefined) wan.address6 = bare(address6)
+  return wan
 }

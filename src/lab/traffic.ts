@@ -23,7 +23,7 @@ export interface Dialled {
   /** From the connect call to the last byte. */
   ms: number
   /** What went wrong, or nothing. */
-  error?: string
+  error?: string | undefined
 }
 
 /** Milliseconds since 1970, with fractions, from a clock that does not jump. Comparable between processes and with the times in a log. */

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { clockFaults, forbiddenWords, includeFaults, longFiles, wordFaults } from '../../scripts/lib/structure.js'
+import { clockFaults, forbiddenWords, includeFaults, longFiles, spreadFaults, wordFaults } from '../../scripts/lib/structure.js'
 
 t.test('a file above 350 lines', async (t) => {
   t.strictSame(longFiles(new Map([['a.ts', 'line\n'.repeat(350)]])), [])
@@ -25,6 +25,14 @@ t.test('a decision with a clock', async (t) => {
   const faultsOf = (text: string) => clockFaults(new Map([['a.ts', text]]))
   t.strictSame(faultsOf('// performance.now()\nconst isDue = ({ at }: { at: number }, now: number) => now >= at'), [])
   t.match(faultsOf('const isDue = (at: number) => performance.now() >= at'), [/a\.ts names performance: /])
+})
+
+t.test('spreads that hide misspelt keys', async (t) => {
+  const faultsOf = (text: string) => spreadFaults(new Map([['a.ts', `const one = {\n${text} }`]]))
+  for (const text of ['...other', '...(await other())', 'key: [...{ a }.a]', '...(isFirst ? one : two)', '...f({ a })'])
+    t.strictSame(faultsOf(text), [], text)
+  for (const text of ['...{ a }', '...(a !== undefined && { a })', '...(a === undefined ? {} : { a })', '...(a ?? {})'])
+    t.match(faultsOf(text), [/a\.ts:2 spreads an object/], text)
 })
 
 t.test("the glossary's words", async (t) => {

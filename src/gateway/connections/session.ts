@@ -190,11 +190,10 @@ export class Sessions {
   #logClosed({ client, destination, reason, failure, sent, received, durationMs }: Closed, path: Path | undefined): void {
     this.#options.log.debug('connection closed', {
       client: formatSocketAddress(client),
-      ...(path === undefined || destination === undefined
-        ? {}
-        : { destination: formatSocketAddress(destination), via: viaOf(path) }),
+      destination: path && destination && formatSocketAddress(destination),
+      via: destination && path && viaOf(path),
       reason,
-      ...(failure === undefined ? {} : { code: failure.code }),
+      code: failure?.code,
       sent,
       received,
       durationMs,

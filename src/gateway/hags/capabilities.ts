@@ -79,12 +79,14 @@ async function asksForConnect(
   if (!connected.ok) return { state: 'unreachable' }
   const socket = new Socket({ fd: connected.fd })
   socket.on('error', () => {})
-  const credentials = { ...(username !== undefined && { userId: username }), ...(password !== undefined && { password }) }
+  const proxy: SocksClientOptions['proxy'] = { host: address, port, type: 5 }
+  if (username !== undefined) proxy.userId = username
+  if (password !== undefined) proxy.password = password
   const options: SocksClientOptions = {
     command: 'connect',
     existing_socket: socket,
     timeout: timeoutMs,
-    proxy: { host: address, port, type: 5, ...credentials },
+    proxy,
     destination: { host: destination.address, port: destination.port },
   }
   const startedAt = performance.now()

@@ -1,4 +1,5 @@
 /** Which HAGs there are, and which comes first: addresses from the config, names looked up again and again. */
+
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
@@ -7,6 +8,7 @@ import { Alarm } from '../../base/alarm.js'
 import { pause } from '../../base/pause.js'
 import { askServers, NameResolver, type Source } from '../../base/resolve.js'
 import type { HagEntry } from '../../config/schema.js'
+import { credentialsOf } from '../../engine/probe.js'
 import type { Log } from '../../telemetry/log.js'
 import type { RankedHag } from '../facts.js'
 import type { Hag } from '../model.js'
@@ -171,11 +173,6 @@ export class HagDirectory {
     }
   }
 }
-
-const credentialsOf = ({ username, password }: HagEntryWithPassword) => ({
-  ...(username !== undefined && { username }),
-  ...(password !== undefined && { password }),
-})
 
 function rankAddress(entry: HagEntryWithPassword, priority: number): readonly Ranked[] {
   const { address, port = defaultPort, weight } = entry

@@ -120,7 +120,7 @@ function dial(host: string, port: number, bytes: number, everyMs: number): void 
     })
     socket.on('close', () => {
       if (received !== bytes) error ??= 'cut short'
-      dialled.push({ at, ms: now() - at, ...(error === undefined ? {} : { error }) })
+      dialled.push({ at, ms: now() - at, error })
       open -= 1
       if (isStopped && open === 0) print(dialled.sort((one, other) => one.at - other.at))
     })
