@@ -1,4 +1,4 @@
-/** Carries out a change: all of it, or nothing. */
+/** Carries out a change completely or not at all. */
 import { isDeepStrictEqual } from 'node:util'
 import { BondsocksError } from '../base/errors.js'
 import type { Kernel } from './kernel/kernel.js'
@@ -7,10 +7,10 @@ import { textOfSaved } from './saved.js'
 import type { Change, Saved } from './state.js'
 import { type Action, type KernelCommand, type Step, textOf } from './step.js'
 
-/** `gone`: what was to be deleted is not there, so there is nothing to undo. */
+/** `gone`: the object to delete did not exist, so there is nothing to undo. */
 type Outcome = 'done' | 'gone' | BondsocksError
 
-/** What `ip` says of an object that is not there. */
+/** What `ip` says if an object does not exist. */
 const goneText = /address not found|No such (process|file or directory)|FIB table does not exist|Cannot find device/
 
 function outcomeOf({ argv }: KernelCommand, code: number, output: string): Outcome {
@@ -31,10 +31,10 @@ async function performOne(kernel: Kernel, action: Action): Promise<Outcome> {
   }
 }
 
-/** `ip -batch` splits lines at blanks, and knows quotes, backslashes and comments. */
+/** `ip -batch` splits lines at blanks, and interprets quotes, backslashes and comments. */
 const isPlain = (word: string) => /^[\w.:/@%+-]+$/.test(word)
 
-/** The commands at the head of a list that one `ip -batch` can take: all of one family, or of none, as those of MPTCP are. */
+/** The first commands of a list that fit into one `ip -batch`: all of the same family, or without a family, as those of MPTCP. */
 function batchOf(actions: readonly Action[]): { options: string[]; commands: (KernelCommand & { line: string })[] } {
   const commands = []
   let options: string[] | undefined
@@ -51,7 +51,7 @@ function batchOf(actions: readonly Action[]): { options: string[]; commands: (Ke
   return { options: options ?? [], commands }
 }
 
-/** Performs one action or more at the head of a list, with one process; the outcome of each, a failure being the last. */
+/** Performs the first actions of a list with one process. Returns the outcome of each; a failure is the last. */
 async function performSome(kernel: Kernel, actions: readonly Action[]): Promise<Outcome[]> {
   const { options, commands } = batchOf(actions)
   const [first] = actions
@@ -59,14 +59,14 @@ async function performSome(kernel: Kernel, actions: readonly Action[]): Promise<
   const input = commands.map(({ line }) => `${line}\n`).join('')
   const { code, stdout, stderr } = await kernel.run(['ip', ...options, '-batch', '-'], input)
   if (code === 0) return commands.map(() => 'done')
-  // Where it does not say how far it came it was ended from outside; the next pass finds what it did.
+  // If it does not say how far it came, it was killed; the next pass finds what it did.
   const [mark, number = '1'] = stderr.match(/^Command failed .*:(\d+)$/m) ?? ['']
   const failed = commands[Number(number) - 1] ?? commands[0]
   const output = stderr.replace(mark, '') || stdout
   return [...commands.slice(0, Number(number) - 1).map(() => 'done' as const), outcomeOf(failed as KernelCommand, code, output)]
 }
 
-/** The outcome of each; without `goOn` the first failure is the end. */
+/** Returns the outcome of each. Without `goOn` it stops at the first failure. */
 async function perform(kernel: Kernel, actions: readonly Action[], goOn: boolean): Promise<Outcome[]> {
   const outcomes: Outcome[] = []
   while (outcomes.length < actions.length) {
@@ -78,7 +78,7 @@ async function perform(kernel: Kernel, actions: readonly Action[], goOn: boolean
 
 const isFailure = (outcome: Outcome | undefined) => outcome instanceof BondsocksError
 
-/** Performs all of them, whatever fails, and returns the failures. */
+/** Performs all actions, even if some fail, and returns the failures. */
 export async function performAll(kernel: Kernel, actions: readonly Action[]): Promise<BondsocksError[]> {
   return (await perform(kernel, actions, true)).filter((one) => one instanceof BondsocksError)
 }
@@ -97,10 +97,10 @@ export async function carryOut(
   kernel: Kernel,
   change: Change,
   before: Saved,
-  /** Looks whether the steps did what they should; what it finds is a failure like that of a step. */
+  /** Checks whether the steps did what they should. What it finds is treated like a failed step. */
   check: () => Promise<BondsocksError | undefined>,
 ): Promise<void> {
-  // Written first: whenever we are killed, `remove` knows every former value.
+  // Written before the steps, so that `remove` knows every former value whenever we are killed.
   if (!isDeepStrictEqual(before, change.savedMeanwhile)) await save(kernel, change.savedMeanwhile)
   const outcomes = await perform(
     kernel,
@@ -121,7 +121,7 @@ export async function carryOut(
   if (!isDeepStrictEqual(change.savedMeanwhile, change.savedAfter)) await save(kernel, change.savedAfter)
 }
 
-/** `step`: the one that failed, unless all was done and did not do what it should. */
+/** `step`: the failed step; undefined if all succeeded but did not do what they should. */
 export class ChangeFailed extends BondsocksError {
   constructor(
     message: string,
@@ -143,9 +143,9 @@ function failed(cause: BondsocksError, failures: readonly Error[], step: Step | 
 const messages = (errors: readonly Error[]) => errors.map(({ message }) => message).join('; ')
 
 /**
- * For a removal. Goes on after a failed step, so that as much as possible is gone; rejects at the end. Former values stay saved until all is
- * done. What a full disk does not let us save before is of use only if we are killed meanwhile: while forwarding is put back for all
- * interfaces, the kernel sets that of each.
+ * For a removal. Goes on after a failed step, so that as much as possible is removed, and rejects at the end. Former values stay saved
+ * until all is done. If a full disk prevents saving before, it goes on all the same: that record is needed only if we are killed in between
+ * (putting forwarding back for all interfaces makes the kernel set it for each).
  */
 export async function carryOutAsFarAsPossible(
   kernel: Kernel,

@@ -1,7 +1,7 @@
 /**
- * Do redirected connections arrive? What comes in from the LAN is counted where it is redirected, and again behind all filters of INPUT, of
- * whatever table, flavour or program. Where only the first counter moves, a firewall of this machine drops them, and redirecting them would take
- * the LAN's Internet away.
+ * Checks whether redirected connections arrive. They are counted when they are redirected, and again behind all filters of INPUT, whatever
+ * table, flavour or program has them. If only the first counter moves, a firewall of this machine drops them, and redirection would cut the
+ * LAN off the Internet.
  */
 import * as z from 'zod'
 import type { Family } from '../base/address.js'
@@ -10,11 +10,11 @@ import { ipOf, programOf } from './kernel/firewall.js'
 import type { Kernel } from './kernel/kernel.js'
 import type { KernelChain } from './state.js'
 
-/** One SYN may be between the counters; a client repeats its own after one second. */
+/** One SYN may be between the counters; a client sends it again after one second. */
 const minRedirected = 2
-/** Looks in a row, where some have arrived before: one device alone may send what the kernel does not take. */
+/** Looks in a row that must fail if some connections arrived before: a single device may send packets that the kernel drops. */
 const minLooks = 2
-/** How long connections go around us before it is tried again. */
+/** How long connections are not redirected before the next try. */
 const retryMs = 10 * 60_000
 
 export interface Blocked {
@@ -27,7 +27,7 @@ interface Line {
   redirected: number
   arrived: number
   hasArrived: boolean
-  /** Looks in a row in which nothing arrived of what was redirected. */
+  /** Looks in a row in which connections were redirected and none arrived. */
   inVain: number
 }
 
@@ -52,11 +52,11 @@ export class Arrivals {
     for (const [key, { until }] of this.#blocked) if (this.#now() >= until) this.#blocked.delete(key)
     for (const nat of chains) {
       const filter = chains.find((one) => one.family === nat.family && one.isUsed && one.table === 'filter')
-      // Where others' rules came in front of ours, that is mended first.
+      // If others' rules came before ours, that is mended first.
       if (nat.table !== 'nat' || !nat.isUsed || filter?.isInFront === false) continue
       for (const [device, redirected] of nat.redirected) {
         const arrived = nat.arrived.get(device)
-        // Where it is not counted it is refused by ourselves.
+        // If there is no counter, we refuse the connections ourselves.
         const count = arrived === undefined ? undefined : this.#count(`${nat.family} ${device}`, redirected, arrived)
         if (count === undefined) continue
         const found = await suspects(this.#kernel, nat.family, filter?.program)
@@ -66,15 +66,15 @@ export class Arrivals {
     }
   }
 
-  /** How many were redirected in vain, where that says enough. */
+  /** How many were redirected in vain; undefined if that proves nothing. */
   #count(key: string, redirected: number, arrived: number): number | undefined {
     const before = this.#lines.get(key)
-    // A rule made anew counts anew.
+    // If a rule was made again, its counter began again.
     const isNew = before === undefined || redirected < before.redirected || arrived < before.arrived
     const [came, passed] = isNew ? [redirected, arrived] : [redirected - before.redirected, arrived - before.arrived]
     const isInVain = passed === 0 && came >= minRedirected
     const hasArrived = passed > 0 || (before?.hasArrived ?? false)
-    // A look at which nothing came says nothing.
+    // If no connection came, a look says nothing.
     const inVain = passed > 0 ? 0 : (before?.inVain ?? 0) + (isInVain ? 1 : 0)
     this.#lines.set(key, { redirected, arrived, hasArrived, inVain })
     if (!isInVain || (hasArrived && inVain < minLooks)) return undefined
@@ -124,7 +124,7 @@ const nftJson = z.object({
   ),
 })
 
-/** Chains of INPUT that can drop something; the one that has our rule in front cannot. */
+/** Chains of INPUT that can drop packets, without the one in which our rule is first. */
 async function suspects(kernel: Kernel, family: Family, ours: string | undefined): Promise<Suspect[]> {
   const { code, stdout } = await kernel.run(['nft', '-j', 'list', 'ruleset'])
   if (code !== 0) return []

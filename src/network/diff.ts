@@ -1,4 +1,7 @@
-/** From what is to what should be: a pure function. Adds come before deletes, and each path is complete before traffic is sent into it. */
+/**
+ * The steps from what is to what should be: a pure function. Adds come before deletes, and each path is complete before traffic is sent
+ * into it.
+ */
 import { families } from '../base/address.js'
 import { diffCopy } from './kernel/copy.js'
 import { diffChain } from './kernel/firewall.js'
@@ -40,7 +43,7 @@ export function diff(observed: Observed, desired: Desired): Change {
   const before = observed.endpoints.filter(({ isOurs }) => isOurs)
   const wantedFor = (have: KernelChain) =>
     have.isUsed ? desired.chains.find(({ family, table }) => family === have.family && table === have.table) : undefined
-  // What lets redirected connections in comes before them, and goes after them.
+  // The rules that let redirected connections in are added before the redirection, and removed after it.
   const redirect = (on: boolean) =>
     (on ? (['filter', 'nat'] as const) : (['nat', 'filter'] as const)).flatMap((table) =>
       observed.chains
@@ -86,10 +89,10 @@ const saved = (
   ownIds: own.length > 0 ? [...new Set(own.map(({ id }) => id))].sort() : undefined,
 })
 
-/** Somebody else's endpoints: what is kept of them, and which of those that were kept are put back. */
+/** Somebody else's endpoints: which of them to keep in mind, and which to put back. */
 function diffForeign({ endpoints, saved, interfaces }: Observed, { replaced, endpoints: wanted }: Desired) {
   const now = replaced.now.filter(isMade)
-  // Who makes one anew has another idea of it.
+  // If somebody made the endpoint again, theirs counts.
   const before = saved.endpoints.filter((one) => !now.some(({ address }) => address === one.address))
   const after = [...before.filter((one) => replaced.before.includes(one)), ...now]
   const isThere = ({ device }: KernelEndpoint) => device === undefined || interfaces.some(({ name }) => name === device)

@@ -1,7 +1,8 @@
 /**
- * Whatever ends a gateway, nobody may be redirected to a port on which nobody listens. The guardian is a shell that waits at the end of a pipe
- * whose other end only the gateway has. When that closes without a word it empties our chains at once, without a start of Node, and then
- * has all of ours removed. It has the lock of the gateway, too: the next one begins when it is done. A HAG has one for its rule.
+ * However a gateway ends, nobody may be redirected to a port on which nobody listens. The guardian is a shell that reads from a pipe whose
+ * other end only the gateway holds. If the pipe closes without a message, the guardian empties our chains at once, without waiting for Node
+ * to start, and then runs `remove`. It also holds the gateway's lock, so the next gateway begins when it is done. A HAG has a guardian for
+ * its rule.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -10,13 +11,13 @@ import { takeLock } from './lock.js'
 import { owned } from './state.js'
 
 export interface Guardian {
-  /** The network is as it was: nothing is left to be done. */
+  /** The network is as it was, so the guardian has nothing to do. */
   dismiss(): Promise<void>
 }
 
-/** A predecessor's guardian may have to wait for iptables, and for a start of Node on a slow processor. */
+/** A predecessor's guardian may have to wait for iptables, and for Node to start on a slow processor. */
 const patienceMs = 10_000
-/** Of a guardian that ends: the wait until the next one doubles from here to the longest. */
+/** If a guardian ends, the wait until the next one doubles from this to the longest. */
 const firstRestartMs = 100
 const longestRestartMs = 10_000
 const dismissMs = 2000
@@ -64,7 +65,7 @@ done >/dev/null 2>&1
 [ -z "$had" ] || echo 'bondsocks: the HAG ended unexpectedly: its rule is removed' >&2
 `
 
-/** Rejects with `LOCKED` where another gateway runs in this network namespace. */
+/** Rejects with `LOCKED` if another gateway runs in this network namespace. */
 export async function guardGateway(log: Pick<Log, 'warn'>): Promise<Guardian> {
   const lock = await takeLock('gateway', patienceMs)
   const remove = [process.execPath, ...process.execArgv, process.argv[1] ?? '', 'remove']
@@ -98,7 +99,7 @@ function startGuardian(log: Pick<Log, 'warn'>, script: string, args: readonly st
     }
     try {
       const one = spawn('/bin/sh', ['-c', script, 'bondsocks-guardian', ...args], {
-        // A session of its own: what ends a terminal, a group or a session leaves it.
+        // A session of its own, so that it survives the end of a terminal, process group or session.
         detached: true,
         cwd: '/',
         stdio: ['pipe', 'ignore', 'inherit', lock],
@@ -115,7 +116,7 @@ function startGuardian(log: Pick<Log, 'warn'>, script: string, args: readonly st
         })
       })
       one.stdin?.on('error', () => undefined)
-      // It keeps nobody awake.
+      // It must not keep the process alive.
       one.unref()
       ;(one.stdin as unknown as { unref?(): void } | null)?.unref?.()
     } catch (error) {

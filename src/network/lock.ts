@@ -1,6 +1,6 @@
 /**
- * One process at a time: flock(2) on files in a folder that only root can open, so that no other user can hold them. The kernel lets go of
- * them when their process ends, however it does.
+ * Locks for one process at a time: flock(2) on files in a folder that only root can open, so that no other user can hold them. The kernel
+ * releases them when the process ends, however it ends.
  */
 import {
   chmodSync,
@@ -22,19 +22,19 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { BondsocksError } from '../base/errors.js'
 import { needsRoot } from './state.js'
 
-/** `network`: while the set-up is changed. `gateway`: as long as a gateway runs, and until what a killed one has left is taken away. */
+/** `network`: held while the set-up is changed. `gateway`: held while a gateway runs, and after a kill until its set-up is removed. */
 export type LockName = 'network' | 'gateway'
 
-/** Of those that share what they change on their machine; the last one takes it away. */
+/** A process among several that share changes to their machine; the last one removes them. */
 export interface Membership {
   readonly isFirst: boolean
-  /** To be called once, at the end. Until `release` nobody else can join the last one. */
+  /** To be called once, at the end. If this is the last one, nobody else can join until `release`. */
   isLast(): boolean
   release(): void
 }
 
 export interface Lock {
-  /** Whoever inherits it holds the lock too; undefined where the folder is read-only, so that there is none. */
+  /** A process that inherits it holds the lock, too. Undefined if the folder is read-only, so that there is no lock. */
   readonly fd: number | undefined
   readonly path: string
   readonly release: () => void
@@ -43,17 +43,17 @@ export interface Lock {
 export interface LockOptions {
   /** Tests pass their own. */
   folder?: string
-  /** The folder's and the files' owner. */
+  /** The owner of the folder and the files. */
   owner?: number
 }
 
 const retryMs = 20
 const joinMs = 10_000
 
-/** Of this network namespace. Rejects with `LOCKED`, and the holder's process id, once the patience (ms) is over. */
+/** Takes the lock of this network namespace. Rejects with `LOCKED` and the holder's process id when the patience (ms) is over. */
 export async function takeLock(name: LockName, patienceMs: number, options: LockOptions = {}): Promise<Lock> {
   const { folder = '/run/bondsocks', owner = 0 } = options
-  // Loaded late, so that commands which never touch the network work without the addon.
+  // Imported here, so that commands that do not touch the network work without the addon.
   const { native } = await import('../engine/load.js')
   const path = `${folder}/net-${native.netnsCookie()}.${name}.lock`
   const deadline = performance.now() + patienceMs
@@ -76,7 +76,7 @@ export async function takeLock(name: LockName, patienceMs: number, options: Lock
   }
 }
 
-/** Where nobody can be asked who else is here. */
+/** For when it cannot be found out who else is here. */
 export const alone: Membership = { isFirst: true, isLast: () => true, release: () => {} }
 
 /** Joins the HAGs of this network namespace. Rejects as `takeLock`. */
@@ -88,7 +88,7 @@ export async function joinHags({ folder = '/run/bondsocks', owner = 0 }: LockOpt
     const fd = open(path, folder, owner)
     if (fd === 'read-only') return alone
     if (fd !== undefined) {
-      // The last one holds it alone while it takes away what it has changed, and removes the file.
+      // The last one holds the lock alone while it removes its changes and the file.
       const isFirst = native.tryLock(fd)
       if (native.tryLock(fd, true) && isAt(fd, path)) return membership(isFirst, () => native.tryLock(fd), fd, path, folder)
       closeSync(fd)
@@ -98,7 +98,7 @@ export async function joinHags({ folder = '/run/bondsocks', owner = 0 }: LockOpt
   }
 }
 
-/** Does a HAG run in this network namespace? Rejects with `NOT_ROOT`. */
+/** Whether a HAG runs in this network namespace. Rejects with `NOT_ROOT`. */
 export async function isHagHere({ folder = '/run/bondsocks' }: LockOptions = {}): Promise<boolean> {
   const { native } = await import('../engine/load.js')
   try {
@@ -125,7 +125,7 @@ function membership(isFirst: boolean, tryAlone: () => boolean, fd: number, path:
   }
 }
 
-/** undefined: the folder has gone meanwhile. */
+/** undefined: the folder was removed meanwhile. */
 function open(path: string, folder: string, owner: number): number | 'read-only' | undefined {
   try {
     makeFolder(folder, owner)
@@ -160,13 +160,13 @@ function makeFolder(folder: string, owner: number): void {
   if ((stat.mode & 0o777) !== 0o700) chmodSync(folder, 0o700)
 }
 
-/** For who waits to be told. On a full disk it stays empty. */
+/** Writes our process id for those who wait. On a full disk the file stays empty. */
 function signFile(fd: number): void {
   try {
     ftruncateSync(fd)
     writeSync(fd, `${process.pid}\n`, 0)
   } catch {
-    // The lock holds without.
+    // The lock holds without it.
   }
 }
 
@@ -180,7 +180,7 @@ function release(fd: number, path: string, folder: string): void {
     unlinkSync(path)
     rmdirSync(folder)
   } catch {
-    // Others keep files there.
+    // Other files are there.
   }
   closeSync(fd)
 }

@@ -1,4 +1,4 @@
-/** The state file: what `remove` puts back, also as much of it as a power cut or a full disk has left. */
+/** The state file: what `remove` puts back. Reads as much of it as a power cut or a full disk has left. */
 import * as z from 'zod'
 import { isHeld, type Observed, type Saved, type Sysctls } from './state.js'
 import { textOf } from './step.js'
@@ -20,7 +20,7 @@ const schema = z.object({
 
 export interface Stored {
   saved: Saved
-  /** Not all of it could be read. */
+  /** True if not all of it could be read. */
   isDamaged: boolean
 }
 
@@ -65,11 +65,11 @@ function jsonOf(text: string): unknown {
 
 export function textOfSaved({ sysctls, subflows, ownIds, endpoints }: Saved): string {
   const theirs = endpoints.length > 0 ? endpoints.map(({ isOurs: _, ...one }) => one) : undefined
-  // What is short stands first, where it is not cut off.
+  // Short parts come first, because a cut loses the end.
   return `${JSON.stringify({ subflows, ownIds, endpoints: theirs, sysctls }, null, 2)}\n`
 }
 
-/** What we set, as far as it can be told without a config. */
+/** The values that we set, as far as they are known without a config. */
 const ours: [path: RegExp, value: RegExp][] = [
   [/^net\/mptcp\/blackhole_timeout$/, /^0$/],
   [/^net\/ipv4\/tcp_mtu_probing$/, /^1$/],
@@ -81,7 +81,7 @@ const ours: [path: RegExp, value: RegExp][] = [
   [/^net\/ipv6\/conf\/[^/]+\/accept_ra$/, /^2$/],
 ]
 
-/** One sentence: what may still have our value, its former one being lost. */
+/** A sentence about what may still have our value because the former one is lost. */
 export function lossOf({ sysctls, saved, subflows }: Pick<Observed, 'sysctls' | 'saved' | 'subflows'>): string {
   const lost = [...(sysctls as Sysctls)]
     .filter(([path, value]) => saved.sysctls[path] === undefined && ours.some(([name, is]) => name.test(path) && is.test(value)))

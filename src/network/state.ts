@@ -2,26 +2,26 @@ import type { Family, SocketAddress } from '../base/address.js'
 import type { KernelCommand, Step } from './step.js'
 
 /**
- * Everything we make is found again by these marks alone, so `remove` needs no config: rules and routes by protocol and table together, so
- * that what others have at the same numbers stays theirs. WAN n (config order) gets table `base + n`.
+ * `remove` finds everything we make by these numbers alone, and needs no config. Rules and routes are ours only if both protocol and table
+ * match, so that others' at the same numbers stay. WAN n (config order) gets table `base + n`.
  */
 export const owned = {
   base: 5800,
   /**
-   * WAN n's rule has this priority plus n, unless `rule_priority` says otherwise. It is in front of all that others look up by marks: those of
-   * older OpenWrt pbr (900), VRFs (1000), mwan3 (1001 to 3255) and Tailscale (5210 to 5270). A rule for one source address takes nothing of
-   * theirs. Behind them, a mark that mangle OUTPUT sets after our route was chosen would have it chosen anew, by their rules.
+   * WAN n's rule has this priority plus n, unless `rule_priority` says otherwise. It comes before the rules of others that look at marks:
+   * older OpenWrt pbr (900), VRFs (1000), mwan3 (1001 to 3255) and Tailscale (5210 to 5270). Ours are for single source addresses, so they
+   * take nothing from others. After theirs, a mark that mangle OUTPUT sets would make the kernel choose our route again, by their rules.
    */
   rulePriority: 700,
   /** MPTCP's limit on endpoints in a namespace, and with it the config's limit on WANs. */
   count: 8,
-  /** A HAG's copy of the main table. */
+  /** The table with a HAG's copy of the main table. */
   hagTable: 5808,
-  /** The default routes for what is not redirected. */
+  /** The table with the default routes for what is not redirected. */
   mainTable: 5809,
   /**
-   * Handed out from the highest down: the kernel numbers an endpoint without id upwards from the highest id ever given and starts again
-   * at 1 after 255, so other people's endpoints stay out of this range while ours hold its top.
+   * Given from the highest down. The kernel numbers an endpoint without id one above the highest id ever given, and after 255 begins at 1.
+   * So others' endpoints stay out of this range while ours hold its top.
    */
   endpointIds: { lowest: 248, highest: 255 },
   chain: 'BONDSOCKS',
@@ -29,7 +29,7 @@ export const owned = {
   protocol: 158,
 } as const
 
-/** Of an interface (IFNAMSIZ); its other names may be longer, but only `ip` knows them. */
+/** Of an interface's name (IFNAMSIZ). Its alternative names may be longer, but only `ip` knows them. */
 export const maxNameLength = 15
 
 export const needsRoot = 'reading and changing the network set-up needs root (CAP_NET_ADMIN): run it with sudo'
@@ -37,7 +37,7 @@ export const needsRoot = 'reading and changing the network set-up needs root (CA
 export interface InterfaceAddress {
   family: Family
   address: string
-  /** Bits of its network. */
+  /** The prefix length of its network. */
   prefix: number
   /** Neither link-local, tentative, deprecated nor failed in duplicate address detection: fit to be a source address. */
   usable: boolean
@@ -55,10 +55,10 @@ export interface Interface {
   addresses: InterfaceAddress[]
   /** `ip link property add dev eth0 altname enp3s0` */
   altNames: string[]
-  /** Its link layer's address; empty where it has none. */
+  /** The link layer's address; empty if it has none. */
   mac: string
   isBridge: boolean
-  /** The bridge that it is a port of. */
+  /** The bridge whose port it is. */
   bridge: string | undefined
 }
 
@@ -69,18 +69,18 @@ export interface ForeignRoute {
   destination: string
   device: string
   gateway: string | undefined
-  /** The address that it gives to packets without one. */
+  /** The source address that it gives to packets without one. */
   source: string | undefined
   metric: number
   /** MTU and the like, as words for `ip route add`. */
   metrics: string
-  /** From a router advertisement. */
+  /** It came from a router advertisement. */
   advertised: boolean
   /** Unreachable, prohibit or blackhole: it leads nowhere. */
   isRefusing: boolean
 }
 
-/** What is asked of a packet's mark, or made of it. */
+/** A condition for a packet's mark, or a value that is given to it. */
 export interface Mark {
   value: number
   mask: number
@@ -90,7 +90,7 @@ export interface Mark {
 export interface ForeignRule {
   family: Family
   priority: number
-  /** Of a rule that is for packets of this machine that have it. */
+  /** Set if the rule is for this machine's packets with that mark. */
   mark: Mark | undefined
   /** As `ip -N rule show` prints it. */
   text: string
@@ -105,7 +105,7 @@ export interface Lease {
   gateway: string
 }
 
-/** A rule or a route of ours, as the words that follow `ip rule add` or `ip route add`: one spelling for one object. */
+/** A rule or route of ours, as the words behind `ip rule add` or `ip route add`. Each object has one spelling. */
 export interface Entry {
   family: Family
   spelling: string
@@ -145,10 +145,10 @@ export interface DesiredCopy {
   routes: CopiedRoute[]
 }
 
-/** What is there of it, and what it is made of. */
+/** What exists of the copy, and what it is made from. */
 export interface RouteCopy {
   family: Family
-  /** `isInPlace`: what it does not lead is led by the main table next. */
+  /** `isInPlace`: the next rule to decide is the main table's. */
   rules: { spelling: string; isInPlace: boolean }[]
   /** As `ip -N rule show` prints them. */
   otherRules: string[]
@@ -172,17 +172,17 @@ export interface Chain {
 export interface KernelChain extends Chain {
   /** `iptables`, `ip6tables`, or one of these with `-legacy`: what lists it with `-save` and changes it with `-restore`. */
   program: string
-  /** The chain is there; without it there may still be jumps. */
+  /** The chain exists. Without it there may still be jumps. */
   exists: boolean
-  /** False: a table in which nothing of ours should be, because another one serves. */
+  /** False: nothing of ours should be in this table, because another one is used. */
   isUsed: boolean
-  /** Of each jump: its place in its built-in chain, from 1. */
+  /** The place of each jump in its built-in chain, from 1. */
   places: number[]
   /** No rule of others stands before our jumps. */
   isInFront: boolean
-  /** By interface: what was redirected since the rule was made, counted again with each repetition of a SYN. */
+  /** By interface: SYNs that were redirected since the rule was made, repeated ones included. */
   redirected: ReadonlyMap<string, number>
-  /** By interface: what all filters have let through to the port. */
+  /** By interface: SYNs that all filters have let through to the port. */
   arrived: ReadonlyMap<string, number>
 }
 
@@ -192,16 +192,16 @@ export type Sysctls = ReadonlyMap<string, string>
 /** A value that we changed. */
 export interface Held<Value> {
   former: Value
-  /** What we made of it; while a change is under way, also what it is about to become. */
+  /** The value that we set; during a change, also the next one. */
   ours: Value[]
 }
 
-/** Whoever gave it another value after us owns it now, and it stays theirs. */
+/** If somebody gave it another value after us, it is theirs, and stays. */
 export function isHeld<Value>(held: Held<Value> | undefined, current: Value | undefined): held is Held<Value> {
   return held !== undefined && current !== undefined && held.ours.includes(current)
 }
 
-/** What to remember while a value goes from one to the other, whenever we are killed. */
+/** What to save while a value changes, so that it is right whenever we are killed. */
 export function joinHeld<Value>(before: Held<Value> | undefined, after: Held<Value> | undefined): Held<Value> | undefined {
   if (before === undefined || after === undefined) return before ?? after
   return { former: before.former, ours: [...new Set([...before.ours, ...after.ours])] }
@@ -211,15 +211,15 @@ export function joinHeld<Value>(before: Held<Value> | undefined, after: Held<Val
 export interface Saved {
   sysctls: Record<string, Held<string>>
   subflows: Held<number> | undefined
-  /** Somebody else's, in whose place ours are. */
+  /** Somebody else's endpoints that ours replace. */
   endpoints: KernelEndpoint[]
-  /** Of our endpoints; undefined: it is not known. */
+  /** The ids of our endpoints; undefined if not known. */
   ownIds: number[] | undefined
 }
 
-/** Where what this machine sends would go. */
+/** Where this machine's packets would go. */
 export interface Outside {
-  /** Why what is bound to these addresses of WANs gets to no HAG by its own WAN. */
+  /** For each of these addresses of WANs: why packets from it reach no HAG over its own WAN. */
   astray: ReadonlyMap<string, string>
   notes: string[]
 }
@@ -227,37 +227,37 @@ export interface Outside {
 export interface Observed {
   families: Family[]
   interfaces: Interface[]
-  /** Of the main table. */
+  /** Routes of the main table. */
   mainRoutes: ForeignRoute[]
   /** Default routes of other tables. */
   otherDefaults: ForeignRoute[]
-  /** The latest last. */
+  /** The latest one is the last. */
   leases: Lease[]
   rules: Entry[]
-  /** Without the kernel's own, in the kernel's order. */
+  /** Rules without the kernel's own, in the kernel's order. */
   otherRules: ForeignRule[]
-  /** Those of our tables; others' are among them only as long as we have none for their destination. */
+  /** Routes of our tables; others' only if we have none for the same destination. */
   routes: Entry[]
   endpoints: KernelEndpoint[]
   /** `ip mptcp limits`; undefined where the kernel has no MPTCP. */
   subflows: number | undefined
-  /** A gateway looks at none. */
+  /** Empty for a gateway. */
   copies: RouteCopy[]
-  /** iptables sees what only crosses a bridge (br_netfilter). */
+  /** iptables sees packets that only cross a bridge (br_netfilter). */
   isBridgeFiltering: Record<Family, boolean>
-  /** A family without a nat table has none. */
+  /** None for a family without a nat table. */
   chains: KernelChain[]
   /** Remarks on the tables of iptables. */
   chainNotes: string[]
-  /** What deletes things of ours from tables that iptables cannot list. */
+  /** Commands that delete things of ours from tables that iptables cannot list. */
   strays: KernelCommand[]
   sysctls: Sysctls
-  /** Of those that are to be changed: which cannot be. */
+  /** The sysctls that we want to change and cannot. */
   fixedSysctls?: ReadonlySet<string>
   saved: Saved
-  /** What of the former values is lost, in a sentence, where the state file was damaged. */
+  /** If the state file was damaged: a sentence about the former values that are lost. */
   loss: string | undefined
-  /** The state file is not what `saved` says: it is to be written anew. */
+  /** The state file differs from `saved`, and has to be written again. */
   isStateStale: boolean
   outside: Outside
   notes: string[]
@@ -274,7 +274,10 @@ export interface Desired {
   rules: Entry[]
   routes: Entry[]
   endpoints: Endpoint[]
-  /** Somebody else's endpoints of WANs that are there, and those that we have taken away before: the others of these are put back. */
+  /**
+   * Somebody else's endpoints of present WANs, which ours replace, and those that we removed before; those that are not in `now` are put
+   * back.
+   */
   replaced: { now: KernelEndpoint[]; before: KernelEndpoint[] }
   subflows: number | undefined
   copies: DesiredCopy[]
@@ -284,7 +287,7 @@ export interface Desired {
   notes: string[]
 }
 
-/** What `remove` wants. */
+/** What should be after `remove`. */
 export const nothing: Desired = {
   rules: [],
   routes: [],
@@ -300,11 +303,11 @@ export const nothing: Desired = {
 
 export interface Change {
   steps: Step[]
-  /** Our endpoints once the steps are done. */
+  /** Our endpoints after the steps. */
   endpoints: NumberedEndpoint[]
-  /** Our part of the tables of iptables once the steps are done. */
+  /** Our part of the tables of iptables after the steps. */
   chains: KernelChain[]
-  /** The state file while the steps run: everything that may have to be put back, whatever happens. */
+  /** The state file while the steps run: everything that may have to be put back. */
   savedMeanwhile: Saved
   savedAfter: Saved
 }
@@ -317,24 +320,24 @@ export interface NetworkPlan {
 }
 
 export interface NetworkOptions {
-  /** False: everything but the redirect rules, for the time in which connections drain. Default true. */
+  /** False: everything except the redirect rules, while connections drain. Default true. */
   redirect?: boolean
   /**
-   * Source addresses of either family that keep their routes and rules, for probes, but have no endpoint, so that connections leave. Where
-   * no other endpoint of the family would be left, those that are there stay.
+   * Source addresses that keep their routes and rules, for probes, but have no endpoint, so that connections leave them. If a family would
+   * have no endpoint left, its present ones stay.
    */
   withoutEndpoint?: Pick<ReadonlySet<string>, 'has'>
   /**
-   * Name of the WAN that a family's default route in the main table points to, for what is not redirected. Where left out or not usable:
-   * the first usable one, in config order, of those not in `withoutEndpoint`.
+   * Name of the WAN that a family's default route in the main table points to, for what is not redirected. Default, also if it is not
+   * usable: the first usable one in config order that is not in `withoutEndpoint`.
    */
   best?: { readonly 4?: string | undefined; readonly 6?: string | undefined }
-  /** Of the HAGs, the one most used first, for whose WANs there are endpoints before there are any for the other. Default: as the config has it. */
+  /** Families of the HAGs, the most used one first: its WANs get endpoints before those of the other. Default: from the config. */
   hagFamilies?: readonly Family[]
-  /** Those whose names were looked up too. Default: those that the config has addresses of. */
+  /** The HAGs, also those that are configured by name. Default: those with an address in the config. */
   hags?: readonly SocketAddress[]
-  /** Families whose destinations no HAG can reach, and what to say of it: they are not redirected, or refused (`on_hag_down`). */
+  /** Families whose destinations no HAG can reach, and the reason. They are not redirected, or refused (`on_hag_down`). */
   unserved?: ReadonlyMap<Family, string>
-  /** True: after a change of links, addresses, routes or rules; the tables of iptables are taken to be as the last apply left them. */
+  /** True: only links, addresses, routes or rules may have changed; the tables of iptables are taken to be as the last apply left them. */
   quick?: boolean
 }
