@@ -1,4 +1,4 @@
-/** The set-up of a HAG's machine: observed, planned, applied and removed like a gateway's, but each need for itself. */
+/** The set-up of a HAG's machine: observed, planned, applied and removed like a gateway's, but each need separately. */
 import { BondsocksError } from '../base/errors.js'
 import type { HagConfig } from '../config/schema.js'
 import { ChangeFailed, carryOut, carryOutAsFarAsPossible } from './apply.js'
@@ -11,13 +11,13 @@ import { type Found, observeNeed } from './observe-hag.js'
 import { parseSaved } from './saved.js'
 import { type Change, type Desired, type NetworkPlan, needsRoot, nothing, type Observed, type Saved } from './state.js'
 
-/** After a failure, which may be one of the moment: the wait doubles from here to the longest. */
+/** After a failure, the wait doubles from this to the longest. */
 const firstRetryMs = 1000
 const longestRetryMs = 600_000
 
 interface Failure {
   why: string
-  /** The rules and routes with which it did not work: what we try is a change as well, and must not make us try again. */
+  /** The rules and routes with which it failed. If they are still the same, we do not try again at once: our own try is a change, too. */
   state: string
   retryMs: number
   retryAt: number
@@ -49,18 +49,18 @@ export class HagNetwork {
     return this.#alone(() => this.#each(needs, (need) => this.#meet(config, need, options)))
   }
 
-  /** Until a need that has failed can be tried again (ms). */
+  /** Time until a need that has failed can be tried again (ms). */
   retryInMs(need: HagNeed): number | undefined {
     const failure = this.#failures.get(need)
     return failure && Math.max(0, failure.retryAt - this.now())
   }
 
-  /** Takes all of it away, whatever the ports are; other things of ours stay. Rejects with `REMOVE_INCOMPLETE` where it cannot. */
+  /** Removes all of it, whatever the ports are; other things of ours stay. Rejects with `REMOVE_INCOMPLETE` if it cannot. */
   remove(): Promise<void> {
     return this.#alone(async () => {
       const failures: Error[] = []
       const { saved } = parseSaved(await this.kernel.readState())
-      // Without `ip mptcp` it cannot be asked.
+      // Without `ip mptcp` the limit cannot be read.
       const needs = hagNeeds.filter((need) => need !== 'subflows' || saved.subflows !== undefined)
       for (const need of needs) {
         await this.#remove(need).catch((error: Error) => failures.push(error))
@@ -120,7 +120,7 @@ export class HagNetwork {
     if (have === undefined || want === undefined || isSameCopy(have.routes, want.routes)) {
       return { steps: await perform(diff(observed, target)), notes }
     }
-    // No rule may lead to a table that is not known to be whole: a link that flaps takes routes away while they are copied.
+    // No rule may lead to an incomplete table: a flapping link removes routes while they are copied.
     let made = observed
     const copied = await perform(diff(observed, { ...target, copies: [{ ...want, rules: [] }] }), async () => {
       made = (await observeNeed(this.kernel, need)).observed
@@ -139,7 +139,7 @@ export class HagNetwork {
   }
 }
 
-/** The copy was read back, and it is another one than the main table's. */
+/** The copy was read back and differs from the main table. */
 function untrue({ copies: [have] }: Observed, { copies: [want] }: Desired): BondsocksError | undefined {
   if (have === undefined || want === undefined || isSameCopy(have.routes, want.routes)) return undefined
   const other =
@@ -147,10 +147,10 @@ function untrue({ copies: [have] }: Observed, { copies: [want] }: Desired): Bond
   return new BondsocksError('COPY_UNTRUE', `the main table has no true copy: ${other?.words}`)
 }
 
-/** Of a step that failed, without what became of the steps before it. */
+/** The failed step's error, without what became of the steps before it. */
 const reasonOf = (error: unknown) => ((error instanceof ChangeFailed ? error.cause : error) as Error).message
 
-/** What is saved for a gateway, or another need, stays. */
+/** Keeps what is saved for a gateway or for another need. */
 function withOthers(need: HagNeed, saved: Saved, change: Change): Change {
   const { [mtuProbing]: _, ...otherSysctls } = saved.sysctls
   const merge = (part: Saved): Saved => {

@@ -1,11 +1,11 @@
-/** Settings of the kernel that would switch the bundle off, or cripple it, whatever else is right. */
+/** Settings of the kernel that would switch the bundle off or cripple it. */
 import type { Log } from '../telemetry/log.js'
 import type { Kernel } from './kernel/kernel.js'
 import { parseEndpoints } from './kernel/mptcp.js'
 import type { Sysctls } from './state.js'
 import { sysctlName } from './step.js'
 
-/** What kernels from 5.15 to 7.x call them. */
+/** Their names in kernels from 5.15 to 7.x. */
 export const mptcpSysctls = [
   'net/mptcp/enabled',
   'net/mptcp/path_manager',
@@ -26,7 +26,7 @@ interface Wish {
   why: string
 }
 
-/** Those that are not as MPTCP needs them. */
+/** The settings that are not as MPTCP needs them, with the right values. */
 function wishes(sysctls: Sysctls): Wish[] {
   const found: Wish[] = []
   const want = (path: string, value: string, why: string, isFit = (now: string) => now === value) => {
@@ -34,7 +34,7 @@ function wishes(sysctls: Sysctls): Wish[] {
     if (now !== undefined && !isFit(now)) found.push({ path, value, why })
   }
   const within = (min: number, max: number) => (now: string) => Number(now) >= min && Number(now) <= max
-  // pm_type (5.19) is another name of path_manager (6.15), and follows it.
+  // path_manager (6.15) is the new name of pm_type (5.19), which follows it.
   const manager = 'a path manager outside the kernel must do what endpoints do, and without one nothing joins a connection'
   if (sysctls.has('net/mptcp/path_manager')) want('net/mptcp/path_manager', 'kernel', manager)
   else want('net/mptcp/pm_type', '0', manager)
@@ -56,7 +56,7 @@ export function neededByMptcp(sysctls: Sysctls): ReadonlyMap<string, string> {
   return new Map(wishes(sysctls).map(({ path, value }) => [path, value]))
 }
 
-/** What is left to the owner. */
+/** Remarks on what the owner has to decide. */
 export function remarksOnSettings(sysctls: Sysctls): string[] {
   const remarks: string[] = []
   if (sysctls.get('net/mptcp/checksum_enabled') === '1')
@@ -66,7 +66,7 @@ export function remarksOnSettings(sysctls: Sysctls): string[] {
   return remarks
 }
 
-/** Says on a HAG, whose machine serves others too, what its owner should change. Never rejects. */
+/** On a HAG, whose machine serves others, too: logs what its owner should change. Never rejects. */
 export async function complainOfSettings({ kernel, log }: { kernel: Kernel; log: Log }): Promise<void> {
   const sysctls = await kernel.readSysctls(mptcpSysctls).catch((): Sysctls => new Map())
   for (const { path, value, why } of wishes(sysctls)) {
@@ -76,7 +76,7 @@ export async function complainOfSettings({ kernel, log }: { kernel: Kernel; log:
   for (const remark of remarksOnSettings(sysctls)) log.warn(remark)
   if (sysctls.get('net/mptcp/allow_join_initial_addr_port') !== '0') return
   const { code, stdout } = await kernel.run(['ip', '-j', 'mptcp', 'endpoint', 'show'])
-  // Behind a load balancer that is how it should be.
+  // Behind a load balancer this is right.
   if (code === 0 && signals(stdout)) return
   log.warn(
     'net.mptcp.allow_join_initial_addr_port is 0, and no endpoint signals another address: gateways use one WAN for each connection; ' +

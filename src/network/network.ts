@@ -1,4 +1,4 @@
-/** The control path's door: say what should be, then make it so. */
+/** The entry to the network set-up: plan, apply, remove. */
 
 import { familyOf } from '../base/address.js'
 import { BondsocksError } from '../base/errors.js'
@@ -27,27 +27,27 @@ export class Network {
   private endpoints: NumberedEndpoint[] = []
   /** Ids of endpoints that were dropped since the last observation began. */
   private readonly dropped = new Set<number>()
-  /** Our part of the tables of iptables, as the last apply left it. */
+  /** Our part of the tables of iptables after the last apply. */
   private tables: Tables | undefined
-  /** What the state file should hold, as the last apply left it: the file may be lost meanwhile. */
+  /** The content of the state file after the last apply, in case the file gets lost. */
   private saved: Saved | undefined
   private readonly arrivals: Arrivals
-  /** What this kernel's iptables has been found to lack. */
+  /** Features that this kernel's iptables was found to lack. */
   private readonly lacks = new Set<Extra>()
 
   constructor(private readonly kernel: Kernel) {
     this.arrivals = new Arrivals(kernel)
   }
 
-  /** What `apply` would do; changes nothing. Rejects where `apply` would before its first step. */
+  /** What `apply` would do; changes nothing. Rejects if `apply` would reject before its first step. */
   async plan(config: GatewayConfig, options: NetworkOptions = {}): Promise<NetworkPlan> {
     return (await this.prepare(config, options)).plan
   }
 
   /**
-   * Makes it so and returns what it did. Rejects with a BondsocksError (exit code 1): nothing changed where the machine is not fit
-   * (`NOT_ROOT`, `NO_IPROUTE2`, `NO_IPTABLES`, `NO_NAT`, `NO_MPTCP`, `MPTCP_OFF`); rolled back where a step failed. Waits
-   * for another process that is about it (`LOCKED` after 10 s).
+   * Carries the change out and returns what it did. Rejects with a BondsocksError (exit code 1): without a change if the machine is not fit
+   * (`NOT_ROOT`, `NO_IPROUTE2`, `NO_IPTABLES`, `NO_NAT`, `NO_MPTCP`, `MPTCP_OFF`), rolled back if a step failed. Waits while another
+   * process changes the set-up (`LOCKED` after 10 s).
    */
   apply(config: GatewayConfig, options: NetworkOptions = {}): Promise<NetworkPlan> {
     return this.alone(() => this.pass(config, options))
@@ -57,14 +57,15 @@ export class Network {
     this.dropped.clear()
     const first = await this.round(config, options, options.quick ? this.tables : undefined)
     const isPathNew = first.steps.some(({ text }) => /^ip (-6 )?(rule|route) (add|replace) /.test(text))
-    // Only now can the kernel say where what takes the new paths goes. What watches it asks for a pass after each change, ours too.
+    // Only now can the kernel tell where packets of the new paths go. In a quick pass the watch does this: it asks for another pass after each
+    // change, also ours.
     if (!isPathNew || options.quick) return first
     const { steps, ...found } = await this.round(config, options, this.tables)
     return { steps: [...first.steps, ...steps], ...found }
   }
 
   private async round(config: GatewayConfig, options: NetworkOptions, tables?: Tables): Promise<NetworkPlan> {
-    // Whatever fails: the next pass looks at everything.
+    // If anything fails, the next pass looks at everything.
     this.tables = undefined
     const { plan, change, observed } = await this.prepare(config, options, tables)
     const isAlive = ({ id }: { id: number }) => !this.dropped.has(id)
@@ -86,15 +87,15 @@ export class Network {
     this.endpoints = change.endpoints.filter(isAlive)
     this.saved = change.savedAfter
     this.tables = { chains: change.chains, chainNotes: observed.chainNotes, strays: [] }
-    // What could not be written is known only now.
+    // Only now it is known whether the state file could be written.
     const { notes } = plan
     return (await this.kernel.keepsState()) || notes.includes(notKept) ? plan : { ...plan, notes: [...notes, notKept] }
   }
 
   /**
-   * Deletes our endpoints with these source addresses at once, from what is remembered of the last pass, also while one is under way; the
-   * connections leave those WANs. What would leave a family without endpoints stays: its connections may outlive a short outage. Rejects
-   * with `COMMAND_FAILED`.
+   * Deletes our endpoints with these source addresses at once, as known from the last pass, also during a pass; connections leave those
+   * WANs. If a family would have no endpoint left, its endpoints stay, because connections may survive a short outage. Rejects with
+   * `COMMAND_FAILED`.
    */
   async dropEndpoints(addresses: readonly string[]): Promise<void> {
     const stays = (one: { address: string }) => !addresses.includes(one.address)
@@ -108,8 +109,8 @@ export class Network {
   }
 
   /**
-   * Makes the kernel forget that MPTCP's first packets vanished somewhere, which it holds against every WAN: writing the sysctl clears it,
-   * whatever the value. Rejects with a system error.
+   * Makes the kernel forget that MPTCP's first packets vanished on some path; it would avoid MPTCP on every WAN. Writing any value to the
+   * sysctl clears that. Rejects with a system error.
    */
   async forgetBlackHole(): Promise<void> {
     const path = 'net/mptcp/blackhole_timeout'
@@ -118,8 +119,8 @@ export class Network {
   }
 
   /**
-   * Takes away all that is ours, found by our ranges and names, and puts former values back; also after a kill -9. `hags`: what HAGs have set
-   * up here too.
+   * Removes all that is ours, found by our ranges and names, and puts former values back; also after a kill -9. `hags`: also what HAGs have
+   * set up here.
    */
   remove({ hags = false } = {}): Promise<Step[]> {
     return this.alone(async () => {
@@ -137,7 +138,7 @@ export class Network {
     })
   }
 
-  /** Steps that were decided on what another process is about to change would fail, or spoil its work. */
+  /** One process at a time: otherwise steps could be based on a state that another process is about to change. */
   private async alone<Value>(act: () => Promise<Value>): Promise<Value> {
     const release = await this.kernel.lock()
     try {
@@ -165,7 +166,7 @@ export class Network {
   }
 }
 
-/** The error of a kernel that lacks a match or a target of iptables, and the part of ours that can do without. */
+/** If the kernel lacks a match or target of iptables: the part of ours that we can leave out. */
 function lackingExtra(error: unknown, known: ReadonlySet<Extra>): Extra | undefined {
   if (!(error instanceof ChangeFailed) || error.step === undefined) return undefined
   const isLack =

@@ -1,4 +1,4 @@
-/** Reads what a HAG needs to know of its machine: of the needs one by one, and nothing of a gateway's. */
+/** Reads what a HAG needs to know about its machine, for each need separately. */
 import type { Family } from '../base/address.js'
 import type { HagNeed } from './desired/hag.js'
 import { mtuProbing } from './desired/sysctls.js'
@@ -32,14 +32,14 @@ const nothingSeen: Observed = {
   notes: [],
 }
 
-/** A need, as it was found. */
+/** What was found for a need. */
 export interface Found {
   observed: Observed
   /** The whole state file; `observed` has what is about this need. */
   saved: Saved
 }
 
-/** Rejects where it cannot be read. */
+/** Rejects if it cannot be read. */
 export async function observeNeed(kernel: Kernel, need: HagNeed): Promise<Found> {
   const { saved } = parseSaved(await kernel.readState())
   const own = partOf(need, saved)

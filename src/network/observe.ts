@@ -1,4 +1,4 @@
-/** Reads what the kernel has: what is ours, and what we learn from. */
+/** Reads what the kernel has: our things, and those of others that we need to know. */
 import * as z from 'zod'
 import type { Family } from '../base/address.js'
 import { BondsocksError } from '../base/errors.js'
@@ -43,9 +43,9 @@ interface ObserveOptions {
 }
 
 /**
- * `lenient` is for `remove`: what is missing cannot hold anything of ours. Otherwise each of no CAP_NET_ADMIN, no iptables and no MPTCP in
- * the kernel is an error; no `ip` always is. With `tables` those of iptables are not looked at: they are taken to be so. `known` is what was
- * saved last: it serves where the state file is damaged or has gone. `copies`: those of HAGs are looked at too.
+ * `lenient` is for `remove`: a missing program or feature cannot hold anything of ours. Otherwise a lack of iptables or of MPTCP in the
+ * kernel is an error; a lack of CAP_NET_ADMIN or `ip` always is. With `tables`, those of iptables are not read but taken from there.
+ * `known`: what was saved last, in case the state file is damaged or gone. `copies`: also reads the tables of HAGs.
  */
 export async function observe(
   kernel: Kernel,
@@ -72,7 +72,7 @@ export async function observe(
   const families: Family[] = values.has('net/ipv6/conf/all/forwarding') ? [4, 6] : [4]
   if (families.length === 1) notes.push('IPv6 is left alone: this kernel has none')
 
-  // One process a family. With `root` the routes are those of one family, although `ip` is asked without one.
+  // One process for each family. `root` makes `ip` list the routes of one family only, although it was started without one.
   const common = ['address show', ...bridgeCommands, 'rule show', 'route show table all root 0.0.0.0/0']
   const mptcp = ['mptcp endpoint show', 'mptcp limits show']
   const [[links, bridges, ports, rules4, routes4, endpoints, limits], [rules6, routes6]] = await Promise.all([
@@ -84,7 +84,7 @@ export async function observe(
   if (loss !== undefined) notes.push(loss)
   const firewall = tables ?? (await observeTables(kernel, families, lenient))
   const rules = [...parseRules(rules4, 4), ...parseRules(rules6, 6)]
-  // Without the state file: each of ours was made behind a rule of ours, and goes before it.
+  // If the state file is lost: our endpoint is made after our rule and deleted before it, so it is ours only if there is a rule.
   const isKept = ({ id }: { id: number }) => saved.ownIds?.includes(id) ?? rules.length > 0
   const parsed = [parseRoutes(routes4, 4), parseRoutes(routes6, 6)]
   return {
@@ -117,13 +117,14 @@ export async function observeCopy(kernel: Kernel, family: Family): Promise<Route
   return parseCopy(await capture(kernel, ['ip', `-${family}`, '-N', '-o', '-batch', '-'], copyCommands), family)
 }
 
-/** What each of the commands of `ip` prints, from a single process. */
+/** The output of each of these commands of `ip`, from one process. */
 async function showAll(kernel: Kernel, options: string[], commands: readonly string[]): Promise<string[]> {
   const argv = ['ip', ...options, '-N', '-j']
   const { code, stdout } = await kernel.run([...argv, '-batch', '-'], `${commands.join('\n')}\n`)
   const lines = stdout.split('\n').filter((line) => line.trim() !== '')
   if (code === 0 && lines.length === commands.length) return lines
-  // One that fails says so best by itself. And no iproute2 is known that prints nothing, or many lines, where others print `[]`; but it may.
+  // If one fails, it is run alone for its own message. So is each if the number of lines is not as expected: some iproute2 might print nothing,
+  // or several lines, for `[]`.
   const shown = []
   for (const command of commands) shown.push(await capture(kernel, [...argv, ...command.split(' ')]))
   return shown
@@ -167,7 +168,7 @@ const link = z.object({
     .default([]),
 })
 
-/** Reads `ip -j address show`, with or without -N, and which of them are bridges and ports of bridges. */
+/** Reads `ip -j address show`, with or without -N, and which interfaces are bridges or ports of bridges. */
 function parseInterfaces(json?: string, bridgeJson?: string, portJson?: string): Interface[] {
   const bridges = new Set(readJson(link, bridgeJson, 'link').map(({ ifname }) => ifname))
   const masters = new Map(readJson(link, portJson, 'link').map(({ ifname, master }) => [ifname, master]))
@@ -182,7 +183,7 @@ function parseInterfaces(json?: string, bridgeJson?: string, portJson?: string):
             isBridge: bridges.has(ifname),
             bridge: masters.get(ifname),
             up: flags.includes('UP'),
-            // LOWER_UP goes at once; NO-CARRIER may come a second later where links changed shortly before (the kernel's link watch).
+            // LOWER_UP goes at once. NO-CARRIER may come a second later if links changed shortly before (the kernel's link watch).
             carrier: flags.includes('LOWER_UP') && !flags.includes('NO-CARRIER'),
             pointToPoint: flags.includes('POINTOPOINT') || flags.includes('NOARP'),
             addresses: addr_info

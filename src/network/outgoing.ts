@@ -1,4 +1,4 @@
-/** Asks the kernel where it would send what goes to the HAGs: rules and routes of others may come before ours. */
+/** Asks the kernel where it would send packets to the HAGs, because rules and routes of others may come before ours. */
 import * as z from 'zod'
 import { type Family, familyOf, type SocketAddress } from '../base/address.js'
 import { joinsByOwnDevice } from '../base/kernel-version.js'
@@ -11,13 +11,13 @@ import type { Entry, ForeignRule, Observed, Outside } from './state.js'
 /** The route by which the kernel sends a packet. */
 interface Outgoing {
   device: string | undefined
-  /** The table that it stands in; undefined for the main one. */
+  /** The table of the route; undefined for the main one. */
   table: string | undefined
 }
 
 interface Question {
   destination: SocketAddress
-  /** Of a WAN; without it, as what any program of this machine sends. */
+  /** A WAN's address and device. Default: none, as for any program of this machine. */
   from?: { source: string; device: string }
 }
 
@@ -27,7 +27,7 @@ const routeJson = z.object({
   nexthops: z.array(z.object({ dev: z.string().optional() })).default([]),
 })
 
-/** An answer to each; undefined where there is no way. */
+/** The answer to each question; undefined if there is no route. */
 async function ask(
   kernel: Kernel,
   family: Family,
@@ -35,7 +35,7 @@ async function ask(
   mark: number | undefined,
 ): Promise<(Outgoing | undefined)[]> {
   if (questions.length === 0) return []
-  // Without `fibmatch`, what is asked for a device and finds no route is taken to be on its link.
+  // Without `fibmatch`, if there is no route by the asked device, the kernel assumes that the destination is on its link.
   const oif = (device: string) => (joinsByOwnDevice() ? ['oif', device] : [])
   const lines = questions.map(({ destination: { address, port }, from }) =>
     [
@@ -56,12 +56,12 @@ async function ask(
   })
 }
 
-/** A public address that nobody has a reason to route in a way of its own (RFC 5737). */
+/** A public address that nobody has a reason to route specially (RFC 5737). */
 const anybody: SocketAddress = { address: '192.0.2.1', port: 443 }
 
 /**
- * Asks for each WAN's address that has its rule, and each HAG of its family; and where this machine's own traffic goes, which is over no WAN
- * at all beside a VPN.
+ * Asks for each WAN's address that has its rule and each HAG of its family; and for this machine's own traffic, which may leave by a VPN
+ * instead of a WAN.
  */
 export async function lookOutside(
   kernel: Kernel,
@@ -73,7 +73,7 @@ export async function lookOutside(
   const notes: string[] = []
   for (const family of observed.families) {
     const targets = hags.filter(({ address }) => familyOf(address) === family)
-    /** Its rule, and behind it the default route by its device: before that there is nothing to ask. */
+    /** The address has its rule, and the rule's table a default route by the device. Before that there is nothing to ask. */
     const isSetUp = (address: string, device: string) =>
       observed.rules.some(({ spelling }) => {
         const table = spelling.startsWith(`from ${address} `) ? / lookup (\d+) /.exec(spelling)?.[1] : undefined
@@ -133,7 +133,7 @@ function troubleOf(
 
 const moveRules = 'give it a higher number than ours, or set "rule_priority" to a lower one'
 
-/** The rule that led there: the first one of that table, or, without a table, the first one that leads nowhere. */
+/** The rule that led there: the first one for that table or, without a table, the first one that refuses. */
 function because(rules: readonly ForeignRule[], table: string | undefined): string {
   const rule = rules.find((one) => (table === undefined ? one.isRefusal : one.table === table))
   if (rule !== undefined) return `, because of the rule "${rule.text}": ${moveRules}`
@@ -141,7 +141,7 @@ function because(rules: readonly ForeignRule[], table: string | undefined): stri
 }
 
 function noteOn({ device, table }: Outgoing, { wans, on_hag_down: onHagDown }: GatewayConfig, { otherRules }: Facts): string[] {
-  // That of the main table is named elsewhere.
+  // The main table's case is named elsewhere.
   if (device === undefined || table === undefined || wans.some((wan) => wan.interface === device)) return []
   const rule = otherRules.find((one) => one.table === table)
   if (rule === undefined) return []

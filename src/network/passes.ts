@@ -1,15 +1,21 @@
-/** When the next pass of a network set-up begins: soon after a change, after a while without one, and never so often that it costs much. */
+/**
+ * Decides when the next pass of a network set-up begins: soon after a change, otherwise after a while, and never so often that it costs
+ * much.
+ */
 import { pause } from '../base/pause.js'
 
-/** A change comes as a burst of lines; a pass begins this long after the first one. */
+/** A change comes as a burst of lines. The pass begins so long after the first one. */
 const settleMs = 20
 
 export interface PassesOptions {
   /** Never rejects. */
   pass(): Promise<void>
-  /** Until the next pass if nothing changes (ms). */
+  /** The wait until the next pass if nothing changes (ms). */
   waitMs(): number
-  /** From the beginning of a pass that took so long to that of the next one (ms): a flapping link must not eat the processor. */
+  /**
+   * The least time between the beginnings of two passes if the first took so long (ms), so that a flapping link does not take all processor
+   * time.
+   */
   spacingMs(tookMs: number): number
 }
 
@@ -37,7 +43,7 @@ export class Passes {
       const startedAt = performance.now()
       await this.options.pass()
       const tookMs = performance.now() - startedAt
-      // The regular look is seldom, and a failed pass has a wait of its own: a change that follows need not wait for them.
+      // Only after a pass that a change caused: the regular look is rare, and a failed pass has a wait of its own.
       if (isPoked) await pause(this.options.spacingMs(tookMs) - tookMs, signal)
     }
   }

@@ -1,25 +1,25 @@
-/** Keeps the network as the config wants it, for as long as the gateway runs: one pass after every change of the kernel's. */
+/** Keeps the network as the config wants it while the gateway runs: a pass after every change in the kernel. */
 import type { Log } from '../telemetry/log.js'
 import { Passes } from './passes.js'
 import type { NetworkPlan, WanAddresses } from './state.js'
 
-/** From the beginning of one pass to the next, so many times its duration. */
+/** The time from one pass to the next, in times of its duration. */
 const spacing = 8
-/** On a busy machine a pass takes long without costing more, and a WAN that is back must not wait. */
+/** On a busy machine a pass takes long without costing more, and a WAN that is back must not wait for it. */
 const maxSpacingMs = 1000
 const minSpacingMs = 100
-/** Until the next try after a failed pass: the wait doubles from here to the slow look. */
+/** After a failed pass, the wait doubles from this to `lookMs`. */
 const retryMs = 200
-/** What no monitor tells, such as a chain that another program deleted, is found by looking. */
+/** How often to look for changes that no monitor reports, such as a chain that another program deleted. */
 const lookMs = 10_000
 
 export interface ReconcileOptions {
-  /** One pass: makes it so and says what it did. `quick`: what no monitor tells need not be looked at. */
+  /** One pass; returns what it did. `quick`: it need not look for changes that no monitor reports. */
   apply(quick: boolean): Promise<NetworkPlan>
-  /** The WANs that can be used now; called when they are others than before. */
+  /** Called with the WANs that can be used when they have changed. */
   onWans(wans: readonly WanAddresses[]): void
   log: Log
-  /** The WANs and remarks that were known at the start. */
+  /** The WANs and notes that were known at the start. */
   initial: Pick<NetworkPlan, 'wans' | 'notes'>
 }
 
@@ -47,7 +47,7 @@ export class Reconciler {
     this.#passes.schedule()
   }
 
-  /** A pass follows soon, and tells the WANs whatever they were before, but not these remarks, which have been logged. */
+  /** A pass follows soon, and calls `onWans` even if they have not changed. `logged`: notes that need not be logged again. */
   forceReport(logged: readonly string[]): void {
     this.#wans = ''
     this.#notes = new Set([...this.#notes, ...logged])
@@ -83,7 +83,7 @@ export class Reconciler {
       this.#wans = now
       onWans(wans)
     } catch (error) {
-      // Often a change in the middle of the pass, which has already asked for the next one.
+      // Often the cause is a change during the pass, and it has already scheduled the next one.
       const { message } = error as Error
       if (message !== this.#failure) log.warn(`the network could not be set up anew, another try follows: ${message}`)
       this.#failure = message

@@ -1,4 +1,4 @@
-/** What is done to the machine, a command or a sysctl at a time. */
+/** The steps of a change: each is a command or a sysctl. */
 import type { Family } from '../base/address.js'
 
 export interface SysctlWrite {
@@ -9,7 +9,7 @@ export interface SysctlWrite {
 
 export interface KernelCommand {
   argv: string[]
-  /** What it reads. */
+  /** Its standard input. */
   input?: string
 }
 
@@ -19,7 +19,7 @@ export interface Step {
   /** The command as a person would type it. */
   text: string
   action: Action
-  /** What brings back the state before this step, in order. */
+  /** Restores the state before this step, in this order. */
   undo: Action[]
 }
 

@@ -1,4 +1,4 @@
-/** Reads what is ours in the tables of iptables: of the flavour that `iptables` is, and of the other one where that matters. */
+/** Reads what is ours in the tables of iptables: of the flavour of `iptables`, and of the other one if that matters. */
 import * as z from 'zod'
 import type { Family } from '../base/address.js'
 import { BondsocksError } from '../base/errors.js'
@@ -12,7 +12,7 @@ export type Tables = Pick<Observed, 'chains' | 'chainNotes' | 'strays'>
 
 const tableNames: readonly TableName[] = ['nat', 'filter']
 
-/** `lenient`: what is missing cannot hold anything of ours. Otherwise no nat table for IPv4 is an error. */
+/** `lenient`: a missing table cannot hold anything of ours. Otherwise no nat table for IPv4 is an error. */
 export async function observeTables(kernel: Kernel, families: readonly Family[], lenient: boolean): Promise<Tables> {
   const tables: Tables = { chains: [], chainNotes: [], strays: [] }
   for (const family of families) {
@@ -29,7 +29,7 @@ export async function observeTables(kernel: Kernel, families: readonly Family[],
   return tables
 }
 
-/** Throws what a user can do where the table cannot be used. */
+/** Throws, with what the user can do, if the table cannot be used. */
 async function observeTable(kernel: Kernel, family: Family, table: TableName, found: Tables): Promise<void> {
   const program = programOf(family)
   const { code, stdout, stderr } = await kernel.run([`${program}-save`, '-c', '-t', table])
@@ -41,14 +41,14 @@ async function observeTable(kernel: Kernel, family: Family, table: TableName, fo
   if (own !== undefined) add(program, true, own)
   else found.strays.push(...(await straysIn(kernel, family, table)))
 
-  // A table that others made with nft is not listed, although rules can be put into it. Then the other flavour serves.
+  // A table that others made with nft is not listed, although rules can be added to it. Then we use the other flavour.
   const isNeeded = own === undefined
   if (!isNeeded && !stderr.includes('legacy tables present')) return
   const other = `${program}-legacy`
-  // With -t it would make the table.
+  // With -t it would create the table.
   const legacy = await kernel.run([`${other}-save`, '-c', ...(isNeeded ? ['-t', table] : [])])
   const listed = legacy.code === 0 ? parseTable(legacy.stdout, table) : undefined
-  // What one flavour lets in the other may still drop.
+  // Packets that one flavour accepts may still be dropped by the other.
   if (listed !== undefined) add(other, isNeeded || (table === 'filter' && listed.isRestrictive), listed)
   else if (isNeeded) {
     throw new BondsocksError(

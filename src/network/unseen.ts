@@ -1,4 +1,4 @@
-/** What iptables-restore has taken must be what iptables-save shows: others' rules can make a listing blind. */
+/** Checks that iptables-save shows what iptables-restore has accepted: rules of others can hide it. */
 import type { Family } from '../base/address.js'
 import { BondsocksError } from '../base/errors.js'
 import { diffChain, isFirewallStep } from './kernel/firewall.js'
@@ -6,7 +6,7 @@ import type { Kernel } from './kernel/kernel.js'
 import type { Change } from './state.js'
 import { observeTables } from './tables.js'
 
-/** After the change: an error where the tables are not as its steps should have left them. */
+/** To be called after the change. Returns an error if the tables are not as the steps should have left them. */
 export async function unseen(kernel: Kernel, families: readonly Family[], change: Change): Promise<BondsocksError | undefined> {
   if (!change.steps.some(isFirewallStep)) return undefined
   const { chains, strays } = await observeTables(kernel, families, true)

@@ -1,21 +1,21 @@
 /**
- * Tells when the kernel's links, addresses, routes, next hops or rules change: a long-lived `ip monitor`, started again when it dies. A next
- * hop's end is that of its routes, of which the kernel says nothing.
+ * Tells when the kernel's links, addresses, routes, next hops or rules change: runs `ip monitor`, and starts it again when it dies. Next
+ * hops are watched because a route that ends with its next hop is not reported.
  */
 import { pause } from '../base/pause.js'
 import type { Log } from '../telemetry/log.js'
 import { streamCommand } from './kernel/command.js'
 
-/** After a monitor that died at once: the wait doubles from here to the longest. */
+/** If a monitor dies at once, the wait doubles from this to the longest. */
 const firstRestartMs = 200
 const longestRestartMs = 10_000
-/** By then a monitor that was started hears what changes; what changed before it may not have. */
+/** By then a new monitor reports changes. It may have missed those before. */
 const beginsMs = 500
-/** A monitor that lived this long was a good one. */
+/** A monitor that lived so long worked. */
 const soundMs = 5000
 
 export interface WatchEvents {
-  /** Called once for every burst of lines, and after each start, because changes may have gone by unseen. */
+  /** Called once for every burst of lines, and after each start, because changes may have been missed. */
   onChange(): void
   /** An interface `has no carrier`, `is down`, or `was deleted`; called before `onChange`. */
   onGone(device: string, what: string): void
@@ -25,7 +25,7 @@ export interface WatchEvents {
 
 export interface WatchOptions extends WatchEvents {
   log: Log
-  /** Tests pass their own: runs a command, hands over what it prints, ends it on the signal, resolves with why it ended. */
+  /** Tests pass their own. Runs a command, hands over its output, ends it on the signal, and resolves with the reason why it ended. */
   stream?: (argv: readonly string[], onOutput: (text: string) => void, signal: AbortSignal) => Promise<string>
 }
 
@@ -46,7 +46,7 @@ export async function watchKernel({ log, stream = streamCommand, ...events }: Wa
     if (signal.aborted) return
     const wasSound = performance.now() - startedAt >= soundMs
     restartMs = wasSound ? firstRestartMs : Math.min(restartMs * 2, longestRestartMs)
-    // Where `ip` is not installed it is tried for ever.
+    // If `ip` is not installed, it is tried for ever.
     if (wasSound || why !== said)
       log.warn(`the watch on the network ended and is started again: ${why}`, { milliseconds: restartMs })
     said = why
@@ -55,16 +55,16 @@ export async function watchKernel({ log, stream = streamCommand, ...events }: Wa
   }
 }
 
-/** `3: dsl@if2: <NO-CARRIER,BROADCAST,UP> mtu ...`, with `Deleted ` in front where it has gone. */
+/** `3: dsl@if2: <NO-CARRIER,BROADCAST,UP> mtu ...`, with `Deleted ` in front if it was deleted. */
 const linkLine = /^(Deleted )?\d+: ([^\s@]+?)(?:@[^\s:]+)?: <([^>]*)>/
 /** `Deleted 3: dsl    inet 10.1.0.2/24 ...` */
 const addressGoneLine = /^Deleted \d+: \S+ +inet6? ([0-9a-f.:]+)/
 const longestLine = 65_536
 
-/** What `ip -o monitor` prints, in whatever pieces it comes. Lines of other kinds are changes, and nothing more. */
+/** Reads the output of `ip -o monitor`, in whatever pieces it comes. Other kinds of lines just mean that something changed. */
 class MonitorLines {
   readonly #events: WatchEvents
-  /** Interfaces that have no carrier as far as we know: only the change is told. */
+  /** Interfaces without carrier as far as we know, so that only a change is reported. */
   readonly #gone = new Set<string>()
   #rest = ''
 

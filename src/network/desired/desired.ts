@@ -93,7 +93,7 @@ function unredirected(
     const leads = (route: ForeignRoute) => route.device === device && (gateway === undefined || route.gateway === gateway)
     if (leaders.length > 0 && leaders.every(leads)) return []
     const onlink = isOnlink(gateway, connected(observed, device, family))
-    // In IPv6 the kernel chooses better for each destination.
+    // For IPv6 the kernel's choice for each destination is better.
     const words = { destination: 'default', gateway, device, metrics, onlink, source: family === 4 ? source : undefined }
     return [{ route: routeEntry(family, { ...words, table: owned.mainTable }), rules: mainRules(family) }]
   })
@@ -103,7 +103,7 @@ function unredirected(
 const isOnlink = (gateway: string | undefined, near: readonly string[]) =>
   gateway !== undefined && !isLinkLocal(gateway) && !isInside(gateway, networksOf(near))
 
-/** It does not lead out by its own WAN, and another one's does. */
+/** Packets of this path do not leave by its own WAN, and another WAN's do. */
 function isAstray(
   { family, source }: Pick<WanRoute, 'family' | 'source'>,
   wans: readonly UsableWan[],
@@ -112,7 +112,7 @@ function isAstray(
   return astray.has(source) && wans.some(({ paths }) => paths.some((path) => path.family === family && !astray.has(path.source)))
 }
 
-/** A connection's subflows are all of the HAG's family, and there are eight places: no endpoint that no HAG could use. */
+/** A connection's subflows are all of the HAG's family, and MPTCP has only eight endpoints: so no endpoints of families that no HAG has. */
 function endpointsOf(
   wans: readonly UsableWan[],
   config: GatewayConfig,
@@ -134,12 +134,13 @@ function endpointsOf(
   )
   const isLed = (source: string) => !isAstray({ family: familyOf(source) ?? 4, source }, wans, observed)
   const fit = all.filter(({ address }) => !withoutEndpoint?.has(address) && isLed(address))
-  // Connections outlive a short outage of their last WAN, but not the end of their last subflow.
+  // Connections survive a short outage of their last WAN, but not the deletion of their last endpoint.
   const isKept = ({ address, device }: Endpoint) =>
     families.has(familyOf(address)) && !fit.some((one) => familyOf(one.address) === familyOf(address)) && isWans(device)
   const kept = observed.endpoints.filter((one) => one.isOurs && isKept(one))
-  // An address can be held once; and whatever joins by a WAN does so as the WAN's role and health have it, or not at all. What has no
-  // interface leaves by the main table, over a WAN, and takes a place that the limit of subflows has for another WAN.
+  // Somebody else's endpoint is replaced if it has a WAN's address, because an address can have only one; or a WAN's interface, because the
+  // WAN's role and health decide what joins over it. One without an interface leaves by the main table over a WAN, and takes another WAN's place
+  // in the limit of subflows.
   const onWans = observed.interfaces.filter(({ name }) => isWans(name)).flatMap(({ addresses }) => addresses)
   const isReplaced = ({ address, device, flags }: KernelEndpoint) =>
     [...all, ...kept].some((one) => one.address === address) ||
@@ -178,7 +179,7 @@ function parted<Item>(items: readonly Item[], test: (item: Item) => boolean): [n
   return [items.filter((item) => !test(item)), items.filter(test)]
 }
 
-/** Also of WANs that cannot be used now: what is redirected stays so while a link is away. */
+/** Also for WANs that cannot be used now, so that the redirection stays while a link is away. */
 function gatewaysOf(config: GatewayConfig, { mainRoutes, interfaces }: Observed, usable: readonly UsableWan[]): WanGateways {
   return new Map(
     config.wans.map((wan) => {
@@ -192,7 +193,7 @@ function gatewaysOf(config: GatewayConfig, { mainRoutes, interfaces }: Observed,
   )
 }
 
-/** The kernel's names of interfaces in the place of other names. */
+/** Replaces alternative names of interfaces by the kernel's. */
 export function withRealNames(config: GatewayConfig, { interfaces }: Pick<Observed, 'interfaces'>): GatewayConfig {
   const real = (name: string) =>
     interfaces.some((one) => one.name === name)
@@ -206,18 +207,18 @@ export function withRealNames(config: GatewayConfig, { interfaces }: Pick<Observ
 }
 
 export interface DesiredOptions extends NetworkOptions {
-  /** Where redirected connections do not arrive. */
+  /** Where redirected connections were found not to arrive. */
   blocked?: readonly Blocked[]
-  /** What this kernel's iptables lacks. */
+  /** Features that this kernel's iptables lacks. */
   lacks?: ReadonlySet<Extra>
 }
 
-/** Without `redirect` everything is there but the redirect rules. */
+/** Without `redirect` all except the redirect rules. */
 export function desired(given: GatewayConfig, observed: Observed, options: DesiredOptions = {}): Desired {
   const { blocked = [], unserved = new Map(), lacks = new Set() } = options
   const config = withRealNames(given, observed)
   const { wans, notes: troubles } = usableWans(config, observed)
-  // Without a WAN we are no help: what goes by other ways may go on.
+  // Without a WAN we cannot help, and traffic over other interfaces may go on.
   const redirect = options.redirect !== false && (wans.length > 0 || config.on_hag_down === 'reject')
   const { endpoints, replaced, notes } = endpointsOf(wans, config, observed, options)
   const rest = unredirected(config, wans, observed, options)
@@ -237,8 +238,8 @@ export function desired(given: GatewayConfig, observed: Observed, options: Desir
     routes: [...wans.flatMap((wan) => routesOf(wan, config, observed)), ...rest.routes],
     endpoints,
     replaced,
-    // One more than the extra subflows that a connection needs: one that is about to die may still count. The kernel's limit is 8. It is not
-    // lowered while we are here: a HAG on the same machine has raised it too.
+    // One more than the extra subflows that a connection needs, because a dying one may still count. The kernel's limit is 8. We do not lower it
+    // while we run: a HAG on the same machine may have raised it.
     subflows: Math.max(observed.subflows ?? 0, wans.length),
     copies: [],
     chains,
@@ -273,7 +274,7 @@ export function desired(given: GatewayConfig, observed: Observed, options: Desir
 
 function notesOn({ interfaces }: Observed, wans: readonly UsableWan[], lan: readonly string[]): string[] {
   const find = (name: string) => interfaces.find((one) => one.name === name)
-  // Unique local addresses are a home's own: nobody expects them to lead into the Internet.
+  // Unique local addresses are only for the home, so nobody expects them to reach the Internet.
   const has = (name: string, family: Family) =>
     find(name)?.addresses.some((one) => one.family === family && one.usable && !isInside(one.address, uniqueLocal)) ?? false
   return wans.flatMap(({ config: wan, paths }) =>

@@ -5,13 +5,13 @@ import { inPlaceOfMain, isForPort, isSameCopy, windowRule } from '../kernel/copy
 import { type CopiedRoute, type Desired, type DesiredCopy, nothing, type Observed, owned, type RouteCopy } from '../state.js'
 import { wantedProbing } from './sysctls.js'
 
-/** Each for itself: what cannot be had is a note, and the rest is there all the same. */
+/** Each separately: if one cannot be met, that is a note, and the others are met. */
 export const hagNeeds = ['subflows', 'probing', 'window4', 'window6'] as const
 export type HagNeed = (typeof hagNeeds)[number]
 
-/** So that as many WANs can join as a gateway has; the kernel's own limit. */
+/** The kernel's own limit, so that all WANs of a gateway can join. */
 const maxSubflows = owned.count
-/** A router's full table is no copy's business: it changes all day. */
+/** No copy of a router's full table, because it changes all day. */
 const maxRoutes = 500
 
 const kept: Record<HagNeed, string> = {
@@ -25,7 +25,7 @@ const kept: Record<HagNeed, string> = {
 export const hagNote = (need: HagNeed, why: string) => `${kept[need]}: ${why}`
 
 export interface HagOptions {
-  /** No other HAG is here: our window counts, and what is left for other ports goes. */
+  /** No other HAG is here: our window counts, and rules for other ports are removed. */
   isAlone: boolean
 }
 
@@ -42,7 +42,7 @@ export function desiredForHag(config: HagConfig, observed: Observed, { isAlone }
   }
 }
 
-/** A note where nobody may have one. */
+/** A note instead if there cannot be a copy. */
 function desiredWindow(
   { listen: { port }, initial_window: segments }: HagConfig,
   have: RouteCopy,
@@ -53,10 +53,10 @@ function desiredWindow(
   if (segments === 0) return { family, rules: shared, routes: isAlone ? [] : routes }
   const why = whyNoCopy(have)
   if (why !== undefined) return hagNote(needOf(family), why)
-  /** A window that somebody gave a route stays. */
+  /** If somebody gave a route a window, it stays. */
   const copyWith = (window: (at: number) => string | undefined): CopiedRoute[] =>
     main.map((route, at) => ({ words: route.words, window: route.window ?? window(at), isOurs: true }))
-  // The window of the HAG that was here first counts, or two would change it for ever.
+  // The window of the first HAG counts; otherwise two HAGs would change it for ever.
   const theirs = copyWith((at) => routes[at]?.window)
   const copy = !isAlone && isSameCopy(routes, theirs) ? routes : copyWith(() => String(segments))
   return { family, rules: [windowRule(port), ...shared.filter((rule) => !isForPort(rule, port))], routes: copy }

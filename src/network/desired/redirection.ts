@@ -1,4 +1,4 @@
-/** What is redirected and what is not, as rules of iptables: a pure function of the config and of what was observed. */
+/** The iptables rules that redirect: a pure function of the config and of what was observed. */
 
 import { type Cidr, type Family, formatCidr, isInside, parseCidr } from '../../base/address.js'
 import type { GatewayConfig } from '../../config/schema.js'
@@ -6,7 +6,7 @@ import { type Chain, type ForeignRoute, type Interface, maxNameLength, type Obse
 
 const { chain } = owned
 
-/** What a gateway without our part of the filter table lacks. */
+/** The note for a gateway without our part of the filter table. */
 export const withoutGuard =
   "the redirector's port is open to the WANs, `quic` has no effect, and INPUT must let redirected connections in by itself"
 
@@ -19,17 +19,17 @@ export interface Redirection {
 }
 
 export interface RedirectionOptions {
-  /** False: the nat table is left alone, and QUIC with it. */
+  /** False: nothing in the nat table, and QUIC is not rejected. */
   redirect: boolean
-  /** Whether redirecting would be in vain, and what comes in there is to go as it would without us, or to be refused before it is accepted. */
+  /** Whether redirected connections from there do not arrive. They are then not redirected, or refused (`on_hag_down`). */
   isInVain(family: Family, device: string): boolean
   lacks: ReadonlySet<Extra>
 }
 
-/** What we can do without: the match for bridges, and our part of the filter table. */
+/** Parts that we can do without: the match for bridges, and our part of the filter table. */
 export type Extra = 'bpf' | 'filter'
 
-/** What is not there yet may be known by another name only, which iptables does not take. */
+/** An interface that does not exist yet may be configured by an alternative name, which iptables does not accept. */
 const isKernelName = (name: string) => name.length <= maxNameLength
 
 const isLinkLocal = (destination: string) => destination.startsWith('fe80:')
@@ -58,7 +58,7 @@ export function redirection(
     // From one LAN to another the gateway is just a router, and no HAG can reach those networks.
     const near = lan.flatMap((device) => connected(observed, device, family)).filter((network) => !isLinkLocal(network))
     const others = destinationsElsewhere(observed.mainRoutes, wanGateways, family)
-    // That a modem's own network is reached directly goes without saying.
+    // No note about a modem's own network: it is always reached directly.
     elsewhere.set(
       family,
       others.filter(({ network, device, isKept }) => isKept && !near.includes(network) && !wanGateways.has(device)),
@@ -90,7 +90,7 @@ export function redirection(
   return { chains, notes: [...notesOnLan(lan, find), ...notesOnLacks(lacks), ...notesOnRoutes([...elsewhere.values()].flat())] }
 }
 
-/** Where the LAN's connections come in, as words of iptables: an interface, and where it is a WAN too, the networks that are the LAN's. */
+/** Where the LAN's connections come in, as words of iptables: an interface and, if it is also a WAN, the LAN's networks. */
 interface Side {
   device: string
   words: string
@@ -102,20 +102,20 @@ function sidesOf(device: string, observed: Observed, wanGateways: WanGateways, f
   const networks = connected(observed, device, family).filter((network) => !isLinkLocal(network))
   const isOfWan = (network: string) => [...gateways].some((one) => one !== undefined && isInside(one, networksOf([network])))
   const ofLan = networks.filter((network) => !isOfWan(network))
-  // With one network for all, the modem is a device of the LAN.
+  // If there is only one network, the modem is one of the LAN's devices.
   return (ofLan.length > 0 ? ofLan : networks).map((network) => ({ device, words: `-s ${network} -i ${device}` }))
 }
 
 interface Elsewhere {
   network: string
   device: string
-  /** False: it leads to a WAN's default, out of the midst of a network that does not. */
+  /** False: it leads to a WAN, although it lies in a network that does not. */
   isKept: boolean
 }
 
 /**
- * The destinations that the main table leads elsewhere than a WAN's default: other networks behind this machine, tunnels, the modems' own. Longest
- * prefixes first, as the kernel looks them up; what the shorter ones say anyway is left out.
+ * Destinations for which the main table has another route than a WAN's default: other networks behind this machine, tunnels, the modems'
+ * own. The longest prefixes come first, as the kernel looks them up. Those that say the same as a shorter one are left out.
  */
 export function destinationsElsewhere(routes: readonly ForeignRoute[], wanGateways: WanGateways, family: Family): Elsewhere[] {
   const leadsToWan = ({ device, gateway, isRefusing }: ForeignRoute) =>
@@ -127,7 +127,7 @@ export function destinationsElsewhere(routes: readonly ForeignRoute[], wanGatewa
     const network = formatCidr(cidr)
     const isKept = !leadsToWan(route)
     const known = byNetwork.get(network)
-    // The least metric rules; of several next hops one that leads elsewhere is enough.
+    // The smallest metric counts. Of several next hops, one that leads elsewhere is enough.
     if (known !== undefined && (known.metric < route.metric || (known.metric === route.metric && known.isKept))) continue
     byNetwork.set(network, { network, device: route.device, isKept, cidr, metric: route.metric })
   }
@@ -143,9 +143,9 @@ export function destinationsElsewhere(routes: readonly ForeignRoute[], wanGatewa
 const to = (network: string) => (network.endsWith('/0') ? '' : ` -d ${network}`)
 
 /**
- * Redirects the TCP that comes in from the LAN to `port`, but not what is meant for the gateway itself (LOCAL is looked up in the local table,
- * so it follows address changes), nor what lies in `kept`, nor what the main table leads elsewhere. What all filters let through to the port
- * is counted.
+ * Redirects the LAN's TCP to `port`, except connections to the gateway itself (LOCAL is looked up in the local table, so it follows address
+ * changes), to networks in `kept`, and to destinations that the main table leads elsewhere. Counts what all filters let through to the
+ * port.
  */
 function redirectChain(options: {
   family: Family
@@ -187,8 +187,8 @@ function redirectChain(options: {
 }
 
 /**
- * Matches frames that are for another machine on the bridge, which iptables sees where net.bridge.bridge-nf-call-iptables is 1. A classic BPF
- * program, because no match of iptables knows a frame's destination: SKF_LL_OFF is where the link layer's header begins.
+ * Matches frames for another machine on the bridge, which iptables sees if net.bridge.bridge-nf-call-iptables is 1. A classic BPF program,
+ * because no match of iptables knows a frame's destination. SKF_LL_OFF is where the link layer's header begins.
  */
 function notFor(mac: string): string {
   const [high = 0, low = 0] = [mac.slice(0, 11), mac.slice(12)].map((part) => Number.parseInt(part.replaceAll(':', ''), 16))
@@ -201,8 +201,8 @@ function notFor(mac: string): string {
 }
 
 /**
- * Lets redirected connections of the LAN in, unless they are to be refused, whatever the host's firewall says, and nobody else to the port. QUIC that would be forwarded to a
- * WAN is refused where that is wanted, so that browsers take TCP at once.
+ * Accepts redirected connections of the LAN, whatever the host's firewall says, unless they are to be refused; nobody else may connect to
+ * the port. If wanted, refuses QUIC to a WAN, so that browsers use TCP at once.
  */
 function guardChain(options: {
   family: Family

@@ -1,4 +1,4 @@
-/** The sysctls of a gateway and why; what a kernel lacks is not asked of it. */
+/** The sysctls of a gateway, with reasons. Those that a kernel lacks are left out. */
 
 import { BondsocksError } from '../../base/errors.js'
 import type { GatewayConfig } from '../../config/schema.js'
@@ -13,14 +13,14 @@ import { textOf } from '../step.js'
  */
 const bufferMaximum = { 'net/ipv4/tcp_rmem': 16 << 20, 'net/ipv4/tcp_wmem': 4 << 20 }
 /**
- * What a connection begins with is shared by all its subflows, and the usual 64 kB of window are taken by the first one that sends: the
- * others then wait for its acknowledgements. Half of it is window.
+ * All subflows share a connection's first window. The first subflow that sends would take the usual 64 kB, and the others would wait for
+ * its acknowledgements. Half of the buffer is window.
  */
 const receiveBufferAtFirst = 512 << 10
 
 /**
- * 1: a connection whose full-size packets vanish on its path, without a word of ICMP, tries smaller ones (RFC 4821). The kernel's default
- * is 0; 2 is somebody's wish to begin with small ones.
+ * 1: if full-size packets vanish on the path without an ICMP message, a connection tries smaller ones (RFC 4821). The kernel's default is
+ * 0; somebody may have set 2, to begin with small ones.
  */
 export const mtuProbing = 'net/ipv4/tcp_mtu_probing'
 export const wantedProbing = (now: string) => (now === '0' ? '1' : now)
@@ -37,12 +37,12 @@ export function desiredSysctls(config: GatewayConfig, { sysctls, saved, interfac
   const former = (path: string) => held(path)?.former ?? sysctls.get(path)
 
   want('net/mptcp/enabled', '1')
-  // By what they were: what was put right would look as if it had always been.
+  // Judged by the former values, because those that we have corrected look right.
   const before = [...sysctls.keys()].map((path): [string, string] => [path, former(path) ?? ''])
   for (const [path, value] of neededByMptcp(new Map(before))) want(path, value)
   // One WAN that drops MP_CAPABLE would turn MPTCP off on all of them for an hour.
   want('net/mptcp/blackhole_timeout', '0')
-  // How long a connection whose last subflow was reset looks alive (60 s otherwise): long enough for the other WAN to take over.
+  // How long a connection lives after its last subflow was reset (default 60 s): long enough for the other WAN to take over.
   want('net/mptcp/close_timeout', '10')
   for (const [path, minimum] of Object.entries(bufferMaximum)) {
     const [min = '', initial = '', max = ''] = sysctls.get(path)?.split(' ') ?? []
@@ -50,7 +50,7 @@ export function desiredSysctls(config: GatewayConfig, { sysctls, saved, interfac
     want(path, `${min} ${first} ${Math.max(Number(max), minimum)}`)
   }
   want(mtuProbing, wantedProbing(sysctls.get(mtuProbing) ?? ''))
-  // Loose: an answer may come in by the WAN that the main table does not point to. The kernel takes the larger of this and conf/all.
+  // 2 (loose): an answer may come in over a WAN that the main table does not point to. The kernel uses the larger of this and conf/all.
   for (const wan of config.wans) want(`net/ipv4/conf/${wan.interface}/rp_filter`, '2')
   want('net/ipv4/ip_forward', '1')
 
@@ -59,8 +59,8 @@ export function desiredSysctls(config: GatewayConfig, { sysctls, saved, interfac
     ({ name, addresses }) => ends.includes(name) && addresses.some((one) => one.family === 6 && one.usable),
   )
   if (!hasIpv6) return wanted
-  // A router ignores router advertisements, and forgets routes learned from them, unless accept_ra is 2: so that comes first. A device without
-  // link layer (PPP, many modems) asks for them as soon as it is up, or never: it has to have that from the default.
+  // A router ignores router advertisements and forgets routes from them unless accept_ra is 2, so set that first. A device without link layer
+  // (PPP, many modems) solicits them only when it comes up, so it needs the default's value.
   const advertised = mainRoutes.filter((route) => route.advertised).map(({ device }) => device)
   const listening = [...sysctls.keys()].flatMap((path) => {
     const [, name] = /^net\/ipv6\/conf\/(.+)\/accept_ra$/.exec(path) ?? []
@@ -74,7 +74,7 @@ export function desiredSysctls(config: GatewayConfig, { sysctls, saved, interfac
   return wanted
 }
 
-/** What cannot be set here is a remark for whoever can. Throws `MPTCP_OFF` where nothing goes without it. */
+/** Makes notes of what cannot be set here, for somebody who can. Throws `MPTCP_OFF` if it is indispensable. */
 export function withoutFixed(
   wanted: Sysctls,
   { sysctls, fixedSysctls = new Set() }: Observed,
@@ -86,7 +86,7 @@ export function withoutFixed(
   if (mptcp !== undefined) {
     throw new BondsocksError('MPTCP_OFF', `MPTCP is switched off, and /proc/sys cannot be written here: ${set(mptcp)}`)
   }
-  // A router that does not listen to router advertisements any more loses its way out.
+  // A router that no longer listens to router advertisements loses its default route.
   const isDeaf = missing.some(([path]) => path.endsWith('/accept_ra'))
   const isLeft = (path: string) => fixedSysctls.has(path) || (isDeaf && path === ipv6Forwarding)
   const note = `/proc/sys cannot be written here: make it writable, or set from outside: ${missing.map(set).join('; ')}`

@@ -1,4 +1,4 @@
-/** Which WANs can be used, from which addresses, by which gateways: what the config says, and what the system has learned. */
+/** Which WANs can be used, from which addresses, over which gateways: from the config and from what the system has learned. */
 
 import { type Cidr, type Family, isInside, parseCidr } from '../../base/address.js'
 import { type GatewayConfig, sameAddress, type WanConfig } from '../../config/schema.js'
@@ -7,9 +7,9 @@ import type { ForeignRoute, Interface, Observed } from '../state.js'
 export interface WanRoute {
   family: Family
   source: string
-  /** undefined on point-to-point devices, and where the learned default route has none. */
+  /** undefined on point-to-point devices, or if the learned default route has none. */
   gateway: string | undefined
-  /** Of the learned default route: the link's MTU and the like. */
+  /** Metrics of the learned default route, such as the MTU. */
   metrics: string
 }
 
@@ -19,7 +19,7 @@ export interface UsableWan {
   paths: WanRoute[]
 }
 
-/** A WAN that cannot be used is left out, with a note that says what mends it: the others are used, and it may come later. */
+/** A WAN that cannot be used is left out, with a note that says what mends it. */
 export function usableWans(config: GatewayConfig, observed: Observed): { wans: UsableWan[]; notes: string[] } {
   const wans: UsableWan[] = []
   const notes: string[] = []
@@ -34,7 +34,7 @@ export function usableWans(config: GatewayConfig, observed: Observed): { wans: U
     else notes.push(`WAN ${wan.name} is down: ${usable.trouble}`)
   }
   if (wans.length > 0) return { wans, notes }
-  // Nothing is gained by taking the last one away, and its connections may outlive a short outage.
+  // The last one stays: removing it gains nothing, and its connections may survive a short outage.
   for (const [index, wan] of config.wans.entries()) {
     const withoutCarrier = pathsOf(wan, observed, false)
     if (Array.isArray(withoutCarrier)) wans.push({ config: wan, index, paths: withoutCarrier })
@@ -78,7 +78,7 @@ function fitAddresses({ addresses }: Interface, family: Family) {
 }
 export const uniqueLocal = [parseCidr('fc00::/7')].filter((one) => one !== undefined)
 
-/** What the system itself gives to packets for the gateway: the route's, one in the gateway's network, or the first. */
+/** The source address that the system uses for the gateway: the route's, one in the gateway's network, or the first. */
 function sourceOf(
   found: Interface,
   family: Family,
@@ -97,7 +97,7 @@ function nextHopOf(wan: WanConfig, found: Interface, family: Family, { mainRoute
   const [learned] = [...byMetric(mainRoutes), ...byMetric(otherDefaults)]
   const configured = wan[gatewayKey[family]]
   const isLeased = ({ address }: { address: string }) => found.addresses.some((one) => one.usable && one.address === address)
-  // Where another WAN's route has the metric that a DHCP client gives to all, this one's route was refused.
+  // A DHCP client gives all its routes the same metric, so the kernel refused this WAN's route if another WAN has one.
   const lease = family === 4 ? leases.findLast(isLeased) : undefined
   const { metrics = '', source } = learned ?? {}
   if (found.pointToPoint) return { gateway: undefined, metrics, source }
@@ -106,5 +106,5 @@ function nextHopOf(wan: WanConfig, found: Interface, family: Family, { mainRoute
   return lease && { gateway: lease.gateway, metrics, source: lease.address }
 }
 
-/** What is no network is left out. */
+/** Texts that are no network are left out. */
 export const networksOf = (texts: readonly string[]): Cidr[] => texts.map(parseCidr).filter((one) => one !== undefined)

@@ -1,4 +1,4 @@
-/** The kernel that we run on. The only importer of execa. */
+/** The real kernel. The only importer of execa. */
 import { accessSync, closeSync, constants, existsSync, openSync, readdirSync, readFileSync } from 'node:fs'
 import { mkdir, readFile, rename, rm, rmdir, writeFile } from 'node:fs/promises'
 import { Socket } from 'node:net'
@@ -12,10 +12,10 @@ import { readLeases } from './leases.js'
 const timeoutMs = 10_000
 const capNetAdmin = 12n
 
-// In a group of its own: a Ctrl-C is for us, and must not end halfway what we have begun.
+// In a process group of its own, so that a Ctrl-C does not end it halfway.
 const common = { env: { LC_ALL: 'C' }, reject: false, stripFinalNewline: false, detached: true } as const
 
-/** Runs a command to its end, at most 10 s. It inherits `lock`, a descriptor. Never rejects. */
+/** Runs a command to its end, at most 10 s. The process inherits the descriptor `lock`. Never rejects. */
 export async function runCommand(argv: readonly string[], input?: string, lock?: number): Promise<CommandResult> {
   const [file = '', ...args] = argv
   // execa's types know descriptors below 10 only.
@@ -45,12 +45,12 @@ function resultOf(file: string, result: Ended): CommandResult {
 
 /**
  * Runs one command line again and again, like `runCommand`, each time in a process that was started in advance and waits for its input.
- * To start one takes 8 ms, and twice that on a busy machine, in which nothing has left a lost WAN yet.
+ * Starting one takes 8 ms, twice that on a busy machine, and until then connections do not leave a lost WAN.
  */
 export function startedInAdvance(file: string, args: readonly string[]): (input: string) => Promise<CommandResult> {
   const begin = () => {
     const child = execa(file, args, { ...common, stdin: 'pipe' })
-    // One that is not needed any more keeps nobody awake, and ends with us: its input does.
+    // It does not keep our process alive, and ends with it, because its input ends.
     child.unref()
     for (const stream of [child.stdin, child.stdout, child.stderr]) if (stream instanceof Socket) stream.unref()
     return child
@@ -69,7 +69,7 @@ export function startedInAdvance(file: string, args: readonly string[]): (input:
   }
 }
 
-/** Runs a command until the signal and hands over what it prints as it comes. Never rejects; resolves with why it ended. */
+/** Runs a command until the signal, and hands over its output as it comes. Never rejects; resolves with the reason why it ended. */
 export async function streamCommand(
   argv: readonly string[],
   onOutput: (text: string) => void,
@@ -80,7 +80,7 @@ export async function streamCommand(
     stdin: 'ignore',
     env: { LC_ALL: 'C' },
     reject: false,
-    // What is printed is never kept: this runs for years.
+    // Do not keep the output: this runs for years.
     buffer: false,
     cancelSignal: signal,
   })
@@ -106,14 +106,14 @@ function orNothing<Value>(read: () => Value): Value | undefined {
   }
 }
 
-/** Opening it for writing changes nothing, and asks what a write would. */
+/** Opening it for writing changes nothing, and fails if a write would. */
 function isFixed(path: string): boolean {
   return orNothing(() => closeSync(openSync(join(root, path), constants.O_WRONLY)) ?? true) === undefined
 }
 
 const isUnwritable = ({ code = '' }: NodeJS.ErrnoException) => ['EROFS', 'ENOSPC', 'EDQUOT'].includes(code)
 
-/** The folder of the state file, or where it would be made. */
+/** The folder of the state file, or its nearest parent that exists. */
 function isRunReadOnly(): boolean {
   try {
     accessSync(['/run/bondsocks', '/run'].find(existsSync) ?? '/', constants.W_OK)
@@ -124,28 +124,28 @@ function isRunReadOnly(): boolean {
 }
 
 async function stateFile(): Promise<string> {
-  // Loaded late, so that commands which never touch the network work without the addon.
+  // Imported here, so that commands that do not touch the network work without the addon.
   const { native } = await import('../../engine/load.js')
   return `/run/bondsocks/net-${native.netnsCookie()}/network.json`
 }
 
-/** `standby`: for a program that runs for long, so that a batch of `ip` commands begins at once. */
+/** `standby`: for a long-running program, so that a batch of `ip` commands begins at once. */
 export function systemKernel({ standby = false } = {}): Kernel {
   const batch = standby ? startedInAdvance('ip', ['-batch', '-']) : undefined
-  /** What runs under the lock has it too: should we be killed, whoever is next waits for its end. */
+  /** Commands that run under the lock inherit it: if we are killed, the next process waits for their end. */
   let held: number | undefined
-  /** The state where it cannot be kept in a file. */
+  /** The state if it cannot be kept in a file. */
   let memory: string | undefined
   const write = async (text: string) => {
     const file = await stateFile()
     const folder = dirname(file)
-    // One by one: where there is no room, `recursive` says ENOENT.
+    // One by one, because `recursive` fails with ENOENT if the disk is full.
     for (const one of [dirname(dirname(folder)), dirname(folder), folder]) {
       await mkdir(one).catch((error: NodeJS.ErrnoException) => {
         if (!existsSync(one)) throw error
       })
     }
-    // Whole or not at all, whenever we are killed.
+    // Written completely or not at all, whenever we are killed.
     await writeFile(`${file}.new`, text, { mode: 0o600 })
     await rename(`${file}.new`, file)
   }
@@ -165,7 +165,7 @@ export function systemKernel({ standby = false } = {}): Kernel {
     },
 
     async readSysctls(patterns) {
-      // Some 50 files of a few bytes, made by the kernel while they are read: a tenth of the CPU time that asynchronous reading takes.
+      // Synchronous: some 50 files of a few bytes, which the kernel makes while they are read. It takes a tenth of the CPU time.
       const read = (path: string) => {
         const text = orNothing(() => readFileSync(join(root, path), 'utf8'))
         return text === undefined ? [] : [[path, text.trim().replace(/\s+/g, ' ')] as const]
@@ -209,7 +209,7 @@ export function systemKernel({ standby = false } = {}): Kernel {
       await rm(file, { force: true }).catch((error) => {
         if (!isUnwritable(error)) throw error
       })
-      // Others may keep files of their own there.
+      // There may be other files.
       for (const empty of [dirname(file), dirname(dirname(file))]) await rmdir(empty).catch(() => {})
     },
 

@@ -1,6 +1,6 @@
 /**
- * Our part of the firewall: a chain of ours in the nat and in the filter table of iptables and ip6tables, and the rules that lead to it. The
- * same for the nft and the legacy flavour.
+ * Our part of the firewall: a chain in the nat and in the filter table of iptables and ip6tables, and the rules that lead to it. The same
+ * for the nft and the legacy flavour.
  */
 import type { Family } from '../../base/address.js'
 import { type Chain, type KernelChain, owned, type TableName } from '../state.js'
@@ -8,16 +8,16 @@ import { type Step, step } from '../step.js'
 
 const { chain } = owned
 
-/** A rule of a built-in chain that is ours: a jump, or one that only counts. */
+/** Whether a rule of a built-in chain is ours: a jump, or one that only counts. */
 const isJump = (line: string) =>
   !line.startsWith(`-A ${chain} `) && new RegExp(`^-A .* (-[jg]|--comment) "?${chain}"?$`).test(line)
 
 interface Listed extends Pick<KernelChain, 'exists' | 'rules' | 'jumps' | 'places' | 'isInFront' | 'redirected' | 'arrived'> {
-  /** Its INPUT chain lets not everything in. */
+  /** Its INPUT chain does not accept everything. */
   isRestrictive: boolean
 }
 
-/** What `iptables-save -c` says of a table; undefined where it does not show the table. */
+/** Reads a table from the output of `iptables-save -c`; undefined if it is not shown. */
 export function parseTable(text: string, table: TableName): Listed | undefined {
   const lines = text.split('\n').map((line) => line.trim())
   const start = lines.indexOf(`*${table}`)
@@ -50,7 +50,7 @@ export function parseTable(text: string, table: TableName): Listed | undefined {
   }
 }
 
-/** What is in `list` once more often than in `other`. */
+/** The lines that `list` has more often than `other`. */
 function surplus(list: readonly string[], other: readonly string[]): string[] {
   const rest = [...other]
   return list.filter((line) => {
@@ -79,13 +79,13 @@ function transaction({ table, program }: KernelChain, to: Lines, moves: readonly
 }
 
 const taken = (lines: readonly string[]) => lines.map((line) => line.replace('-A', '-D'))
-/** At its place, 1 being the first. */
+/** Inserts at the place; 1 is the first. */
 const put = (line: string, place: number | undefined) => line.replace(/^-A (\S+)/, `-I $1 ${place ?? 1}`)
 
 /** At most one step. */
 export function diffChain(have: KernelChain, wanted: Chain | undefined): Step[] {
   const want = wanted === undefined ? none : { ...wanted, exists: true }
-  // What decides before all others stands in front of them: behind others' rules it may never be reached.
+  // Our jumps in the filter table must come first: after others' rules they may never be reached.
   const isFilter = have.table === 'filter'
   const moves = isFilter && want.exists && !have.isInFront
   const stale = moves ? have.jumps : surplus(have.jumps, want.jumps)

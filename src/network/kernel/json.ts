@@ -1,8 +1,8 @@
-/** What `ip -j` prints, checked: newer versions add keys and flags, which is fine; another shape of what we read is not. */
+/** Checks the output of `ip -j`. Newer versions may add keys and flags, but what we read must have the known shape. */
 import * as z from 'zod'
 import { BondsocksError } from '../../base/errors.js'
 
-/** Throws `BAD_OUTPUT`: better no change at all than one made on half an understanding. */
+/** Throws `BAD_OUTPUT`: without understanding it we change nothing. */
 export function readJson<Item extends z.ZodType<object>>(item: Item, text: string | undefined, what: string): z.infer<Item>[] {
   try {
     return z.array(item).parse(JSON.parse(text || '[]'))

@@ -1,4 +1,7 @@
-/** What DHCP clients wrote down: the gateway of a WAN whose default route the kernel refused, because another WAN's has the same metric. */
+/**
+ * Leases that DHCP clients wrote down. They tell the gateway of a WAN whose default route the kernel refused because another WAN's has the
+ * same metric.
+ */
 import { readdir, readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { parseAddress } from '../../base/address.js'
@@ -15,11 +18,11 @@ const folders = [
     'var/lib/dhcpcd5',
   ],
 ]
-/** dhclient appends to its file, and writes it anew now and then. */
+/** dhclient appends to its file, and rewrites it now and then. */
 const maxBytes = 1 << 20
 const maxFiles = 64
 
-/** The latest last. What cannot be read is left out. */
+/** The latest is the last. Files that cannot be read are left out. */
 export async function readLeases(root = '/'): Promise<Lease[]> {
   const files = await Promise.all(folders.map((folder) => filesOf(join(root, folder))))
   const latest = files.flat().sort((one, other) => one.changedAt - other.changedAt)
@@ -39,7 +42,7 @@ async function filesOf(folder: string): Promise<{ path: string; changedAt: numbe
   return found.flat()
 }
 
-/** In whichever of the formats a file is; none where it is in none of them. */
+/** Reads any of the formats; no leases if the file has none of them. */
 export function parseLeases(content: Buffer): Lease[] {
   if (content.subarray(236, 240).equals(magicCookie)) return leaseOf(parseMessage(content))
   const text = content.toString('latin1')

@@ -6,11 +6,11 @@ import { readJson } from './json.js'
 
 const { lowest, highest } = owned.endpointIds
 
-/** It has a number of ours, which others may give to theirs, too, and is as we make them. */
+/** Whether an endpoint has an id of our range, which others may use, too, and looks as ours do. */
 export const looksOurs = ({ id, flags, device }: KernelEndpoint) =>
   id >= lowest && id <= highest && flags.join() === 'subflow' && device !== undefined
 
-/** By somebody, and not by the kernel itself for a subflow that the other end began. */
+/** Whether somebody made the endpoint; the kernel makes implicit ones for subflows that the other end began. */
 export const isMade = ({ flags }: KernelEndpoint) => !flags.includes('implicit')
 
 const endpoint = z.looseObject({ address: z.string(), id: z.number(), dev: z.string().optional(), port: z.number().optional() })
@@ -45,7 +45,7 @@ const addForeignCommand = ({ address, device, id, flags, port }: KernelEndpoint)
 })
 export const deleteCommand = ({ id }: { id: number }) => ({ argv: ['ip', 'mptcp', 'endpoint', 'delete', 'id', String(id)] })
 
-/** Endpoints keep the id that they have. Some must be deleted first: an address, and the last of eight places, can be held only once. */
+/** Endpoints keep their ids. Some must be deleted first, because each address and each of the eight places can be used only once. */
 export function diffEndpoints(
   have: readonly KernelEndpoint[],
   want: readonly Endpoint[],
@@ -71,7 +71,7 @@ export function diffEndpoints(
   const held = new Set([...staying.filter((one) => !stale.includes(one)), ...after].map(({ id }) => id))
   const putBack = others.putBack.map((one) => {
     let { id } = one
-    // Its number is somebody else's by now.
+    // Somebody else has taken its id.
     if (held.has(id)) for (id = 1; held.has(id); ) id++
     held.add(id)
     return step(addForeignCommand({ ...one, id }), deleteCommand({ id }))

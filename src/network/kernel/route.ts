@@ -1,4 +1,4 @@
-/** Routes: ours (in tables of our own) and those of others, from which we learn. */
+/** Routes: ours, in tables of our own, and those of others that we need to know. */
 import * as z from 'zod'
 import type { Family } from '../../base/address.js'
 import { type Entry, type ForeignRoute, owned } from '../state.js'
@@ -11,20 +11,20 @@ export interface RouteWords {
   device?: string | undefined
   source?: string | undefined
   onlink?: boolean
-  /** Ours where left out. */
+  /** Default: ours. */
   protocol?: string | undefined
   metric?: number | undefined
   /** MTU and the like, as words. */
   metrics?: string
-  /** Other than unicast: `unreachable` and the like. */
+  /** A type other than unicast, such as `unreachable`. */
   type?: string | undefined
   table: number | string
 }
 
-/** What the kernel takes where none is given. */
+/** The kernel's default metrics. */
 const defaultMetric = { 4: 0, 6: 1024 }
 
-/** The one spelling of a route. */
+/** The spelling of a route, the same for equal routes. */
 export function routeEntry(family: Family, route: RouteWords): Entry {
   const { destination, gateway, device, source, onlink, metric = defaultMetric[family], metrics = '', type, table } = route
   const { protocol = String(owned.protocol) } = route
@@ -48,7 +48,7 @@ export function routeEntry(family: Family, route: RouteWords): Entry {
 
 const nextHop = z.object({
   gateway: z.string().optional(),
-  /** A gateway of the other family (RFC 8950), which we do not learn from. */
+  /** A gateway of the other family (RFC 8950). We do not use such routes. */
   via: z.unknown().optional(),
   dev: z.string().optional(),
   flags: z.array(z.string()).default([]),
@@ -68,7 +68,7 @@ type RouteJson = z.infer<typeof routeJson> & { dst: string }
 
 const isInOurs = ({ table }: RouteJson) =>
   (Number(table) >= owned.base && Number(table) < owned.base + owned.count) || Number(table) === owned.mainTable
-/** RTPROT_RA; `ip -N` prints numbers, so that nobody's names in /etc/iproute2 confuse us. */
+/** RTPROT_RA. `ip -N` prints numbers, so that names in /etc/iproute2 do not matter. */
 const routerAdvertisement = '9'
 /** RT_TABLE_MAIN and RTN_UNICAST, which today's iproute2 does not print. */
 const mainTable = '254'
@@ -78,20 +78,20 @@ const unicast = '1'
 const refusing: readonly (string | undefined)[] = ['6', '7', '8', 'blackhole', 'unreachable', 'prohibit']
 const isInMain = ({ table, type }: RouteJson) => (table === undefined || table === mainTable) && type === undefined
 const isRefusing = ({ table, type }: RouteJson) => (table === undefined || table === mainTable) && refusing.includes(type)
-/** Former releases had a default route of theirs there. */
+/** Former releases put a default route there. */
 const isOwnInMain = (route: RouteJson) =>
   isInMain(route) && route.dst === 'default' && route.nexthops === undefined && route.protocol === String(owned.protocol)
 
 export interface Routes {
-  /** Those in our tables. */
+  /** Routes in our tables. */
   ours: Entry[]
-  /** The main table's. */
+  /** Routes of the main table. */
   main: ForeignRoute[]
   /** The default routes of all other tables. */
   otherDefaults: ForeignRoute[]
 }
 
-/** Where `ip` prints a key without a number, or asks for another word than it prints, or in other units. */
+/** Metrics that `ip` prints without a number, or for which it reads another word or other units than it prints. */
 const metricWords: Record<string, (value: unknown) => string> = {
   ecn: () => 'features ecn',
   congestion: (value) => `congctl ${value}`,
@@ -99,7 +99,7 @@ const metricWords: Record<string, (value: unknown) => string> = {
   rttvar: (value) => `rttvar ${value}ms`,
   rto_min: (value) => `rto_min ${value}ms`,
 }
-/** What we can spell; a window of our own would be counted twice, and what newer kernels have is left to them. */
+/** Metrics that we copy. Not the initial window, which a HAG sets itself, nor metrics of newer kernels. */
 const knownMetrics = new Set([
   ...[
     'mtu',
@@ -177,15 +177,15 @@ export function parseRoutes(json: string | undefined, family: Family): Routes {
   }
 }
 
-/** One route a destination, table and metric: the kernel's key. */
+/** The kernel's key: there is one route for each destination, table and metric. */
 const keyOf = ({ family, spelling }: Entry) =>
   [family, spelling.split(' ')[0], spelling.match(/ metric \d+/)?.[0], spelling.match(/ table \d+$/)?.[0]].join()
 
 const isOurs = ({ spelling }: Entry) => spelling.includes(` proto ${owned.protocol} `)
 
 /**
- * Where only the way to a destination changes, the route is replaced at once, so that no packet finds none. So is one in our tables that is
- * not marked as ours, as former releases left them when they were killed.
+ * If only the next hop of a destination changes, the route is replaced in one step, so that every packet finds one. So are routes in our
+ * tables without our mark, which former releases left when they were killed.
  */
 export function diffRoutes(have: readonly Entry[], want: readonly Entry[]): { add: Step[]; remove: Step[] } {
   const isIn = (list: readonly Entry[], { family, spelling }: Entry) =>

@@ -6,7 +6,7 @@ import { ip, type Step, step } from '../step.js'
 import { readJson } from './json.js'
 
 const mark = `protocol ${owned.protocol}`
-/** Directly in front of the kernel's rule for the main table (32766), behind all others. */
+/** Directly before the kernel's rule for the main table (32766), after all others. */
 const lastPriority = 32_765
 /** RT_TABLE_MAIN, which `ip -N` shows as a number. */
 const main = '254'
@@ -15,7 +15,7 @@ export function sourceRule(family: Family, address: string, index: number, first
   return { family, spelling: `from ${address} lookup ${owned.base + index} pref ${firstPriority + index} ${mark}` }
 }
 
-/** Our default route in the place of the main table's, whose other routes go before it. */
+/** Puts our default route before the main table's, but after the main table's other routes. */
 export function mainRules(family: Family): Entry[] {
   return [
     { family, spelling: `from all lookup ${main} suppress_prefixlength 0 pref ${lastPriority - 1} ${mark}` },
@@ -44,7 +44,7 @@ const rule = z.object({
   protocol: z.string().optional(),
 })
 
-/** By its mark and table together; a HAG's are its own business. */
+/** Ours has our protocol and one of our tables; those of a HAG do not count. */
 function isOurs({ protocol, table, suppress_prefixlen }: z.infer<typeof rule>): boolean {
   if (protocol !== String(owned.protocol)) return false
   const number = Number(table)
@@ -52,7 +52,7 @@ function isOurs({ protocol, table, suppress_prefixlen }: z.infer<typeof rule>): 
   return isWan || number === owned.mainTable || (table === main && suppress_prefixlen === 0)
 }
 
-/** Our rules out of `ip -N -j rule show`. */
+/** Our rules in the output of `ip -N -j rule show`. */
 export function parseRules(json: string | undefined, family: Family): Entry[] {
   return readJson(rule, json, 'rule')
     .filter(isOurs)
@@ -66,7 +66,7 @@ export function parseRules(json: string | undefined, family: Family): Entry[] {
 /** FR_ACT_BLACKHOLE, FR_ACT_UNREACHABLE, FR_ACT_PROHIBIT: `ip -N` prints numbers. */
 const refusals: Record<string, string> = { 6: 'blackhole', 7: 'unreachable', 8: 'prohibit' }
 
-/** What others have, but for the three that the kernel begins with. */
+/** The rules of others, without the three that the kernel begins with. */
 export function parseForeignRules(json: string | undefined, family: Family): ForeignRule[] {
   return readJson(rule, json, 'rule')
     .filter((one) => !isOurs(one) && ![0, 32_766, 32_767].includes(one.priority))

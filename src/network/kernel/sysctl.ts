@@ -20,8 +20,8 @@ export function consequences(path: string, value: string, all: Iterable<string>)
 }
 
 /**
- * What we made of a value, unless somebody else has changed it since. An interface that came later has what we made of the default's; those
- * that were there before are known by their forwarding, which is always kept.
+ * What we changed a value to, unless somebody else has changed it since. An interface that came later has the value that we gave to
+ * `default`; interfaces that were there before are known by their forwarding, which is always saved.
  */
 export function heldOf(path: string, { sysctls, saved }: { sysctls: Sysctls; saved: Record<string, Held<string>> }) {
   const [, family, name] = /^net\/(ipv[46])\/conf\/([^/]+)\//.exec(path) ?? []
@@ -32,7 +32,7 @@ export function heldOf(path: string, { sysctls, saved }: { sysctls: Sysctls; sav
 
 const isMaster = (path: string) => path === masters[4] || path === masters[6]
 
-/** The writes that lead from `from` to the `targets`. What else they change follows them, as it does for an interface that came later. */
+/** The writes that lead from `from` to the `targets`. Values that change with them follow, also for interfaces that came later. */
 function writesTo(targets: Sysctls, from: Sysctls): SysctlWrite[] {
   const values = new Map(from)
   const writes: SysctlWrite[] = []
@@ -49,16 +49,16 @@ function writesTo(targets: Sysctls, from: Sysctls): SysctlWrite[] {
 export interface SysctlChange {
   set: Step[]
   restore: Step[]
-  /** What is changed while the steps run, with every value on the way, there and back: whenever we are killed, what is found is ours. */
+  /** The values during the steps, with every value on the way and back: whenever we are killed, the value found is known to be ours. */
   meanwhile: Record<string, Held<string>>
-  /** What is when they are done. */
+  /** The values after the steps. */
   after: Record<string, Held<string>>
 }
 
-/** `wanted` in the order in which it is to be set. Paths that the kernel lacks must not be in it. */
+/** `wanted` is set in its order, and must not contain paths that the kernel lacks. */
 export function diffSysctls(current: Sysctls, saved: Record<string, Held<string>>, wanted: Sysctls): SysctlChange {
   const covered = new Set([...wanted].flatMap(([path, value]) => [...consequences(path, value, current.keys()).keys()]))
-  // An interface that went away took its values along, and one that came has what we made of the default's.
+  // An interface that went away took its values along; a new one has the value that we gave to `default`.
   const kept = new Set([...Object.keys(saved), ...wanted.keys()])
   const still = [...kept].flatMap((path): [string, Held<string>][] => {
     const held = heldOf(path, { sysctls: current, saved })
@@ -68,7 +68,7 @@ export function diffSysctls(current: Sysctls, saved: Record<string, Held<string>
 
   const values = new Map(current)
   const passed: [path: string, value: string][] = []
-  /** A step that can be undone exactly: all that it may change is written back. */
+  /** A step that can be undone exactly: its undo writes back all values that it may change. */
   const change = (path: string, value: string): Step => {
     const changes = consequences(path, value, values.keys())
     const before = new Map([...changes.keys()].map((other) => [other, values.get(other) ?? value]))
@@ -81,7 +81,7 @@ export function diffSysctls(current: Sysctls, saved: Record<string, Held<string>
   const set: Step[] = []
   for (const [path, value] of wanted) {
     if (values.get(path) === value) continue
-    // What has this value already is kept too: putting the others back would change it.
+    // Also save values that are the same already, because putting others back would change them.
     for (const [other, ours] of consequences(path, value, values.keys())) {
       after[other] = { former: after[other]?.former ?? values.get(other) ?? ours, ours: [ours] }
     }
