@@ -1,4 +1,4 @@
-/** How connections fared, by path: the sum of what the engine tells of them. */
+/** Counts connections by path, from the engine's events. */
 
 import { formatSocketAddress, type SocketAddress } from '../../base/address.js'
 import type { DialOutcome } from '../../engine/race.js'
@@ -14,9 +14,9 @@ export interface PathCounts {
   opened: number
   /** Attempts that failed. */
   failed: Record<Stage, number>
-  /** Of `opened`, those that were to be MPTCP and became plain TCP. */
+  /** Those of `opened` that fell back from MPTCP to plain TCP. */
   fallbacks: number
-  /** Bytes of payload of connections that are over, to and from the Internet. */
+  /** Bytes of payload of ended connections, to and from the Internet. */
   sent: number
   received: number
 }
@@ -35,12 +35,12 @@ export class PathCounters {
     }
   }
 
-  /** As they are now, in the order in which the paths came into use. */
+  /** The present counts, in the order in which the paths came into use. */
   read(): PathCounts[] {
     return [...this.#all.values()].map((counts) => ({ ...counts, failed: { ...counts.failed } }))
   }
 
-  /** A WAN that has got another address goes on. */
+  /** Keyed by WAN, so that a WAN with a new address goes on counting. */
   #of({ hag, wan }: Path): PathCounts {
     const key = hag === undefined ? wan : `${formatSocketAddress(hag)} ${wan}`
     let counts = this.#all.get(key)

@@ -1,24 +1,24 @@
-/** The paths to a destination, best first, and what connections that tried them have found out. */
+/** The paths to a destination, best first, and the outcomes of connections that tried them. */
 import { familyOfAddress, formatSocketAddress } from '../../base/address.js'
 import type { DialOutcome } from '../../engine/race.js'
 import { type ByFamily, byFamily, type HagPath, type Path, type Paths } from '../model.js'
 
-/** How long a path that failed comes last, so that not every new connection pays for it until the probers know. */
+/** How long a path that failed comes last, so that not every new connection loses time until the probers know. */
 const cooldownMs = 5000
-/** A direct path that lost so many races in a row comes last: one lost SYN says nothing of a WAN. */
+/** A direct path that lost so many races in a row comes last. One lost SYN says nothing about a WAN. */
 const lostRacesToCoolDown = 2
 
 interface Memory {
-  /** Until then others come first; 0 while it works. */
+  /** Until then other paths come first; 0 while it works. */
   cooldownUntil: number
-  /** So many connections in a row had their answer over a later path. */
+  /** How many connections in a row had their answer over a later path. */
   lostRaces: number
 }
 
 type TablePath = Path & Memory
 
 export class PathTable {
-  /** Called when `fastPath` may be another. */
+  /** Called when `fastPath` may have changed. */
   onChange: () => void = () => {}
   readonly #onHagDown: 'direct' | 'reject'
   readonly #now: () => number
@@ -34,10 +34,10 @@ export class PathTable {
     this.#now = options.now ?? (() => performance.now())
   }
 
-  /** To be called after every change. What is known of a path that stays is kept. */
+  /** To be called after every change. Paths that stay keep their outcomes. */
   use({ hagPaths, direct, preparable, hagAddresses }: Paths): void {
     const known = new Map<string, TablePath>()
-    // The same objects, so that attempts under way teach the ones that are used.
+    // The same objects, so that attempts under way record their outcomes on the paths in use.
     const keep = <Kind extends Path>(path: Kind): Kind & Memory => {
       const key = keyOf(path)
       const kept = Object.assign(this.#known.get(key) ?? { cooldownUntil: 0, lostRaces: 0 }, path)
@@ -53,7 +53,7 @@ export class PathTable {
     this.onChange()
   }
 
-  /** The path to a HAG that comes first for every destination; undefined if that has to be decided for each connection. */
+  /** The path to a HAG that comes first for every destination; undefined if it depends on the connection. */
   get fastPath(): HagPath | undefined {
     const [first] = this.#hagPaths
     return first?.cooldownUntil === 0 ? first : undefined
@@ -73,22 +73,22 @@ export class PathTable {
     return [...ready, ...rest]
   }
 
-  /** Somebody's wish for a HAG's own machine: its other services. */
+  /** A connection to a HAG's own machine, for its other services. */
   isHag(destination: string): boolean {
     return this.#hagAddresses.has(destination)
   }
 
-  /** The paths over WANs that work to the HAG in use, best first: worth preparing connections for. */
+  /** The paths to the HAG in use over WANs that work, best first: those for which to prepare connections. */
   get preparable(): readonly HagPath[] {
     return this.#preparable
   }
 
-  /** True for a path to a HAG that `pathsTo` would not give any more. */
+  /** True for a path to a HAG that `pathsTo` no longer returns. */
   isGone(path: Path): boolean {
     return path.hag !== undefined && !this.#hagPaths.some((one) => one === path)
   }
 
-  /** Paths around the HAGs, for bypassed destinations. */
+  /** Direct paths, for bypassed destinations. */
   directPathsTo(destination: string): readonly Path[] {
     const paths = this.#direct[familyOfAddress(destination)]
     const now = this.#now()
@@ -99,29 +99,32 @@ export class PathTable {
     ]
   }
 
-  /** To be called before an attempt: the first connection after a cool-down tries the path alone, others wait for what it finds. */
+  /**
+   * To be called before an attempt: after a cool-down only the first connection tries the path; it stays last for the others until the
+   * outcome.
+   */
   beginTrial(path: Path): void {
     if ((path as TablePath).cooldownUntil !== 0) (path as TablePath).cooldownUntil = this.#now() + cooldownMs
   }
 
-  /** Learns from an attempt over a path that `pathsTo` gave. */
+  /** Records the outcome of an attempt over a path that `pathsTo` returned. */
   recordOutcome(path: Path, outcome: DialOutcome): void {
     const own = path as TablePath
     if (outcome.type === 'opened') own.lostRaces = 0
     if (path.hag === undefined && outcome.type === 'opened') own.cooldownUntil = 0
     if (path.hag === undefined || outcome.type === 'closed') return
     const before = own.cooldownUntil
-    // That the WAN was lost meanwhile says nothing of the HAG: once the WAN is back, connections must not go to another HAG.
+    // If the WAN was lost meanwhile, that says nothing about the HAG: after it is back, connections must not go to another HAG.
     if (outcome.type === 'failed' && outcome.failure.code === 'ENETDOWN') return
     if (outcome.type === 'failed' && outcome.stage !== 'request') own.cooldownUntil = this.#now() + cooldownMs
-    // A HAG that answers a request works, whatever the answer; one that fails while it serves the request tells us nothing.
+    // A HAG that answers a request works, whatever the answer. If it fails while it serves the request, that tells nothing.
     else if (outcome.type === 'opened' || outcome.reply !== undefined) own.cooldownUntil = 0
     if ((before === 0) !== (own.cooldownUntil === 0)) this.onChange()
   }
 
   /**
-   * A connection had its answer over a later path before this one had one. Around the HAGs nobody else asks whether a WAN works while no HAG
-   * answers over any.
+   * A connection had its answer over a later path first. Counted for direct paths, because nobody probes WANs for them while no HAG answers
+   * over any.
    */
   recordLostRace(path: Path): void {
     const own = path as TablePath

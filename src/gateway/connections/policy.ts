@@ -1,4 +1,4 @@
-/** What may be done with a redirected connection. No I/O: the same input gives the same answer. */
+/** Decides what to do with a redirected connection. No I/O: the same input gives the same answer. */
 
 import { type Cidr, isInside } from '../../base/address.js'
 import type { GatewayConfig } from '../../config/schema.js'

@@ -1,6 +1,6 @@
 /**
- * Connections to the HAG, opened, greeted and joined over the WANs in advance: a client's connection then costs no round trip to set up,
- * and has all WANs from its first byte. As many are kept as came within a second lately, and none while nobody comes.
+ * Connections to the HAG, opened, greeted and joined over the WANs in advance: a client then needs no round trip to set one up, and has all
+ * WANs from its first byte. As many are kept as clients came within a second recently, and none while no clients come.
  */
 
 import { Alarm } from '../../base/alarm.js'
@@ -11,30 +11,30 @@ import type { Log } from '../../telemetry/log.js'
 import type { ConnectionFact } from '../facts.js'
 import type { Hag, HagPath, Path } from '../model.js'
 
-/** How often what is kept is looked at while somebody comes. */
+/** How often to look at the kept ones while clients come. */
 const tendMs = 1000
-/** The busiest second of so many last ones says how many are kept; two at least, because browsers open connections in pairs. */
+/** The busiest of the last so many seconds decides how many are kept; at least two, because browsers open connections in pairs. */
 const demandSeconds = 10
 const minWanted = 2
-/** Without a new client for so long none is kept: an idle line costs nothing. */
+/** After so long without a new client none is kept: an idle line costs nothing. */
 const idleMs = 60_000
-/** Shorter than what a NAT forgets (RFC 5382 REQ-5 asks for hours, some keep two minutes), and than what our own HAG waits for. */
+/** Shorter than a NAT remembers (RFC 5382 REQ-5 asks for hours, some keep two minutes), and than our own HAG waits. */
 const longestLifeMs = 90_000
-/** A HAG that ends those that wait for longer: so much of its patience is used. */
+/** If a HAG ends connections that wait too long, they are kept for this share of its patience. */
 const shareOfPatience = 0.7
-/** Below that they would be renewed more often than they are used. */
+/** With a shorter life they would be renewed more often than used. */
 const shortestLifeMs = 2000
-/** What was learned so may have been the end of that HAG's program, which is another one now; not where it is learned again. */
+/** How long a learned patience counts: the HAG's program may just have ended then. It is learned again if it was right. */
 const lifeHoldsMs = { once: 30_000, again: 600_000 }
 const pauseAfterFailureMs = 2000
 const timeoutMs = 5000
 
-/** To a HAG as near as this nothing is gained. */
+/** With a HAG so near nothing is gained. */
 const nearMs = 5
 
 export interface PreparedOptions {
   engine: Pick<Engine, 'prepare' | 'keepPrepared'>
-  /** Kept at once; 0: none ever. */
+  /** How many are kept at most; 0: none. */
   max: number
   /** The paths to the HAG in use, best first. */
   paths(): readonly HagPath[]
@@ -50,12 +50,12 @@ export class PreparedConnections {
   #demand: number[] = []
   #secondBegan = Number.NEGATIVE_INFINITY
   #lastDemand = Number.NEGATIVE_INFINITY
-  /** About so many wait for a client on the best path. */
+  /** About how many wait for a client on the best path. */
   #kept = 0
-  /** The paths of those that are being opened. On one that has just died that takes until their time is over. */
+  /** The paths of those that are being opened. On a path that has just died that takes until their timeout. */
   readonly #underWay: HagPath[] = []
   #failedAt = Number.NEGATIVE_INFINITY
-  /** Of each HAG that ended connections that only waited: for how long they may. */
+  /** For each HAG that ended waiting connections: how long they may wait. */
   readonly #lives = new WeakMap<Hag, { ms: number; until: number }>()
   readonly #alarm = new Alarm()
 
@@ -64,12 +64,12 @@ export class PreparedConnections {
     this.#now = options.now ?? (() => performance.now())
   }
 
-  /** May a client's connection that takes this path use a prepared one? */
+  /** Whether a client's connection over this path may use a prepared one. */
   serves(path: Path): boolean {
     return path === this.#first()
   }
 
-  /** So many clients came who may. */
+  /** So many clients came that may use one. */
   demanded(clients: number): void {
     const first = this.#first()
     if (first === undefined) return
@@ -83,12 +83,12 @@ export class PreparedConnections {
     this.#fill(first, now)
   }
 
-  /** The paths are others. */
+  /** To be called when the paths have changed. */
   tend(): void {
     this.#alarm.ring()
   }
 
-  /** Runs until the signal, and leaves none. */
+  /** Runs until the signal; then none is left. */
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       this.#tend()
@@ -97,7 +97,7 @@ export class PreparedConnections {
     this.#options.engine.keepPrepared([], 0, 0)
   }
 
-  /** The path for which some are kept. */
+  /** The path for which to keep some. */
   #first(): HagPath | undefined {
     const [first] = this.#options.paths()
     const isNear = first?.minRttMs !== undefined && first.minRttMs < nearMs
@@ -116,7 +116,7 @@ export class PreparedConnections {
     this.#demand = [...zeros, ...this.#demand].slice(0, demandSeconds)
   }
 
-  /** Closes what is old, dead or not wanted any more, and prepares what is missing. */
+  /** Closes connections that are old, dead or no longer wanted, and prepares missing ones. */
   #tend(): void {
     const now = this.#now()
     const first = this.#first()

@@ -1,4 +1,4 @@
-/** One redirected connection, from accepted to closed, in the order in which it meets the steps. */
+/** One redirected connection from `accepted` to `closed`, step by step. */
 
 import { familyOfAddress, formatSocketAddress, isSpecialPurpose, type SocketAddress, toNetwork } from '../../base/address.js'
 import type { ConnectionId, DialSpec, Engine, EngineEvent, FastPath } from '../../engine/contract.js'
@@ -16,7 +16,7 @@ type Accepted = Extract<EngineEvent, { type: 'accepted' }>
 type Closed = Extract<EngineEvent, { type: 'closed' }>
 type Failed = Extract<EngineEvent, { type: 'failed' }>
 
-/** More than a HAG takes to give up on a dead server (10 s here), so that its answer arrives. */
+/** Longer than a HAG waits for a dead server (10 s for ours), so that its answer arrives. */
 const requestTimeoutMs = 15_000
 
 /** RFC 1928 section 6. */
@@ -39,7 +39,7 @@ export class Sessions {
   readonly #options: SessionOptions
   readonly #races: DialRaces
   readonly #counters = new PathCounters()
-  /** By which path those are served that the fast path does not serve. */
+  /** The paths of connections that the fast path does not serve. */
   readonly #relaying = new Map<ConnectionId, Path>()
   /** By id. */
   readonly #fastPaths = new Map<number, Path>()
@@ -73,7 +73,7 @@ export class Sessions {
     return this.#counters.read()
   }
 
-  /** What does not differ from client to client the engine does by itself. */
+  /** What is the same for all clients, which the engine then does by itself. */
   #setFastPath(): void {
     const { engine, pathTable } = this.#options
     const path = pathTable.fastPath
@@ -133,7 +133,7 @@ export class Sessions {
         this.#counters.record(path, failure)
         if (failure.reply === replies.notAllowed && pathTable.isHag(destination.address)) isHagsOwn = true
         this.#reportTrouble(path, failure, destination)
-        // What the client has said may have reached the server: the engine ends it.
+        // The client's words may have reached the server, so the engine ends the connection.
         return isAboutDestination(path, failure) || failure.early !== undefined
       },
       lostRace: (path) => {
@@ -143,7 +143,8 @@ export class Sessions {
     }
     const start = viaFastPath === undefined ? undefined : viaFastPath.timedOut ? 'late' : 'answered'
     let raced = await this.#races.race(connection, choices, rules, start)
-    // What a HAG's machine offers beside the HAG its firewall lets us have as before, which a connection of the HAG to itself would go around.
+    // Other services on the HAG's machine are reached directly, so that its firewall decides: it would not see a connection from the HAG to
+    // itself.
     const isLeft = raced.choice === undefined && raced.outcome?.type !== 'closed' && raced.outcome?.early === undefined
     if (isHagsOwn && isLeft && choices.every(({ hag }) => hag !== undefined))
       raced = await this.#races.race(connection, pathTable.directPathsTo(destination.address), rules)
@@ -166,7 +167,7 @@ export class Sessions {
     return { protocol, remote: { address: hag.address, port: hag.port }, bind, connectTimeoutMs, socks }
   }
 
-  /** A HAG that does not even refuse a request properly is asked what is wrong with it. */
+  /** If a HAG does not even refuse a request properly, probe it to find out what is wrong. */
   #reportTrouble(path: Path, { stage, reply }: Failed, destination: SocketAddress): void {
     const { hag } = path
     const { report } = this.#options
@@ -206,8 +207,8 @@ function viaOf({ hag, wan }: Path): string {
 }
 
 /**
- * True if another path would give the same answer: a HAG reached the destination's network and says what it found (RFC 1928
- * section 6: 3 network unreachable, 4 host unreachable, 5 refused, 6 TTL expired), or the destination itself refused us.
+ * True if another path would give the same answer: a HAG tells what it found in the destination's network (RFC 1928 section 6: 3 network
+ * unreachable, 4 host unreachable, 5 refused, 6 TTL expired), or the destination itself refused us.
  */
 function isAboutDestination({ hag }: Path, outcome: Failed): boolean {
   if (hag === undefined) return outcome.failure.code === 'ECONNREFUSED'

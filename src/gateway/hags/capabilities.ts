@@ -1,4 +1,4 @@
-/** Whole questions to a HAG, up to CONNECT and beyond. The only importer of the package socks. */
+/** Complete requests to a HAG, up to CONNECT and beyond. The only importer of the package socks. */
 import { Socket } from 'node:net'
 import { SocksClient, type SocksClientOptions } from 'socks'
 import { parseAddress, type SocketAddress } from '../../base/address.js'
@@ -8,43 +8,45 @@ import type { Target } from '../../engine/probe.js'
 type Connector = Pick<Engine, 'connect'>
 
 export type Finding =
-  /** It could not even be connected to: that is for other questions to find out. */
+  /** No connection to it: other probes find out why. */
   | { state: 'unreachable' }
   /** It ended the connection instead of a greeting. */
   | { state: 'turned-away' }
-  /** It greets, but does not do what it is asked. */
+  /** It answers the greeting, but not the request. */
   | { state: 'broken'; trouble: string }
-  /**
-   * It answers requests. `isRefused`: that nothing of it is allowed. `pipelines`: undefined where that could not be found out.
-   */
+  /** It answers requests. `isRefused`: all of them with "not allowed". `pipelines`: undefined if that could not be found out. */
   | { state: 'works'; isRefused: boolean; pipelines: boolean | undefined }
 
 /**
- * A destination about which each HAG can say at once that there is no way: TCP to the broadcast address fails in its own kernel
- * (tcp_v4_connect), whatever lies between it and its own public address. Nobody is bothered.
+ * A destination that every HAG can refuse at once: TCP to the broadcast address fails in its own kernel (tcp_v4_connect), so nothing is
+ * sent to anybody.
  */
 const nowhere: SocketAddress = { address: '255.255.255.255', port: 1 }
 /** There is no such name (RFC 6761 section 6.4). */
 const noName: SocketAddress = { address: 'bondsocks.invalid', port: 1 }
 
-/** Does a HAG work, and for us? Some 1.5 kB; TCP, because with MPTCP the kernel would join the other WANs, which may be metered. */
+/**
+ * Finds out whether a HAG works, and serves us. Takes some 1.5 kB. Over TCP, because with MPTCP the kernel would join the other WANs, which
+ * may be metered.
+ */
 export async function examine(engine: Connector, target: Target, { timeoutMs }: { timeoutMs: number }): Promise<Finding> {
   const ask = (destination: SocketAddress) => asksForConnect(engine, target, { destination, timeoutMs })
   let answer = await ask(nowhere)
   if (answer.state === 'unreachable' || answer.state === 'turned-away') return answer
   if (answer.state === 'broken') {
-    // One that passes requests on, to another proxy or a tunnel, may have nothing to say of that destination: any answer to another will do.
+    // A HAG that passes requests on to another proxy or a tunnel may not answer for that destination. Then any answer for another destination
+    // will do.
     const others = await Promise.all([ask(target.hag), ask(noName)])
     answer = others.find(({ state }) => state === 'answered') ?? answer
     if (answer.state !== 'answered') return { state: 'broken', trouble: answer.state === 'broken' ? answer.trouble : '' }
   }
   const pipelines = await takesPipelined(engine, target, { timeoutMs })
-  // `bondsocks hag` refuses that destination to everybody, and strangers before they ask; one that carries us to itself serves us.
+  // `bondsocks hag` refuses that destination to everybody, and strangers before they ask. If the HAG connects us to itself, it serves us.
   if (pipelines === true || !answer.isRefused) return { state: 'works', isRefused: false, pipelines }
   return { state: 'works', isRefused: true, pipelines: undefined }
 }
 
-/** RFC 1928 section 6, in the words of the package. */
+/** Replies of RFC 1928 section 6, in the package's words. */
 export type Reply =
   | 'Granted'
   | 'Failure'
@@ -58,7 +60,7 @@ export type Reply =
 
 type Answer = { state: 'answered'; reply: Reply; isRefused: boolean } | Exclude<Finding, { state: 'works' }>
 
-/** What a HAG replies to a CONNECT; undefined: nothing in time. A connection that it has made ends at once. */
+/** The HAG's reply to a CONNECT; undefined if it does not come in time. If it connects, that connection is closed at once. */
 export async function replyTo(
   engine: Connector,
   target: Target,
@@ -105,13 +107,14 @@ async function asksForConnect(
   }
 }
 
-/** A method that RFC 1928 section 3 leaves to private use: `bondsocks hag` chooses it where it is offered (socks5.h). */
+/** A method of the private range of RFC 1928 section 3. `bondsocks hag` chooses it if it is offered (socks5.h). */
 const bondsocksMethod = 0xfd
 
 /**
- * Does a HAG read exactly what it parses? `bondsocks hag` does, and says that it is one. From others it is learned: greeting, credentials, CONNECT
- * and payload are sent in one go, to its own SOCKS port, which answers the payload, another greeting. A server that reads greedily loses some
- * of it, and hangs or hangs up. Undefined where it could not be connected to, and so not be asked.
+ * Whether a HAG reads only the message that it parses, so that it can be sent all at once. `bondsocks hag` does, and tells that it is one.
+ * Others are tested: greeting, credentials, CONNECT to the HAG's own SOCKS port, and a second greeting as payload are sent at once; the
+ * second greeting must be answered. A server that reads too much loses some of it, and hangs or closes. Undefined if no connection was
+ * possible.
  */
 export async function takesPipelined(
   engine: Connector,

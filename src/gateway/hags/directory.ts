@@ -1,4 +1,4 @@
-/** Which HAGs there are, and which comes first: addresses from the config, names looked up again and again. */
+/** Which HAGs there are, and which comes first: from addresses in the config, and from names that are looked up repeatedly. */
 
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
@@ -13,20 +13,20 @@ import type { Log } from '../../telemetry/log.js'
 import type { RankedHag } from '../facts.js'
 import type { Hag } from '../model.js'
 
-/** A resolver keeps an answer for its TTL anyway; this is how long we do not even ask. */
+/** How long we do not ask again. A resolver keeps an answer for its TTL anyway. */
 const refreshMs = 60_000
-/** After a lookup that failed, and where no HAG can be used: the name may lead to another one by now. */
+/** After a failed lookup, or if no HAG can be used, because the name may lead to another one by now. */
 const retryMs = 5000
-/** A resolver that is unreachable must not hold up the start. */
+/** An unreachable resolver must not hold up the start. */
 const lookupTimeoutMs = 5000
 const defaultPort = 1080
-/** Of an SRV answer, which may name a thousand: each is a question, and a HAG that is probed. */
+/** How many names of an SRV answer to use. It may have a thousand, and each costs a lookup and a HAG to probe. */
 const maxServices = 16
 
-/** No answer for so long: asked over the next WAN as well, because the system's may be dead. */
+/** Without an answer for so long, the question is also asked over the next WAN, because the system's may be dead. */
 const nextWanMs = 300
 
-/** What a name stands for, asked from an address of ours; tests pass their own. Rejects with a system error. */
+/** Looks a name up from an address of ours; tests pass their own. Rejects with a system error. */
 export interface Names {
   addresses(name: string, signal: AbortSignal, from?: Source): Promise<readonly string[]>
   /** RFC 2782. */
@@ -43,17 +43,20 @@ export interface HagEntryWithPassword extends HagEntry {
 
 interface Ranked {
   hag: Hag
-  /** The entry's, then the SRV record's. */
+  /** The config entry's priority, then the SRV record's. */
   priority: readonly [number, number]
   weight: number
 }
 
-/** The HAGs of a config: those with an address from the beginning, those with a name once it was looked up. A lookup that fails leaves what was known. */
+/**
+ * The HAGs of a config: those with an address from the beginning, those with a name once it was looked up. If a lookup fails, the known
+ * ones stay.
+ */
 export class HagDirectory {
   readonly #troubles = new Map<string, string>()
   /** The last answer for each name. */
   readonly #answers = new Map<string, readonly unknown[]>()
-  /** The names of the last refresh: a fleet's may be others every time. */
+  /** The names of the last refresh; they may change every time. */
   readonly #asked = new Set<string>()
   #hags: readonly RankedHag[] = []
   readonly #alarm = new Alarm()
@@ -63,16 +66,16 @@ export class HagDirectory {
       entries: readonly HagEntryWithPassword[]
       log: Log
       names?: Names
-      /** The WANs' addresses: names are asked for over the system's way, and then over each of them. */
+      /** The WANs' addresses. Names are looked up by the system's route, and then over each WAN. */
       sources?: () => readonly Source[]
-      /** Which of several HAGs of one priority a gateway chooses depends on this alone. */
+      /** Only this decides which of several HAGs of one priority the gateway chooses. */
       identity?: string
     },
   ) {
     this.#use(options.entries.flatMap((entry, index) => rankAddress(entry, entry.priority ?? index)))
   }
 
-  /** Best first, without regard to families. Objects of HAGs that stay are the same ones as before. */
+  /** Best first, without regard to families. HAGs that stay keep their objects. */
   get hags(): readonly RankedHag[] {
     return this.#hags
   }
@@ -82,7 +85,7 @@ export class HagDirectory {
     return this.#troubles.size > 0
   }
 
-  /** Looks all names up; true if the HAGs, their order or their priorities are others than before. Never rejects. */
+  /** Looks up all names. True if the HAGs, their order or their priorities have changed. Never rejects. */
   async refresh(): Promise<boolean> {
     const { entries } = this.options
     this.#asked.clear()
@@ -107,14 +110,14 @@ export class HagDirectory {
     return isChanged
   }
 
-  /** What kept names from being looked up may have gone. */
+  /** To be called when a lookup that failed may succeed now. */
   refreshSoon(): void {
     if (this.isTroubled) this.#alarm.ring()
   }
 
   /**
-   * Looks names up again until the signal, sooner where no HAG can be used, and calls back after a change. Returns at once where there are
-   * no names.
+   * Looks up names again until the signal, sooner if no HAG can be used, and calls back after a change. Returns at once if there are no
+   * names.
    */
   async run(options: { onChange(): void; isUrgent(): boolean }, signal: AbortSignal): Promise<void> {
     if (this.options.entries.every(({ name }) => name === undefined)) return
@@ -140,7 +143,7 @@ export class HagDirectory {
       : [{ name, port, priority: 0, weight }]
     const found = await Promise.all(
       services
-        // RFC 2782: a target of "." says that there is no such service.
+        // RFC 2782: the target "." means that there is no such service.
         .filter((service) => service.name !== '' && service.name !== '.')
         .sort((one, other) => one.priority - other.priority)
         .slice(0, maxServices)
@@ -156,7 +159,7 @@ export class HagDirectory {
     return found.flat()
   }
 
-  /** What was found or, where that fails, what was found the last time. Says once what the trouble is. */
+  /** The answer or, if the lookup fails, the last answer. Logs a trouble once. */
   async #lookUp<Answer>(name: string, ask: Asking<readonly Answer[]>): Promise<readonly Answer[]> {
     this.#asked.add(name)
     try {
@@ -166,7 +169,7 @@ export class HagDirectory {
       return answer
     } catch (error) {
       const { code = (error as Error).message } = error as NodeJS.ErrnoException
-      // One line a trouble, not one a try.
+      // One line for each trouble, not for each try.
       if (this.#troubles.get(name) !== code) this.options.log.warn(`the HAG ${name} cannot be looked up: ${code}`, { code })
       this.#troubles.set(name, code)
       return (this.#answers.get(name) ?? []) as readonly Answer[]
@@ -181,8 +184,8 @@ function rankAddress(entry: HagEntryWithPassword, priority: number): readonly Ra
 }
 
 /**
- * Lower priorities first. Within one priority a gateway always prefers the same HAG, so that a household keeps one public address, and the
- * gateways of a fleet are shared out by weight (weighted rendezvous hashing).
+ * Lower priorities first. Within one priority a gateway always prefers the same HAG, so that a household keeps its public address, and many
+ * gateways are distributed by weight (weighted rendezvous hashing).
  */
 export function inOrder(ranked: readonly Ranked[], identity: string): Ranked[] {
   return ranked
@@ -190,13 +193,13 @@ export function inOrder(ranked: readonly Ranked[], identity: string): Ranked[] {
     .sort((one, two) => one.priority[0] - two.priority[0] || one.priority[1] - two.priority[1] || one.score - two.score)
 }
 
-/** Exponentially distributed with the weight as its rate: the least of several is each one's with a probability in proportion to it. */
+/** Exponentially distributed with the weight as its rate: the probability to be the smallest is proportional to the weight. */
 function score({ hag, weight }: Ranked, identity: string): number {
   const hash = createHash('sha256')
     .update(`${identity} ${formatSocketAddress(hag)}`)
     .digest()
   const uniform = (hash.readUIntBE(0, 6) + 1) / (2 ** 48 + 1)
-  // RFC 2782: a weight of 0 is for servers that should be chosen hardly ever.
+  // RFC 2782: servers of weight 0 should hardly ever be chosen.
   return -Math.log(uniform) / Math.max(weight, 0.001)
 }
 
@@ -216,7 +219,7 @@ const systemNames: Names = {
 
 type Asking<Answer> = (signal: AbortSignal, from?: Source) => Promise<Answer>
 
-/** The first answer; rejects as the first one asked does. */
+/** The first answer. If all reject, rejects with the error of the first one that was asked. */
 async function overEach<Answer>(
   sources: readonly (Source | undefined)[],
   ask: Asking<Answer>,

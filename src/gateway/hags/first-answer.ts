@@ -4,7 +4,7 @@ import type { Hag } from '../model.js'
 import type { HagDirectory } from './directory.js'
 import type { HagAnswer, HagProber } from './hag-prober.js'
 
-/** `refused`: all that answered want other credentials. The reasons are one line of text. */
+/** `refused`: all that answered want other credentials. `reasons` is one line of text. */
 export interface FirstAnswer {
   state: 'some' | 'none' | 'refused'
   reasons: string
@@ -13,11 +13,11 @@ export interface FirstAnswer {
 const firstAnswerMs = 3000
 const some: FirstAnswer = { state: 'some', reasons: '' }
 
-/** Asks those that are known while names are looked up, and then the others. The first that serves us is enough. */
+/** Asks the known HAGs while names are looked up, and then the others. The first that serves us is enough. */
 export async function firstAnswer(options: {
   prober: Pick<HagProber, 'askAll'>
   directory: Pick<HagDirectory, 'refresh'>
-  /** All that are known, best first. */
+  /** All known HAGs, best first. */
   hags(): readonly Hag[]
   /** The directory has found others. */
   onChange(): void
@@ -47,7 +47,7 @@ function judge(all: readonly Hag[], answers: readonly HagAnswer[]): FirstAnswer 
   )
   const reasons = answers.flatMap(({ hag, path, result }) => {
     if (result.ok) return []
-    // Whom it greets its rules may tell by the address.
+    // The HAG's rules may depend on our address.
     const where = result.stage === 'greeting' ? whereOf(path) : path.wan
     return [`HAG ${formatSocketAddress(hag)} over ${where}: ${troubleOf(hag, result)}`]
   })

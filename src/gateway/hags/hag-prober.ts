@@ -1,6 +1,6 @@
 /**
- * Probes every HAG for as long as the gateway runs, if nobody else has lately: greetings, and now and then a whole CONNECT over each WAN. It
- * reports facts; what they mean is decided elsewhere.
+ * Probes every HAG while the gateway runs, unless something else has recently: greetings, and now and then a whole CONNECT over each WAN.
+ * It reports facts; steering decides what they mean.
  */
 
 import { Alarm } from '../../base/alarm.js'
@@ -16,13 +16,16 @@ import { type Hag, isSameHag, type PathAddress, type WanLink } from '../model.js
 import { examine } from './capabilities.js'
 import { relayedOver } from './users.js'
 
-/** Between two questions of a kind. */
+/** Time between two probes of a kind. */
 const minSpacingMs = 100
-/** How often it is looked whether the WAN that is asked over is still usable. */
+/** How often to check that the WAN of a probe is still usable. */
 const tickMs = 100
-/** For each step of a probe: above a round trip and a short queue, below a second SYN. */
+/** For each step of a probe: longer than a round trip and a short queue, shorter than the second SYN. */
 const patience = { roundTrips: 3, minMs: 200, unknownMs: 1000, connectMs: 5000 }
-/** A full up-link drops most of what is new: long enough for a second and a third SYN (after 1 s and 3 s, RFC 6298 section 2). */
+/**
+ * A full up-link drops most packets of new connections: so long enough for a second and a third SYN (after 1 s and 3 s, RFC 6298 section
+ * 2).
+ */
 const busyPatienceMs = 3500
 
 /** What is known of a HAG. */
@@ -41,7 +44,7 @@ export interface HagProberOptions {
   greetingDueAt(hag: KnownHag): number
   requestDueAt(hag: KnownHag): number
   isAdmissionDue(hag: Hag, link: WanLink): boolean
-  /** Whether it is known to refuse us there. */
+  /** Whether it is known to refuse us from that address. */
   isRefused(hag: Hag, bind: string): boolean
   /** All of its family, best first; those that are usable, the cheap ones first; and the one over which to ask it. */
   links(hag: Hag): readonly WanLink[]
@@ -80,12 +83,12 @@ export class HagProber {
     this.#options = options
   }
 
-  /** What is known has changed: something may be due. */
+  /** To be called when known things have changed: something may be due. */
   look(): void {
     this.#alarm.ring()
   }
 
-  /** Asks these over every WAN, all at once; resolves with what each said. */
+  /** Asks these over every WAN, all at once; resolves with the answers. */
   async askAll(timeoutMs: number, hags: readonly Hag[], onAnswer: (answer: HagAnswer) => void = () => {}): Promise<HagAnswer[]> {
     const pairs = hags.flatMap((hag) => this.#options.links(hag).map((path) => ({ hag, path })))
     const answers = await Promise.all(
@@ -118,7 +121,7 @@ export class HagProber {
     const { greetingDueAt, requestDueAt, log } = this.#options
     const memory = this.#memory(one.hag)
     const now = performance.now()
-    // Beside the greetings: over a WAN that has just died it takes its time. What failed without a wait is left alone for a moment.
+    // Beside the greetings, because over a WAN that has just died it takes long. After an immediate failure there is a pause.
     const requestAt = memory.isChecking ? Number.POSITIVE_INFINITY : Math.max(requestDueAt(one), memory.checkedAt + minSpacingMs)
     const greetingAt = memory.isAsking ? Number.POSITIVE_INFINITY : Math.max(greetingDueAt(one), memory.askedAt + minSpacingMs)
     if (requestAt <= now) {
@@ -158,20 +161,20 @@ export class HagProber {
       const answer = await this.#ask(hag, first, patienceOf(first))
       if (answer.ok || isStranger(answer)) return
     }
-    // It may be the WAN: over all of them at once. Those that are lost would be silent whatever the HAG does.
+    // The WAN may be the reason, so ask over all usable WANs at once; over lost ones every HAG is silent.
     const usable = linksByCost(hag)
     const all = usable.length > 0 ? usable : links(hag)
     const askedAt = performance.now()
     const patienceMs = (path: WanLink) => Math.max(patienceOf(path), isBusy ? busyPatienceMs : 0)
     const answers = await Promise.all(all.map((path) => this.#ask(hag, path, patienceMs(path))))
-    // If it answers over one WAN, it is somebody on the way of another who refuses us.
+    // If it answers over one WAN, something on another WAN's path refuses us there.
     const refusal = answers.findIndex((answer) => !isSilence(answer))
     const [result, path] = [answers[refusal], all[refusal]]
     if (result !== undefined && path !== undefined && !answers.some((one) => one.ok || isStranger(one)))
       reportHag({ hag, path, result, askedAt, isPatient: false })
   }
 
-  /** It greets, but does it work, and for all addresses of ours? What came over a WAN that died meanwhile does not count. */
+  /** It answers greetings, but does it work, and for all our addresses? Results over a WAN that died meanwhile do not count. */
   async #check({ hag, isBroken }: KnownHag, signal: AbortSignal): Promise<void> {
     const { engine, linksByCost, isAdmissionDue, report } = this.#options
     const ask = this.#options.examine ?? examine
@@ -181,7 +184,7 @@ export class HagProber {
     const turnedAway: WanLink[] = []
     let trouble: string | undefined
     let works = false
-    // Which WANs there are changes meanwhile.
+    // The WANs may change meanwhile.
     const next = () =>
       linksByCost(hag).find((link) => !signal.aborted && !asked.has(link.bind) && (!works || isAdmissionDue(hag, link)))
     for (let path = next(); path !== undefined; path = next()) {
@@ -194,19 +197,19 @@ export class HagProber {
         report({ type: 'hag-request-answered', hag, path, isRefused: finding.isRefused, pipelines })
         works = true
       } else if (finding?.state === 'turned-away') turnedAway.push(path)
-      // Or somebody on the way has said so.
+      // Otherwise something on the path may have said so.
       else if (finding?.state === 'broken') trouble ??= finding.trouble
     }
     for (const path of turnedAway) await this.#confirmTurnedAway(hag, path, works)
     if (signal.aborted || works || turnedAway.length > 0) return
-    // What users' requests prove outweighs what ours doubt.
+    // What users' requests prove counts more than our own failed ones.
     const isServing = async () =>
       (await relayedOver(engine, hag)).some(({ connection, received }) => received > 0 && !before.includes(connection))
     if (trouble !== undefined && !(await isServing())) return report({ type: 'hag-request-broken', hag, reason: trouble })
     if (trouble === undefined) report({ type: 'hag-request-unknown', hag })
   }
 
-  /** One that was just about to end closes connections, too. */
+  /** A HAG that was just about to end closes connections, too, so ask again. */
   async #confirmTurnedAway(hag: Hag, path: WanLink, worksElsewhere: boolean): Promise<void> {
     const result = await this.#ask(hag, path, patienceOf(path))
     const isClosed = !result.ok && result.stage === 'greeting' && result.failure.code === 'ECONNRESET'
@@ -228,14 +231,14 @@ export class HagProber {
     }
   }
 
-  /** Reports what is heard, but for a refusal: whose that is, only all answers together tell. */
+  /** Reports the answer, except a refusal: only all answers together tell who refuses. */
   async #ask(hag: Hag, path: WanLink, timeoutMs: number, as = 'tcp' as 'tcp' | 'mptcp'): Promise<ProbeResult> {
     const { engine, isRefused, onAnswered, reportHag } = this.#options
     const how = { protocol: as === 'mptcp' ? path.protocol : as, connectTimeoutMs: timeoutMs, timeoutMs }
     const askedAt = performance.now()
     const result = await engine.probe(hagProbe({ hag, bind: path.bind }, how))
     if (result.ok) onAnswered(path)
-    // One that closes connections from this address is there all the same.
+    // A HAG that closes connections from this address is alive all the same.
     const closesToUs = !result.ok && result.stage === 'greeting' && isRefused(hag, path.bind)
     if (result.ok || isStranger(result) || (isSilence(result) && !closesToUs))
       reportHag({ hag, path, result, askedAt, isPatient: timeoutMs >= busyPatienceMs })

@@ -1,13 +1,13 @@
-/** Is a HAG fit for use? A state machine without clock or I/O. */
+/** Whether a HAG is fit for use: a state machine without clock or I/O. */
 
-/** `returning`: it was down and answers again; used before `up` only where no other HAG is up. */
+/** `returning`: it was down and answers again; used before `up` only if no other HAG is up. */
 export type HagState = 'unknown' | 'up' | 'returning' | 'down'
 
 export interface HagHealth {
   readonly state: HagState
   /** Why it is down. */
   readonly reason: string
-  /** Of the state; milliseconds of a clock that never jumps. */
+  /** Since when it has this state; milliseconds of a clock that never jumps. */
   readonly since: number
   /** Signs in a row that speak against it. */
   readonly misses: number
@@ -19,19 +19,21 @@ export type HagSign =
   | { type: 'answer' }
   /** The connection was refused: its machine is there, its program is not. */
   | { type: 'refused' }
-  /** `reached`: it took the connection and then said nothing, so it is not the way to it. `askedAt`: when the question was put. */
+  /** `reached`: it accepted the connection and then was silent, so the path to it works. `askedAt`: when the probe began. */
   | { type: 'silence'; reason: string; askedAt: number; reached?: boolean }
-  /** Enough was heard, or nothing at all although everything was tried: no further misses are needed. */
+  /** It is certain, so no further misses are needed: its answers prove it, or everything was tried and nothing came. */
   | { type: 'unfit'; reason: string }
 
 /**
- * A lost SYN, another WAN's silence, and a machine that is busy for half a second must not count as a dead HAG: its connections would be
- * reset. One moment's silence counts once, however many questions were open in it.
+ * A lost SYN, another WAN's silence, or half a second of a busy machine must not count as a dead HAG, because its connections would be
+ * reset. Probes that were open at the same time count as one miss.
  */
 const silencesToFall = 3
-/** A HAG that is started anew is away for a moment only, but its connections are gone anyway. */
+/** A HAG that is restarted is away only for a moment, but its connections are lost anyway. */
 const refusalsToFall = 2
-/** How long it must answer before connections leave another HAG for it: each change is another public address for the household. */
+/**
+ * How long it must answer before connections move to it from another HAG, because each change gives the household another public address.
+ */
 const returnMs = 10_000
 
 export const unknownHag: HagHealth = { state: 'unknown', reason: '', since: 0, misses: 0, missedAt: Number.NEGATIVE_INFINITY }

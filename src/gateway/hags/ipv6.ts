@@ -1,4 +1,4 @@
-/** Asks HAGs whether they reach IPv6 destinations, and reports what they reply. What that means, and when to ask, is decided elsewhere. */
+/** Asks HAGs whether they reach IPv6 destinations, and reports their replies. Steering decides what they mean and when to ask. */
 import { familyOfAddress, isInside, parseCidr, type SocketAddress } from '../../base/address.js'
 import { pause } from '../../base/pause.js'
 import type { Engine } from '../../engine/contract.js'
@@ -8,20 +8,23 @@ import { type Reply, replyTo } from './capabilities.js'
 import { serves } from './users.js'
 
 const timeoutMs = 2000
-/** Nobody is redirected meanwhile, and a firewall on the way may leave us without an answer. */
+/** Short, because nobody is redirected before, and a firewall may drop the answer. */
 const firstTimeoutMs = 1000
-/** RFC 4291 section 2.4: what is routed in the Internet. */
+/** RFC 4291 section 2.4: the addresses that are routed in the Internet. */
 const globalUnicast = [parseCidr('2000::/3')].filter((one) => one !== undefined)
-/** An address of a documentation network (RFC 3849): without any IPv6 a machine says so at once. */
+/** An address of a documentation network (RFC 3849). A machine without IPv6 refuses it at once. */
 const nobody: SocketAddress = { address: '2001:db8::1', port: 1 }
 /** The same as `lackingReplies`, in the words of the package socks. */
 const lacking: readonly Reply[] = ['NetworkUnreachable', 'HostUnreachable', 'AddressNotSupported', 'Failure']
-/** What nobody else says: a router next to our address may say that it is unreachable, and some HAGs say 1 whatever it is. */
+/**
+ * Replies that only a HAG without IPv6 gives. Not "host unreachable", which a router near our address may cause, nor 1, which some HAGs
+ * always say.
+ */
 const surelyLacking: readonly Reply[] = ['NetworkUnreachable', 'AddressNotSupported']
 
 export interface Ipv6Options {
   engine: Pick<Engine, 'connect' | 'inspect' | 'stats'>
-  /** Those in use, best first. */
+  /** HAGs in use, best first. */
   hags(): readonly Hag[]
   /** Whether there is a WAN over which to ask it. */
   isReachable(hag: Hag): boolean
@@ -43,7 +46,7 @@ export class Ipv6 {
     this.#ask = options.ask ?? replyTo
   }
 
-  /** Before anybody is redirected. The WAN over which a HAG has just been heard is found to work a moment later. */
+  /** For the start, before anybody is redirected. A HAG may have answered a moment before its WAN counts as working. */
   async begin(): Promise<void> {
     const { hags, isReachable } = this.#options
     const isAskable = hags().length > 0 && this.#ownAddress !== undefined
@@ -55,7 +58,7 @@ export class Ipv6 {
     return this.#options.own().find(({ address }) => isInside(address, globalUnicast))
   }
 
-  /** Asks those of which nothing is known, and those that cannot whether they can again. To be called every second. */
+  /** Asks HAGs of which nothing is known, and those without IPv6 whether they have it again. To be called every second. */
   async look(): Promise<void> {
     await Promise.all(this.#options.hags().map((hag) => this.#lookAt(hag)))
   }
@@ -76,12 +79,12 @@ export class Ipv6 {
     this.#reportVerdict(hag, reply !== undefined && surelyLacking.includes(reply) ? 'lacks' : 'reaches')
   }
 
-  /** It has found no way to a user's destination. Is there one to nowhere, or is it the HAG? */
+  /** The HAG could not reach a user's destination. Finds out whether the destination or the HAG is the reason. */
   async lookInto(hag: Hag): Promise<void> {
     const question = this.#options.question(hag)
     if (question?.about !== 'nobody') return
     this.#reportAsked(hag, nobody)
-    // Somebody's connection proves that it can. A client of the redirector has its destination's family.
+    // A user's connection proves that it can. A redirected client has the family of its destination.
     if (await serves(this.#options.engine, hag, ({ client }) => familyOfAddress(client.address) === 6))
       return this.#reportVerdict(hag, 'serves-user')
     const reply = await this.#replyTo(hag, question.bind, nobody, timeoutMs)

@@ -1,17 +1,17 @@
-/** Users' connections over a HAG: what they prove outweighs what our own probes doubt. */
+/** Users' connections over a HAG: what they prove counts more than our own failed probes. */
 import type { Engine, Inspection } from '../../engine/contract.js'
 import { type Hag, isSameHag } from '../model.js'
 
-/** A connection that began before that says nothing of what is served now. */
+/** A connection that began before that tells nothing about what is served now. */
 const recentMs = 60_000
 
-/** Those that are relayed over it. */
+/** The connections that are relayed over the HAG. */
 export async function relayedOver(engine: Pick<Engine, 'inspect' | 'stats'>, hag: Hag): Promise<Inspection[]> {
   if (engine.stats().relaying === 0) return []
   return (await engine.inspect()).filter(({ remote }) => isSameHag(remote, hag))
 }
 
-/** Whether it has lately served one of this kind. */
+/** Whether the HAG has recently served a connection of this kind. */
 export async function serves(
   engine: Pick<Engine, 'inspect' | 'stats'>,
   hag: Hag,
