@@ -56,6 +56,13 @@ export class VirtualTime {
     this.now = until
   }
 
+  /** In steps of 5 ms, for so long at most. Returns whether it came to be so. */
+  async until(isSo: () => boolean, maxMs = 10_000): Promise<boolean> {
+    await this.settle()
+    for (let waitedMs = 0; !isSo() && waitedMs < maxMs; waitedMs += 5) await this.advance(5)
+    return isSo()
+  }
+
   /** Lets promises that are settled go on. */
   async settle(): Promise<void> {
     await new Promise((resolve) => setImmediate(resolve))

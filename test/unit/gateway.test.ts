@@ -1,6 +1,5 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { BondsocksError } from '../../src/base/errors.js'
 import { aborted } from '../../src/base/pause.js'
@@ -10,6 +9,11 @@ import type { NetworkOptions, NetworkPlan } from '../../src/network/state.js'
 import type { WatchEvents } from '../../src/network/watch.js'
 import { type FarSide, failure, fakeNative, settle } from '../support/fake-engine.js'
 import { memoryLog } from '../support/memory-log.js'
+import { VirtualTime } from '../support/virtual-time.js'
+
+const time = new VirtualTime()
+time.start()
+t.teardown(() => time.end())
 
 const twoWans = `  - {name: dsl, interface: dsl}
   - {name: lte, interface: lte}`
@@ -77,9 +81,16 @@ function start(
   return { engines, stop, hurry, deeds, withheld, best, watched, log, ended }
 }
 
-/** For what goes through the file system, in its own time. */
-async function until(isSo: () => boolean): Promise<void> {
-  for (let tries = 0; tries < 500 && !isSo(); tries++) await sleep(10)
+const until = (isSo: () => boolean) => time.until(isSo, 30_000)
+
+/** What it ends with. */
+async function outcome<Value>(ended: Promise<Value>): Promise<Value> {
+  let isOver = false
+  void ended.finally(() => {
+    isOver = true
+  })
+  await until(() => isOver)
+  return ended
 }
 
 const unreachable = { ok: false, stage: 'connect', failure: { code: 'ETIMEDOUT', errno: 110, syscall: 'connect' } } as const
@@ -110,7 +121,7 @@ t.test('start, serve, stop', async (t) => {
   t.equal(engine?.stopped, true)
   t.equal(engine?.closed, false, 'the connection may end')
   engine?.leave(1)
-  t.equal(await ended, undefined)
+  t.equal(await outcome(ended), undefined)
   t.equal(engine?.closed, true)
   t.same(deeds, ['guard', 'apply without redirect', 'apply', 'apply without redirect', 'remove', 'dismiss', 'dispose'])
   // When which WAN answers its first probe is chance.
@@ -141,7 +152,7 @@ t.test('a second signal aborts what is left', async (t) => {
   stop.abort()
   await settle()
   hurry.abort()
-  t.equal(await ended, undefined)
+  t.equal(await outcome(ended), undefined)
   t.ok(log.lines.includes('warn 1 connections aborted'))
 })
 
@@ -151,7 +162,7 @@ t.test('drain_seconds ends the wait', async (t) => {
   engines[0]?.accept()
   await settle()
   stop.abort()
-  t.equal(await ended, undefined)
+  t.equal(await outcome(ended), undefined)
   t.equal(engines[0]?.closed, true)
 })
 
@@ -206,7 +217,7 @@ for (const [name, far, options, exitCode, message, deedsExpected] of failing) {
       far,
       more.startsWith('    ') ? { more: `  - address: 203.0.113.4\n${more}` } : options,
     )
-    const error = await ended
+    const error = await outcome(ended)
     t.type(error, BondsocksError)
     t.equal(error?.message, message)
     t.equal(error?.exitCode, exitCode)
@@ -233,7 +244,7 @@ t.test('no HAG and on_hag_down reject: says so and runs', async (t) => {
   )
   stop.abort()
   engines[0]?.leave(1)
-  t.equal(await ended, undefined)
+  t.equal(await outcome(ended), undefined)
 })
 
 t.test('a change in the middle of the first set-up: another try follows', async (t) => {
@@ -248,7 +259,7 @@ t.test('a change in the middle of the first set-up: another try follows', async 
   t.ok(log.lines.includes(`warn the network could not be set up, another try follows: ${busy.message}`))
   t.ok(log.lines.includes('info gateway runs'))
   stop.abort()
-  t.equal(await ended, undefined)
+  t.equal(await outcome(ended), undefined)
 })
 
 t.test('while connections drain, what works stays where it is', async (t) => {
@@ -265,7 +276,7 @@ t.test('while connections drain, what works stays where it is', async (t) => {
   t.same([best.at(-1), withheld.at(-1)], ['lte', 'dsl'])
   t.equal(watched.length, 1)
   engines[0]?.leave(1)
-  t.equal(await ended, undefined)
+  t.equal(await outcome(ended), undefined)
 })
 
 t.test('no HAG and on_hag_down direct: says so once and runs', async (t) => {
@@ -279,7 +290,7 @@ t.test('no HAG and on_hag_down direct: says so once and runs', async (t) => {
   t.equal(engines[0]?.opens[0]?.way.remote.address, '198.51.100.7')
   engines[0]?.leave(1)
   stop.abort()
-  t.equal(await ended, undefined)
+  t.equal(await outcome(ended), undefined)
 })
 
 t.test('no HAG answers any more: connections go around it over the first WAN, whatever the other one is', async (t) => {
@@ -310,7 +321,7 @@ t.test('no HAG answers any more: connections go around it over the first WAN, wh
     t.match(engine?.opens.at(-1)?.way, { remote: { address: '198.51.100.7' }, bind: '10.1.0.2' }, what)
     engine?.leave(1)
     stop.abort()
-    t.equal(await ended, undefined)
+    t.equal(await outcome(ended), undefined)
   }
 })
 
@@ -339,7 +350,7 @@ t.test('no HAG answers over any WAN: what is not redirected follows the connecti
   t.equal(best.at(-1), 'dsl', 'and back, once a HAG answers over it')
   stop.abort()
   for (let client = 1; client <= 5; client++) engines[0]?.leave(client)
-  t.equal(await ended, undefined)
+  t.equal(await outcome(ended), undefined)
 })
 
 t.test('a WAN whose link is back gets its endpoint once it is found to work, and not before', async (t) => {
@@ -368,7 +379,7 @@ t.test('a WAN whose link is back gets its endpoint once it is found to work, and
   await until(() => withheld.at(-1) === '')
   t.equal(withheld.at(-1), '')
   stop.abort()
-  t.equal(await ended, undefined)
+  t.equal(await outcome(ended), undefined)
 })
 
 t.test('a firewall prohibits the way to the HAG (ICMPv6): that says nothing of our credentials', async (t) => {
@@ -380,7 +391,7 @@ t.test('a firewall prohibits the way to the HAG (ICMPv6): that says nothing of o
     /^warn .*connections go direct, without bonding: HAG 203\.0\.113\.3:1080 over dsl: a firewall prohibits it; /,
   )
   stop.abort()
-  t.equal(await ended, undefined)
+  t.equal(await outcome(ended), undefined)
 })
 
 t.test('no HAG answers any more: what costs the most is the last way around it, wherever it stands', async (t) => {
@@ -415,7 +426,7 @@ t.test('no HAG answers any more: what costs the most is the last way around it, 
     t.match(engine?.opens.at(-1)?.way, { remote: { address: '198.51.100.7' }, bind: '10.1.0.2' }, lte)
     engine?.leave(1)
     stop.abort()
-    t.equal(await ended, undefined)
+    t.equal(await outcome(ended), undefined)
   }
 })
 
@@ -432,7 +443,7 @@ t.test('one WAN on which the HAG answers is enough', async (t) => {
   t.ok(log.lines.includes('info HAG 203.0.113.3:1080 is up'))
   t.ok(log.lines.includes(stripped))
   stop.abort()
-  t.equal(await ended, undefined)
+  t.equal(await outcome(ended), undefined)
 })
 
 t.test('a machine without IPv6', async (t) => {
@@ -442,13 +453,13 @@ t.test('a machine without IPv6', async (t) => {
   await settle()
   t.equal(log.lines[0], 'info listening, without IPv6: this machine has none')
   stop.abort()
-  t.equal(await ended, undefined)
+  t.equal(await outcome(ended), undefined)
 })
 
 t.test('a signal during the set-up undoes it', async (t) => {
   const { stop, deeds, ended } = start({ probe: () => unreachable })
   stop.abort()
-  t.equal(await ended, undefined)
+  t.equal(await outcome(ended), undefined)
   t.equal(deeds.at(-1), 'dispose')
   t.equal(deeds.includes('apply without redirect'), deeds.includes('remove'))
 })
@@ -479,12 +490,12 @@ t.test('an error in one event ends its connection, and no other', async (t) => {
   stop.abort()
   engine.leave(first)
   engine.leave(third)
-  t.equal(await ended, undefined)
+  t.equal(await outcome(ended), undefined)
 })
 
 t.test('a part of the gateway that fails ends all of it, with the network as before', async (t) => {
   const { deeds, ended } = start({}, { watch: async () => Promise.reject(new Error('a fault of ours')) })
-  await ended
+  await outcome(ended)
   t.same(
     deeds.filter((deed) => deed !== 'apply'),
     ['guard', 'apply without redirect', 'fail a fault of ours', 'apply without redirect', 'remove', 'dismiss', 'dispose'],

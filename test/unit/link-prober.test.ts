@@ -111,11 +111,7 @@ async function start(t: Test, world: World) {
   const links = (family: 4 | 6 = 4) => wanLinks(steer.state, family)
   const isUp = (name: string) =>
     ([4, 6] as const).some((family) => links(family).some((one) => one.wan === name && isUsable(one)))
-  /** Ten seconds at most. */
-  const until = async (isSo: () => boolean) => {
-    for (let waited = 0; !isSo() && waited < 10_000; waited += 5) await time.advance(5)
-    return isSo()
-  }
+  const until = (isSo: () => boolean) => time.until(isSo)
   if (world.probe === undefined) await until(() => wans.every(({ name }) => isUp(name)))
   return { time, steer, prober, log, asked, reported, links, isUp, use, until, bothUp: () => isUp('dsl') && isUp('lte') }
 }

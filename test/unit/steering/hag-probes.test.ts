@@ -112,10 +112,7 @@ async function start(t: Test, hags: readonly Hag[], says: (probe: Probe) => Prob
     await time.advance(10_000)
     await running
   })
-  const until = async (isSo: () => boolean) => {
-    for (let waited = 0; !isSo() && waited < 10_000; waited += 5) await time.advance(5)
-    return isSo()
-  }
+  const until = (isSo: () => boolean) => time.until(isSo)
   const askAll = async () => {
     const answers = prober.askAll(1000, hags)
     await time.advance(1100)
