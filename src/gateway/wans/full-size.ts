@@ -1,4 +1,7 @@
-/** Does a WAN carry full-size packets? If a tunnel on its path drops them without a word (no ICMP), greetings pass and downloads hang. */
+/**
+ * Finds out whether a WAN carries full-size packets. If a tunnel on its path drops them without an ICMP message, greetings pass and
+ * downloads hang.
+ */
 import { Socket } from 'node:net'
 import type { Family } from '../../base/address.js'
 import { Alarm } from '../../base/alarm.js'
@@ -8,15 +11,15 @@ import type { WanFact } from '../facts.js'
 import { isUsable, type WanState } from '../model.js'
 
 /**
- * Some 2 kB a question: 1.5 MB a month where that costs nothing, 0.25 MB where it does. A path that was found to drop them is asked more
- * often, so that it is back soon.
+ * Each probe takes some 2 kB: 1.5 MB a month, or 0.25 MB on a metered WAN. A path that drops them is probed more often, so that it is back
+ * soon.
  */
 const againMs = { free: 3600_000, metered: 6 * 3600_000 }
 const narrowAgainMs = { free: 30_000, metered: 600_000 }
 const unknownAgainMs = 60_000
-/** The kernel repeats the packet three times within it, and begins to try smaller ones (tcp_mtu_probing) only after 3 s. */
+/** In this time the kernel repeats the packet three times; it begins to try smaller ones (tcp_mtu_probing) only after 3 s. */
 const answerMs = 2000
-/** More than the segment of any WAN; jumbo frames end in the home. */
+/** More than a segment of any WAN; jumbo frames are for the LAN only. */
 const fillBytes = 1600
 
 /** What is known of a WAN in one family. */
@@ -48,13 +51,13 @@ export class FullSize {
     this.#options = options
   }
 
-  /** Routes or links are others: what drops full-size packets may be mended. */
+  /** To be called when routes or links have changed: full-size packets may pass now. */
   checkNow(): void {
     for (const { address, isNarrow } of this.#options.links()) if (isNarrow && address !== undefined) this.#dueAt.set(address, 0)
     this.look()
   }
 
-  /** Links are others, or fare otherwise. */
+  /** To be called when links or their states have changed. */
   look(): void {
     this.#alarm.ring()
   }
@@ -82,7 +85,7 @@ export class FullSize {
     const [hag] = hags(family)
     const ask = () => (hag === undefined ? undefined : passesOver(engine, { hag, bind }))
     let passes = await ask()
-    // One packet may have been lost, with all its repetitions.
+    // The packet and all its repetitions may have been lost.
     if (passes === false && !wasNarrow) passes = await ask()
     if (signal.aborted) return
     const cost = metered ? 'metered' : 'free'
@@ -128,7 +131,7 @@ export async function passesFullSize(engine: Pick<Engine, 'connect'>, { hag, bin
       if (!(await isAnswered) || socket.destroyed) return undefined
       socket.removeAllListeners('data')
     }
-    // To nowhere, which each HAG refuses at once (capabilities.ts), with as much behind it as fills a segment.
+    // A request for a destination that each HAG refuses at once (capabilities.ts), filled up to a segment.
     const request = Buffer.alloc(fillBytes)
     request.set([5, 1, 0, 1, 255, 255, 255, 255, 0, 1])
     const isAnswered = reacts(1)

@@ -1,4 +1,4 @@
-/** Is a WAN fit for use? A state machine without clock or I/O: signs in, the next state and the next probe out. */
+/** Whether a WAN is fit for use: a state machine without clock or I/O, from signs to the next state and the next probe. */
 import { isUsable, type WanState } from '../model.js'
 
 export interface Health {
@@ -9,14 +9,14 @@ export interface Health {
   readonly link: boolean
   /** Smoothed time to connect, about one round trip; milliseconds. */
   readonly rttMs: number | undefined
-  /** The least of them, without the queues; slowly forgotten, because paths change. */
+  /** The smallest of them, without queues; rises slowly again, because paths change. */
   readonly minRttMs: number | undefined
   /** Probes in a row with an answer, and without one. */
   readonly answers: number
   readonly silences: number
-  /** When it went from usable to down within the last minute; milliseconds of a clock that never jumps. */
+  /** The times within the last minute at which it went from usable to down; milliseconds of a clock that never jumps. */
   readonly falls: readonly number[]
-  /** When it came back so soon after a fall that it had only paused, within the last minutes. */
+  /** The times within the last minutes at which it came back so soon after a fall that it had only paused. */
   readonly pauses: readonly number[]
 }
 
@@ -29,10 +29,10 @@ export type Sign =
    */
   | { type: 'silence'; reason: string; sure?: boolean }
 
-/** At 1 % loss three probes in a row are lost once in a million, two once in ten thousand: every few hours. */
+/** At 1 % loss, three probes in a row are lost once in a million; two once in ten thousand, which is every few hours. */
 const silencesToFall = 3
 const fallMemoryMs = 60_000
-/** A radio that changes its cell is away for so long at most. */
+/** A radio that changes its cell is away for at most so long. */
 const longestPauseMs = 3000
 const pauseMemoryMs = 10 * 60_000
 const maxGrace = 8
@@ -54,7 +54,7 @@ export const unknown: Health = {
 /** How many answers in a row are wanted before it counts as up: one, and one more for each recent fall. */
 const answersWanted = (falls: readonly number[]) => 1 + Math.min(falls.length, maxExtraAnswers)
 
-/** How many more answers it needs to be up; 0 once it is. */
+/** How many more answers it needs to be up; 0 if it is. */
 export function answersMissing(health: Health): number {
   return isUsable(health) ? 0 : Math.max(answersWanted(health.falls) - health.answers, 0)
 }
@@ -66,7 +66,7 @@ export function nextHealth(health: Health, sign: Sign, now: number): Health {
     case 'link':
       if (!sign.present)
         return { ...health, state: 'down', link: false, reason: sign.reason, answers: 0, silences: 0, falls: fallen }
-      // The way may be a new one: what was measured before says nothing.
+      // The path may have changed, so earlier measurements do not count.
       return health.link ? health : { ...unknown, reason: sign.reason, falls }
     case 'answer': {
       // Late news of a probe from before the link went away.
@@ -94,25 +94,25 @@ export function nextHealth(health: Health, sign: Sign, now: number): Health {
 
 const steadyMs = 1000
 const impatientMs = 200
-/** From question to question to one that answers again: a second after its first answer it is to be used, also where it fell often. */
+/** Time between probes of a WAN that answers again: a second after its first answer it should be in use, even if it fell often. */
 const returningMs = 100
 /** A SYN a minute into a metered line is below 4 MB a month. */
 const longestDownMs = { metered: 60_000, unmetered: 500 }
-/** Every so many tries on one that is down wait longer: it may be back by a longer way. */
+/** Every so many probes of a WAN that is down wait longer, because it may be back over a longer path. */
 const patientTry = 4
 
 /** When to probe next, and how long to wait for the answer; milliseconds. Undefined: not before the link is back. */
 export function nextProbe(health: Health, metered: boolean): { afterMs: number; timeoutMs: number } | undefined {
   const { state, link, rttMs, answers, silences } = health
   if (!link) return undefined
-  // Of an unknown path nothing is known; of a known one, four round trips are more than a queue adds, and less than a second SYN.
+  // If the RTT is unknown, wait 1 s. If known, 4 x RTT: longer than usual queueing, shorter than the SYN retransmission (1 s, RFC 6298).
   const timeoutMs = rttMs === undefined ? steadyMs : Math.min(Math.max(4 * rttMs, 300), steadyMs)
   if (state === 'up') return { afterMs: steadyMs, timeoutMs }
   if (state === 'degraded') return { afterMs: 0, timeoutMs }
   if (answers > 0) return { afterMs: Math.max(returningMs - (rttMs ?? 0), 0), timeoutMs }
   if (state === 'probing') return { afterMs: silences === 0 ? 0 : impatientMs, timeoutMs }
   const longestMs = longestDownMs[metered ? 'metered' : 'unmetered']
-  // A SYN that is lost just before the WAN is back keeps the next one waiting for no longer than it must.
+  // Short, so that a SYN that is lost just before the WAN is back delays the next one only a little.
   return {
     afterMs: Math.min(impatientMs * 2 ** (silences - silencesToFall + 1), longestMs),
     timeoutMs: silences % patientTry === 0 ? steadyMs : timeoutMs,
@@ -120,8 +120,8 @@ export function nextProbe(health: Health, metered: boolean): { afterMs: number; 
 }
 
 /**
- * When a steady stream of received bytes has stopped, and how long to wait for an answer then; milliseconds. No queue is left where nothing
- * arrives, so the least round trip counts. A WAN that only paused gets twice the time from then on, for some minutes.
+ * When a steady stream of received bytes has stopped, and how long to wait for an answer then; milliseconds. If nothing arrives there is no
+ * queue, so the smallest round trip counts. After a WAN only paused, it gets twice the time for some minutes.
  */
 export function stopPatience({ minRttMs = 100, pauses }: Health): { stopMs: number; timeoutMs: number } {
   const grace = Math.min(2 ** pauses.length, maxGrace)

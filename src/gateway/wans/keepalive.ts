@@ -7,11 +7,11 @@ const lookMs = 5000
 /** NATs that do not follow RFC 5382 (2 h 4 min) forget after one or two minutes. */
 const usualSeconds = 50
 const longestSeconds = 300
-/** Question and answer, with their headers and MPTCP's option. */
+/** Bytes of a keepalive probe and its answer, with headers and MPTCP's option. */
 const bytesEach = 130
 /** 100 MB in 30 days. */
 const meteredBytesPerSecond = 100e6 / (30 * 86_400)
-/** Few different values: each change is three system calls for every connection. */
+/** Only a few different values, because each change costs three system calls for every connection. */
 const steps = [usualSeconds, 75, 110, 160, 220, longestSeconds]
 
 /** `connections`: all, idle or not; `isMetered`: one of the WANs that they go over is. */
@@ -23,7 +23,7 @@ export function keepaliveSeconds({ connections, isMetered }: { connections: numb
 
 export interface KeepaliveOptions {
   engine: Pick<Engine, 'setKeepalive' | 'stats'>
-  /** By the config; undefined: as often as is affordable. */
+  /** From the config; undefined: as often as is affordable. */
   seconds: number | undefined
   isMetered(): boolean
   everyMs?: number

@@ -1,4 +1,7 @@
-/** The kernel remembers that MPTCP's first packets vanished somewhere, and then sends none over any WAN: that must not go unnoticed. */
+/**
+ * If MPTCP's first packets vanished on some path, the kernel remembers that and uses MPTCP on no WAN. This notices it and makes the kernel
+ * forget.
+ */
 import { readFile } from 'node:fs/promises'
 import { pause } from '../../base/pause.js'
 import type { Log } from '../../telemetry/log.js'

@@ -1,6 +1,6 @@
 /**
- * Probes every WAN in each family for as long as the gateway runs: asks the HAGs over it, and watches what it carries. It reports facts; what
- * they mean for the WAN and the HAGs is decided elsewhere.
+ * Probes every WAN in each family while the gateway runs: asks the HAGs over it, and watches what it carries. It reports facts; steering
+ * decides what they mean for the WAN and the HAGs.
  */
 import { closeSync } from 'node:fs'
 import type { Family } from '../../base/address.js'
@@ -19,17 +19,17 @@ import { type Health, stopPatience } from './health.js'
 import { TokenBucket } from './probe-budget.js'
 import { Flow, flowTickMs } from './traffic-watch.js'
 
-/** Fewer bytes than these may be ours: the answers to a probe that came too late. */
+/** Fewer bytes may be late answers to our own probes. */
 const signOfLifeBytes = 4000
 /** Rounds in a row that had no answer while the interface still received other traffic. */
 const maxLostWhileBusy = 20
 /** A probe costs about half a kB: below 2 MB a month. */
 const meteredIdleMs = 15 * 60_000
-/** Who it is that refuses us is asked over other WANs, half a kB each time: so long the answer counts if it is the path, or the HAG. */
+/** Who refuses us is found out over other WANs, half a kB each time. So long the finding counts if it was the path, or the HAG. */
 const refusalHoldsMs = { onPath: 5 * 60_000, hag: 60_000 }
-/** While nothing flows, one look in so many milliseconds notices that something begins to. */
+/** While nothing flows, how often to look whether something begins to. */
 const idleTickMs = 250
-/** While nobody is connected a stream's end harms nobody: the next probe is soon enough. */
+/** Without connections the end of a stream harms nobody, so the next probe is soon enough. */
 const restTickMs = 1000
 /** Longer than a round trip and a delayed acknowledgement (RFC 1122 section 4.2.3.2) of most paths. */
 const unansweredMs = 300
@@ -39,7 +39,7 @@ export interface KnownLink {
   readonly wan: string
   readonly family: Family
   readonly metered: boolean
-  /** The WAN's interface, by the kernel's name; before it was up, as the config calls it. */
+  /** The WAN's interface, by the kernel's name; before it was up, by the config's. */
   readonly device: string
   /** undefined: no link, or no address of the family. */
   readonly address: string | undefined
@@ -51,13 +51,13 @@ export interface LinkProberOptions<Link extends KnownLink = KnownLink> {
   engine: Pick<Engine, 'probe' | 'inspect' | 'connect' | 'stats'>
   /** As known now, always in the same order. */
   links(): readonly Link[]
-  /** HAGs of a family, whom to ask in this order until one answers. */
+  /** The HAGs of a family, in the order in which to ask until one answers. */
   hags(family: Family): readonly Hag[]
   /** When the next round over a link begins after the last, and how long each probe waits; undefined: not before something changes. */
   nextProbe(link: Link): { afterMs: number; timeoutMs: number } | undefined
   asksForMptcp(link: Link): boolean
   report(fact: Fact): void
-  /** What a HAG said, or that it said nothing. */
+  /** Reports a HAG's answer or silence. */
   reportHag(probed: Probed): void
   log: Pick<Log, 'error'>
   /** Tests pass their own. */
@@ -66,7 +66,7 @@ export interface LinkProberOptions<Link extends KnownLink = KnownLink> {
 
 /** What the prober remembers of a link. */
 interface Memory {
-  /** Whether it was the path that refused us, how long that counts, and when a refusal was met last. */
+  /** Whether the path refused us, how long that counts, and when we were last refused. */
   refusal: { isOnPath: boolean; until: number; metAt: number }
   lostWhileBusy: number
   /** What the interface had received when it was last probed. */
@@ -92,7 +92,7 @@ export class LinkProber<Link extends KnownLink = KnownLink> {
     }))
   }
 
-  /** Its address, or what is known of its path, is another one. `isMoved`: so is whoever refused us there. */
+  /** Its address or its path has changed. `isMoved`: so who refused us there has to be found out again. */
   probeNow(index: number, isMoved = false): void {
     const memory = this.#memory(index)
     if (isMoved) memory.refusal = noRefusal
@@ -149,7 +149,7 @@ export class LinkProber<Link extends KnownLink = KnownLink> {
     let answer = await this.#ask(index, bind, asksForMptcp ? 'mptcp' : 'tcp', timeoutMs)
     if (asksForMptcp && answer?.protocol !== undefined) report({ type: 'mptcp-seen', bind, seen: answer.protocol })
     else if (asksForMptcp && answer === undefined) {
-      // One packet may have been lost: only what happens again is the path's doing.
+      // One packet may have been lost: blame the path only if it happens again.
       const ask = (protocol: Protocol) => this.#ask(index, bind, protocol, timeoutMs)
       const [mptcp, tcp] = await Promise.all([ask('mptcp'), ask('tcp')])
       const seen = mptcp === undefined ? tcp && 'blocked' : mptcp.protocol
@@ -164,7 +164,7 @@ export class LinkProber<Link extends KnownLink = KnownLink> {
     const carries = await this.#carries(index, bind, { before, withinMs: timeoutMs })
     if (carries === false) return { type: 'wan-silent', bind, reason, isSure: false }
     if (carries === true) return undefined
-    // A queue that is as long as that empties some time.
+    // A queue would have emptied by then.
     memory.lostWhileBusy = lostWhileBusy + 1
     const [hag] = this.#options.hags(this.#link(index).family)
     if (lostWhileBusy < maxLostWhileBusy || hag === undefined) return undefined
@@ -173,8 +173,8 @@ export class LinkProber<Link extends KnownLink = KnownLink> {
   }
 
   /**
-   * Is a WAN over which no HAG answers only full? True if its subflows are acknowledged; undefined if something else has come in since, as
-   * far as can be read, and there are no subflows to tell what that means.
+   * Whether a WAN over which no HAG answers is only full. True if its subflows are acknowledged. Undefined if other bytes came in since, or
+   * that cannot be read, and there are no subflows to tell more.
    */
   async #carries(index: number, bind: string, how: { before: number; withinMs: number }): Promise<boolean | undefined> {
     const received = this.#received(this.#link(index).device)
@@ -182,7 +182,7 @@ export class LinkProber<Link extends KnownLink = KnownLink> {
     return isAcknowledged(this.#options.engine, bind, how.withinMs)
   }
 
-  /** Out of turn: on a metered WAN only if it adds little to what came in, or out of a small budget. */
+  /** For extra probes. On a metered WAN they must add little to what came in, or fit into a small budget. */
   #mayAsk(index: number): boolean {
     const { metered, device } = this.#link(index)
     const memory = this.#memory(index)
@@ -208,10 +208,10 @@ export class LinkProber<Link extends KnownLink = KnownLink> {
     const path = { wan: link.wan, bind }
     const askedAt = performance.now()
     const result = await this.#probe(hag, bind, protocol, timeoutMs)
-    // A HAG that takes connections and says nothing tells how far away it is all the same.
+    // If a HAG accepts connections and is silent, the time to connect is known all the same.
     const connectMs = result.connectMs ?? Math.min(performance.now() - askedAt, timeoutMs)
     const isStranger = !result.ok && result.failure.code === 'NOT_A_CLIENT'
-    // A HAG that refuses us is a fault of the HAG's, and the WAN has carried its answer; unless it is somebody on the way who refuses.
+    // If a HAG refuses us, that is the HAG's fault, and the WAN works; unless something on the path refuses in its place.
     const hasAnswered = result.ok || result.stage !== 'connect' || result.failure.code === 'ECONNREFUSED'
     if (!result.ok && !isStranger && hasAnswered && (await this.#answersElsewhere(index, hag, timeoutMs))) {
       if (result.failure.code === 'ECONNRESET' && (await this.#speaksMptcp(hag, bind, timeoutMs))) {
@@ -232,7 +232,7 @@ export class LinkProber<Link extends KnownLink = KnownLink> {
     return this.#options.engine.probe(hagProbe({ hag, bind }, { protocol, connectTimeoutMs: timeoutMs, timeoutMs }))
   }
 
-  /** Does a HAG that does not answer properly over this WAN do so over another one? Seldom asked, because that may be metered. */
+  /** Whether a HAG that does not answer properly over this WAN does so over another one. Asked rarely, because that one may be metered. */
   async #answersElsewhere(index: number, hag: Hag, timeoutMs: number): Promise<boolean> {
     const memory = this.#memory(index)
     if (performance.now() < memory.refusal.until) return memory.refusal.isOnPath
@@ -254,7 +254,10 @@ export class LinkProber<Link extends KnownLink = KnownLink> {
     return isOnPath
   }
 
-  /** What ends connections in the place of a HAG ends them as TCP; the HAG may do so if it does not know our address. */
+  /**
+   * Plain TCP: a middlebox that ends connections in the place of a HAG does so as TCP. The HAG itself may end them if it does not know our
+   * address.
+   */
   async #speaksMptcp(hag: Hag, bind: string, timeoutMs: number): Promise<boolean> {
     const remote = { address: hag.address, port: hag.port }
     const connected = await this.#options.engine.connect({ protocol: 'mptcp', remote, bind, connectTimeoutMs: timeoutMs })
@@ -263,7 +266,7 @@ export class LinkProber<Link extends KnownLink = KnownLink> {
     return connected.protocol === 'mptcp'
   }
 
-  /** Looks often while something flows, and asks at once when a steady stream stops. */
+  /** Looks often while something flows, and probes at once when a steady stream stops. */
   async #watchFlows(signal: AbortSignal): Promise<void> {
     const flows = new Map<string, Flow>()
     while (!signal.aborted) {
@@ -286,7 +289,7 @@ export class LinkProber<Link extends KnownLink = KnownLink> {
         flow.look(carried, now)
         if (flow.isRecent(now)) isFlowing = true
         const stopMs = Math.max(...links.map(({ link }) => stopPatience(link.health).stopMs))
-        // An acknowledgement needs no answer: if probes cost money, the slower look at what is unanswered must do.
+        // Not on a metered WAN: acknowledgements alone need no answer, so there the slower look must do.
         const silence = 'no HAG answers over it'
         const isUnanswered = flow.unanswered(unansweredMs, now) && !links.some(({ link }) => link.metered)
         const reason = flow.stopped(stopMs, now) ? `what it carried has stopped, and ${silence}` : isUnanswered && silence
@@ -297,7 +300,7 @@ export class LinkProber<Link extends KnownLink = KnownLink> {
     }
   }
 
-  /** What it carried has just stopped: is the WAN dead? Several probes at once, so that no lost packet decides. */
+  /** Its stream has just stopped. Probes several times at once, so that no single lost packet decides whether the WAN is dead. */
   async #verify(index: number, reason: string): Promise<void> {
     if (!this.#mayAsk(index)) return
     const { address: bind, device, health, metered } = this.#link(index)
@@ -319,7 +322,7 @@ export class LinkProber<Link extends KnownLink = KnownLink> {
     return (this.#options.counters ?? readCounters)()
   }
 
-  /** undefined if no counters can be read: then nothing says that nothing has come in. */
+  /** undefined if counters cannot be read: then it is not known whether something came in. */
   #received(device: string): number | undefined {
     const counters = this.#counters()
     return counters.size === 0 ? undefined : (counters.get(device)?.received ?? 0)

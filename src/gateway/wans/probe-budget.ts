@@ -1,6 +1,6 @@
-/** How many questions out of turn a WAN may be asked whose volume costs money. Whoever sends into the void all day must not cost much. */
+/** Token bucket for extra probes of metered WANs, so that a client that keeps sending to nowhere costs little. */
 
-/** Half a kB each: below 3 MB a month. */
+/** Each probe takes half a kB: below 3 MB a month. */
 const max = 6
 const eachMs = 8 * 60_000
 
@@ -13,7 +13,7 @@ export class TokenBucket {
     this.#countedAt = now
   }
 
-  /** Takes one where one is left. */
+  /** Takes one if there is one left. */
   take(now: number): boolean {
     this.#left = Math.min(this.#left + (now - this.#countedAt) / eachMs, max)
     this.#countedAt = now

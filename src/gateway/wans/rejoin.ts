@@ -1,7 +1,7 @@
 /**
- * Connections that only one of the WANs carries would die with it. The kernel joins another WAN to a connection once: a subflow that was
- * refused, or that a NAT has forgotten, is not made again before the WAN's endpoint is, and then for all connections at once. So that is done
- * at a calm moment, and seldom.
+ * A connection with only one WAN would die with it. The kernel joins another WAN to a connection only once: if that subflow was refused, or
+ * a NAT has forgotten it, the kernel makes it again only when the WAN's endpoint is made again, and then for all connections. So this is
+ * done rarely, at a calm moment.
  */
 import { pause } from '../../base/pause.js'
 import type { Engine } from '../../engine/contract.js'
@@ -9,22 +9,22 @@ import type { Log } from '../../telemetry/log.js'
 
 export interface RejoinOptions {
   engine: Pick<Engine, 'countOnly' | 'stats'>
-  /** The WANs of one family that connections go over now. `rate`: bytes a second that it carries. */
+  /** The WANs of one family that connections use now. `rate`: bytes a second. */
   paths(): readonly { wan: string; bind: string; rate: number }[]
-  /** Takes the endpoint of this address away and makes it anew. */
+  /** Deletes the endpoint of this address and makes it again. */
   remake(bind: string): void
   log: Log
   /** Tests pass their own; milliseconds. */
   now?: () => number
 }
 
-/** How often it is looked: 0.5 us for each connection and WAN. */
+/** How often to look. A look costs 0.5 us for each connection and WAN. */
 const lookMs = 20_000
 /** The other WANs' subflows may be about to join a younger connection. */
 const joinedMs = 10_000
-/** A WAN that carries more, bytes a second, is not disturbed: what it has on its way would be sent again. */
+/** A WAN that carries more, bytes a second, is left alone: its bytes in flight would have to be sent again. */
 const calmRate = 20_000
-/** Where it does not help (a path that drops joins) it is tried less and less often. A join costs some 600 bytes for each connection. */
+/** If it does not help (a path that drops joins), it is tried less and less often. A join costs some 600 bytes for each connection. */
 const pauseMs = { first: 5 * 60_000, longest: 60 * 60_000 }
 
 export class Rejoin {
@@ -59,7 +59,7 @@ export class Rejoin {
       this.#pauseMs = pauseMs.first
       return
     }
-    // Of those that have only the other WAN each would lose its last subflow.
+    // Not while connections have only this WAN: they would lose their last subflow.
     if (another !== undefined) return
     // One that was just being joined has been by the next look.
     const isNew = this.#seen !== on.bind

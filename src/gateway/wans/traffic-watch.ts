@@ -1,26 +1,26 @@
 /**
- * Watches an interface's counters for the first signs of a WAN that died in silence: a steady stream of received bytes that stops, and
- * bytes that are sent while none come back. Without clock or I/O.
+ * Watches an interface's counters for the first signs that a WAN has died silently: a steady stream of received bytes stops, or bytes are
+ * sent and none come back. Without clock or I/O.
  */
 
 import type { Carried } from '../interface-counters.js'
 
-/** Looked at so often while bytes flow. A look wakes a process that sleeps: at 25 ms it took 2 % of a core. */
+/** How often to look while bytes flow. Each look wakes the process: at 25 ms that took 2 % of a core. */
 export const flowTickMs = 50
-/** A stream is steady when bytes came in so many of the last `ticks` looks before the stop: a page that was fetched is none. */
+/** A stream is steady if bytes came in so many of the last `ticks` looks before it stopped; fetching a page is not. */
 const ticks = 8
 const steadyTicks = 5
 
 export class Flow {
   #received = -1
-  /** The last looks up to the one that saw bytes last, newest in the lowest bit. */
+  /** A bit for each look up to the last one that saw bytes; the newest is the lowest bit. */
   #history = 0
-  /** This stop was told. */
+  /** This stop was reported. */
   #told = false
   #emptyTicks = 0
   #lastAt = Number.NEGATIVE_INFINITY
   #sent = -1
-  /** Since when something waits for an answer; undefined once it was told, too. */
+  /** Since when sent bytes wait for an answer; undefined also after that was reported. */
   #waitsSince: number | undefined
 
   /** An interface's counters of bytes. */
@@ -32,7 +32,7 @@ export class Flow {
     else if (went) this.#waitsSince ??= now
   }
 
-  /** True after each such time in which nothing came back for what was sent. */
+  /** True if nothing came back for sent bytes in so many milliseconds; again after each such time. */
   unanswered(patienceMs: number, now: number): boolean {
     if (this.#waitsSince === undefined || now - this.#waitsSince < patienceMs) return false
     this.#waitsSince = undefined
