@@ -1,6 +1,6 @@
 /**
- * A WAN that crawls can hold the whole bundle up: it is taken out for a trial, and stays out if the sum is higher without it. Without clock or
- * I/O.
+ * A very slow WAN can hold up the whole bundle: it is taken out for a trial, and stays out if the sum is higher without it. Without clock
+ * or I/O.
  */
 import {
   busyRate,
@@ -19,18 +19,18 @@ import {
   type Working,
 } from './selection.js'
 
-/** Of a bundle with a crawling WAN, measured in the lab: the sum falls from 20 Mbit/s to 2 to 8 in the mean over five seconds. */
+/** Measured in the lab: with a crawling WAN the sum falls from 20 Mbit/s to 2 to 8, as the mean of five seconds. */
 const dragShare = 0.75
-/** Bytes a second that the others have carried at least (2 Mbit/s): below it a trial would compare trickles. */
+/** The others must have carried so many bytes a second (2 Mbit/s); below, a trial would compare only small rates. */
 const dragMinRate = 250_000
 const crawlShare = 0.1
-/** What is quicker than this cannot hold the others up, however much quicker they are. */
+/** A WAN with a shorter round trip cannot hold up the others, however fast they are. */
 const crawlMinRttMs = 100
 const crawlRtts = 3
 const dragGain = 1.3
 const clearMs = 180_000
 
-/** Is there a WAN with which the sum is far below what the others carried without it? */
+/** Looks for a WAN with which the sum is far below what the others carried without it. */
 export function tryWithoutCrawling(state: Working): boolean {
   const { before, memories, wans, now } = state
   const used = wans.filter(({ name, usable }) => usable && before.inUse.has(name))
@@ -50,7 +50,7 @@ export function tryWithoutCrawling(state: Working): boolean {
       const crawls = rateOf(state, name, direction, keptSamples) < crawlShare * could
       if (others.length === 0 || memory.recent.length < keptSamples || memory.clearUntil > now) continue
       if (!isSlow || !crawls || could < dragMinRate || sum > dragShare * could) continue
-      // Where clients ask for more by chance, the sum rises too, but hardly to what the others can carry.
+      // If clients just ask for more, the sum rises, too, but hardly to what the others can carry.
       const wanted = Math.max(dragGain * sum, dragShare * could)
       state.trial = { kind: 'drag', wan: name, direction, before: sum, wanted, endsAt: now + trialMs }
       state.reasons.set(
@@ -63,7 +63,7 @@ export function tryWithoutCrawling(state: Working): boolean {
   return false
 }
 
-/** At the end of a trial: has the sum grown without it? */
+/** At the end of a trial: decides whether the sum has grown without the WAN. */
 export function judgeDrag(state: Working, { wan, direction, before, wanted }: Trial): void {
   const { now, memories, reasons } = state
   const after = sumOf(state, direction)

@@ -18,7 +18,7 @@ import {
 
 const fullShare = 0.85
 const fitShare = 0.7
-/** A joining WAN that adds less has not been needed. */
+/** If a joining WAN adds less, it was not needed. */
 const joinGain = 1.15
 const cooldownMs = 15_000
 
@@ -74,7 +74,7 @@ export function letOverflowJoin(state: Working): boolean {
 const hasCooledDown = (memory: Memory | undefined, now: number) =>
   memory === undefined || (memory.cooldownUntil <= now && memory.outUntil <= now)
 
-/** At the end of a trial: has the sum grown? */
+/** At the end of a trial: decides whether the sum has grown. */
 export function judgeJoin(state: Working, { wan, direction, before, wanted }: Trial): void {
   const { now, memories, joined, reasons } = state
   const after = sumOf(state, direction)
@@ -83,7 +83,7 @@ export function judgeJoin(state: Working, { wan, direction, before, wanted }: Tr
     return
   }
   joined.delete(wan)
-  // If the transfer just ended nothing is known; else the line was not what held it back.
+  // If the transfer just ended, nothing is known. Otherwise the line did not limit it.
   const isOver = after < fullShare * before
   const failures = (memories.get(wan)?.failures ?? 0) + (isOver ? 0 : 1)
   remember(state, wan, { failures, cooldownUntil: now + (isOver ? cooldownMs : outMs(failures)) })

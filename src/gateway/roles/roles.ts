@@ -1,12 +1,12 @@
 /**
- * Which WANs are used, by role, overflow and the drag guard. A state machine without clock or I/O. Nothing about the lines is configured: what a
- * WAN can carry is learned, and whether a change helped is measured by making it.
+ * Decides which WANs are used, by role, overflow and the drag guard. A state machine without clock or I/O. No rates are configured: what a
+ * WAN can carry is learned, and whether a change helps is found out by trying it.
  */
 import { judgeDrag, tryWithoutCrawling } from './drag-guard.js'
 import { judgeJoin, letOverflowJoin, letOverflowLeave } from './overflow.js'
 import { fresh, list, recordRates, remember, roleOf, type Selection, type WanReport, type Working } from './selection.js'
 
-/** Before anything is known; `used` is what has endpoints now. */
+/** The selection before anything is known; `used`: the WANs that have endpoints now. */
 export const initial = (used: Iterable<string>): Selection => ({
   inUse: new Set(used),
   reasons: new Map(),
@@ -16,7 +16,7 @@ export const initial = (used: Iterable<string>): Selection => ({
   sampledAt: Number.NEGATIVE_INFINITY,
 })
 
-/** A call between two samples, after a change of health, brings no new rates. */
+/** A call between two samples, after a change of health, has no new rates. */
 const sampleMs = 900
 
 /** To be called once a second and at every change of health; `now`: milliseconds of a clock that never jumps. */
@@ -33,7 +33,7 @@ export function select(before: Selection, wans: readonly WanReport[], now: numbe
     memories: isSample ? new Map(wans.map((wan) => [wan.name, recordRates(known.get(wan.name) ?? fresh, wan)])) : known,
   }
   const cast = chosen(state)
-  // What is measured across a change from outside says nothing.
+  // A measurement across a change from outside tells nothing.
   if (!isSame(cast, before.inUse)) state.trial = undefined
   else if (isSample) decide(state)
   const used = chosen(state)
@@ -61,7 +61,7 @@ function chosen({ wans, memories, joined, now, trial }: Working): Set<string> {
     const more = role === 'normal' ? usable.filter((wan) => roleOf(wan) === 'overflow' && joined.has(wan.name) && isIn(wan)) : []
     return new Set([...(inside.length > 0 ? inside : all), ...more].map(({ name }) => name))
   }
-  // Nothing is gained by taking away the last ones.
+  // Taking away the last ones gains nothing.
   const rest = wans.filter((wan) => roleOf(wan) !== 'backup')
   return new Set((rest.length > 0 ? rest : wans).map(({ name }) => name))
 }
@@ -86,14 +86,14 @@ function reasonsOf({ before, wans, reasons, memories }: Working, used: ReadonlyS
   for (const wan of wans) {
     const { name, usable, role, volumeExhausted } = wan
     if (used.has(name) === before.inUse.has(name) || texts.has(name)) continue
-    // While none is up, those that are left are used by name only.
+    // While no WAN is up, the rest are in use only nominally.
     if (used.has(name) && !usable) continue
     if (used.has(name)) {
       const isOnly = roleOf(wan) !== 'normal' && anyUsable
       const again = memories.get(name)?.hasServed ? ' again' : ''
       texts.set(name, isOnly ? `${roleOf(wan)} WAN ${name} takes over: no better WAN is up` : `WAN ${name} is in use${again}`)
     }
-    // That it is not up, its health has said.
+    // Its health has already reported that it is not up.
     else if (!usable) continue
     else if (volumeExhausted && role !== 'backup') texts.set(name, `WAN ${name} is out of use: its monthly volume is used up`)
     else texts.set(name, `${roleOf(wan)} WAN ${name} is out of use: ${list([...used])} carries all`)

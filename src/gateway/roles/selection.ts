@@ -1,4 +1,4 @@
-/** What the choice of WANs remembers, and what it counts with. Without clock or I/O. */
+/** What the choice of WANs remembers, and its constants. Without clock or I/O. */
 
 export type Role = 'normal' | 'overflow' | 'backup'
 
@@ -24,14 +24,14 @@ export interface Memory {
   readonly hasServed: boolean
   /** The last rates, newest last. */
   readonly recent: readonly Rates[]
-  /** The highest rate that held for some seconds, bytes per second; slowly forgotten while it carries something. */
+  /** The highest rate that lasted for some seconds, bytes per second; falls slowly while the WAN carries something. */
   readonly ceiling: Rates
-  /** Until then the drag guard keeps it out, or has cleared it. */
+  /** Until then the drag guard keeps it out, or does not suspect it again. */
   readonly outUntil: number
   readonly clearUntil: number
   /** How often in a row it was found to drag. */
   readonly drags: number
-  /** Until then it does not join, and after that only where joining may have another outcome than the last times. */
+  /** Until then it does not join; after that only if joining may have another outcome than before. */
   readonly cooldownUntil: number
   readonly failures: number
 }
@@ -42,7 +42,7 @@ export interface Trial {
   readonly direction: Direction
   /** The sum before it, bytes per second. */
   readonly before: number
-  /** The sum that shows that the change was right. */
+  /** The sum to reach if the change was right. */
   readonly wanted: number
   readonly endsAt: number
 }
@@ -84,11 +84,11 @@ export const fresh: Memory = {
 export const trialMs = 6000
 export const measuredSamples = 3
 export const keptSamples = 5
-/** Less than this, bytes per second, fills no line. */
+/** A lower rate, bytes per second, does not fill any line. */
 export const busyRate = 20_000
 const shortestOutMs = 60_000
 const longestOutMs = 3_600_000
-/** A ceiling is half forgotten after a quarter of an hour in which the WAN carried something. */
+/** A ceiling halves in a quarter of an hour in which the WAN carries something. */
 const keepPerSample = 0.5 ** (1 / 900)
 
 /** How long a WAN that has failed so often in a row stays out. */
@@ -114,7 +114,7 @@ export function rateOf({ memories }: Working, name: string, direction: Direction
   return mean((memories.get(name)?.recent ?? []).slice(-samples).map((one) => one[direction]))
 }
 
-/** Of all WANs: what a WAN that is just going out of use still carries counts too. */
+/** Over all WANs, because a WAN that is just going out of use still carries bytes. */
 export const sumOf = (state: Working, direction: Direction, samples?: number) =>
   state.wans.reduce((sum, { name }) => sum + rateOf(state, name, direction, samples), 0)
 

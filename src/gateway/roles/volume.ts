@@ -1,4 +1,4 @@
-/** What each WAN has carried in this calendar month: counted from its interface, and kept in a file. */
+/** Counts what each WAN's interface has carried in this calendar month, and keeps it in a file. */
 import { readFileSync } from 'node:fs'
 import { mkdir, open, rename } from 'node:fs/promises'
 import { dirname } from 'node:path'
@@ -11,7 +11,7 @@ const contents = z.record(z.string().regex(/^\d{4}-\d\d$/), z.record(z.string(),
 
 const keptMonths = 12
 const saveMs = 5 * 60_000
-/** A clock that is behind the file for so long is right, and the file was written by one that was wrong. */
+/** If the clock is behind the file for so long, the clock is right, and the file was written by a wrong one. */
 const behindMs = 24 * 3_600_000
 
 export interface VolumeOptions {
@@ -22,13 +22,13 @@ export interface VolumeOptions {
 }
 
 /**
- * A machine without a clock of its own begins in 1970, or with its firmware, and leaps to today at the first answer from the network. So the
- * month never goes back behind what the file knows, and what this run has counted goes along with a leap.
+ * A machine without a real-time clock begins in 1970, or with its firmware's date, and leaps to today when the network answers. So the
+ * month never goes back behind the file's, and at a leap this run's count moves along.
  */
 export class Volume {
   readonly #options: VolumeOptions
   readonly #months: z.output<typeof contents>
-  /** What the clock says, and which month is taken to be now. */
+  /** The clock's month, and the month that counts as the present one. */
   #seen: string
   #month: string
   /** What this run has added to that month. */
@@ -47,7 +47,7 @@ export class Volume {
     this.#month = this.#notBefore(this.#seen)
   }
 
-  /** Adds what an interface has carried since the last look; `now`: milliseconds of a clock that never jumps. */
+  /** Adds what the interfaces have carried since the last look; `now`: milliseconds of a clock that never jumps. */
   count(wans: readonly { name: string; interface: string }[], counters: ReadonlyMap<string, Carried>, now: number): void {
     this.#follow(now)
     for (const wan of wans) {
@@ -56,7 +56,7 @@ export class Volume {
       const total = carried.received + carried.sent
       const last = this.#last.get(wan.name)
       this.#last.set(wan.name, total)
-      // The first look of a run begins the count; fewer than before: the interface was made anew and counts from zero.
+      // The first look of a run begins the count. Fewer bytes than before: the interface was made again and counts from zero.
       const more = last === undefined ? 0 : total < last ? total : total - last
       if (more > 0) this.#add(wan.name, more)
     }
@@ -116,7 +116,7 @@ export class Volume {
     this.#unsaved = false
     try {
       await mkdir(dirname(file), { recursive: true })
-      // On the disk before it takes the old one's place: a power cut leaves one of the two whole.
+      // Synced before it replaces the old file, so that a power cut leaves one of the two complete.
       await writeSynced(`${file}.new`, `${JSON.stringify(this.#months)}\n`)
       await rename(`${file}.new`, file)
       this.#complaint = ''

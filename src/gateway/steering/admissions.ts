@@ -1,24 +1,24 @@
-/** Which HAG serves us over which WAN: it may know one of our addresses and refuse another. Without clock or I/O. */
+/** Which HAG serves us over which WAN: it may serve one of our addresses and refuse another. Without clock or I/O. */
 import { formatSocketAddress } from '../../base/address.js'
 import type { Hag } from '../model.js'
 
 /** Users' requests in a row that a HAG refused, before its refusal of ours is taken for one of us. */
 const refusalsToTell = 3
-/** A refusal that only users' requests tell of is doubted again: their destinations may have been strange ones. */
+/** If only users' requests tell of a refusal, it expires after this time: their destinations may have been the reason. */
 const trustMs = 5 * 60_000
-/** How often a HAG that refuses us is asked again, and one of which nothing is known yet. */
+/** How often to ask again a HAG that refuses us, or one of which nothing is known yet. */
 const againMs = { refused: 10_000, unknown: 30_000, metered: 15 * 60_000 }
 
-/** Of one HAG and one address of ours. */
+/** What is known about one HAG and one address of ours. */
 export interface Admission {
   /** Whether it has served a CONNECT of ours that it would not serve to a stranger. */
   readonly serves: boolean | undefined
   /** Users' requests that were refused since one was served. */
   readonly refusals: number
   readonly askedAt: number
-  /** It refuses us: since when, where we have heard that, and whether it is sure that we are meant. */
+  /** It refuses us: since when, how we know, and whether it is certain that the refusal is about us. */
   readonly refused: { readonly at: 'greeting' | 'request'; readonly since: number; readonly isSure: boolean } | undefined
-  /** What people were told of it. */
+  /** What the log said about it. */
   readonly reason: string
 }
 
@@ -40,7 +40,7 @@ export const admissionOf = (all: Admissions, hag: Hag, bind: string): Admission 
 
 export const isRefused = (all: Admissions, hag: Hag, bind: string): boolean => admissionOf(all, hag, bind)?.refused !== undefined
 
-/** When the HAG is to be asked if it serves us there; it may be long ago, and infinite if that is known. */
+/** When to ask the HAG whether it serves us there; may be long ago; infinite if that is known. */
 export function admissionDueAt(all: Admissions, hag: Hag, link: { bind: string; metered: boolean }): number {
   const known = admissionOf(all, hag, link.bind)
   if (known === undefined) return Number.NEGATIVE_INFINITY
@@ -50,7 +50,7 @@ export function admissionDueAt(all: Admissions, hag: Hag, link: { bind: string; 
   return known.askedAt + (link.metered ? againMs.metered : againMs[known.refused ? 'refused' : 'unknown'])
 }
 
-/** Users' refusals are enough to ask whether another user is served there. */
+/** Enough users were refused to ask whether another user is served there. */
 export function isToConfirm(all: Admissions, hag: Hag, bind: string): boolean {
   const { serves, refusals, refused } = admissionOf(all, hag, bind) ?? nothingKnown
   return refusals >= refusalsToTell && serves === false && refused === undefined
@@ -75,7 +75,7 @@ export const turnedAway = (all: Admissions, hag: Hag, bind: string, why: string,
 export const greeted = (all: Admissions, hag: Hag, bind: string): Admissions =>
   admissionOf(all, hag, bind)?.refused?.at === 'greeting' ? admit(all, hag, bind) : all
 
-/** It answered a CONNECT of ours; `refused`: with what others do not get, that it is not allowed. */
+/** It answered a CONNECT of ours. `refused`: with "not allowed", which others do not get. */
 export function answered(all: Admissions, hag: Hag, bind: string, refused: boolean, now: number): Admissions {
   const known = change(all, hag, bind, { serves: !refused })
   if (!refused) return admit(known, hag, bind)
@@ -95,7 +95,9 @@ export function userRefused(all: Admissions, hag: Hag, bind: string): Admissions
 export const userAsked = (all: Admissions, hag: Hag, bind: string, isServed: boolean, now: number): Admissions =>
   isServed ? change(all, hag, bind, { refusals: 0 }) : judge(all, hag, bind, now)
 
-/** One refusal may be a rule about its destination. It is about us if the same HAG answers the same request elsewhere. */
+/**
+ * A single refusal may be due to a rule about the destination. It is about us if the same HAG answers the same request over another WAN.
+ */
 function judge(all: Admissions, hag: Hag, bind: string, now: number): Admissions {
   const known = admissionOf(all, hag, bind) ?? nothingKnown
   if (known.serves !== false) return all

@@ -1,4 +1,4 @@
-/** What is done for connections that are bonded: is it proved that they are, is a WAN to join them anew, and what keeps them alive. */
+/** What is done for bonded connections: the proof that they are bonded, joining them again to a WAN, and keeping them alive. */
 import { type Family, families } from '../../base/address.js'
 import type { Engine } from '../../engine/contract.js'
 import type { Log } from '../../telemetry/log.js'
@@ -12,7 +12,7 @@ import type { Steer } from './steer.js'
 import { bondedLinks } from './target.js'
 
 export interface BondingOptions {
-  /** By the config; undefined: as often as is affordable. */
+  /** From the config; undefined: as often as is affordable. */
   keepaliveSeconds: number | undefined
   engine: Pick<Engine, 'inspectBusy' | 'setKeepalive' | 'countOnly' | 'stats'>
   steer: Pick<Steer, 'state' | 'target' | 'report'>

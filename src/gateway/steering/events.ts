@@ -1,4 +1,4 @@
-/** What is news in the change that a fact made, and how the log says it. Without clock or I/O. */
+/** What is new after a fact, and how the log says it. Without clock or I/O. */
 import { type Family, families, formatSocketAddress } from '../../base/address.js'
 import type { Fact } from '../facts.js'
 import { whereOf } from '../hag-troubles.js'
@@ -17,7 +17,7 @@ export type SteeringEvent =
   | { type: 'wan-full-size'; wan: string; passes: boolean }
   | { type: 'hag-changed'; hag: Hag; state: HagState['health']['state']; reason: string }
   | { type: 'hag-answers-requests'; hag: Hag }
-  /** It refuses us over a WAN for this reason; without one: it serves us there again. */
+  /** `reason`: why it refuses us over the WAN; undefined: it serves us there again. */
   | { type: 'hag-admission'; hag: Hag; path: PathAddress; reason: string }
   | { type: 'hag-reaches-ipv6'; hag: Hag }
   /** Which WANs are in use, or why they stay so. */
@@ -47,7 +47,7 @@ export function events(before: State, after: State, fact: Fact): SteeringEvent[]
 const nameOf = ({ wan, family }: LinkState, state: State) =>
   families.every((one) => hasHag(state, one)) ? `${wan} (IPv${family})` : wan
 
-/** What the path does to what is sent over it. */
+/** What the path does to packets. */
 function ofPath(before: LinkState, after: LinkState, state: State, fact: Fact): SteeringEvent[] {
   const { mptcp, isNarrow, wan } = after
   if (fact.type === 'full-size-seen' && isNarrow !== before.isNarrow) return [{ type: 'wan-full-size', wan, passes: !isNarrow }]
@@ -60,12 +60,12 @@ function ofHealth(before: LinkState, after: LinkState, state: State, fact: Fact)
   const { health } = after
   const wan = nameOf(after, state)
   const isMoved = before.address !== undefined && after.address !== undefined && after.address !== before.address
-  // A WAN that is down may lose its link too: that is a better reason.
+  // If a WAN that is down loses its link, too, that is the better reason.
   const losesLink = before.health.link && !health.link
   const isAnswer = fact.type === 'wan-answered'
   if (health.state !== before.health.state || losesLink || isMoved) {
     const reason = isAnswer ? `a HAG answered in ${Math.round(fact.rttMs)} ms` : health.reason
-    // Of a family in which no HAG is, nothing but its link is known.
+    // If no HAG has the family, only the WAN's link is known.
     if (!hasHag(state, after.family)) return []
     return [{ type: 'wan-changed', wan, state: health.state, reason, rttMs: health.rttMs }]
   }
@@ -80,7 +80,7 @@ function ofHag(before: HagState | undefined, { hag, health, isBroken, ipv6 }: Ha
   const all: SteeringEvent[] = []
   if (health.state !== before.health.state) all.push({ type: 'hag-changed', hag, state: health.state, reason: health.reason })
   if (before.isBroken && !isBroken) all.push({ type: 'hag-answers-requests', hag })
-  // What time alone brings back is a trial, and no news.
+  // What comes back by time alone is just another try, and no news.
   const isMended = before.ipv6?.lacks === true && ipv6?.lacks === false && ipv6.trialMs < before.ipv6.trialMs
   if (isMended) all.push({ type: 'hag-reaches-ipv6', hag })
   return all

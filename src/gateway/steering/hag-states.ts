@@ -1,4 +1,4 @@
-/** What is known of each HAG, and whether one that fell silent is dead or our WANs are. Without clock or I/O. */
+/** What is known about each HAG, and whether a silent one is dead or our WANs are. Without clock or I/O. */
 
 import type { HagFact, HagSilent, RankedHag } from '../facts.js'
 import { type HagHealth, type HagSign, nextHag, unknownHag } from '../hags/health.js'
@@ -9,19 +9,19 @@ export interface HagState {
   readonly hag: Hag
   readonly priority: string
   readonly health: HagHealth
-  /** When an answer, or that none came, was last reported. */
+  /** When an answer or a silence was last reported. */
   readonly reportedAt: number
   readonly answeredAt: number
-  /** The first of the signs in a row that speak against it. */
+  /** When the first of the present signs against it came. */
   readonly missedSince: number
   readonly askedAt: number
   /** When it was last asked for a whole CONNECT. */
   readonly checkedAt: number
-  /** Takes greeting, request and payload in one go. Found out by a probe: no user's connection is made the test. */
+  /** Takes greeting, request and payload at once. Found out by a probe, never with a user's connection. */
   readonly pipelines: boolean
-  /** Greets, but does not do what it is asked: greetings count no more. */
+  /** It answers greetings, but not requests: greetings no longer count. */
   readonly isBroken: boolean
-  /** Silent, but over full up-links: only a probe with more patience counts against it. */
+  /** It was silent, but the up-links are full: only a more patient probe counts against it. */
   readonly isBusy: boolean
   /** How it went down, if it was in use before. */
   readonly fall: HagFall | undefined
@@ -31,26 +31,26 @@ export interface HagState {
 /** A HAG that was in use went down. */
 export interface HagFall {
   readonly at: number
-  /** It took connections and said nothing, or was found broken: it is not our WANs. */
+  /** It accepted connections and was silent, or was found broken: our WANs are not the reason. */
   readonly isItsOwn: boolean
   /** The Internet answered without it while it was silent. */
   readonly directAnsweredAt: number | undefined
   /** The last probe that it did not answer, since then. */
   readonly lastSilenceAskedAt: number
   /**
-   * `refused`: its machine answers, so connections that are dead find out by themselves. `silence`: another HAG answers, or the Internet does
-   * without one, so it is not our WANs: its connections would wait for nothing. undefined: it may be our WANs.
+   * `refused`: its machine answers, so dead connections find out by themselves. `silence`: another HAG or, without one, the Internet
+   * answers, so our WANs are not the reason, and its connections would wait in vain. undefined: our WANs may be the reason.
    */
   readonly death: 'refused' | 'silence' | undefined
 }
 
-/** What one HAG says within so long of another's fall speaks for the WANs. */
+/** If a HAG answers within so long of another's fall, the WANs work. */
 const sameTimeMs = 2000
-/** After trouble it is asked at once, but not more often than a HAG in use of which connections are relayed. */
+/** After trouble it is asked at once, but not more often than a HAG in use with connections. */
 const troubleAskMs = 500
-/** How often it is asked whether it does more than greet: a whole CONNECT. */
+/** How often to ask it for a whole CONNECT, to see whether it does more than greet. */
 export const checkMs = { free: 5 * 60_000, metered: 60 * 60_000 }
-/** Out of turn at most once a second, whatever the clients meet. */
+/** Extra probes at most once a second, whatever the clients meet. */
 const soonMs = 1000
 
 export function withHags(known: readonly HagState[], hags: readonly RankedHag[]): HagState[] {
@@ -85,7 +85,7 @@ export function withHagFact(all: readonly HagState[], fact: HagFact, now: number
   const next = judgeFalls(all.map((one) => (one === before ? after : one)))
   const hasFallen = after.fall !== undefined && before.fall === undefined && after.fall.death === undefined
   if (!hasFallen || verdictOn(after, next) !== 'undecided') return next
-  // What the others say now decides whether it is dead.
+  // Now the answers of the others decide whether it is dead.
   return next.map((one) => (one !== after && one.health.state === 'up' ? withTrouble(one, 'connection', now) : one))
 }
 
@@ -98,7 +98,7 @@ function hagAfter(state: HagState, fact: HagFact, now: number): HagState {
     case 'hag-answered':
       return withAnswer(state, now, !state.isBroken)
     case 'hag-turned-away':
-      // Before anything else is known of it, its users may fare no better than we.
+      // If nothing else is known about it, its users may have the same trouble.
       return withAnswer(state, now, !state.isBroken && state.health.state !== 'unknown')
     case 'hag-refused':
       return withSign({ ...state, reportedAt: now }, { type: 'refused' }, now)
@@ -108,7 +108,7 @@ function hagAfter(state: HagState, fact: HagFact, now: number): HagState {
       return withSign(state, { type: 'unfit', reason: fact.reason }, now)
     case 'hag-request-answered': {
       const { pipelines = state.pipelines } = fact
-      // It is asked for a greeting at once: that it answers requests does not say that it takes new connections.
+      // Ask it for a greeting at once: that it answers requests does not prove that it accepts new connections.
       return state.isBroken ? { ...state, pipelines, isBroken: false, askedAt: never } : { ...state, pipelines }
     }
     case 'hag-request-broken': {
@@ -131,10 +131,10 @@ function withAnswer(state: HagState, now: number, counts: boolean): HagState {
 }
 
 function withSilence(state: HagState, fact: HagSilent, now: number): HagState {
-  // A full up-link is no death: what the HAG's connections send is acknowledged, only new packets have it hard. What answers with anything
-  // else than nothing is not kept from it by a queue.
+  // A full up-link does not mean that the HAG is dead: its connections' bytes are acknowledged, only packets of new connections get lost. Only
+  // silence can be due to a queue, no other failure.
   if (fact.hasTimedOut && !fact.isPatient && state.health.state !== 'down') {
-    // It answered another probe while the WAN was being looked at.
+    // It answered another probe meanwhile.
     if (state.answeredAt > fact.silentAt) return { ...state, isBusy: false }
     if (fact.isBehindFullWan) return { ...state, isBusy: true }
     return withSign({ ...state, isBusy: false }, signOf(fact), now)
@@ -156,7 +156,7 @@ function withSign(state: HagState, sign: HagSign, now: number): HagState {
   const health = nextHag(before, sign, now)
   const missedSince = before.misses === 0 && health.misses > 0 ? now : state.missedSince
   if (health.state === before.state) return { ...state, health, missedSince }
-  // One that is back is asked for a whole CONNECT at once: it may have been started anew with another config.
+  // Ask a HAG that is back for a whole CONNECT at once: it may have been restarted with another config.
   if (health.state === 'returning') return { ...state, health, missedSince, checkedAt: never, fall: undefined }
   // One that was never in use has no connections to reset.
   if (health.state !== 'down' || before.state === 'unknown') return { ...state, health, missedSince }
@@ -170,7 +170,7 @@ function withSign(state: HagState, sign: HagSign, now: number): HagState {
   return { ...state, health, missedSince, fall }
 }
 
-/** HAGs whose falls have just become deaths are marked. */
+/** Marks HAGs whose falls were just decided to be deaths. */
 function judgeFalls(all: readonly HagState[]): readonly HagState[] {
   return all.map((one) => {
     if (one.fall === undefined || one.fall.death !== undefined || verdictOn(one, all) !== 'dead') return one
@@ -179,23 +179,23 @@ function judgeFalls(all: readonly HagState[]): readonly HagState[] {
 }
 
 /**
- * Is a HAG that fell silent dead, or have our WANs failed? `spared`: it was our WANs, or nobody can tell any more. While nobody knows its
- * connections may as well wait: there is nowhere else to go.
+ * Whether a silent HAG is dead, or our WANs have failed. `spared`: our WANs had failed, or it cannot be told any more. While it is not
+ * known its connections wait, because there is nowhere else to go.
  */
 function verdictOn({ hag, fall, missedSince }: HagState, all: readonly HagState[]): 'dead' | 'spared' | 'undecided' {
   if (fall === undefined) return 'spared'
-  // The Internet answers without a HAG. One that is still silent when it is asked once more is dead: clients can begin anew without it.
+  // The Internet answers without a HAG. If the HAG is still silent when it is asked once more, it is dead: clients can begin anew without it.
   if (fall.directAnsweredAt !== undefined && fall.lastSilenceAskedAt > fall.directAnsweredAt) return 'dead'
   for (const other of all) {
     if (isSameHag(other.hag, hag)) continue
     if (other.answeredAt > fall.at) return other.answeredAt - fall.at < sameTimeMs ? 'dead' : 'spared'
-    // Another one has answered since it fell silent. If it took connections, or was broken, it is enough that there is another one.
+    // Another one has answered since it fell silent. If it accepted connections or was broken, it is enough that there is another one.
     if (other.health.state === 'up' && (fall.isItsOwn || other.answeredAt > missedSince)) return 'dead'
   }
   return 'undecided'
 }
 
-/** A connection around the HAGs was answered: those whose falls are undecided are asked once more, at once. */
+/** A direct connection was answered: HAGs whose falls are undecided are asked once more, at once. */
 export function withDirectAnswer(all: readonly HagState[], now: number): readonly HagState[] {
   const isAsked = (one: HagState) =>
     one.fall !== undefined &&
@@ -209,7 +209,7 @@ export function withDirectAnswer(all: readonly HagState[], now: number): readonl
   })
 }
 
-/** A connection had trouble with it: it is asked at once, for a whole CONNECT if its answer to one was strange. */
+/** A connection had trouble with it: ask it at once, for a whole CONNECT if its answer to one was strange. */
 export function withTrouble(state: HagState, about: 'connection' | 'request', now: number): HagState {
   const askedAt = Math.min(state.askedAt, now - troubleAskMs)
   const checkedAt = about === 'request' ? Math.min(state.checkedAt, now - checkMs.free + soonMs) : state.checkedAt
@@ -217,7 +217,7 @@ export function withTrouble(state: HagState, about: 'connection' | 'request', no
   return isKnown ? state : { ...state, reportedAt: never, askedAt, checkedAt }
 }
 
-/** It could not be asked for a CONNECT: soon again, unless it is asked often anyway. */
+/** It could not be asked for a CONNECT: ask soon again, unless that happens often anyway. */
 export function withoutCheck(state: HagState, metered: boolean, now: number): HagState {
   const afterMs = metered ? checkMs.metered : checkMs.free
   return state.isBroken ? state : { ...state, checkedAt: now - afterMs + soonMs }

@@ -1,6 +1,4 @@
-/**
- * The parts of the gateway around steer: they report facts to it, and ask it what is known. None of them knows another one.
- */
+/** Connects the gateway's parts with steer: they report facts, and ask what is known. None of them knows another. */
 import { setMaxListeners } from 'node:events'
 import { formatSocketAddress } from '../../base/address.js'
 import type { GatewayConfig } from '../../config/schema.js'
@@ -133,8 +131,8 @@ export class Hub {
   }
 
   /**
-   * Until the signal: the network set-up follows the machine, and what is sent over a WAN follows its health. `fail` hears of what should not
-   * be, and aborts the signal: no part goes on without the others, and none after the network was put back.
+   * Runs until the signal: the network set-up follows the machine, and traffic over a WAN follows its health. `fail` is called with an
+   * unexpected error and aborts the signal: no part goes on without the others, and none after the network was put back.
    */
   async run(
     plan: Pick<NetworkPlan, 'wans' | 'notes'>,
@@ -143,7 +141,7 @@ export class Hub {
     fail: (error: unknown) => void,
   ): Promise<void> {
     const { network, log } = this.#options
-    // All that runs below listens to it, each loop of each WAN.
+    // Every loop of every WAN adds a listener to it.
     setMaxListeners(0, signal)
     this.#reportHags()
     this.steer.report({ type: 'wans-planned', wans: plan.wans })

@@ -1,19 +1,19 @@
 /**
- * Can a HAG reach IPv6 destinations? If none can, redirected connections would be accepted and then reset, which no Happy Eyeballs of a client
- * (RFC 8305) gets over. If this gateway has a public IPv6 address a HAG is asked for that before anybody is redirected; and it is learned from
- * what HAGs reply to users' requests, because only those ask for real destinations. Without clock or I/O.
+ * Whether HAGs can reach IPv6 destinations. If none can, redirected connections would be accepted and then reset, which no client's Happy
+ * Eyeballs (RFC 8305) can repair. So if this gateway has a public IPv6 address, HAGs are asked for it before anybody is redirected. Replies
+ * to users' requests count, too, because only those ask for real destinations. Without clock or I/O.
  */
 import type { SocketAddress } from '../../base/address.js'
 
 /** Users' requests in a row, before a HAG is asked what is wrong. */
 const refusalsToAsk = 2
-/** Users' requests try again, in case those destinations are there for nobody: so long after the first time, then twice as long each time. */
+/** How long users' requests are kept from trying again; doubles each time. Their destinations may just not exist. */
 const firstTrialMs = 5 * 60_000
 const longestTrialMs = 60 * 60_000
 const askMs = { user: 1000, free: 10_000, metered: 15 * 60_000 }
 
 export interface Ipv6Reach {
-  /** Users' requests that found no way. */
+  /** Users' requests whose destination was unreachable. */
   readonly refusals: number
   /** Where the last of them wanted to go. */
   readonly destination: SocketAddress
@@ -55,7 +55,7 @@ export function withIpv6Verdict(
   return { ...known, lacks: true, trialAt: now + known.trialMs, trialMs: Math.min(2 * known.trialMs, longestTrialMs) }
 }
 
-/** Time alone brings users' requests back. `canAsk`: there is a WAN to reach the HAG over. */
+/** After some time users' requests may try again. `canAsk`: the HAG can be reached over a WAN. */
 export function withIpv6Time(known: Ipv6Reach | undefined, canAsk: boolean, now: number): Ipv6Reach | undefined {
   if (known === undefined || !known.lacks || !canAsk || now < known.trialAt) return known
   return { ...known, lacks: false, refusals: 0 }

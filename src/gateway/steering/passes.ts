@@ -8,7 +8,7 @@ import type { Log } from '../../telemetry/log.js'
 import type { Steer } from './steer.js'
 import { hasEndpoint } from './target.js'
 
-/** What is done about the network; the `Network` is one. */
+/** The network set-up, as `Network` offers it. */
 export interface NetworkControl {
   apply(config: GatewayConfig, options?: NetworkOptions): Promise<NetworkPlan>
   /** Deletes the MPTCP endpoints of these addresses at once, ahead of a full pass. */
@@ -22,9 +22,9 @@ export interface PassesOptions {
   config: GatewayConfig
   network: Pick<NetworkControl, 'apply'>
   steer: Pick<Steer, 'target' | 'report' | 'endpointsDeleted'>
-  /** The WANs that can be used are others. */
+  /** The WANs that can be used have changed. */
   onWans(): void
-  /** Routes are others. */
+  /** Routes have changed. */
   onRoutes(): void
   log: Log
 }
@@ -40,7 +40,7 @@ export class Passes {
     this.#options = options
   }
 
-  /** A pass follows soon. `forced`: it tells the WANs even if they are as before, and not these remarks, which were logged. */
+  /** A pass follows soon. `forced`: it reports the WANs even if they have not changed; these notes need not be logged again. */
   schedule(forced?: readonly string[]): void {
     if (forced === undefined) this.#reconciler?.schedule()
     else this.#reconciler?.forceReport(forced)
@@ -90,7 +90,7 @@ export class Passes {
       hags,
       hagFamilies,
       best,
-      // What is known when it is asked for: a WAN may be lost meanwhile.
+      // Read what is known only when it is needed: a WAN may be lost meanwhile.
       withoutEndpoint: { has: (address) => !hasEndpoint(steer.target, address) },
       unserved: new Map<Family, string>(isIpv6Carried ? [] : [[6, noIpv6[config.on_hag_down]]]),
     })

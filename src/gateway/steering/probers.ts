@@ -1,4 +1,4 @@
-/** All that asks HAGs something: wired to steer, which takes what they report, and knows what is to be asked. */
+/** All probers, connected with steer, which takes the facts that they report and knows what to ask next. */
 import type { Family } from '../../base/address.js'
 import { pause } from '../../base/pause.js'
 import type { GatewayConfig } from '../../config/schema.js'
@@ -108,7 +108,7 @@ export class Probers {
     return [this.#links.run(signal), this.#fullSize.run(signal), this.#hags.run(signal), this.#tick(signal)]
   }
 
-  /** What the HAGs say at the start. */
+  /** Asks the HAGs at the start. */
   firstAnswer(directory: Pick<HagDirectory, 'refresh'>, onChange: () => void): Promise<FirstAnswer> {
     return firstAnswer({ prober: this.#hags, directory, hags: () => this.#options.steer.target.hags, onChange })
   }
@@ -118,12 +118,12 @@ export class Probers {
     return this.#ipv6.begin()
   }
 
-  /** Routes are others. */
+  /** To be called when routes have changed. */
   checkFullSize(): void {
     this.#fullSize.checkNow()
   }
 
-  /** What is known has changed: something may be worth asking now. */
+  /** To be called when known things have changed: a probe may be due. */
   wake(before: State, after: State): void {
     const hags = after.hags.map(({ hag }) => hag)
     const areHagsOthers = hags.length !== before.hags.length || hags.some((hag, index) => hag !== before.hags[index]?.hag)
@@ -144,14 +144,14 @@ export class Probers {
       inBackground(log, this.#lookForUsers(fact))
   }
 
-  /** Was a request refused because of its destination, or are we meant? */
+  /** Finds out whether a request was refused because of its destination, or because of us. */
   async #lookForUsers({ hag, path }: Extract<ConnectionFact, { type: 'request-refused' }>): Promise<void> {
     const { engine, steer } = this.#options
     const isAnyServed = await serves(engine, hag, ({ local }) => local.address === path.bind)
     steer.report({ type: 'users-served', hag, path, isAnyServed })
   }
 
-  /** Time alone changes something, too. */
+  /** Some of it changes by time alone. */
   async #tick(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       await pause(tickMs, signal)

@@ -1,4 +1,4 @@
-/** When what is to be asked next. Without clock or I/O; the probers ask. */
+/** When to probe what next. Without clock or I/O; the probers do it. */
 import type { Family, SocketAddress } from '../../base/address.js'
 import { type Hag, isSameHag, type WanLink } from '../model.js'
 import { nextProbe } from '../wans/health.js'
@@ -9,8 +9,8 @@ import { familyOf, linksByCost, linkTo, type State, wanLinks } from './state.js'
 import type { LinkState } from './wan-links.js'
 
 /**
- * How often a HAG is asked for a greeting: the one in use while somebody would notice, otherwise if no WAN's probe has asked, the others, and any
- * one over WANs whose volume costs money.
+ * How often to ask a HAG for a greeting: the one in use while connections are relayed; the one in use otherwise, if no WAN's probe has
+ * asked it; the others; and any HAG over metered WANs.
  */
 const askMs = { busy: 500, inUse: 1500, spare: 10_000, metered: 15 * 60_000 }
 /** A HAG that is down, over a WAN whose volume costs money: a SYN a minute. */
@@ -22,7 +22,7 @@ export function nextRound(state: State, link: LinkState): { afterMs: number; tim
   return nextProbe(link.health, link.metered)
 }
 
-/** Whether a round begins with MPTCP. A WAN that is down must be found to be back as soon as anything passes. */
+/** Whether a round begins with MPTCP. Not on a WAN that is down: it is back as soon as any packets pass. */
 export const asksForMptcp = ({ mptcp, health }: LinkState, now: number): boolean =>
   mptcp.state === 'unknown' || (health.state === 'up' && now >= mptcp.dueAt)
 
@@ -34,7 +34,7 @@ export function hagsToAsk(ordered: readonly HagState[], family: Family): Hag[] {
     .filter((hag) => familyOf(hag) === family)
 }
 
-/** Over which link a HAG is asked: one whose volume costs nothing if one is usable; one over which it serves us, if there is one. */
+/** Over which link to ask a HAG: if possible a usable one whose volume is free, and one over which it serves us. */
 export const cheapestLink = (state: State, hag: Hag): WanLink | undefined =>
   linkTo(state, hag) ?? linksByCost(state, hag)[0] ?? wanLinks(state, familyOf(hag))[0]
 

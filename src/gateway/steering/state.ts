@@ -1,6 +1,6 @@
 /**
- * All that the gateway knows, as one immutable value, and what each fact makes of it. Without clock or I/O: `now` is milliseconds of a clock
- * that never jumps.
+ * Everything that the gateway knows, as one immutable value, and how each fact changes it. Without clock or I/O: `now` is milliseconds of a
+ * clock that never jumps.
  */
 import { type Family, families, familyOfAddress } from '../../base/address.js'
 import type { WanAddresses } from '../../network/state.js'
@@ -36,13 +36,13 @@ export interface State {
   /** WANs whose monthly volume is used up. */
   readonly exhausted: ReadonlySet<string>
   readonly sampledAt: number
-  /** While no HAG answers over any WAN: the WAN over which connections around the HAGs were answered, so often in a row. */
+  /** While no HAG answers over any WAN: the WAN over which direct connections were answered, and how often in a row. */
   readonly direct: ByFamily<{ readonly wan: string; readonly times: number } | undefined>
-  /** The address whose endpoint is to be made anew: away with the next pass, back with the one after. */
+  /** The address whose endpoint is to be made again: the next pass deletes it, the one after adds it. */
   readonly remaking: string | undefined
 }
 
-/** By then the first probes are answered. Until then what is not known to be lost counts as usable, or a backup would take over. */
+/** By then the first probes have answers. Until then a WAN that is not known to be lost counts as usable, or a backup would take over. */
 const firstProbesMs = 3000
 /** One lost SYN sends a connection another way. */
 export const directAnswersToTrust = 3
@@ -162,7 +162,7 @@ function withHagNews(state: State, fact: HagNews, now: number): State {
   return { ...state, hags: withHagFact(state.hags, fact, now) }
 }
 
-/** Ahead of the pass that the same event leads to. */
+/** Before the pass that the same event causes. */
 function withoutWans(state: State, isGone: (wan: WanAddresses) => boolean, reason: string, now: number): State {
   const left = state.wans.filter(isGone)
   if (left.length === 0) return state
@@ -171,7 +171,7 @@ function withoutWans(state: State, isGone: (wan: WanAddresses) => boolean, reaso
   return { ...state, wans, gone: new Set([...state.gone, ...addresses]), links: withWans(state.links, wans, reason, now) }
 }
 
-/** Each connection reports it while no HAG serves any: what is known already must cost nothing. */
+/** While no HAG serves, each connection reports it, so what is known already must cost nothing. */
 function withDirect(state: State, { wan, bind }: PathAddress, now: number): State {
   const family = familyOfAddress(bind)
   const last = state.direct[family]
@@ -181,7 +181,7 @@ function withDirect(state: State, { wan, bind }: PathAddress, now: number): Stat
   return { ...state, hags, direct: { ...state.direct, [family]: { wan, times: last?.wan === wan ? last.times + 1 : 1 } } }
 }
 
-/** What time alone changes. What was learned about IPv6 of a HAG that is not used any more is forgotten. */
+/** What changes by time alone. What is known about IPv6 of a HAG that is no longer used is forgotten. */
 function withTime(state: State, now: number): State {
   const usable = usableHags(state)
   const hags = state.hags.map((one) => {
@@ -237,7 +237,7 @@ export function linksByCost(state: State, hag: Hag): WanLink[] {
   return [...usable.filter(({ metered }) => !metered), ...usable.filter(({ metered }) => metered)]
 }
 
-/** Over which to ask a HAG something for its users. */
+/** The link over which to ask a HAG on behalf of its users. */
 export const linkTo = (state: State, hag: Hag): WanLink | undefined =>
   linksByCost(state, hag).find(({ bind }) => !admission.isRefused(state.admissions, hag, bind))
 

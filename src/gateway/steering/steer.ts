@@ -1,4 +1,4 @@
-/** Takes facts, and carries out what differs between the target before and after each. */
+/** Takes facts, and carries out the difference between the target before and after each. */
 
 import { families, formatSocketAddress } from '../../base/address.js'
 import { joinsByOwnDevice } from '../../base/kernel-version.js'
@@ -19,7 +19,10 @@ export interface SteerOptions {
   engine: Pick<Engine, 'useDevices' | 'abandon' | 'resetUpstreams' | 'resetStranded' | 'watchUpstreams'>
   /** Deletes the MPTCP endpoints of these addresses at once, ahead of a pass. */
   dropEndpoints(addresses: readonly string[]): Promise<void>
-  /** A pass of the network set-up follows. `forced`: it tells the WANs even if they are as before, and not these remarks, which were logged. */
+  /**
+   * A pass of the network set-up follows. `forced`: it reports the WANs even if they have not changed; these notes need not be logged
+   * again.
+   */
   reconcile(forced?: readonly string[]): void
   /** New connections take these paths. */
   usePaths(paths: Paths): void
@@ -28,7 +31,7 @@ export interface SteerOptions {
   log: Log
 }
 
-/** How often connections without a way are looked for again. */
+/** How often to look again for connections without a subflow. */
 const lookMs = 500
 
 export class Steer {
@@ -63,12 +66,12 @@ export class Steer {
     onChange(before.state, state)
   }
 
-  /** From now on nothing is done any more. */
+  /** From now on nothing more is done. */
   end(): void {
     this.#ended.abort()
   }
 
-  /** A pass has deleted endpoints: connections that had no other subflow have no way. */
+  /** A pass has deleted endpoints: connections that had no other subflow are stranded. */
   endpointsDeleted(): void {
     this.#background(this.#resetStranded(strandedMs, 1))
   }
@@ -102,7 +105,7 @@ export class Steer {
     }
   }
 
-  /** As the log has said it, and as the pass would. */
+  /** In the words of the log and of the pass. */
   #remarkOn({ name }: WanAddresses): string {
     const link = this.state.links.find(({ wan, address }) => wan === name && address === undefined)
     return `WAN ${name} is down: ${link?.health.reason}`

@@ -1,6 +1,6 @@
 /**
- * What is to be, as a pure function of what is known: where connections go, which WANs have endpoints, where the default route leads. Rules
- * that keep to what they chose before, so that nothing flaps, look at the former target. Each rule stands here once.
+ * What should be, as a pure function of what is known: where connections go, which WANs have endpoints, where the default route leads.
+ * Rules that keep their former choice, so that nothing flaps, look at the former target. Each rule stands here once.
  */
 import { type Family, families } from '../../base/address.js'
 import { type ByFamily, byFamily, type Hag, type HagPath, isUsable, type Path, type Paths, type WanLink } from '../model.js'
@@ -11,7 +11,7 @@ import { directAnswersToTrust, familyOf, roleOf, type State, usableHags, wanLink
 export interface Target {
   /** Best first. */
   readonly links: ByFamily<readonly WanLink[]>
-  /** The family of which HAGs come first. */
+  /** The family whose HAGs come first. */
   readonly family: Family
   /** All HAGs, best first. */
   readonly hags: readonly Hag[]
@@ -20,22 +20,22 @@ export interface Target {
   /** The families of the HAGs, the best HAG's first: no other address needs an endpoint. */
   readonly hagFamilies: readonly Family[]
   readonly paths: Paths
-  /** The WAN over which what is not redirected leaves. */
+  /** The WAN for traffic that is not redirected. */
   readonly best: ByFamily<string | undefined>
   /** Addresses of links that are to have no MPTCP endpoint. */
   readonly withoutEndpoint: ReadonlySet<string>
-  /** Has no endpoint until a pass has taken it away. */
+  /** Has no endpoint until a pass has deleted it. */
   readonly remaking: string | undefined
   /** False if no HAG in use can reach IPv6 destinations. */
   readonly isIpv6Carried: boolean
 }
 
 /**
- * Before the next path is tried beside a silent one: three round trips, in which a lost SYN would not be sent again anyway (RFC 6298 section
- * 2.1: after 1 s).
+ * How long to wait before the next path is tried beside a silent one: three round trips; TCP sends a lost SYN again only after 1 s (RFC
+ * 6298 section 2.1).
  */
 const patience = { roundTrips: 3, minMs: 150, maxMs: 1000, unknownMs: 300 }
-/** Going around a HAG loses the bundle and changes the public address: not for a moment's silence. */
+/** A direct connection is not bonded and has another public address, so not after a moment's silence. */
 const directPatienceMs = 1000
 
 export function target(state: State, before: Target | undefined): Target {
@@ -102,7 +102,7 @@ function bestFamily(links: ByFamily<readonly WanLink[]>, used: ReadonlySet<strin
     const [four, six] = [count(4, test), count(6, test)]
     return four === six ? undefined : four > six ? 4 : 6
   }
-  // Before anybody has answered, and while all are lost, what has an address counts.
+  // Before anybody has answered, and while all are lost, WANs with an address count.
   return more(isUsable) ?? more(({ state }) => state !== 'down') ?? current ?? 4
 }
 
@@ -141,11 +141,11 @@ function pathsOver(
       .filter((link) => isUsable(link) === isWanted && !isRefused(state.admissions, hag, link.bind))
       .map((link) => hagPath(link, hag, pipelines))
   const ready = usable.map((hag) => over(hag, true))
-  // HAGs that are down are tried if nothing else is left and connections may not go around them.
+  // HAGs that are down are tried if nothing else is left and direct connections are not allowed.
   const last = isDirectAllowed ? [] : hags.filter((hag) => !usable.includes(hag))
   const hagPaths = [
     ...ready.flat(),
-    // A WAN that is thought to be down is worth a try only if no other path is left.
+    // A WAN that seems to be down is tried only if no other path is left.
     ...usable.flatMap((hag) => over(hag, false)),
     ...last.flatMap((hag) => [...over(hag, true), ...over(hag, false)]),
   ]
@@ -163,8 +163,8 @@ function pathsOver(
 }
 
 /**
- * Links for connections around the HAGs: they are not bonded, so the roles and the config's order count, not the milliseconds. That nobody
- * answers over a WAN says nothing against it while no HAG answers over any.
+ * Links for direct connections: these are not bonded, so roles and the config's order count, not round trips. While no HAG answers over any
+ * WAN, that says nothing against a single one.
  */
 function directLinks(state: State, links: readonly WanLink[]): WanLink[] {
   const isHagThere = hagsThere(state.hags).length > 0
@@ -197,6 +197,6 @@ const hagPath = (link: WanLink, hag: Hag, pipelined: boolean): HagPath => ({
   hag,
 })
 
-/** Links that connections to HAGs go over now. */
+/** Links that connections to HAGs use now. */
 export const bondedLinks = ({ links, withoutEndpoint }: Target, family: Family): WanLink[] =>
   links[family].filter((link) => isUsable(link) && link.protocol === 'mptcp' && !withoutEndpoint.has(link.bind))

@@ -1,4 +1,4 @@
-/** What is known of each WAN in each family, and the WAN links that follow from it. Without clock or I/O. */
+/** What is known about each WAN in each family, and the WAN links that follow from it. Without clock or I/O. */
 
 import { type Family, families } from '../../base/address.js'
 import type { Protocol } from '../../engine/contract.js'
@@ -21,11 +21,13 @@ export interface LinkState extends KnownLink {
   readonly isNarrow: boolean
 }
 
-/** Whether a path carries MPTCP changes seldom, and every such probe makes the kernel join the other WANs, metered ones too. */
+/**
+ * Rare, because whether a path carries MPTCP hardly changes, and every such probe makes the kernel join the other WANs, also metered ones.
+ */
 const mptcpCheckMs = 15 * 60_000
-/** A fault is mended sooner than it comes. */
+/** More often while MPTCP is blocked, so that it is used again soon. */
 const mptcpRecheckMs = 10_000
-/** A HAG without MPTCP makes every connection fall back: not a probe for each. */
+/** With a HAG without MPTCP every connection falls back; so not a probe for each. */
 const mptcpFallbackMs = 2000
 
 const mptcpUnknown: MptcpSupport = { state: 'unknown', askedAt: Number.NEGATIVE_INFINITY, dueAt: 0 }
@@ -90,7 +92,7 @@ function linkAfter(link: LinkState, fact: WanFact, now: number): LinkState {
   }
 }
 
-/** A connection over this address did not become MPTCP: a path that carried it is asked again soon. */
+/** A connection over this address did not become MPTCP. If the path carried it before, it is probed again soon. */
 export function withFallback(links: readonly LinkState[], bind: string): readonly LinkState[] {
   const link = links.find(({ address, mptcp }) => address === bind && mptcp.state === 'yes')
   if (link === undefined) return links
@@ -99,7 +101,7 @@ export function withFallback(links: readonly LinkState[], bind: string): readonl
   return links.map((one) => (one === link ? { ...one, mptcp: { ...one.mptcp, dueAt } } : one))
 }
 
-/** What begins over it is not bonded. */
+/** Connections that begin over it are not bonded. */
 const isPoor = ({ state }: MptcpSupport) => state === 'blocked' || state === 'stripped'
 const protocolOf = ({ state }: MptcpSupport): Protocol => (state === 'blocked' ? 'tcp' : 'mptcp')
 
@@ -108,7 +110,7 @@ const protocolOf = ({ state }: MptcpSupport): Protocol => (state === 'blocked' ?
  * address of the family.
  */
 export function linksOf(all: readonly LinkState[], family: Family, hasHag: boolean): WanLink[] {
-  // If no HAG has an address of the family nobody can be asked: the WAN is as good as in its other one.
+  // If no HAG has the family, it cannot be probed: the WAN's state in the other family counts.
   const judged = (link: LinkState): Health => {
     const other = hasHag ? undefined : all.find((one) => one.wan === link.wan && one.family !== family)
     return other?.address === undefined ? link.health : other.health
@@ -121,7 +123,7 @@ export function linksOf(all: readonly LinkState[], family: Family, hasHag: boole
     return [{ rank, isNarrow, link: { wan, bind, metered, state, rttMs, minRttMs, protocol: protocolOf(mptcp) } }]
   })
   own.sort((one, other) => one.rank - other.rank || (one.link.rttMs ?? 1e5) - (other.link.rttMs ?? 1e5))
-  // Greetings pass over a narrow path and downloads hang: it is as good as down as long as there is a better one.
+  // Over a narrow path greetings pass and downloads hang, so it counts as down as long as there is a better one.
   if (!own.some(({ link, isNarrow }) => isUsable(link) && !isNarrow)) return own.map(({ link }) => link)
   return [
     ...own.filter(({ isNarrow }) => !isNarrow).map(({ link }) => link),
