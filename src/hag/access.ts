@@ -1,8 +1,8 @@
-/** Who may use the HAG, and for which destinations. No I/O. */
+/** Decides who may use the HAG, and for which destinations. No I/O. */
 import type ipaddr from 'ipaddr.js'
 import { type Cidr, isInside, isSpecialPurpose, parseAddress, parseCidr } from '../base/address.js'
 
-/** IPv6 networks whose addresses carry an IPv4 address that a translator or a tunnel delivers to, and the byte where it begins. */
+/** IPv6 networks whose addresses contain an IPv4 address to which a translator or tunnel delivers, and the byte where it begins. */
 const embeddings: [Cidr, number, mask: number][] = (
   [
     ['::/96', 12, 0], // v4-compatible (RFC 4291); v4-mapped ones are IPv4 addresses to us already
@@ -31,7 +31,7 @@ export class Access {
     return isInside(address, this.#rules.clients)
   }
 
-  /** Whether the HAG may connect to an IP address and port; false for text that is no address (or one with a zone, say). */
+  /** Whether the HAG may connect to an IP address and port. False for text that is no address, also for one with a zone. */
   destination(address: string, port: number): boolean {
     const parsed = parseAddress(address)
     if (parsed === undefined) return false

@@ -1,4 +1,7 @@
-/** One SOCKS request, from credentials to closed: access, name resolution, one attempt an address, and the truth in the reply. */
+/**
+ * One SOCKS request, from credentials to closed: access, name resolution, an attempt for each address, and a reply that tells what really
+ * happened.
+ */
 
 import { familyOf, formatSocketAddress, type SocketAddress } from '../base/address.js'
 import type { ConnectionId, Engine, EngineEvent, Failure } from '../engine/contract.js'
@@ -16,10 +19,10 @@ type Closed = Extract<EngineEvent, { type: 'closed' }>
 /** RFC 1928 section 6. */
 export const reply = { failure: 1, notAllowed: 2, networkUnreachable: 3, hostUnreachable: 4, refused: 5 } as const
 
-/** Enough for any real name; a hostile one must not keep us busy. */
+/** Enough for any real name; a hostile name must not keep us busy. */
 const maxAddresses = 8
 
-/** RFC 8305 section 8: before the next address is tried beside the last one. */
+/** RFC 8305 section 8: how long to wait before the next address is tried beside the last one. */
 const attemptDelayMs = 250
 
 export interface DialOptions {
@@ -34,7 +37,7 @@ export interface DialOptions {
 export class Dialer {
   readonly #options: DialOptions
   readonly #attempts: DialRaces
-  /** What ends the look-up of a connection's name. */
+  /** Ends the lookup of a connection's name. */
   readonly #resolving = new Map<ConnectionId, AbortController>()
 
   constructor(options: DialOptions) {
@@ -98,7 +101,7 @@ export class Dialer {
       },
       patienceMs: () => attemptDelayMs,
       failed: (_, { failure }) => {
-        // Of several answers the most telling one: a port that refused us proves that the host is there.
+        // If there are several answers, the one that tells most: a port that refused us proves that the host is there.
         if (answer !== reply.refused) answer = replyFor(failure)
         return false
       },
@@ -107,8 +110,8 @@ export class Dialer {
   }
 
   /**
-   * Our own SOCKS port: by this a gateway finds out whether we take what it sends in one go. Harmless where we are no client of our own,
-   * because then nothing behind the greeting is served.
+   * Our own SOCKS port: with it a gateway finds out whether we take pipelined requests. Harmless if our own address is not in `clients`,
+   * because then only the greeting is served.
    */
   #isOurselves(address: string, port: number, local: SocketAddress): boolean {
     return address === local.address && port === local.port && !this.#options.access.client(address)
@@ -144,8 +147,8 @@ export class Dialer {
 }
 
 /**
- * The reply that tells the client what really happened. A timeout is "host unreachable": 6 would claim that a router reported an
- * expired TTL, which nobody did.
+ * The reply that tells the client what really happened. A timeout is "host unreachable": 6 would mean that a router reported an expired
+ * TTL, which is not so.
  */
 export function replyFor({ code }: Failure): number {
   switch (code) {
@@ -164,7 +167,7 @@ export function replyFor({ code }: Failure): number {
   }
 }
 
-/** Alternates between the families, beginning with the first one's (RFC 8305 section 4): one dead family costs one attempt. */
+/** Alternates between the families, beginning with the first address's (RFC 8305 section 4): a dead family costs only one attempt. */
 export function interleave(addresses: readonly string[]): string[] {
   const families = addresses.map((address) => address.includes(':'))
   const first = addresses.filter((_, index) => families[index] === families[0])

@@ -19,14 +19,14 @@ import { Names } from './names.js'
 import { OwnAddresses } from './own-addresses.js'
 import { Users } from './users.js'
 
-/** Beyond what a name may take: a busy machine must not reset anybody. */
+/** Added to the longest lookup of a name, so that a busy machine does not reset connections. */
 const decisionMarginSeconds = 30
 
 export interface HagParts {
   native: Pick<Native, 'Engine' | 'mptcpUnavailable' | 'routeTo' | 'refusedOptions'>
   log: Log
   signals: Pick<StopSignals, 'stop' | 'hurry' | 'dispose'>
-  /** Sees to what a HAG needs of its machine's network, until the signal. */
+  /** Keeps the machine's network as a HAG needs it, until the signal. */
   keepNetwork(signal: AbortSignal): Promise<unknown>
 }
 
@@ -38,7 +38,7 @@ async function realParts(config: HagConfig): Promise<HagParts> {
   return { native, log, signals: new StopSignals(log), keepNetwork: (signal) => keepNetwork(config, keep, signal) }
 }
 
-/** Runs until a signal. Throws BondsocksError where it cannot run. */
+/** Runs until a signal. Throws BondsocksError if it cannot run. */
 export async function runHag(config: HagConfig, given?: HagParts): Promise<void> {
   const { native, log, signals, keepNetwork } = given ?? (await realParts(config))
   try {
@@ -66,7 +66,7 @@ export async function runHag(config: HagConfig, given?: HagParts): Promise<void>
       access: new Access(config, (address, port) => own.has(address, port)),
       connectTimeoutMs: config.connect_timeout_seconds * 1000,
       log,
-      // A name takes two descriptors as a connection does, and of those there are as many again beside the connections' at least.
+      // A lookup takes two descriptors, as a connection does. At least as many as for the connections are left for other uses.
       names: new Names({ log, atOnce: Math.ceil(engineLimits(config).maxConnections / 8) }),
     }
     if (users !== undefined) options.users = users
@@ -112,7 +112,7 @@ function listen(engine: Engine, { listen, clients }: HagConfig, authentication: 
     } catch (cause) {
       const { code } = cause as NodeJS.ErrnoException
       const isMissing = address === '::' && (code === 'EAFNOSUPPORT' || code === 'EADDRNOTAVAIL')
-      // Somebody else may have that port of the other family: another HAG, from the time when each needed one of its own.
+      // Another HAG may have that port in the other family, from the time when each family needed a HAG of its own.
       if (!(implied.includes(address) && addresses.length > 0) && !(isMissing && implied.length > 0))
         throw listenError(address, port, cause)
       log.warn(`the HAG does not listen on ${formatSocketAddress({ address, port })}: ${code}`)

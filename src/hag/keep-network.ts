@@ -1,4 +1,4 @@
-/** Keeps the machine's network as a HAG needs it, for as long as the HAG runs: one pass of a need after every change of the kernel's. */
+/** Keeps the machine's network as a HAG needs it while it runs: a pass for a need after every change in the kernel. */
 import { BondsocksError } from '../base/errors.js'
 import type { HagConfig } from '../config/schema.js'
 import { type HagNeed, hagNeeds, hagNote } from '../network/desired/hag.js'
@@ -11,14 +11,14 @@ import { Passes } from '../network/passes.js'
 import { type WatchEvents, watchKernel } from '../network/watch.js'
 import type { Log } from '../telemetry/log.js'
 
-/** From the beginning of one pass to the next, so many times its duration: a flapping link must not eat the processor. */
+/** The time from one pass to the next, in times of its duration, so that a flapping link does not take all processor time. */
 const spacing = 8
 const minSpacingMs = 50
-/** A pass that takes this long in vain is about a huge table, which may change all day. Nothing of ours is there that could be wrong meanwhile. */
+/** If a pass takes so long and sets up nothing, the table is huge and may change all day. Then nothing of ours can be wrong meanwhile. */
 const slowMs = 200
 const slowSpacing = 100
 const maxSpacingMs = 60_000
-/** What nobody tells us is looked for again, if there is something to be mended. */
+/** How often to look again for changes that are not reported, if something has to be mended. */
 const lookMs = 600_000
 const neverMs = 2 ** 30
 
@@ -40,7 +40,7 @@ export function realKeepParts({ listen }: HagConfig, log: Log): KeepParts {
   }
 }
 
-/** Until the signal; then the last HAG of the machine puts all of it back. Never rejects: what cannot be done is said. */
+/** Runs until the signal; then the last HAG of the machine puts everything back. Never rejects; logs what it cannot do. */
 export async function keepNetwork(config: HagConfig, parts: KeepParts, signal: AbortSignal): Promise<void> {
   const { log, kernel, join, guard, watch } = parts
   const member = await join().catch((error: Error) => {
@@ -57,7 +57,7 @@ export async function keepNetwork(config: HagConfig, parts: KeepParts, signal: A
   changed()
   await Promise.all([
     complainOfSettings({ kernel, log }),
-    // What else a HAG needs nobody tells of.
+    // Changes of the other needs are not reported.
     hasWindow && watch({ onChange: changed, onGone: changed, onAddressGone: changed }, signal),
     ...keepers.map((one) => one.run(signal)),
   ])

@@ -1,24 +1,24 @@
 /**
- * The names that clients ask for: each asked once at a time, kept for as long as its records live, and bounded by client, so that names
- * whose servers are silent hold up nobody but those who ask for them.
+ * Looks up the names that clients ask for: each name once at a time, kept while its records are valid, and limited for each client, so that
+ * silent name servers hold up only those who ask for their names.
  */
 import { parseAddress } from '../base/address.js'
 import { canonicalName, type Found, isAbsent, NameResolver } from '../base/resolve.js'
 import type { Log } from '../telemetry/log.js'
 
-/** Names that are asked for at once on behalf of one client; its next ones wait for them. */
+/** Lookups at once for one client; its next ones wait. */
 const maxPerClient = 16
-/** In all. Each takes two descriptors at most. */
+/** Lookups at once for all clients. Each takes at most two descriptors. */
 const maxAtOnce = 256
 const maxKept = 1000
 const sayAgainMs = 60_000
-/** How long it is remembered that there is no such name, and that nobody answered. */
+/** How long to remember that a name does not exist, and that no server answered. */
 const absentMs = 5000
 const failedMs = 1000
 
 export interface NamesOptions {
   log: Log
-  /** Fewer than 256 where descriptors are few. */
+  /** Less than 256 if descriptors are scarce. */
   atOnce?: number
   /** Tests pass their own. */
   resolver?: Pick<NameResolver, 'known' | 'ask'>
@@ -37,10 +37,10 @@ interface Asker {
   settle(answer: Answer): void
 }
 
-/** A name that is being asked for. */
+/** A name that is being looked up. */
 interface Job {
   name: string
-  /** On whose behalf it began. */
+  /** The client for whom it began. */
   client: string
   askers: Set<Asker>
   cancel: AbortController
@@ -143,7 +143,7 @@ export class Names {
     this.#goOn(job.client)
   }
 
-  /** Whoever asks for most makes room, by the name that has been silent for longest. */
+  /** Makes room: ends the oldest lookup of the client with the most. */
   #cancelGreediest(): void {
     let greediest: Client | undefined
     for (const one of this.#clients.values()) if (one.jobs.size > (greediest?.jobs.size ?? 0)) greediest = one
@@ -152,7 +152,7 @@ export class Names {
     this.#cancel(oldest)
     for (const asker of oldest.askers) {
       if (asker.client === oldest.client) asker.settle({ addresses: [], code: 'EBUSY' })
-      // The others' names are not to suffer for it.
+      // Other clients that wait for the name must not suffer, so it is asked again for them.
       else this.#ask(asker)
     }
     this.#tidy(oldest.client)
@@ -175,7 +175,7 @@ export class Names {
     job.cancel.abort()
   }
 
-  /** False where it was forgotten before. */
+  /** False if it was forgotten before. */
   #forget(job: Job): boolean {
     if (this.#jobs.get(job.name) !== job) return false
     this.#jobs.delete(job.name)
@@ -183,7 +183,7 @@ export class Names {
     return true
   }
 
-  /** The client's names that have waited for a place. */
+  /** Starts lookups of the client that waited for a place. */
   #goOn(key: string): void {
     const client = this.#client(key)
     for (const asker of client.waiting) {
@@ -198,7 +198,7 @@ export class Names {
     const client = this.#clients.get(key)
     if (client?.jobs.size !== 0) return
     this.#clients.delete(key)
-    // It has made room by its last one, whose end they waited for.
+    // The client's last lookup was ended to make room, so the waiting ones have to go on here.
     for (const asker of client.waiting) {
       client.waiting.delete(asker)
       asker.settle({ addresses: [], code: 'EBUSY' })

@@ -2,8 +2,8 @@ import type { Native } from '../engine/contract.js'
 import type { Log } from '../telemetry/log.js'
 
 /**
- * What leads to this machine itself, or to no single one. The kernel is asked each time: it alone knows of local routes (`ip route add local`),
- * of addresses whose interface has no carrier, and of what was added a moment ago.
+ * Tells destinations that are this machine itself, or no single machine. Asks the kernel each time, because only it knows local routes (`ip
+ * route add local`), addresses whose interface has no carrier, and new addresses.
  */
 export class OwnAddresses {
   readonly #routeTo: Native['routeTo']
@@ -15,11 +15,11 @@ export class OwnAddresses {
     this.#log = log
   }
 
-  /** Of a TCP connection to this IP address and port. True also where the kernel does not say: nobody is let in by mistake. */
+  /** For a TCP connection to this IP address and port. Also true if the kernel does not tell, so that nobody gets in by mistake. */
   has(address: string, port: number): boolean {
     try {
       const route = this.#routeTo(address, port)
-      // Without a route it fails by itself, and the reply says how.
+      // Without a route the connection fails by itself, and the reply tells why.
       return route !== 'unicast' && route !== 'none'
     } catch (error) {
       if (!this.#hasComplained) {

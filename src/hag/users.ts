@@ -4,24 +4,24 @@ import { readUsers } from '../config/secrets.js'
 import type { Log } from '../telemetry/log.js'
 
 const checkFileMs = 2000
-/** Of users, 100,000 or so. */
+/** Bytes; enough for some 100,000 users. */
 const largestFile = 10_000_000
 
-/** Users of a `users_file`. A changed file counts from the next login on; a faulty one is reported, and the former users stay. */
+/** The users of a `users_file`. A changed file is read at the next login. A faulty one is reported, and the former users stay. */
 export class Users {
   readonly #file: string
   readonly #log: Pick<Log, 'info' | 'warn'>
-  // Digests of equal length make the comparison's time independent of the password; the key keeps them from being of use elsewhere.
+  // Digests of equal length make the time of a comparison independent of the password. With a random key they are useless elsewhere.
   readonly #key = randomBytes(32)
   #digests: Map<string, Buffer>
-  /** Of the file as it was read. */
+  /** Identifies the version of the file that was read. */
   #version: string
-  /** What has been said of a file that cannot be read: it is tried again at every look. */
+  /** What was logged about a file that cannot be read, because each look tries again. */
   readonly #complaints = new Set<string>()
   readonly #now: () => number
   #checkedAt: number
 
-  /** Throws BondsocksError where the file is missing or faulty. */
+  /** Throws BondsocksError if the file is missing or faulty. */
   constructor(file: string, log: Pick<Log, 'info' | 'warn'>, now: () => number = () => performance.now()) {
     this.#file = file
     this.#log = log
@@ -58,7 +58,7 @@ export class Users {
         this.#complaints.clear()
         return
       }
-      // A login must not wait for what is written into a pipe, nor hold a disk's worth of text.
+      // Not a pipe, which a login would wait for, nor a file that does not fit into memory.
       const stat = statSync(this.#file, { throwIfNoEntry: false })
       if (stat !== undefined && !(stat.isFile() && stat.size <= largestFile)) {
         throw new Error(`users_file ${this.#file} is no file of at most ${largestFile / 1e6} MB`)
@@ -79,7 +79,7 @@ export class Users {
   }
 }
 
-/** Of a file that cannot be looked at it is why not, and to read it fails for the same reason. */
+/** If stat(2) fails, the version is its error; reading then fails, too. */
 function versionOf(file: string): string {
   try {
     const { ino, mtimeMs, size } = statSync(file)

@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Engine } from '../engine/contract.js'
 import type { Log } from '../telemetry/log.js'
 
-/** Takes no new connections, and waits until none is left: at most so many seconds, or until told to hurry. */
+/** Accepts no new connections, and waits until none is left, for at most so many seconds or until `hurry`. */
 export async function drain(engine: Engine, seconds: number, hurry: AbortSignal, log: Log): Promise<void> {
   engine.stopListening()
   let left = engine.stats().connections

@@ -4,7 +4,7 @@ import type { Log } from '../telemetry/log.js'
 const faultsAMinute = 10
 const faults = new WeakMap<object, { since: number; count: number }>()
 
-/** Logs an error that should not be, with its stack, ten a minute at most, and then how many more there were. Never throws. */
+/** Logs an unexpected error with its stack; at most ten a minute, and then how many more there were. Never throws. */
 export function reportFault(log: Pick<Log, 'error'>, what: string, error: unknown, now = performance.now()): void {
   const last = faults.get(log)
   const isNew = last === undefined || now - last.since >= 60_000
@@ -16,14 +16,14 @@ export function reportFault(log: Pick<Log, 'error'>, what: string, error: unknow
   log.error(`${what}: ${isError ? error.message : String(error)}`, isError ? { stack: error.stack } : {})
 }
 
-/** For what goes on while nobody waits for it: a fault in it is logged. */
+/** For work that nobody awaits: logs its errors. */
 export function inBackground(log: Pick<Log, 'error'>, work: Promise<unknown>): void {
   work.catch((error) => reportFault(log, 'unexpected error in what nobody waits for', error))
 }
 
 /**
- * Hands every event of a batch to `handle` by itself. An error in one ends the connection that it is about, and is logged; the rest of the
- * batch is handled.
+ * Passes every event of a batch to `handle`. If it throws, the error is logged and the event's connection reset; the rest of the batch is
+ * handled.
  */
 export function eachEvent(
   engine: () => Pick<Engine, 'reset'>,

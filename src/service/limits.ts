@@ -1,11 +1,11 @@
-/** What a port that cannot be listened on, and a limit that is reached, mean to people. */
+/** Texts about a port that cannot be listened on, and about limits that are reached. */
 
 import { BondsocksError } from '../base/errors.js'
 import type { LimitTexts } from '../config/defaults.js'
 import type { EngineEvent } from '../engine/contract.js'
 import type { Log } from '../telemetry/log.js'
 
-/** What a failed `listen` means to the person who wrote the config. */
+/** The error for a failed `listen`, for the person who wrote the config. */
 export function listenError(address: string, port: number, cause: unknown): BondsocksError {
   const { code = String(cause) } = cause as NodeJS.ErrnoException
   const what =

@@ -1,13 +1,13 @@
-/** What keeps a long-running role small. */
+/** Keeps the memory of a long-running role small. */
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 
 /**
- * To be called when all is loaded: what that has left behind goes (3 MB), and what is hot from now on is worth being compiled to optimized
- * code (see main.ts).
+ * To be called when all is loaded: frees what loading left behind (3 MB), and from now on allows optimized code for hot functions (see
+ * main.ts).
  */
 export function hasStarted(): void {
-  // Contexts that are made from now on have a `gc`.
+  // New contexts have a `gc`.
   setFlagsFromString('--expose-gc')
   runInNewContext('gc')()
   setFlagsFromString('--opt')

@@ -1,16 +1,16 @@
-/** The log of refused clients: each address within a second, then once a minute as long as it goes on. Fit for fail2ban. */
+/** Logs refused clients: each address within a second, then once a minute while it goes on. Suitable for fail2ban. */
 
 import { formatSocketAddress } from '../base/address.js'
 import type { LimitTexts } from '../config/defaults.js'
 import type { Engine, Refusal } from '../engine/contract.js'
 import type { Log } from '../telemetry/log.js'
 
-/** A flood must not keep us busy with asking who it is. */
+/** How often to ask the engine who was refused, so that a flood does not keep us busy. */
 const lookMs = 1000
 const summaryMs = 60_000
-/** In so long. A flood must not fill the disk; those with the most are the most telling. */
+/** Lines in that time, so that a flood does not fill the disk. The clients with the most refusals get one. */
 const maxLines = 10
-/** Others are counted together. */
+/** All others are counted together. */
 const maxRemembered = 1000
 
 function textOf(
@@ -51,10 +51,10 @@ export class Refusals {
   /** Runs while somebody is refused. */
   #minute: NodeJS.Timeout | undefined
   #hasMore = false
-  /** Who has a line in this minute, and of how many lines it has room. */
+  /** Clients that have had a line in this minute. */
   #named = new Set<string>()
   #room = maxLines
-  /** Those that wait for the end of the minute. */
+  /** Refusals that wait for the end of the minute. */
   #waiting = new Map<string, Refusal>()
 
   constructor(engine: Pick<Engine, 'takeRefusals'>, limits: Pick<LimitTexts, 'perClient'>, log: Pick<Log, 'warn'>) {
@@ -63,7 +63,7 @@ export class Refusals {
     this.#log = log
   }
 
-  /** Takes the engine's `refused`. */
+  /** Handles the engine's event `refused`. */
   refused(): void {
     this.#hasMore = true
     if (this.#pause !== undefined) return

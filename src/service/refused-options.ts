@@ -1,4 +1,4 @@
-/** Socket options that a kernel does not take on MPTCP sockets, or not from this user: what somebody would feel is said, once. */
+/** Socket options that the kernel does not take on MPTCP sockets, or not from this user: logs once what one would notice. */
 
 import { pause } from '../base/pause.js'
 import type { Native } from '../engine/contract.js'
@@ -6,7 +6,7 @@ import type { Log } from '../telemetry/log.js'
 
 const lookMs = 10_000
 
-/** What is felt where an option is missing. Of the others nothing is. */
+/** What one notices if an option is missing. The lack of others is not noticed. */
 const consequences: Record<string, string> = {
   IP_BIND_ADDRESS_NO_PORT:
     'a WAN carries at most as many connections at once as net.ipv4.ip_local_port_range has ports, to all HAGs together',
@@ -19,7 +19,7 @@ const consequences: Record<string, string> = {
   TCP_NODELAY: 'small messages may wait for an acknowledgement',
 }
 
-/** Texts for people about those that were not told yet; each becomes told. */
+/** Texts about options that were not reported yet; adds them to `told`. */
 export function newsOfOptions(refused: ReturnType<Native['refusedOptions']>, told: Set<string>): string[] {
   return refused.flatMap(({ option, code }) => {
     const consequence = consequences[option]

@@ -1,10 +1,10 @@
 import type { Log } from '../telemetry/log.js'
 import { reportFault } from './faults.js'
 
-/** An orderly end after a fault must not last for ever; the guardian sees to what it leaves. */
+/** An orderly end after a fault must not take for ever; the guardian removes what it leaves. */
 const longestEndMs = 30_000
 
-/** The first signal asks to stop, the second not to wait for connections. So does an error that nobody has caught. */
+/** The first signal asks to stop, the second not to wait for connections. An uncaught error acts like a second signal. */
 export class StopSignals {
   readonly #log: Pick<Log, 'error' | 'info'>
   readonly #stop = new AbortController()
@@ -13,7 +13,7 @@ export class StopSignals {
   readonly hurry = this.#hurry.signal
   #fault: { error: unknown } | undefined
 
-  // Node ends when nothing is left that could wake it up, and a signal handler does not count as such.
+  // Node ends if nothing is left that could wake it up, and signal handlers do not count.
   readonly #awake = setInterval(() => undefined, 2 ** 30)
 
   readonly #listeners: [string, (...about: unknown[]) => void][] = [
@@ -21,7 +21,7 @@ export class StopSignals {
       name,
       () => (this.#stop.signal.aborted ? this.#hurry : this.#stop).abort(),
     ]),
-    // Also the end of a terminal, which is no reason to take the LAN's connections down.
+    // SIGHUP comes also when a terminal closes, which is no reason to end the LAN's connections.
     ['SIGHUP', () => this.#log.info('SIGHUP is ignored: SIGTERM stops')],
     ['unhandledRejection', (error) => reportFault(this.#log, 'unexpected error in what nobody waits for', error)],
     ['uncaughtException', (error) => this.fail(error)],
@@ -32,7 +32,7 @@ export class StopSignals {
     for (const [name, listener] of this.#listeners) process.on(name, listener)
   }
 
-  /** Ends the program in good order, without waiting for connections. */
+  /** Ends the program orderly, without waiting for connections. */
   readonly fail = (error: unknown): void => {
     reportFault(this.#log, 'unexpected error, the end follows', error)
     if (this.#fault !== undefined) return
@@ -42,7 +42,7 @@ export class StopSignals {
     this.#hurry.abort()
   }
 
-  /** Gives the signals back their default effect; throws where `fail` was called. */
+  /** Restores the signals' default effect. Throws if `fail` was called. */
   dispose(): void {
     clearInterval(this.#awake)
     for (const [name, listener] of this.#listeners) process.off(name, listener)
@@ -52,7 +52,7 @@ export class StopSignals {
 
 const longestFarewellMs = 2000
 
-/** To be called at the end of all: a log that nobody reads any more must not keep the program. */
+/** To be called last: a log that nobody reads any more must not keep the program running. */
 export function endsSoon(): void {
   setTimeout(() => process.exit(), longestFarewellMs).unref()
 }

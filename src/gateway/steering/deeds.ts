@@ -26,26 +26,27 @@ export type Deed =
   /** A HAG is dead: its connections are reset, so that their clients begin anew. */
   | { type: 'reset-connections'; hag: Hag }
   /**
-   * A HAG is back. It may have been started anew with its machine: then it knows none of the old connections, and quiet ones would never learn.
-   * Its connections are made to say something, and the stranded ones are looked for.
+   * A HAG is back. If its machine was restarted, it knows none of the old connections, and idle ones would never notice. Keepalive makes
+   * them send a packet, and stranded ones are looked for.
    */
   | { type: 'wake-connections'; hag: Hag; firstMs: number; looks: number }
   /**
-   * A pass of the network set-up. `isForced`: it tells the WANs even if it finds them as before, because the link may be back before it looks.
+   * A pass of the network set-up. `isForced`: it reports the WANs even if they have not changed, because the link may be back before it
+   * looks.
    */
   | { type: 'reconcile'; isForced: boolean }
 
 /**
- * When it hears that a WAN is gone, a HAG sends again all that MPTCP has not acknowledged, also what has arrived over the other WANs and only
- * waits for bytes of the lost one, or is acknowledged in these very moments: 50 to 220 kB of a download, in front of what is missing. A little
- * later most of that is acknowledged. Pauses of bulk downloads at link down, ten or twenty each: at once 128 to 162 ms (median 140), after
- * 15 ms 85 to 143 (106), after 25 ms 83 to 146 (100), after 35 ms the same.
+ * When a HAG learns that a WAN is gone, it sends again all that MPTCP has not acknowledged: also bytes that have arrived over other WANs
+ * and only wait for bytes of the lost one, or whose acknowledgements are on their way. In a download that is 50 to 220 kB, before the
+ * missing bytes. A little later most of it is acknowledged. Pauses of bulk downloads at link down, ten or twenty each: at once 128 to 162
+ * ms (median 140), after 15 ms 85 to 143 (106), after 25 ms 83 to 146 (100), after 35 ms the same.
  */
 const acknowledgedMs = 25
-/** A subflow over another WAN takes a round trip or two to come up. A connection that has none by then is dead. */
+/** A subflow over another WAN needs a round trip or two. A connection that has none by then is dead. */
 export const strandedMs = 1500
 const strandedSoonMs = 500
-/** How often stranded connections are looked for: a join that is under way may yet be in vain. */
+/** How many times to look for stranded connections, because a join under way may still fail. */
 const strandedLooks = 10
 
 export function deeds(before: Situation | undefined, after: Situation): Deed[] {
@@ -62,9 +63,9 @@ export function deeds(before: Situation | undefined, after: Situation): Deed[] {
 }
 
 /**
- * Running connections go on over the other WANs, and what has only just begun over these addresses begins again elsewhere. First the attempts:
- * a moment later the endpoints, if the link has just gone (see `acknowledgedMs`), or at once, if nothing comes back over the WAN anyway. A pass
- * that has looked before may have found an endpoint in place, and the link back: another one follows.
+ * Running connections go on over the other WANs, and attempts over these addresses begin again elsewhere. First the attempts end. The
+ * endpoints are dropped a moment later if the link has just gone (see `acknowledgedMs`), or at once if nothing comes back over the WAN
+ * anyway. Another pass follows, because one before may have seen the endpoint still there, or the link back.
  */
 function leave(addresses: readonly string[], isLinkGone: boolean): Deed[] {
   if (addresses.length === 0) return []
@@ -76,8 +77,8 @@ function leave(addresses: readonly string[], isLinkGone: boolean): Deed[] {
 }
 
 /**
- * Links over which nothing comes back any more. A WAN that works and is not in use any more leaves with the pass instead, which adds what comes
- * in its place first.
+ * Links over which nothing comes back any more. A WAN that works and is no longer in use leaves with the pass instead, which first adds
+ * what replaces it.
  */
 function newlyLost(before: Target, after: Target): string[] {
   const isLost = ({ bind, state }: WanLink) =>
@@ -85,7 +86,7 @@ function newlyLost(before: Target, after: Target): string[] {
   return families.flatMap((family) => after.links[family].filter(isLost).map(({ bind }) => bind))
 }
 
-/** Addresses whose link has gone, but for those that keep their endpoint: when the link is back soon, its connections go on. */
+/** Addresses whose link has gone, without those that keep their endpoint: if the link is back soon, its connections go on. */
 function newlyGone(before: Situation, after: Situation): string[] {
   const isGone = (address: string) =>
     after.state.gone.has(address) && !before.state.gone.has(address) && !hasEndpoint(after.target, address)
@@ -105,7 +106,7 @@ function afterHags(before: State, after: State): Deed[] {
   })
 }
 
-/** Whether the network set-up is to be another one. */
+/** Whether the network set-up has to change. */
 function isReconcileDue(before: Target, after: Target): boolean {
   return (
     !isSame(before.hagFamilies, after.hagFamilies) ||
