@@ -51,7 +51,7 @@ export class Refusals {
   /** Runs while somebody is refused. */
   #minute: NodeJS.Timeout | undefined
   #hasMore = false
-  /** Clients that have had a line in this minute. */
+  /** Clients that have had a line in this minute, and how many more lines it may have. */
   #named = new Set<string>()
   #room = maxLines
   /** Refusals that wait for the end of the minute. */

@@ -88,8 +88,8 @@ void workersAskAtOnce() {
     }
   };
   const std::shared_ptr<Crowd> kept = crowds.of({1, 0});
-  std::vector<std::thread> workers;
-  for (int one = 0; one < 4; ++one) workers.emplace_back(work);
+  std::vector<std::thread> workers(4);
+  for (std::thread& worker : workers) worker = std::thread(work);
   for (std::thread& worker : workers) worker.join();
   CHECK(crowds.of({1, 0}) == kept);
 }

@@ -39,7 +39,7 @@ std::shared_ptr<Crowd> Crowds::of(const Source& peer) {
     if (std::shared_ptr<Crowd> known = found->second.lock()) return known;
   }
   for (auto one = all_.begin(); one != all_.end();) one = one->second.expired() ? all_.erase(one) : std::next(one);
-  const auto made = std::make_shared<Crowd>();
+  auto made = std::make_shared<Crowd>();
   all_[peer] = made;
   return made;
 }
