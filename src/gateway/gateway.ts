@@ -1,4 +1,4 @@
-/** The gateway: wires the engine, the network set-up and the sessions together, and takes them apart again. */
+/** The gateway: starts the engine, the network set-up and the sessions, connects them, and stops them again. */
 
 import { BondsocksError } from '../base/errors.js'
 import { mptcpKernel } from '../base/kernel-version.js'
@@ -24,11 +24,11 @@ import type { HagEntryWithPassword } from './hags/directory.js'
 import { Hub } from './steering/hub.js'
 import type { NetworkControl } from './steering/passes.js'
 
-/** What the gateway needs of the machine; tests pass their own. */
+/** What the gateway needs from the machine; tests pass their own. */
 export interface GatewayParts {
   native: Pick<Native, 'Engine' | 'mptcpUnavailable' | 'refusedOptions'>
   network: NetworkControl
-  /** Starts what takes the network set-up away should this process not do it. */
+  /** Starts the guardian, which removes the network set-up if this process does not. */
   guard(): Promise<Guardian>
   /** Calls back when the kernel's links, addresses, routes or rules have changed, until the signal. */
   watch(events: WatchEvents, signal: AbortSignal): Promise<void>
@@ -52,7 +52,7 @@ async function realParts(config: GatewayConfig): Promise<GatewayParts> {
   }
 }
 
-/** Runs until a signal; resolves when all is taken away. Throws BondsocksError, with the network as before, where it cannot run. */
+/** Runs until a signal; resolves when everything is removed. Throws BondsocksError, with the network as before, if it cannot run. */
 export async function runGateway(config: GatewayConfig, given?: GatewayParts): Promise<void> {
   const parts = given ?? (await realParts(config))
   const { native, network, log, signals } = parts
@@ -84,7 +84,7 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
       listen(engine, config.listen.port, log)
       if (signals.stop.aborted) return
       const guardian = await parts.guard()
-      // Where this fails it has changed nothing, or rolled back: what was there before us stays.
+      // If this fails, it has changed nothing or rolled back, so everything is as before.
       const plan = await setUp(network, config, log).catch(async (error) => {
         await guardian.dismiss()
         throw error
@@ -111,12 +111,12 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
           throw error
         }
         await running
-        // New connections go around us first, so that none meets a closed port.
+        // First, new connections are no longer redirected, so that none meets a closed port.
         await hub.stopRedirecting().catch((error: Error) => log.warn(`the redirection stays until the end: ${error.message}`))
         await drain(engine, config.drain_seconds, signals.hurry, log)
       } finally {
         await network.remove()
-        // Not where that failed: then the guardian tries once more.
+        // Not if that failed: then the guardian tries again.
         await guardian.dismiss()
       }
       log.info('network is as before')
@@ -163,10 +163,10 @@ function turnAway(engine: Engine, event: EngineEvent): void {
   if (event.type === 'accepted') engine.reset(event.connection)
 }
 
-/** What a change in the middle may cause. All else that keeps the network from being set up is for a person to mend. */
+/** Errors that a change in between may cause. All others have to be mended by a person. */
 const passing = new Set(['COMMAND_FAILED', 'SYSCTL_FAILED', 'LOCKED'])
 
-/** With the WANs that there are. Nobody is redirected before it is known where to. */
+/** With the WANs that are there. Nobody is redirected before it is known where to. */
 async function setUp(network: NetworkControl, config: GatewayConfig, log: Log): Promise<Pick<NetworkPlan, 'wans' | 'notes'>> {
   try {
     const plan = await network.apply(config, { redirect: false })

@@ -1,11 +1,11 @@
-/** What a probe says of a HAG, as a fact, whoever sent it. */
+/** Turns the result of a HAG's probe into a fact, whoever sent it. */
 import type { Engine, ProbeResult } from '../engine/contract.js'
 import type { Fact } from './facts.js'
 import { troubleOf, whereOf } from './hag-troubles.js'
 import type { Hag, PathAddress, WanLink } from './model.js'
 import { isBehindFullWan } from './subflow-signs.js'
 
-/** A HAG whose connections over a full WAN are acknowledged within so long is behind it. */
+/** A HAG counts as behind a full WAN if its connections over it were acknowledged within so long. */
 const acknowledgedMs = 1000
 
 export interface Probed {
@@ -13,7 +13,7 @@ export interface Probed {
   readonly path: PathAddress
   readonly result: ProbeResult
   readonly askedAt: number
-  /** It has waited for longer than a full up-link takes. */
+  /** It waited long enough even for a full up-link. */
   readonly isPatient: boolean
 }
 
@@ -25,7 +25,7 @@ export interface HagFactsOptions {
   readonly report: (fact: Fact) => void
 }
 
-/** Reports it at once, or, of a silence that a full WAN may be the reason of, when that was found out. */
+/** Reports it at once; if a full WAN may be the reason of a silence, after that was found out. */
 export async function reportProbe(
   { hag, path, result, askedAt, isPatient }: Probed,
   { engine, linksTo, isDown, report }: HagFactsOptions,
@@ -34,10 +34,10 @@ export async function reportProbe(
   const { code } = result.failure
   if (code === 'NOT_A_CLIENT') return report({ type: 'hag-turned-away', hag, path, how: 'stranger' })
   if (code === 'ECONNREFUSED') return report({ type: 'hag-refused', hag })
-  // Our side's fault: no address, no route.
+  // The reason is on our side: no address, no route.
   if (code === 'EADDRNOTAVAIL' || code === 'ENETUNREACH' || code === 'EINVAL') return report({ type: 'hag-not-asked', hag })
   const hasConnected = result.stage !== 'connect'
-  // Its rules may be about our address.
+  // The reason may be a rule about our address.
   const where = hasConnected && code === 'ECONNRESET' ? ` over ${whereOf(path)}` : ''
   const hasTimedOut = code === 'ETIMEDOUT'
   const silentAt = performance.now()

@@ -1,11 +1,11 @@
-/** What is wrong with a HAG, in words for people. */
+/** Texts for people about what is wrong with a HAG. */
 import type { ProbeResult } from '../engine/contract.js'
 import type { Hag, PathAddress } from './model.js'
 
-/** People compare the address with the HAG's rules. */
+/** With the address, which people compare with the HAG's rules. */
 export const whereOf = ({ wan, bind }: PathAddress) => `${wan}, from ${bind}`
 
-/** Why a HAG takes nothing from an address of ours. */
+/** Why a HAG does not serve an address of ours. */
 export const turnedAwayBecause = {
   stranger: 'our address is not in its `clients`: add it there',
   closes: 'it closes the connection without an answer, but not over another WAN: let its rules allow this address',
@@ -13,7 +13,7 @@ export const turnedAwayBecause = {
 
 /** Why a probe failed. */
 export function troubleOf(hag: Hag, { stage, failure }: Extract<ProbeResult, { ok: false }>): string {
-  // ICMPv6 "administratively prohibited"; after the handshake it is the HAG that refuses.
+  // ICMPv6 "administratively prohibited". After the handshake, EACCES means that the HAG refuses.
   if (stage === 'connect' && failure.code === 'EACCES') return 'a firewall prohibits it'
   const known: Record<string, string> = {
     EACCES: hag.username === undefined ? 'it asks for a user name and password' : 'it refuses the user name or password',

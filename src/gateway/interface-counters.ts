@@ -1,4 +1,4 @@
-/** What the interfaces have carried so far. */
+/** Reads the interfaces' counters. */
 import { openSync, readSync } from 'node:fs'
 
 export interface Carried {
@@ -10,7 +10,7 @@ export interface Carried {
 let buffer = Buffer.alloc(64 * 1024)
 let file: number | undefined
 
-/** All interfaces of our namespace by name; empty where /proc cannot be read. Takes 0.1 ms, most of it because nothing of it is in a cache. */
+/** All interfaces of our namespace by name; empty if /proc cannot be read. Takes 0.1 ms, mostly because the data is in no cache. */
 export function readCounters(): Map<string, Carried> {
   const carried = new Map<string, Carried>()
   for (const line of readText().split('\n')) {
@@ -26,8 +26,8 @@ export function readCounters(): Map<string, Carried> {
 }
 
 /**
- * Synchronous on purpose: the kernel makes this text without waiting for anything, and a thread pool costs ten times as much. The file
- * stays open, which halves the cost of a look. One read gives a page at most, some 32 interfaces.
+ * Synchronous, because the kernel makes this text without waiting, and the thread pool costs ten times as much. The file stays open, which
+ * halves the cost. One read returns at most a page, some 32 interfaces.
  */
 function readText(): string {
   try {

@@ -1,4 +1,4 @@
-/** What the parts of the gateway talk about: HAGs, WAN links, paths. Types and one-line questions to them; no rule. */
+/** The types that the gateway's parts share: HAGs, WAN links, paths. With one-line questions about them; no rules. */
 
 import type { Family, SocketAddress } from '../base/address.js'
 import type { Protocol } from '../engine/contract.js'
@@ -22,13 +22,13 @@ export interface PathAddress {
  */
 export type WanState = 'down' | 'probing' | 'up' | 'degraded'
 
-/** One WAN in one family: what a socket is bound to, and how well it does. */
+/** One WAN in one family: what to bind a socket to, and its state. */
 export interface WanLink extends PathAddress {
   readonly metered: boolean
   readonly state: WanState
   /** Smoothed time to connect to a HAG, milliseconds. */
   readonly rttMs: number | undefined
-  /** Of the last minutes. */
+  /** The smallest of the last minutes. */
   readonly minRttMs: number | undefined
   /** `tcp` if the WAN's path drops what begins with MPTCP, so that trying it would only take time. */
   readonly protocol: Protocol
@@ -44,7 +44,7 @@ export interface Hag extends SocketAddress {
   password?: string
 }
 
-/** One way out: to a HAG over a WAN or, without `hag`, to the destination itself over a WAN. */
+/** One path: to a HAG over a WAN or, without `hag`, to the destination itself over a WAN. */
 export interface Path {
   hag?: Hag
   /** Its name. */
@@ -53,11 +53,11 @@ export interface Path {
   bind: string
   /** `tcp` towards a HAG: over this WAN MPTCP would only take time. */
   protocol: Protocol
-  /** The HAG takes all that is sent to it in one go. */
+  /** The HAG takes a pipelined handshake. */
   pipelined: boolean
-  /** Milliseconds after which the next way is tried beside this one. */
+  /** Milliseconds after which the next path is tried beside this one. */
   patienceMs: number
-  /** Of the WAN, without what waits in its queues and for our processor, milliseconds; undefined while it is unknown. */
+  /** The WAN's smallest round trip, without queues and our own delays, milliseconds; undefined if unknown. */
   minRttMs: number | undefined
 }
 
@@ -67,7 +67,7 @@ export type HagPath = Path & { hag: Hag }
 export interface Paths {
   /** To HAGs, whatever the destination. */
   readonly hagPaths: readonly HagPath[]
-  /** Around the HAGs: for bypassed destinations and, with on_hag_down: direct, for what no HAG serves. */
+  /** Direct paths: for bypassed destinations and, with on_hag_down: direct, if no HAG serves. */
   readonly direct: ByFamily<readonly Path[]>
   /** The first of `hagPaths`, those over usable WANs to the first HAG that has any: connections over them may be prepared. */
   readonly preparable: readonly HagPath[]
@@ -75,5 +75,8 @@ export interface Paths {
   readonly hagAddresses: readonly string[]
 }
 
-/** RFC 1928 section 6: what a HAG without IPv6 says. A network is unreachable (3), a host (4), the address's type unknown (8); some say just 1. */
+/**
+ * Replies of HAGs without IPv6 (RFC 1928 section 6): network unreachable (3), host unreachable (4), address type unknown (8); some just say
+ * 1.
+ */
 export const lackingReplies: readonly number[] = [1, 3, 4, 8]

@@ -1,12 +1,12 @@
-/** What the live connections say of a WAN: is what they send over it acknowledged? */
+/** Tells from live connections whether what they send over a WAN is acknowledged. */
 
 import type { SocketAddress } from '../base/address.js'
 import type { Engine } from '../engine/contract.js'
 import type { WanLink } from './model.js'
 
 /**
- * True where a HAG has acknowledged something over this address of ours within so many milliseconds; false where none has and subflows
- * wait for it, their retransmission timers expired; undefined where nothing is on its way, or the kernel does not tell (before 5.16).
+ * True if a HAG has acknowledged something over this address of ours within so many milliseconds. False if not, and subflows wait with
+ * expired retransmission timers. Undefined if nothing is in flight, or the kernel does not tell (before 5.16).
  */
 export async function isAcknowledged(
   engine: Pick<Engine, 'inspect'>,
@@ -20,9 +20,9 @@ export async function isAcknowledged(
 }
 
 /**
- * True if a HAG has acknowledged something within so many milliseconds over a WAN that is full: more is on its way, and it takes more than
- * twice the least round trip (what BBR keeps in flight takes no longer), or is lost. So a HAG whose program has stopped on an empty line,
- * where its kernel still acknowledges, is no such one.
+ * True if a HAG has acknowledged something within so many milliseconds over a full WAN. Full means: bytes are in flight, and take more than
+ * twice the smallest round trip (what BBR keeps in flight takes no longer) or get lost. So false for a HAG on an empty line whose program
+ * has stopped but whose kernel still acknowledges.
  */
 export async function isBehindFullWan(
   engine: Pick<Engine, 'inspect'>,

@@ -1,4 +1,4 @@
-/** What the WANs carry, once a second: their rates, and whether their monthly volume is used up. */
+/** Reports once a second what the WANs carry: their rates, and whether their monthly volume is used up. */
 import { pause } from '../../base/pause.js'
 import type { Log } from '../../telemetry/log.js'
 import type { MachineFact, Rates } from '../facts.js'

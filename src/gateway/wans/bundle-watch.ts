@@ -1,4 +1,4 @@
-/** Looks every few seconds whether what is relayed is bonded, and says where it is not. */
+/** Checks every few seconds whether relayed connections are bonded, and logs on which WAN they are not. */
 import { readFileSync } from 'node:fs'
 import { pause } from '../../base/pause.js'
 import type { Engine, Inspection } from '../../engine/contract.js'
@@ -13,9 +13,9 @@ const wanted = { max: 64, olderThanMs: 4000, minBytes: 100_000 }
 export interface BundleWatchOptions {
   engine: Pick<Engine, 'inspectBusy' | 'stats'>
   members(): readonly BundleMember[]
-  /** A connection to a HAG, and not around it. */
+  /** A connection to a HAG, not a direct one. */
   isToHag(connection: Inspection): boolean
-  /** What keeps a WAN out whatever is relayed; said once it lasts. */
+  /** Reasons that keep a WAN out whatever is relayed; logged if they last. */
   obstacles(): readonly string[]
   log: Log
   /** Tests pass their own. */
@@ -27,7 +27,7 @@ export interface BundleWatchOptions {
 export class BundleWatch {
   readonly #options: BundleWatchOptions
   readonly #bundle = new Bundle()
-  /** In so many looks in a row. */
+  /** How many looks in a row must agree. */
   #obstacles = new Map<string, number>()
 
   constructor(options: BundleWatchOptions) {
@@ -54,7 +54,7 @@ export class BundleWatch {
     while (!signal.aborted) {
       await pause(everyMs, signal)
       if (signal.aborted) return
-      // Without connections nothing is learned; but who looks next must not take what moved meanwhile for one look's.
+      // Without connections nothing is learned; but counters must be read, so that the next look does not count all bytes since.
       const connections = engine.stats().relaying === 0 ? [] : await engine.inspectBusy(wanted)
       const facts = {
         connections: connections.filter(isToHag),

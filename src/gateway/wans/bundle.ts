@@ -1,6 +1,6 @@
 /**
- * The proof that connections are bonded: of those that are old and large enough, which have a subflow over which WAN, and do its bytes leave
- * by the WAN's own interface? Without clock or I/O.
+ * The proof that connections are bonded: over which WANs do the old and large ones have subflows, and do their bytes leave by the WAN's own
+ * interface? Without clock or I/O.
  */
 
 import { type Family, familyOf } from '../../base/address.js'
@@ -8,7 +8,7 @@ import type { Inspection } from '../../engine/contract.js'
 import type { WanAddresses } from '../../network/state.js'
 import type { Carried } from '../interface-counters.js'
 
-/** One WAN in one family that connections should go over now. */
+/** One WAN in one family that connections should use now. */
 export interface BundleMember {
   wan: string
   family: Family
@@ -51,7 +51,7 @@ export interface MemberState extends BundleMember {
   /** Connections that were looked at, and those of them that have a subflow over it. */
   connections: number
   joined: number
-  /** What it lacks, and since when; undefined: nothing. */
+  /** What it lacks, and since when; undefined if nothing. */
   lack: Lack | undefined
   since: number
 }
@@ -65,13 +65,13 @@ interface Memory {
   saidAt: number
 }
 
-/** So many looks in a row must agree, for better and for worse: longer than a join takes, and than a WAN that comes or goes. */
+/** How many looks in a row must agree, for better or worse: longer than a join takes, or a WAN's coming or going. */
 export const agreeingLooks = 3
-/** Between two lines about one WAN: it may come and go, and its cause may change. */
+/** Time between two lines about one WAN, because the trouble may come and go, and its cause may change. */
 const restMs = 60_000
 /** Payload that must have moved between two looks before an interface is blamed. */
 const provenBytes = 300_000
-/** Of what subflows say they moved an interface must have seen so much. */
+/** The share of the subflows' bytes that an interface must have seen. */
 const seenShare = 0.5
 /** Changes of the counters of joins that are kept: minutes of a busy home. */
 const maxJoinSamples = 100
@@ -104,7 +104,7 @@ export class Bundle {
       const lack = astray.has(keyOf(member)) ? 'other-device' : isAlone ? undefined : this.#lackOf(mine, joined, member, now)
       const memory = this.#agree(keyOf(member), lack, now)
       const state = { ...member, connections: mine.length, joined, lack: memory.said, since: memory.since }
-      // Of a WAN without connections nothing new is known.
+      // If a WAN has no connections, nothing new is known about it.
       if (mine.length === 0 || memory.looks < agreeingLooks || memory.lack === memory.said) return state
       if (now - memory.saidAt < restMs) return state
       const name = families.size > 1 ? `${member.wan} (IPv${member.family})` : member.wan
