@@ -43,10 +43,24 @@ void oneClientLeavesHalf() {
   budget.charge(other, -16 * kMega);
   CHECK(budget.offered(one) == 16 * kMega && budget.offered(other) == 16 * kMega);
 }
+
+// A client may hold what its connections need beyond its half, but not for as many as it likes, and others lose nothing by it.
+void neededBeyondTheHalf() {
+  BufferBudget budget;
+  CHECK(!budget.isOverdrawn(one) && budget.takeNeeded(one, 1000 * kMega));  // no limit
+  budget.setLimit(32 * kMega);
+  int64_t held = 0;
+  for (; budget.takeNeeded(one, 2 * kMega); held += 2 * kMega) CHECK(budget.isOverdrawn(one) == (held >= 16 * kMega));
+  CHECK(held == 64 * kMega && budget.offered(one) == 0);
+  CHECK(!budget.isOverdrawn(other) && budget.offered(other) == 8 * kMega);
+  budget.charge(one, 15 * kMega - held);
+  CHECK(!budget.isOverdrawn(one) && budget.takeNeeded(one, 2 * kMega));
+}
 }  // namespace
 
 int main() {
   halfOfWhatIsLeft();
   oneClientLeavesHalf();
+  neededBeyondTheHalf();
   return passed();
 }

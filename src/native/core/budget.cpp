@@ -11,23 +11,40 @@ int64_t BufferBudget::offered(const Source& client) const {
 // on Networking 6(2), 1998): the greediest are held up first, and something is left for who comes next.
 int64_t BufferBudget::offeredNow(const Source& client) const {
   if (!hasLimit()) return INT64_MAX;
+  return std::max<int64_t>(0, std::min(limit_ - all_, limit_ / 2 - heldBy(client)) / 2);
+}
+
+int64_t BufferBudget::heldBy(const Source& client) const {
   const auto found = clients_.find(client);
-  const int64_t held = found == clients_.end() ? 0 : found->second;
-  return std::max<int64_t>(0, std::min(limit_ - all_, limit_ / 2 - held) / 2);
+  return found == clients_.end() ? 0 : found->second;
+}
+
+bool BufferBudget::isOverdrawn(const Source& client) const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return hasLimit() && heldBy(client) > limit_ / 2;
 }
 
 bool BufferBudget::take(const Source& client, int64_t bytes) {
   const std::lock_guard<std::mutex> lock(mutex_);
   if (bytes > offeredNow(client)) return false;
-  if (!hasLimit()) return true;
-  all_ += bytes;
-  clients_[client] += bytes;
+  add(client, bytes);
+  return true;
+}
+
+bool BufferBudget::takeNeeded(const Source& client, int64_t bytes) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (bytes > offeredNow(client) && heldBy(client) + bytes > 2 * limit_) return false;
+  add(client, bytes);
   return true;
 }
 
 void BufferBudget::charge(const Source& client, int64_t bytes) {
-  if (!hasLimit()) return;
   const std::lock_guard<std::mutex> lock(mutex_);
+  add(client, bytes);
+}
+
+void BufferBudget::add(const Source& client, int64_t bytes) {
+  if (!hasLimit()) return;
   int64_t& held = clients_[client];
   const int64_t before = std::min(held, limit_ / 2);
   held += bytes;

@@ -182,11 +182,15 @@ int widerBacklog(Flow* flow, const Side& source) {
   int queued = 0;
   if (ioctl(source.fd, SIOCINQ, &queued) != 0) return 0;
   flow->waited = static_cast<uint64_t>(queued);
+  const int size = moved < kMinBytes ? -1 : receiveBuffer(source);
+  if (size < 0 || size >= kMaxBuffer) return 0;
+  const uint64_t quarter = static_cast<uint64_t>(size) / 4;
+  // A buffer below what a fast path needs grows also while bytes wait: the target may be slow because we write little ahead.
+  if (flow->isHeld && size < neededBuffer(source.protocol)) return moved >= std::max<uint64_t>(quarter, kLittle) ? 2 * size : 0;
   // Bytes that had waited for a slow target say nothing about the source's rate.
   const uint64_t came = moved - std::min(moved, waited);
-  const int size = came < kMinBytes ? -1 : receiveBuffer(source);
-  if (size < 0 || size >= kMaxBuffer || came < static_cast<uint64_t>(size) / 4) return 0;
-  const bool passing = came > static_cast<uint64_t>(size) * 8;
+  if (came < std::max(quarter, kMinBytes)) return 0;
+  const bool passing = came > quarter * 32;
   return passing || queued < kLittle ? 2 * size : 0;
 }
 

@@ -4,23 +4,38 @@
 #include "engine/buffers.h"
 
 #include <algorithm>
+#include <climits>
 #include <utility>
 
 namespace {
 // Less a receive buffer never holds up. Before that a direction counts for nothing: most are over sooner.
 constexpr uint64_t kBulk = 64 * 1024;
-// What a receive buffer may have whatever the others hold: half of it is window, so an MPTCP one keeps WANs of 100 Mbit/s and 80 ms busy, in
-// sum. (1 MB is enough for the lab's 50 Mbit/s, with 256 kB they give 18.) That of plain TCP begins as it always does.
-constexpr int beginningOf(Protocol from) { return from == Protocol::Tcp ? kReceiveBuffer : 2 * 1024 * 1024; }
+// What each receive buffer may have, however many its client has. For MPTCP it is what we let the kernel begin with on a gateway.
+constexpr int minBufferOf(Protocol from) { return from == Protocol::Tcp ? 128 * 1024 : 512 * 1024; }
 constexpr int kPipe = 256 * 1024;
-constexpr int kMinSendBuffer = 2 * 1024 * 1024;
+constexpr int kUsualSendBuffer = 2 * 1024 * 1024;
+// A connection whose reader stops at once moves less than that: then the buffers between us and the reader are full.
+constexpr uint64_t kProven = 2 * 1024 * 1024;
 constexpr uint64_t kRestMs = 10 * 1000;
 
 // What may wait in the pipe.
 int chunkOf(int receiveBuffer) { return std::min(receiveBuffer / 4, kPipe); }
 // And in the target: unsent in plain TCP, whose acknowledgements do not stop with its reader; in MPTCP also what is under way.
-int aheadOf(int receiveBuffer, Protocol to) { return to == Protocol::Tcp ? chunkOf(receiveBuffer) : std::max(receiveBuffer, kMinSendBuffer); }
-int64_t weightOf(int receiveBuffer, Protocol to) { return int64_t{receiveBuffer} + chunkOf(receiveBuffer) + aheadOf(receiveBuffer, to); }
+int aheadOf(int receiveBuffer, Protocol to) {
+  if (to == Protocol::Tcp) return chunkOf(receiveBuffer);
+  return receiveBuffer < neededBuffer(Protocol::Tcp) ? 2 * receiveBuffer : std::max(receiveBuffer, kUsualSendBuffer);
+}
+// A buffer of the least size is not charged, because every connection may have it.
+int64_t weightOf(int receiveBuffer, const Direction& direction) {
+  if (receiveBuffer <= minBufferOf(direction.source->protocol)) return 0;
+  return int64_t{receiveBuffer} + chunkOf(receiveBuffer) + aheadOf(receiveBuffer, direction.target->protocol);
+}
+
+int sendBuffer(const Side& target) {
+  int size = 0;
+  socklen_t length = sizeof size;
+  return getsockopt(target.fd, SOL_SOCKET, SO_SNDBUF, &size, &length) == 0 ? size : INT_MAX;
+}
 
 void writeLessAhead(const Direction& direction, int size) {
   direction.flow->chunk = static_cast<uint32_t>(chunkOf(size));
@@ -28,7 +43,8 @@ void writeLessAhead(const Direction& direction, int size) {
   const Protocol to = direction.target->protocol;
   if (to == Protocol::Tcp) boundUnsent(direction.target->fd, ahead);
   // A metered one has little more than what its subflows lack, and needs the size that it has (meter.h).
-  if (to == Protocol::Mptcp && direction.flow->metered == nullptr) setOption(direction.target->fd, SOL_SOCKET, SO_SNDBUFFORCE, ahead / 2);
+  if (to == Protocol::Mptcp && (direction.flow->metered == nullptr || sendBuffer(*direction.target) < ahead))
+    setOption(direction.target->fd, SOL_SOCKET, SO_SNDBUFFORCE, ahead / 2);
 }
 }  // namespace
 
@@ -40,9 +56,12 @@ void Buffers::beginSmall(Connection* connection) {
   if (budget_->offered(connection->sharer) >= kernelBuffers()) return;
   for (const Direction& direction : {forwardOf(connection), backwardOf(connection)}) {
     // A WAN that joins later has for good the window that the size allows then (tcp_init_buffer_space).
-    const Side& source = *direction.source;
-    const int size = source.protocol == Protocol::Mptcp ? beginningOf(source.protocol) : receiveBuffer(source);
-    if (size > 0) holdReceiveBuffer(direction.flow, source, size);
+    const Protocol from = direction.source->protocol;
+    const int now = receiveBuffer(*direction.source);
+    const int wanted = budget_->isOverdrawn(connection->sharer) ? minBufferOf(from) : neededBuffer(from);
+    const int size = from == Protocol::Mptcp ? std::max(now, wanted) : std::min(now, minBufferOf(from));
+    // Charge it now. If many connections begin together, the later ones must find the client overdrawn.
+    if (now > 0 && holdReceiveBuffer(direction.flow, *direction.source, size)) charge(connection, direction.flow, weightOf(size, direction));
     direction.source->readable = true;
   }
 }
@@ -55,21 +74,30 @@ bool Buffers::countBulk(Connection* connection, const Direction& direction) {
     flow->charged = kernelBuffers();
     return false;
   }
-  const int size = std::max(receiveBuffer(*direction.source), beginningOf(direction.source->protocol));
+  const Protocol from = direction.source->protocol;
+  const int now = receiveBuffer(*direction.source);
+  // Never shrink it. An MPTCP connection with less room than it advertised can hang: its out-of-order data fills the buffer, and the kernel then
+  // drops the missing bytes again and again (seen on 6.18).
+  const int size = std::max(now, budget_->isOverdrawn(connection->sharer) ? minBufferOf(from) : neededBuffer(from));
   const bool isHeld = holdReceiveBuffer(flow, *direction.source, size);
-  flow->charged = isHeld ? weightOf(size, direction.target->protocol) : kernelBuffers();
-  budget_->charge(connection->sharer, flow->charged);
+  charge(connection, flow, isHeld ? weightOf(size, direction) : kernelBuffers());
   if (isHeld) writeLessAhead(direction, size);
   direction.source->readable = true;
   return true;
 }
 
+void Buffers::charge(Connection* connection, Flow* flow, int64_t bytes) {
+  budget_->charge(connection->sharer, bytes - std::exchange(flow->charged, bytes));
+}
+
 bool Buffers::mayHold(Connection* connection, const Direction& direction, int size) {
   Flow* const flow = direction.flow;
-  const int64_t more = weightOf(size, direction.target->protocol) - flow->charged;
-  if (more <= 0 || !budget_->hasLimit()) return true;
-  if (flow->charged == 0) return !flow->isHeld;  // it does not count yet
-  if (!budget_->take(connection->sharer, more)) return false;
+  if (!budget_->hasLimit()) return true;
+  if (flow->bulkAt != UINT64_MAX) return !flow->isHeld;  // it does not count yet
+  const int64_t more = weightOf(size, direction) - flow->charged;
+  if (more <= 0) return true;
+  const bool isNeeded = size <= neededBuffer(direction.source->protocol) && flow->bytes >= kProven;
+  if (!(isNeeded ? budget_->takeNeeded(connection->sharer, more) : budget_->take(connection->sharer, more))) return false;
   flow->charged += more;
   if (flow->isHeld) writeLessAhead(direction, size);
   return true;
@@ -77,7 +105,7 @@ bool Buffers::mayHold(Connection* connection, const Direction& direction, int si
 
 void Buffers::stopCounting(Connection* connection, Flow* flow) {
   if (flow->charged == 0) return;
-  budget_->charge(connection->sharer, -std::exchange(flow->charged, 0));
+  charge(connection, flow, 0);
   flow->bulkAt = flow->bytes + kBulk;
 }
 

@@ -23,5 +23,7 @@ class Buffers {
   void letRest(Connection* connection, uint64_t nowMs);
 
  private:
+  void charge(Connection* connection, Flow* flow, int64_t bytes);
+
   BufferBudget* budget_;
 };
