@@ -219,9 +219,10 @@ bool goesOver(int fd, const Address& local) {
   return false;
 }
 
-// After so many retransmissions of a join's SYN, a second apart at first (tcp_syn_linear_timeouts), something drops it. Three in a row are lost
-// on a full line, too.
-constexpr uint8_t kVainJoins = 5;
+// After so many retransmissions of a join's SYN, which take six or seven seconds, something drops it. Since Linux 6.5 they are a second apart at
+// first (tcp_syn_linear_timeouts), and three in a row are lost on a full line, too. Before that each waits twice as long as the last one. That
+// kernel is also the first with MPTCP_FULL_INFO.
+uint8_t vainJoins() { return source.load(std::memory_order_relaxed) == SubflowSource::Separate ? 3 : 5; }
 
 // Seen on Linux 6.18: if the first subflow is reset, or its endpoint deleted, it stays in MPTCP_FULL_INFO with its addresses and last figures,
 // in a closing state; a joined one leaves the list. The connection stays ESTABLISHED for net.mptcp.close_timeout and takes bytes. If a subflow
@@ -231,7 +232,7 @@ bool hasNoSubflow(int fd, uint32_t silentMs) {
   if (!subflows.read(fd)) return false;
   for (size_t i = 0; i < subflows.count; ++i) {
     const TcpInfo& tcp = subflows.tcp[i];
-    if (tcp.state == kTcpSynSent && tcp.timeouts >= kVainJoins) continue;
+    if (tcp.state == kTcpSynSent && tcp.timeouts >= vainJoins()) continue;
     if (isAlive(tcp) && tcp.lastAckMs < silentMs) return false;
   }
   return protocolOf(fd) == Protocol::Mptcp;
