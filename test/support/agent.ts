@@ -1,6 +1,6 @@
 /**
- * A process of ours inside a namespace that runs servers and clients there. Without a parent that speaks IPC this file is the door for
- * tests; with one it is the process itself.
+ * A process of ours inside a namespace that runs servers and clients there. Tests import this file to start one; started with an IPC
+ * channel, it is that process.
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -74,7 +74,7 @@ if (process.argv[2] === 'agent' && process.send) {
       answer({ id, error: (error as Error).message })
     }
   })
-  // A test that dies must not leave us behind.
+  // End with the test, even if it is killed.
   process.on('disconnect', () => process.exit(0))
   answer({ id: 0 })
 }

@@ -1,4 +1,4 @@
-/** Clients of the near end: each does one thing that a LAN device does, and says what it saw. */
+/** Clients of the near end: each does one thing that a LAN device does, and returns what it saw. */
 import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
 import { createConnection, type Socket } from 'node:net'
@@ -19,7 +19,7 @@ export interface Transfer {
   seconds: number
   /** The longest time without a byte. */
   pauseMs: number
-  /** errno where it broke off. */
+  /** The errno, if the connection broke. */
   error?: string
 }
 
@@ -66,7 +66,7 @@ async function download({ bytes, seed = 0, ...target }: Target & { bytes: number
   return { intact: check.isIntact(bytes), bytes: check.bytes, sha256: check.sha256(), ...end }
 }
 
-/** Sends everything, ends its direction, and only then gets the server's answer: its count and checksum, then `back` bytes. */
+/** Sends everything, ends its direction, and only then receives the server's answer: count and checksum, then `back` bytes. */
 async function halfClose({ bytes, back = bytes, seed = 0, ...target }: Target & { bytes: number; back?: number; seed?: number }) {
   const check = new Check(seed + 1)
   let head = ''
@@ -247,10 +247,10 @@ export const clients = {
     return held.length
   },
 
-  /** Of the held connections, how many still are alive. */
+  /** How many of the held connections are still alive. */
   alive: async (): Promise<number> => held.filter((socket) => !socket.destroyed && socket.readable).length,
 
-  /** Says something on each held connection and returns how many answer within `timeoutMs`. */
+  /** Sends something on each held connection, and returns how many answer within `timeoutMs`. */
   ping: async (timeoutMs = 15_000): Promise<number> => {
     let answers = 0
     const all = held.map(async (socket) => {
@@ -289,7 +289,7 @@ export const clients = {
     return { intact: check.isIntact(bytes), ending: last }
   },
 
-  /** Lets go of what is held: `fin` ends, `rst` aborts. */
+  /** Closes the held connections: `fin` ends, `rst` aborts them. */
   release: async (how: 'fin' | 'rst'): Promise<void> => {
     for (const socket of held.splice(0)) how === 'fin' ? socket.destroy() : socket.resetAndDestroy()
   },
@@ -301,7 +301,7 @@ export const clients = {
       socket.on('message', () => resolve('answer')).on('error', (reason) => resolve(codeOf(reason)))
       setTimeout(resolve, 2000, 'silence').unref()
     })
-    // Connected, as browsers' are: only then the kernel tells of ICMP errors.
+    // Connected, as browsers' sockets are: only then the kernel reports ICMP errors.
     socket.connect(port, host)
     await once(socket, 'connect')
     const started = performance.now()

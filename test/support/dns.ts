@@ -1,4 +1,7 @@
-/** A name server for tests: what it answers can be changed at any time (RFC 1035; SRV by RFC 2782). By UDP, and by TCP where that is free. */
+/**
+ * A name server for tests, whose answers can be changed at any time (RFC 1035; SRV by RFC 2782). Over UDP, and over TCP if the port is
+ * free.
+ */
 import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
 import { createServer, isIP } from 'node:net'
@@ -7,18 +10,18 @@ export interface Records {
   A?: string[]
   AAAA?: string[]
   SRV?: { priority: number; weight: number; port: number; target: string }[]
-  /** Another name, whose records are told as well. */
+  /** Another name, whose records are part of the answer. */
   CNAME?: string
   /** Seconds; default 1. */
   ttl?: number
   /** Types that get no answer, or a late one. */
   silent?: ('A' | 'AAAA')[]
   delayMs?: number
-  /** By UDP only the first record, with the flag that sends the asker to TCP. */
+  /** Over UDP only the first record, with the flag that makes the client ask over TCP. */
   truncated?: true
 }
 
-/** Names, in lower case, to their records; or no zone: `fail` answers SERVFAIL, `silent` nothing, `garbage` what is no answer. */
+/** Names, in lower case, to their records; or no zone: `fail` answers SERVFAIL, `silent` nothing, `garbage` bytes that are no answer. */
 export type Zone = Record<string, Records> | 'fail' | 'silent' | 'garbage'
 
 const types = { A: 1, CNAME: 5, AAAA: 28, SRV: 33 } as const
@@ -58,7 +61,7 @@ export const dns = {
     return bound
   },
 
-  /** What it answers from now on. */
+  /** Sets what it answers from now on. */
   dnsZone: async (now: Zone): Promise<void> => {
     zone = now
   },

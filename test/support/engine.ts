@@ -1,11 +1,11 @@
-/** The real engine on loopback, for tests that look at it closer than through `run` and `hag`. */
+/** The real engine on loopback, for tests that look closer than through `run` and `hag`. */
 import { once } from 'node:events'
 import { createServer, connect as dial, type Socket } from 'node:net'
 import type { SocketAddress } from '../../src/base/address.js'
 import type { DialSpec, Engine, EngineEvent, EngineOptions, ListenOptions, Native } from '../../src/engine/contract.js'
 import type { Scope } from './namespaces.js'
 
-/** undefined where the addon is not built. */
+/** undefined if the addon is not built. */
 export const native: Native | undefined = await import('../../src/engine/load.js').then(
   (module) => module.native,
   () => undefined,
@@ -45,7 +45,7 @@ export class EngineUnderTest {
     return this.engine.listen({ kind, address: '127.0.0.1', port: 0, ...options })
   }
 
-  /** Answers every `accepted` and `request` with this way. */
+  /** Dials for every `accepted` and `request`. */
   always(wayTo: (event: EventOf<'accepted' | 'request'>) => DialSpec): void {
     this.onEvent = (event) => {
       if (event.type === 'accepted' || event.type === 'request') this.engine.dial(event.connection, wayTo(event))
@@ -73,7 +73,7 @@ export const wayTo = (remote: SocketAddress, more: Partial<DialSpec> = {}): Dial
   ...more,
 })
 
-/** A server on loopback, ended with the test; its sockets' errors are what the test causes. */
+/** A server on loopback, ended with the test. Errors of its sockets are ignored, because tests cause them. */
 export async function serve(scope: Scope, onSocket: (socket: Socket) => unknown, host = '127.0.0.1'): Promise<SocketAddress> {
   const sockets = new Set<Socket>()
   const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
@@ -93,7 +93,7 @@ export async function serve(scope: Scope, onSocket: (socket: Socket) => unknown,
 
 export const echo = (scope: Scope, host?: string) => serve(scope, (socket) => socket.pipe(socket), host)
 
-/** What came until the connection was over, and how that was: `end` or an errno. */
+/** What came until the connection ended, and how it ended: `end` or an errno. */
 export interface Heard {
   bytes: Buffer
   ending: string

@@ -25,7 +25,7 @@ export type Answer = 'opened' | 'silence' | Omit<Failed, 'type' | 'connection' |
 export interface FarSide {
   /** Addresses of this machine, for `refuseLoops`. */
   own?: readonly string[]
-  /** What an attempt meets; 'opened' where left out. */
+  /** What an attempt meets; default 'opened'. */
   answer?(way: DialSpec): Answer
   probe?(probe: Probe): ProbeResult
   connect?(way: Omit<DialSpec, 'socks'>): ConnectResult
@@ -45,11 +45,11 @@ interface FakeConnection {
   state: 'waiting' | 'relaying'
   /** Those under way, by number. */
   attempts: Map<number, DialSpec>
-  /** Where it was opened to. */
+  /** The address it was opened to. */
   remote?: SocketAddress
   /** The race is decided. */
   committed: boolean
-  /** By a prepared connection. */
+  /** It uses a prepared connection. */
   prepared?: true
   /** Called once when the client learns that it is over. */
   over?: (how: 'end' | 'reset' | number) => void
@@ -132,7 +132,7 @@ export class FakeEngine implements Engine {
     return connection
   }
 
-  /** An attempt under way gets its answer: for those that met 'silence'. */
+  /** Gives an attempt under way its answer, if it met 'silence'. */
   answer(connection: ConnectionId, answer: Answer, attempt = 0): void {
     const entry = this.#connections.get(connection)
     const way = entry?.attempts.get(attempt)
@@ -163,7 +163,7 @@ export class FakeEngine implements Engine {
     this.#emit({ type: 'failed', connection, attempt, left: entry.attempts.size, ...answer })
   }
 
-  /** The HAG of an attempt has answered the greeting: it goes on alone. */
+  /** The attempt's HAG has answered the greeting, so it goes on alone. */
   commit(connection: ConnectionId, attempt: number): void {
     const entry = this.#connections.get(connection)
     if (entry === undefined) return
@@ -410,7 +410,7 @@ export function fakeNative(far: FarSide = {}, unavailable?: string) {
   return { native, engines }
 }
 
-/** Lets everything that is under way in the fake happen. */
+/** Lets everything happen that is under way in the fake. */
 export async function settle(): Promise<void> {
   for (let round = 0; round < 12; round++) await new Promise((resolve) => setImmediate(resolve))
 }

@@ -1,4 +1,4 @@
-/** A model of the kernel that understands exactly the commands of the control path, with the refusals that they can meet. */
+/** A model of the kernel that understands exactly the commands of the network set-up, with the errors that they can meet. */
 
 import { type Family, familyOf, isInside, parseCidr } from '../../src/base/address.js'
 import type { CommandResult, Kernel } from '../../src/network/kernel/kernel.js'
@@ -41,7 +41,7 @@ export class FakeKernel implements Kernel {
   /** Programs that are not installed. */
   readonly missing = new Set<string>()
   privileged = true
-  /** Matches and targets that its iptables lacks, as words of a rule, and what iptables-restore says then. */
+  /** Matches and targets that its iptables lacks, as words of a rule, and iptables-restore's message then. */
   readonly lacking = new Map<string, string>()
   /** Without ports. */
   readonly bridges = new Set<string>()
@@ -51,7 +51,7 @@ export class FakeKernel implements Kernel {
   private routes: Route[] = []
   private rules: { family: Family; words: Map<string, string> }[] = []
   private endpoints: { id: number; address: string; device: string | undefined; flags: string[] }[] = []
-  /** Of a batch that goes on after them. */
+  /** Errors of a batch that goes on after them. */
   private complaints = ''
   private limits = { add_addr_accepted: 0, subflows: 2 }
   private readonly tables: Record<string, Map<string, string[]>> = {}
@@ -117,12 +117,12 @@ export class FakeKernel implements Kernel {
       ({ destination, protocol, words }) =>
         !(protocol === '2' && destination === `${network?.address}/${network?.prefix}` && words.get('dev') === device),
     )
-    // With its last IPv4 address an interface loses all its IPv4 routes (fib_disable_ip).
+    // If an interface loses its last IPv4 address, it loses all its IPv4 routes (fib_disable_ip).
     const hasIpv4 = found?.addresses.some((one) => one.family === 4) ?? false
     if (familyOf(address) === 4 && !hasIpv4) {
       this.routes = this.routes.filter(({ family, words }) => family === 6 || words.get('dev') !== device)
     }
-    // IPv4 takes routes away with their source address; IPv6 only the source.
+    // IPv4 removes routes with their source address; IPv6 only their source.
     this.routes = this.routes.filter(({ words, family }) => family === 6 || words.get('src') !== address)
     for (const { words } of this.routes) if (words.get('src') === address) words.delete('src')
   }
@@ -192,7 +192,7 @@ export class FakeKernel implements Kernel {
     return this.privileged
   }
 
-  /** Takes a sysctl away, as from a kernel that lacks it, or sets it as somebody else would. */
+  /** Removes a sysctl, as in a kernel that lacks it, or sets it as somebody else would. */
   setSysctl(path: string, value: string | undefined): void {
     if (value === undefined) this.sysctls.delete(path)
     else this.sysctls.set(path, value)
@@ -313,7 +313,7 @@ export class FakeKernel implements Kernel {
       )
     }
     const given = new Map([['from', 'all'], ...pairs(words)])
-    // What is not said matches anything when it is deleted; all that was said must be the same for one to exist already.
+    // In a delete, words that are left out match anything. In an add, an object exists already if all words are equal.
     const isSame = (one: { family: Family; words: Map<string, string> }) =>
       one.family === family && [...given].every(([key, value]) => one.words.get(key) === value)
     const at = this.rules.findIndex((one) => isSame(one) && (verb === 'del' || one.words.size === given.size))
@@ -462,7 +462,7 @@ export class FakeKernel implements Kernel {
     const flags = options.filter((word) => ['subflow', 'signal', 'backup', 'fullmesh'].includes(word)).sort()
     const device = after('dev')
     const id = Number(after('id'))
-    // `ip` prints a device that has gone as if<index>, and takes that again.
+    // `ip` prints a deleted device as if<index>, and accepts that name.
     if (device !== undefined && !this.devices.has(device) && !/^if\d+$/.test(device)) refuse(`Cannot find device "${device}"`)
     if (this.endpoints.some((one) => one.id === id || one.address === address)) refuse('Error: duplicate address.')
     if (this.endpoints.length >= 8) refuse('Error: too many addresses.')

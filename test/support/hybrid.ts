@@ -27,7 +27,7 @@ export const ports = {
 } as const
 
 export interface WorldOptions extends Partial<Pick<LabOptions, 'topology' | 'shaped' | 'links'>> {
-  /** Keys over the lab's own configs. */
+  /** Keys that replace those of the lab's own configs. */
   gateway?: object
   hag?: object
 }
@@ -43,7 +43,7 @@ export class World {
     readonly server: Agent,
   ) {}
 
-  /** The lab with its servers, and nothing between but routers. */
+  /** The lab with its servers, and only routers between. */
   static async create(scope: Scope, options: WorldOptions = {}): Promise<World> {
     const { gateway, hag, ...wishes } = options
     const lab = await labUp({ topology: 'hybrid', name: randomName(), ...wishes })
@@ -80,7 +80,7 @@ export class World {
     )
   }
 
-  /** A file of /etc as the programs of one host see it: `ip netns exec` puts what lies in /etc/netns/NAME over /etc. */
+  /** A file of /etc for the programs of one host: `ip netns exec` mounts files of /etc/netns/NAME over /etc. */
   etc(host: string, name: string, text: string): void {
     const folder = `/etc/netns/${this.lab.hosts[host]}`
     mkdirSync(folder, { recursive: true })
@@ -96,8 +96,7 @@ export class World {
   }
 
   /**
-   * A name server for the programs that a host starts from now on; change what it answers by `call('dnsZone', ...)`.
-   * Its answers live for a second.
+   * A name server for programs that the host starts from now on; `call('dnsZone', ...)` changes its answers. They are valid for a second.
    */
   async dns(zone: Zone, host = 'cpe'): Promise<Agent> {
     const agent = await startAgent(this.scope, { argv: (...argv) => this.lab.argv(host, argv) })
@@ -115,7 +114,7 @@ export class World {
     }
   }
 
-  /** Of a download: what the server's kernel was told to have arrived and has not yet reached the client, in the proxies and on the WANs. */
+  /** Bytes of a download that were acknowledged to the server and have not reached the client yet: in the proxies and on the WANs. */
   async parkedBytes(port: number): Promise<number> {
     const read = async (host: string, filter: string, key: string) => {
       const text = await this.execute(host)('ss', '-tinH', 'state', 'established', filter)
@@ -128,7 +127,7 @@ export class World {
     return Math.max(0, acknowledged - received)
   }
 
-  /** What became of a download by a new connection of the LAN, and the WANs that carried more than a seventh of it. */
+  /** Downloads over a new connection of the LAN: its outcome, and the WANs that carried more than a seventh of it. */
   async downloadByWans(bytes: number): Promise<{ wans: string[]; outcome: Awaited<ReturnType<Agent['call']>> }> {
     const before = await this.lab.wanBytes()
     const outcome = await this.client.call('download', { host: this.lab.addresses.server, port: ports.source, bytes })
@@ -146,7 +145,7 @@ export class World {
       .sort()
   }
 
-  /** Another device in the LAN: what its client binds to this address has a MAC address of its own. */
+  /** Another device in the LAN: connections that its client binds to this address have a MAC address of their own. */
   async device(address: string): Promise<void> {
     const lan = this.execute('lan')
     const name = `lan${address.split('.').at(-1)}`

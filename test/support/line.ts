@@ -1,4 +1,4 @@
-/** What a WAN of a lab does to a connection that fills it, by what the sender's kernel has measured: a slow machine's programs are late. */
+/** What a lab's WAN does to a connection that fills it, as the sender's kernel measures it, because programs on a slow machine are late. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { execute, must } from '../../src/lab/commands.js'
 import { filePort } from '../../src/lab/download.js'
@@ -10,7 +10,7 @@ export interface Line {
   maxMs: number
   /** Mbit/s on the line, counted as `LinkDirection` does, while it was full. */
   rate: number
-  /** Packets that did not fit into its queue. */
+  /** Packets that the queue dropped. */
   lost: number
 }
 

@@ -6,7 +6,7 @@ import { promisify } from 'node:util'
 
 const run = promisify(execFile)
 
-/** What registers a clean-up: any tap test. */
+/** Registers a clean-up, as any tap test does. */
 export interface Scope {
   teardown(handler: () => unknown): unknown
 }
@@ -14,7 +14,7 @@ export interface Scope {
 /** For `t.test(name, { skip: needsRoot }, ...)`. */
 export const needsRoot: string | false = process.getuid?.() === 0 ? false : 'needs root, to make network namespaces'
 
-/** The same, for links by our emulator. */
+/** The same, for links of our emulator. */
 export const needsTun: string | false = existsSync('/dev/net/tun') ? false : 'there is no /dev/net/tun'
 
 const alive = new Set<string>()
@@ -31,7 +31,7 @@ export class Namespace {
     return ['ip', 'netns', 'exec', this.name, ...argv]
   }
 
-  /** Runs a command to its end and returns what it printed; rejects where it fails. */
+  /** Runs a command to its end and returns its output; rejects if it fails. */
   async exec(...argv: string[]): Promise<string> {
     const [file = '', ...rest] = this.argv(...argv)
     return (await run(file, rest, { maxBuffer: 64 << 20 })).stdout
@@ -39,8 +39,8 @@ export class Namespace {
 }
 
 /**
- * A random name for a namespace or a lab. It begins with what scripts/test gave to this run, so that it can find and remove what a test
- * that was killed left behind.
+ * A random name for a namespace or a lab. It begins with the prefix that scripts/test gave this run, so that scripts/test can remove what a
+ * killed test left behind.
  */
 export function randomName(): string {
   return `${process.env.BONDSOCKS_TEST_RUN ?? 'bst'}${randomBytes(3).toString('hex')}`

@@ -1,4 +1,4 @@
-/** A gateway for the control path's tests, on the model or on the real kernel in a namespace, and what can be seen of it. */
+/** A gateway for tests of the network set-up, on the model or on the real kernel in a namespace, and what can be seen of it. */
 import { type GatewayConfig, gatewaySchema } from '../../src/config/schema.js'
 import { runCommand } from '../../src/network/kernel/command.js'
 import type { Kernel } from '../../src/network/kernel/kernel.js'
@@ -31,7 +31,7 @@ export function fakeWorld(): World & { kernel: FakeKernel } {
 export async function netnsWorld(scope: Scope, flavour?: string): Promise<World & { namespace: Namespace; far: Namespace }> {
   const namespace = await createNamespace(scope, 'cpe')
   const far = await createNamespace(scope, 'far')
-  // Or the kernel gives link-local addresses about a second later, in the middle of a comparison.
+  // Otherwise the kernel adds link-local addresses a second later, in the middle of a comparison.
   await namespace.exec('sysctl', '-qw', 'net.ipv6.conf.default.addr_gen_mode=1')
   const nodad = (address: string) => (address.includes(':') ? ['nodad'] : [])
   return {
@@ -42,7 +42,7 @@ export async function netnsWorld(scope: Scope, flavour?: string): Promise<World 
       await namespace.exec('ip', 'link', 'add', name, 'type', 'veth', 'peer', 'name', name, 'netns', far.name)
       await far.exec('ip', 'link', 'set', name, 'up')
       await namespace.exec('ip', 'link', 'set', name, 'up')
-      // The kernel tells of the carrier some milliseconds later.
+      // The kernel reports the carrier some milliseconds later.
       for (let tries = 0; tries < 50; tries++) {
         if (!(await namespace.exec('ip', 'link', 'show', name)).includes('NO-CARRIER')) return
         await new Promise((resolve) => setTimeout(resolve, 20))
@@ -145,14 +145,14 @@ export interface Snapshot {
   sysctls: Record<string, string>
 }
 
-/** Everything of the control path's concern, ours and others', in a comparable order. */
+/** Everything that concerns the network set-up, ours and others', in a comparable order. */
 export async function snapshot(kernel: Kernel): Promise<Snapshot> {
   const list = async (...argv: string[]) => {
     const items = JSON.parse((await capture(kernel, argv)) || '[]') as ({ table?: string; flags?: unknown } & Record<
       string,
       unknown
     >)[]
-    // The local table follows the addresses, not us; linkdown is the far end's state.
+    // Without the local table, which follows the addresses, and linkdown, which is the far end's state.
     const shown = items.filter((item) => item.table !== '255').map(({ flags: _, ...item }) => JSON.stringify(item))
     return shown.sort()
   }

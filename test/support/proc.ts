@@ -1,8 +1,8 @@
-/** What the kernel says of a process, from /proc. */
+/** What /proc tells about a process. */
 import { execFileSync } from 'node:child_process'
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 
-/** Open descriptors; of one kind, `socket` or `pipe`, where asked. */
+/** Open descriptors; only those of `kind`, if given. */
 export function countDescriptors(pid: number, kind?: 'socket' | 'pipe'): number {
   const folder = `/proc/${pid}/fd`
   const all = readdirSync(folder)
@@ -36,14 +36,14 @@ export function cpuSeconds(pid: number): number {
   return (Number(fields[11]) + Number(fields[12])) / ticksPerSecond
 }
 
-/** User and system time of the main thread, and of all child processes that have ended, seconds: what is decided and run, not relayed. */
+/** User and system time of the main thread and of all ended child processes, seconds: all work except relaying. */
 export function controlSeconds(pid: number): number {
   const stat = readFileSync(`/proc/${pid}/task/${pid}/stat`, 'utf8')
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
   return fields.slice(11, 15).reduce((sum, ticks) => sum + Number(ticks), 0) / ticksPerSecond
 }
 
-/** Time on a processor of all threads but the main one, seconds; in nanoseconds, unlike the others. */
+/** Processor time of all threads but the main one, seconds; with a resolution of nanoseconds, unlike the others. */
 export function workerSeconds(pid: number): number {
   const threads = readdirSync(`/proc/${pid}/task`).filter((thread) => Number(thread) !== pid)
   const spent = (thread: string) => Number(readFileSync(`/proc/${pid}/task/${thread}/schedstat`, 'utf8').split(' ')[0])

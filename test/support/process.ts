@@ -1,4 +1,4 @@
-/** Programs under test, as processes of their own: started, listened to, and ended by their process id. */
+/** Programs under test: starts them, reads their output, and ends them by their process id. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
@@ -11,7 +11,7 @@ export interface Exit {
   signal: NodeJS.Signals | null
 }
 
-/** tap's own settings would make every Node process below it report to tap. */
+/** Without tap's variables, which would make every Node process below report to tap. */
 export function cleanEnvironment(): NodeJS.ProcessEnv {
   const kept = Object.entries(process.env).filter(([key]) => key !== 'NODE_OPTIONS' && !/^_?TAP/.test(key))
   return { ...Object.fromEntries(kept), NO_COLOR: '1' }
@@ -25,12 +25,12 @@ export class Program {
   constructor(private readonly child: ChildProcess) {
     if (child.pid === undefined) throw new Error(`cannot start ${child.spawnfile}`)
     this.pid = child.pid
-    // Not 'exit': what it printed last may come after that.
+    // Not 'exit', because its last output may come after that.
     this.exited = once(child, 'close').then(([code, signal]) => ({ code, signal }))
     for (const stream of [child.stdout, child.stderr]) stream?.on('data', (data: Buffer) => (this.text += data.toString()))
   }
 
-  /** All it printed so far, on both streams. */
+  /** Its output so far, on both streams. */
   get output(): string {
     return this.text
   }
@@ -39,7 +39,7 @@ export class Program {
     return this.child.exitCode === null && this.child.signalCode === null
   }
 
-  /** Resolves once the output matches; rejects with the output where the program ends first or `timeoutMs` pass. */
+  /** Resolves when the output matches; rejects with the output if the program ends first or `timeoutMs` pass. */
   async waitFor(pattern: RegExp, timeoutMs = 15_000): Promise<RegExpMatchArray> {
     const deadline = Date.now() + timeoutMs
     for (;;) {
@@ -56,7 +56,7 @@ export class Program {
     if (this.running) process.kill(this.pid, signal)
   }
 
-  /** Sends `signal` and waits for the end; what has not ended after `patienceMs` is killed. */
+  /** Sends `signal` and waits for the end; after `patienceMs` it kills the program. */
   async end(signal: NodeJS.Signals = 'SIGTERM', patienceMs = 15_000): Promise<Exit> {
     this.kill(signal)
     const timer = setTimeout(() => this.kill('SIGKILL'), patienceMs)

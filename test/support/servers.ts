@@ -1,4 +1,4 @@
-/** Servers of the far end. Each listens on every address of its family-neutral wildcard and returns its port. */
+/** Servers of the far end. Each listens on all addresses of both families, and returns its port. */
 
 import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
@@ -11,7 +11,7 @@ const chunkBytes = 65536
 
 async function listen(port: number, onSocket: (socket: Socket) => void): Promise<number> {
   const server = createServer({ allowHalfOpen: true }, (socket) => {
-    // A client that went away is its own business; the test looks at what the client saw.
+    // A client may go away at any time; the test looks at what the client saw.
     socket.on('error', () => socket.destroy())
     onSocket(socket)
   })
@@ -20,7 +20,7 @@ async function listen(port: number, onSocket: (socket: Socket) => void): Promise
   return port
 }
 
-/** Writes `bytes` of the stream of `seed`, as fast as the other side takes them. Resolves false where it went away. */
+/** Writes `bytes` bytes of the stream of `seed`, as fast as the other side takes them. Resolves false if it went away. */
 export async function writeStream(socket: Writable, seed: number, bytes: number): Promise<boolean> {
   for (let at = 0; at < bytes; at += chunkBytes) {
     if (socket.destroyed) return false
@@ -97,21 +97,21 @@ export const servers = {
     for (const socket of late.splice(0)) receive(socket)
   },
 
-  /** Sends without an end, and drops what it gets. */
+  /** Sends for ever, and drops what it receives. */
   torrent: (port: number) =>
     listen(port, (socket) => {
       socket.on('end', () => socket.destroy()).resume()
       void writeStream(socket, 0, Number.POSITIVE_INFINITY)
     }),
 
-  /** Aborts as soon as the client has said something. */
+  /** Aborts as soon as the client has sent something. */
   aborter: (port: number) =>
     listen(port, (socket) => {
       socket.on('end', () => socket.end())
       socket.once('data', () => socket.resetAndDestroy())
     }),
 
-  /** Answers whatever it is asked with what no protocol knows. */
+  /** Answers everything with bytes of no protocol. */
   garbage: (port: number) => listen(port, (socket) => socket.on('data', () => socket.write('\xff\xfe not SOCKS\r\n'.repeat(20)))),
 
   /** Echoes, and tells whether a client's connection ended (`end`) or was aborted (an errno): see `lastEnding`. */
@@ -137,7 +137,7 @@ export const servers = {
   /** How the connections of `witness` ended, in order. */
   endings: async () => endings,
 
-  /** What `witness` has heard, in order. */
+  /** What `witness` has received, in order. */
   heard: async () => heard,
 
   /** `GET /<seed>/<bytes>` over HTTP, for curl. */

@@ -1,4 +1,4 @@
-/** Everything that bondsocks may set up in a network namespace, as text to compare: what `remove` leaves must equal what was found. */
+/** Everything that bondsocks may set up in a network namespace, as text: after `remove` it must be as before. */
 import type { Execute } from './hybrid.js'
 
 const commands: string[][] = [
@@ -14,7 +14,7 @@ const commands: string[][] = [
   ['sysctl', '-a', '-r', '^net\\.'],
 ]
 
-// Counters that the kernel moves by itself, and state that says nothing of what was set.
+// Counters that the kernel changes by itself, and state that does not depend on settings.
 const volatile = /^net\.netfilter\.nf_conntrack_count/
 
 export async function snapshot(execute: Execute): Promise<string> {
@@ -27,7 +27,7 @@ export async function snapshot(execute: Execute): Promise<string> {
   return text
 }
 
-/** The snapshot once it no longer changes by itself: IPv6 addresses and their routes come a second or two after a device. */
+/** The snapshot when it no longer changes by itself: IPv6 addresses and their routes come a second or two after a device. */
 export async function stillness(execute: Execute): Promise<string> {
   let last = await snapshot(execute)
   for (let tries = 0; tries < 10; tries++) {
@@ -39,7 +39,7 @@ export async function stillness(execute: Execute): Promise<string> {
   return last
 }
 
-/** Rules and user-made chains. An empty table is as good as none: iptables makes one when it is asked, and offers no way to remove it. */
+/** Rules and user-made chains. An empty table counts as none: iptables creates one when asked, and cannot remove it. */
 function rulesOf(save: string): string[] {
   return save
     .split('\n')

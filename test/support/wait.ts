@@ -1,6 +1,6 @@
-/** Waiting for what comes about in its own time, on machines that do other things too. */
+/** Waits for things that take their time, on machines that do other things, too. */
 
-/** Asks until the answer is right; returns the last answer. For what settles a moment later, like a closed descriptor. */
+/** Asks until the answer is right; returns the last answer. For states that come a moment later, such as a closed descriptor. */
 export async function settle<Value>(
   ask: () => Value | Promise<Value>,
   isRight: (value: Value) => boolean,
@@ -14,7 +14,7 @@ export async function settle<Value>(
   }
 }
 
-/** Measures again, a few times at most, where a busy machine may have spoiled the figure; returns the last one. */
+/** Measures again, a few times at most, because a busy machine may have spoiled the figure; returns the last one. */
 export async function remeasure<Figure>(
   measure: () => Figure | Promise<Figure>,
   isRight: (figure: Figure) => boolean,
