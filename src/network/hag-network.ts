@@ -25,6 +25,7 @@ interface Failure {
 
 export class HagNetwork {
   readonly #failures = new Map<HagNeed, Failure>()
+  #turn: Promise<unknown> = Promise.resolve()
 
   /** Tests move the clock (ms). */
   constructor(
@@ -129,13 +130,18 @@ export class HagNetwork {
     return { steps: [...copied, ...(await perform(diff(made, target)))], notes }
   }
 
-  async #alone<Value>(act: () => Promise<Value>): Promise<Value> {
-    const release = await this.kernel.lock()
-    try {
-      return await act()
-    } finally {
-      release()
-    }
+  /** One after the other, in the order of the calls: whoever waits for the lock itself asks for it only every 20 ms. */
+  #alone<Value>(act: () => Promise<Value>): Promise<Value> {
+    const turn = this.#turn.then(async () => {
+      const release = await this.kernel.lock()
+      try {
+        return await act()
+      } finally {
+        release()
+      }
+    })
+    this.#turn = turn.catch(() => undefined)
+    return turn
   }
 }
 

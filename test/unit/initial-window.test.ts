@@ -133,6 +133,20 @@ t.test('what does not work is not tried again and again, unless routes or rules 
   t.same(await apply(), [])
 })
 
+t.test('needs that are asked for at once are met one after the other, in that order', async (t) => {
+  const { kernel, watched } = machine()
+  let held = 0
+  const order: string[] = []
+  kernel.lock = async () => {
+    t.equal(held++, 0, 'the lock itself has nobody who waits')
+    return () => held--
+  }
+  const network = watched((argv, input) => kernel.run(argv, input))
+  const needs = ['window4', 'window6', 'subflows', 'probing'] as const
+  await Promise.all(needs.map((need) => network.apply(config, { isAlone: true, needs: [need] }).then(() => order.push(need))))
+  t.same(order, needs)
+})
+
 t.test('a look that fails is a note, and the next one finds an untrue copy', async (t) => {
   const { kernel, change, copy, watched } = machine()
   let fails = false

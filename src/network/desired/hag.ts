@@ -5,8 +5,11 @@ import { inPlaceOfMain, isForPort, isSameCopy, windowRule } from '../kernel/copy
 import { type CopiedRoute, type Desired, type DesiredCopy, nothing, type Observed, owned, type RouteCopy } from '../state.js'
 import { wantedProbing } from './sysctls.js'
 
-/** Each separately: if one cannot be met, that is a note, and the others are met. */
-export const hagNeeds = ['subflows', 'probing', 'window4', 'window6'] as const
+/**
+ * Each for itself: if one cannot be had there is a note, and the rest is done all the same. The windows first: a copy that is not true any more
+ * leads packets astray.
+ */
+export const hagNeeds = ['window4', 'window6', 'subflows', 'probing'] as const
 export type HagNeed = (typeof hagNeeds)[number]
 
 /** The kernel's own limit, so that all WANs of a gateway can join. */
