@@ -10,6 +10,7 @@ import type { Engine, EngineEvent, EngineOptions, Native } from '../engine/contr
 import type { Guardian } from '../network/guardian.js'
 import type { NetworkPlan } from '../network/state.js'
 import type { WatchEvents } from '../network/watch.js'
+import type { FirewallEvents } from '../network/watch-firewall.js'
 import { drain } from '../service/drain.js'
 import { eachEvent } from '../service/faults.js'
 import { listenError, logLimit } from '../service/limits.js'
@@ -30,8 +31,8 @@ export interface GatewayParts {
   network: NetworkControl
   /** Starts the guardian, which removes the network set-up if this process does not. */
   guard(): Promise<Guardian>
-  /** Calls back when the kernel's links, addresses, routes or rules have changed, until the signal. */
-  watch(events: WatchEvents, signal: AbortSignal): Promise<void>
+  /** Calls back when the kernel's links, addresses, routes or rules have changed, or what is ours in the firewall is gone, until the signal. */
+  watch(events: WatchEvents & FirewallEvents, signal: AbortSignal): Promise<void>
   log: Log
   signals: Pick<StopSignals, 'stop' | 'hurry' | 'fail' | 'dispose'>
 }
@@ -41,12 +42,15 @@ async function realParts(config: GatewayConfig): Promise<GatewayParts> {
   const { Network, systemKernel } = await import('../network/network.js')
   const { guardGateway } = await import('../network/guardian.js')
   const { watchKernel } = await import('../network/watch.js')
+  const { watchFirewall } = await import('../network/watch-firewall.js')
   const log = createLog(config.log_level)
   return {
     native,
     network: new Network(systemKernel({ standby: true })),
     guard: () => guardGateway(log),
-    watch: (events, signal) => watchKernel({ ...events, log }, signal),
+    watch: async (events, signal) => {
+      await Promise.all([watchKernel({ ...events, log }, signal), watchFirewall(events, signal)])
+    },
     log,
     signals: new StopSignals(log),
   }

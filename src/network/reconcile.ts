@@ -10,7 +10,7 @@ const maxSpacingMs = 1000
 const minSpacingMs = 100
 /** After a failed pass, the wait doubles from this to `lookMs`. */
 const retryMs = 200
-/** How often to look for changes that no monitor reports, such as a chain that another program deleted. */
+/** How often to look for changes that no monitor reports, such as an endpoint that another program deleted. */
 const lookMs = 10_000
 
 export interface ReconcileOptions {
@@ -47,6 +47,12 @@ export class Reconciler {
     this.#passes.schedule()
   }
 
+  /** A pass follows soon that looks at everything. */
+  lookNow(): void {
+    this.#lookedAt = Number.NEGATIVE_INFINITY
+    this.schedule()
+  }
+
   /** A pass follows soon, and calls `onWans` even if they have not changed. `logged`: notes that need not be logged again. */
   forceReport(logged: readonly string[]): void {
     this.#wans = ''
@@ -69,9 +75,10 @@ export class Reconciler {
     const startedAt = performance.now()
     // A timer may fire a moment early.
     const quick = startedAt - this.#lookedAt < lookMs - 10
+    // Now, because somebody may ask for the next look meanwhile.
+    if (!quick) this.#lookedAt = startedAt
     try {
       const { steps, wans, notes } = await apply(quick)
-      if (!quick) this.#lookedAt = startedAt
       if (this.#failure !== '') log.info('the network set-up works again')
       this.#failure = ''
       this.#failures = 0
@@ -83,6 +90,7 @@ export class Reconciler {
       this.#wans = now
       onWans(wans)
     } catch (error) {
+      if (!quick) this.#lookedAt = Number.NEGATIVE_INFINITY
       // Often the cause is a change during the pass, and it has already scheduled the next one.
       const { message } = error as Error
       if (message !== this.#failure) log.warn(`the network could not be set up anew, another try follows: ${message}`)

@@ -74,7 +74,7 @@ function watchOf(pid: number): number | undefined {
   const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').filter(Boolean).map(Number)
   return children.find((child) => {
     try {
-      return readFileSync(`/proc/${child}/cmdline`, 'utf8').includes('monitor')
+      return readFileSync(`/proc/${child}/cmdline`, 'utf8').startsWith('ip\0-o\0monitor')
     } catch {
       // It was a short one.
       return false

@@ -23,7 +23,7 @@ t.test('a hundred flaps in a minute', { skip: needsRoot, timeout: 150_000 }, asy
   // Pipes may stay in the engine's pool; to and from child processes Node uses sockets.
   const quiet = await settle(
     () => ({ sockets: countDescriptors(gateway.pid, 'socket'), children: childrenOf(gateway.pid) }),
-    ({ children }) => children === 3,
+    ({ children }) => children === 4,
   )
   const setUp = await cpe('sh', '-c', 'ip rule; ip -6 rule; ip route show table 5800; ip route show table 5801')
 
@@ -77,7 +77,7 @@ t.test('a hundred flaps in a minute', { skip: needsRoot, timeout: 150_000 }, asy
   t.equal(same(await snapshot(cpe)), same(before), 'and nothing is left in the end')
 })
 
-/** How many; at rest they are the monitor, an `ip` that waits for its input, and the guardian. */
+/** How many; at rest they are two monitors, an `ip` that waits for its input, and the guardian. */
 function childrenOf(pid: number): number {
   return readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean).length
 }

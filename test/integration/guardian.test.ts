@@ -20,7 +20,7 @@ const commandOf = (pid: string) => {
 /** Programs of ours in the CPE's namespace. */
 function programs(world: World): string[] {
   const pids = execFileSync('ip', ['netns', 'pids', world.lab.hosts.cpe ?? ''], { encoding: 'utf8' }).split('\n')
-  return pids.filter((pid) => /bondsocks|dist\/main\.js|ip -o monitor|ip -batch/.test(commandOf(pid)))
+  return pids.filter((pid) => /bondsocks|dist\/main\.js|ip -o monitor|nft monitor|ip -batch/.test(commandOf(pid)))
 }
 
 /**

@@ -2,6 +2,7 @@ import t from 'tap'
 import { Reconciler } from '../../src/network/reconcile.js'
 import type { NetworkPlan, WanAddresses } from '../../src/network/state.js'
 import { watchKernel } from '../../src/network/watch.js'
+import { watchFirewall } from '../../src/network/watch-firewall.js'
 import { memoryLog } from '../support/memory-log.js'
 import { VirtualTime } from '../support/virtual-time.js'
 
@@ -20,7 +21,7 @@ const plan = (wans: WanAddresses[], notes: string[] = [], steps: NetworkPlan['st
   steps,
 })
 
-function running(apply: () => Promise<NetworkPlan>) {
+function running(apply: (quick: boolean) => Promise<NetworkPlan>) {
   const log = memoryLog()
   const stop = new AbortController()
   const seen: string[][] = []
@@ -215,4 +216,40 @@ t.test('what has gone is told at once, whatever the pieces in which the monitor 
     t.same(heard, expected, `in pieces of ${size}`)
     t.equal(changes, Math.ceil(text.length / size))
   }
+})
+
+t.test('rules of ours that somebody deletes are told at once, and looked for', async (t) => {
+  const told: [lines: string[], rulesGone: boolean][] = [
+    [['delete rule ip nat BONDSOCKS handle 4\ndelete rule ip nat PREROUTING handle 3\n'], true],
+    [['delete rule ip nat PREROUTING handle 3\ndelete rule ip6 nat BOND', 'SOCKS handle 9\n'], true],
+    [['delete rule inet fw4 input handle 12\n', 'delete rule ip nat BONDSOCKS2 handle 4\n'], false],
+  ]
+  for (const [pieces, expected] of told) {
+    let gone = 0
+    let starts = 0
+    const stream = async (argv: readonly string[], onOutput: (text: string) => void) => {
+      t.same(argv, ['nft', 'monitor', 'destroy', 'rules'])
+      starts++
+      for (const piece of pieces) onOutput(piece)
+      return 'nft ENOENT'
+    }
+    await watchFirewall({ onRulesGone: () => gone++, stream }, new AbortController().signal)
+    t.equal(gone, expected ? 1 : 0, pieces.join())
+    t.equal(starts, 1, 'where nft ends at once it is not asked again')
+  }
+  const looks: boolean[] = []
+  const { reconciler, end } = running(async (quick) => {
+    looks.push(quick)
+    await sleep(50)
+    return plan([dsl, lte])
+  })
+  reconciler.schedule()
+  await time.advance(1000)
+  reconciler.lookNow()
+  await time.advance(20)
+  t.same(looks, [true, false], 'a pass after a change need not look at everything, this one does')
+  reconciler.lookNow()
+  await time.advance(1000)
+  t.same(looks, [true, false, false], 'and so does the one that was asked for in the middle of it')
+  await end()
 })

@@ -5,6 +5,7 @@ import type { GatewayConfig } from '../../config/schema.js'
 import type { Engine } from '../../engine/contract.js'
 import type { NetworkPlan } from '../../network/state.js'
 import type { WatchEvents } from '../../network/watch.js'
+import type { FirewallEvents } from '../../network/watch-firewall.js'
 import type { Log } from '../../telemetry/log.js'
 import { PathTable } from '../connections/path-table.js'
 import { PreparedConnections } from '../connections/prepared.js'
@@ -136,7 +137,7 @@ export class Hub {
    */
   async run(
     plan: Pick<NetworkPlan, 'wans' | 'notes'>,
-    watch: (events: WatchEvents, signal: AbortSignal) => Promise<void>,
+    watch: (events: WatchEvents & FirewallEvents, signal: AbortSignal) => Promise<void>,
     signal: AbortSignal,
     fail: (error: unknown) => void,
   ): Promise<void> {
@@ -167,6 +168,7 @@ export class Hub {
           onChange: () => this.#passes.schedule(),
           onGone: (device, what) => this.steer.report({ type: 'link-gone', interface: device, what }),
           onAddressGone: (address) => this.steer.report({ type: 'address-gone', address }),
+          onRulesGone: () => this.#passes.lookNow(),
         },
         signal,
       ),

@@ -46,6 +46,11 @@ export class Passes {
     else this.#reconciler?.forceReport(forced)
   }
 
+  /** The same, and it looks at everything. */
+  lookNow(): void {
+    this.#reconciler?.lookNow()
+  }
+
   /** Settles when the LAN is redirected, or at the end. */
   async redirect(): Promise<void> {
     this.#redirects = true
