@@ -7,8 +7,8 @@ int64_t BufferBudget::offered(const Source& client) const {
   return offeredNow(client);
 }
 
-// Each is offered half of what is left, as a queue of a switch with shared memory (dynamic thresholds: Choudhury and Hahne, IEEE/ACM Transactions
-// on Networking 6(2), 1998): the greediest are held up first, and something is left for who comes next.
+// Each client is offered half of what is left, as queues in a switch with shared memory are (dynamic thresholds: Choudhury and Hahne, IEEE/ACM
+// Transactions on Networking 6(2), 1998): the greediest are held up first, and something is left for the next one.
 int64_t BufferBudget::offeredNow(const Source& client) const {
   if (!hasLimit()) return INT64_MAX;
   return std::max<int64_t>(0, std::min(limit_ - all_, limit_ / 2 - heldBy(client)) / 2);

@@ -1,4 +1,4 @@
-// What connections may have the kernel hold for them: all together, those of one client, and one of them.
+// Limits the bytes that the kernel may hold: for all connections together, for those of one client, and for one of them.
 #pragma once
 
 #include <cstdint>
@@ -7,20 +7,20 @@
 
 #include "core/clients.h"
 
-// May be used from any thread.
+// Any thread may use it.
 class BufferBudget {
  public:
-  void setLimit(int64_t bytes) { limit_ = bytes; }  // before anything is charged
+  void setLimit(int64_t bytes) { limit_ = bytes; }  // to be called before anything is charged
   bool hasLimit() const { return limit_ > 0; }
-  // Bytes that one connection of this client may have beside what it has.
+  // Bytes that one connection of this client may have in addition.
   int64_t offered(const Source& client) const;
-  // The client holds more than its half.
+  // Whether the client holds more than its half.
   bool isOverdrawn(const Source& client) const;
-  // Charges the client with so many more; false: not so many are offered.
+  // Charges the client with so many more bytes; false if fewer are offered.
   bool take(const Source& client, int64_t bytes);
-  // The same for what a fast path needs. For that a client may hold up to twice the limit.
+  // The same for the buffer that a fast path needs. For that a client may hold up to twice the limit.
   bool takeNeeded(const Source& client, int64_t bytes);
-  // Whatever is offered; less than 0 gives back.
+  // Charges regardless of what is offered; a negative number gives back.
   void charge(const Source& client, int64_t bytes);
 
  private:
@@ -28,8 +28,8 @@ class BufferBudget {
   int64_t offeredNow(const Source& client) const;
   void add(const Source& client, int64_t bytes);
 
-  int64_t limit_ = 0;  // none
+  int64_t limit_ = 0;  // no limit
   mutable std::mutex mutex_;
-  int64_t all_ = 0;                    // of each client no more than half of the limit: what is above that takes nothing from the others
-  std::map<Source, int64_t> clients_;  // those that are charged
+  int64_t all_ = 0;                    // counts each client up to half of the limit; what it holds above takes nothing from the others
+  std::map<Source, int64_t> clients_;  // bytes charged to each client
 };

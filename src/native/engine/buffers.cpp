@@ -1,6 +1,6 @@
-// What the other end was told to have room for may come, and nothing that has come can be taken away again. So what counts is how large a
-// receive buffer may become. While the budget has that to offer nothing is done, and the kernel sizes the buffers, which costs the least
-// processor time; otherwise a receive buffer begins small, and grows while its connection moves and the budget has something to offer.
+// The other end may send as much as we have advertised, and received bytes cannot be dropped again. So what counts is how large a receive buffer
+// may become. While the budget offers that much, the kernel sizes the buffers, which costs the least processor time. Otherwise a receive buffer
+// begins small, and grows while its connection moves and the budget offers something.
 #include "engine/buffers.h"
 
 #include <algorithm>
@@ -8,19 +8,19 @@
 #include <utility>
 
 namespace {
-// Less a receive buffer never holds up. Before that a direction counts for nothing: most are over sooner.
+// A receive buffer never holds up fewer bytes than that. Until then a direction does not count; most end before.
 constexpr uint64_t kBulk = 64 * 1024;
-// What each receive buffer may have, however many its client has. For MPTCP it is what we let the kernel begin with on a gateway.
+// Every receive buffer may have this, however many its client has. For MPTCP a gateway lets the kernel begin with it.
 constexpr int minBufferOf(Protocol from) { return from == Protocol::Tcp ? 128 * 1024 : 512 * 1024; }
 constexpr int kPipe = 256 * 1024;
 constexpr int kUsualSendBuffer = 2 * 1024 * 1024;
-// A connection whose reader stops at once moves less than that: then the buffers between us and the reader are full.
+// If the reader stops at once, less than that moves until the buffers between us and the reader are full.
 constexpr uint64_t kProven = 2 * 1024 * 1024;
 constexpr uint64_t kRestMs = 10 * 1000;
 
 // What may wait in the pipe.
 int chunkOf(int receiveBuffer) { return std::min(receiveBuffer / 4, kPipe); }
-// And in the target: unsent in plain TCP, whose acknowledgements do not stop with its reader; in MPTCP also what is under way.
+// What may wait in the target: unsent bytes in plain TCP, whose acknowledgements do not stop with its reader; in MPTCP also bytes in flight.
 int aheadOf(int receiveBuffer, Protocol to) {
   if (to == Protocol::Tcp) return chunkOf(receiveBuffer);
   return receiveBuffer < neededBuffer(Protocol::Tcp) ? 2 * receiveBuffer : std::max(receiveBuffer, kUsualSendBuffer);
@@ -42,20 +42,20 @@ void writeLessAhead(const Direction& direction, int size) {
   const int ahead = aheadOf(size, direction.target->protocol);
   const Protocol to = direction.target->protocol;
   if (to == Protocol::Tcp) boundUnsent(direction.target->fd, ahead);
-  // A metered one has little more than what its subflows lack, and needs the size that it has (meter.h).
+  // A metered send buffer holds little more than its subflows lack, and needs its size (meter.h).
   if (to == Protocol::Mptcp && (direction.flow->metered == nullptr || sendBuffer(*direction.target) < ahead))
     setOption(direction.target->fd, SOL_SOCKET, SO_SNDBUFFORCE, ahead / 2);
 }
 }  // namespace
 
-// Where the budget is short the kernel may not even begin: with the first data after the handshake it makes the buffer of an MPTCP connection
-// as large as it may become (mptcp_rcvbuf_grow).
+// If the budget is short, set the size before the first bytes: with the first data after the handshake, the kernel makes an MPTCP connection's
+// buffer as large as it may become (mptcp_rcvbuf_grow).
 void Buffers::beginSmall(Connection* connection) {
   if (!budget_->hasLimit()) return;
   connection->forward.bulkAt = connection->backward.bulkAt = kBulk;
   if (budget_->offered(connection->sharer) >= kernelBuffers()) return;
   for (const Direction& direction : {forwardOf(connection), backwardOf(connection)}) {
-    // A WAN that joins later has for good the window that the size allows then (tcp_init_buffer_space).
+    // A WAN that joins later keeps the window that the size allows when it joins (tcp_init_buffer_space).
     const Protocol from = direction.source->protocol;
     const int now = receiveBuffer(*direction.source);
     const int wanted = budget_->isOverdrawn(connection->sharer) ? minBufferOf(from) : neededBuffer(from);
@@ -66,7 +66,7 @@ void Buffers::beginSmall(Connection* connection) {
   }
 }
 
-// One that has moved so much counts from now on. True: its source is to be read again.
+// A direction that has moved so much counts from now on. True: read its source again.
 bool Buffers::countBulk(Connection* connection, const Direction& direction) {
   Flow* const flow = direction.flow;
   flow->bulkAt = UINT64_MAX;
@@ -93,7 +93,7 @@ void Buffers::charge(Connection* connection, Flow* flow, int64_t bytes) {
 bool Buffers::mayHold(Connection* connection, const Direction& direction, int size) {
   Flow* const flow = direction.flow;
   if (!budget_->hasLimit()) return true;
-  if (flow->bulkAt != UINT64_MAX) return !flow->isHeld;  // it does not count yet
+  if (flow->bulkAt != UINT64_MAX) return !flow->isHeld;  // the direction does not count yet
   const int64_t more = weightOf(size, direction) - flow->charged;
   if (more <= 0) return true;
   const bool isNeeded = size <= neededBuffer(direction.source->protocol) && flow->bytes >= kProven;
@@ -109,13 +109,13 @@ void Buffers::stopCounting(Connection* connection, Flow* flow) {
   flow->bulkAt = flow->bytes + kBulk;
 }
 
-// One that rests and has delivered all, also out of the target's send buffer, holds nothing. It counts again when it moves much.
+// An idle direction that has delivered everything, also from the target's send buffer, holds nothing. It counts again when it moves much.
 void Buffers::letRest(Connection* connection, uint64_t nowMs) {
   if (nowMs - connection->activeMs < kRestMs) return;
   for (const Direction& direction : {forwardOf(connection), backwardOf(connection)}) {
     const Flow& flow = *direction.flow;
     if (flow.charged == 0 || flow.parked > 0 || (direction.source->readable && !flow.done)) continue;
-    // Of a stream that has ended the FIN may be left.
+    // If the stream has ended, the FIN may be left, which counts as one byte.
     if (unacknowledged(direction.target->fd) <= 1) stopCounting(connection, direction.flow);
   }
 }

@@ -1,4 +1,4 @@
-// What the kernel may hold for a connection, and how that is kept within the budget (budget.h).
+// Keeps what the kernel holds for a connection within the budget (budget.h).
 #pragma once
 
 #include "engine/connection.h"
