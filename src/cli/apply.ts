@@ -7,10 +7,10 @@ export const command: Command = {
 
 Installs the network set-up alone. As root. A second apply changes nothing. \`bondsocks remove\` takes all of it away.
 
-Of a gateway: routes, rules, MPTCP endpoints and limits, sysctls, firewall chains. A step that fails takes the earlier ones back. LAN
+On a gateway: routes, rules, MPTCP endpoints and limits, sysctls, firewall chains. A step that fails takes the earlier ones back. LAN
 connections are refused until \`bondsocks run\` serves them; \`run\` does all of this by itself.
 
-Of a HAG: the initial window, MPTCP's limit of subflows, a sysctl. What this machine does not allow is a note, and the rest is done.
+On a HAG: the initial window, MPTCP's limit of subflows, a sysctl. What this machine does not allow is a note, and the rest is done.
 \`bondsocks hag\` does all of this by itself, and follows the main routing table.
 
   -c, --config FILE   the config, a gateway's or a HAG's

@@ -6,8 +6,8 @@ import type { Command } from './command.js'
 export const command: Command = {
   help: `Usage: bondsocks check FILE
 
-Validates a config of either kind and says which it is. Every fault is one line: FILE:LINE:COLUMN: path: message. Says, too, where two
-WANs of this machine have one address.
+Validates a config of either kind and says which it is. Every fault is one line: FILE:LINE:COLUMN: path: message. Also says if two WANs
+of this machine have the same address. Does not read password files or users files: \`run\` and \`hag\` do.
 
 Exit codes: 0 valid, 2 not valid or not readable.
 `,

@@ -5,7 +5,7 @@ import { renderSteps } from './render.js'
 export const command: Command = {
   help: `Usage: bondsocks plan -c FILE [--json]
 
-Shows what \`apply\` would change on this machine, one step a line, in order. Changes nothing.
+Shows what \`apply\` would change on this machine, one step a line, in order. Changes nothing, but needs root to look.
 
   -c, --config FILE   the config, a gateway's or a HAG's
       --json          the steps, WANs and notes as JSON

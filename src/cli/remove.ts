@@ -5,6 +5,7 @@ export const command: Command = {
   help: `Usage: bondsocks remove
 
 Takes away all that bondsocks has set up in this network namespace, with no config and after any crash. As root.
+Stop \`run\` and \`hag\` first: a running one sets its part up again.
 `,
   async run() {
     const { Network, systemKernel } = await import('../network/network.js')

@@ -7,8 +7,8 @@ const usage = `Usage: npm run soak -- [OPTIONS]        as root, after npm run bu
 
 The gateway and the HAG in network namespaces of their own, under everything at once: short requests, downloads, uploads, echo streams,
 idle and half-closed connections whose every byte is checked; cuts of one WAN at a time, HAGs ended and killed; and clients who read
-slowly or not at all, reset, send garbage and urgent bytes, scan the redirector and besiege the HAG. Fails where a request fails that no
-cut or restart excuses, where one hangs or is executed twice, and where memory, descriptors or the log grow.
+slowly or not at all, reset, send garbage and urgent bytes, scan the redirector and besiege the HAG. Fails if a request fails that no
+cut or restart excuses, if one hangs or is executed twice, and if memory, descriptors or the log grow.
 
   --minutes N     default: 10
   --seed N        of chance; default: another one each time, which is printed
