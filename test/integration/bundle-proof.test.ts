@@ -36,7 +36,8 @@ t.test('joins that are refused, or lose their option', { skip: needsRoot }, asyn
   t.equal(await cause(), 'closed')
   await limit(8)
   await putMiddlebox(lab, 'refuse-join', 'lte')
-  t.equal(await cause(), 'reset')
+  // Before Linux 6.12 the kernel does not count joins that it tries.
+  t.equal(await cause(), (await count())?.tried === undefined ? 'unknown' : 'reset')
   await takeMiddlebox(lab)
   await putMiddlebox(lab, 'strip-join', 'lte')
   t.equal(await cause(), 'stripped')
