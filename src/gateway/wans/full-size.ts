@@ -5,6 +5,7 @@
 import { Socket } from 'node:net'
 import type { Family } from '../../base/address.js'
 import { Alarm } from '../../base/alarm.js'
+import { pause } from '../../base/pause.js'
 import type { Engine } from '../../engine/contract.js'
 import type { Target } from '../../engine/probe.js'
 import type { WanFact } from '../facts.js'
@@ -17,6 +18,8 @@ import { isUsable, type WanState } from '../model.js'
 const againMs = { free: 3600_000, metered: 6 * 3600_000 }
 const narrowAgainMs = { free: 30_000, metered: 600_000 }
 const unknownAgainMs = 60_000
+/** At the start the HAGs are asked first. */
+const startMs = 500
 /** In this time the kernel repeats the packet three times; it begins to try smaller ones (tcp_mtu_probing) only after 3 s. */
 const answerMs = 2000
 /** More than a segment of any WAN; jumbo frames are for the LAN only. */
@@ -64,6 +67,7 @@ export class FullSize {
 
   /** Runs until the signal. Never rejects. */
   async run(signal: AbortSignal): Promise<void> {
+    await pause(startMs, signal)
     while (!signal.aborted) {
       const links = this.#options.links()
       this.#dueAt = new Map([...this.#dueAt].filter(([bind]) => links.some(({ address }) => address === bind)))
