@@ -21,7 +21,7 @@ export interface NetworkControl {
 export interface PassesOptions {
   config: GatewayConfig
   network: Pick<NetworkControl, 'apply'>
-  steer: Pick<Steer, 'target' | 'report' | 'endpointsDeleted'>
+  steer: Pick<Steer, 'target' | 'report' | 'passBegins' | 'passEnds'>
   /** The WANs that can be used have changed. */
   onWans(): void
   /** Routes have changed. */
@@ -89,19 +89,26 @@ export class Passes {
     const { config, network, log, steer, onRoutes } = this.#options
     const { hags, hagFamilies, best, remaking, isIpv6Carried } = steer.target
     const redirect = this.#redirects
-    const plan = await network.apply(config, {
-      quick,
-      redirect,
-      hags,
-      hagFamilies,
-      best,
-      // Read what is known only when it is needed: a WAN may be lost meanwhile.
-      withoutEndpoint: { has: (address) => !hasEndpoint(steer.target, address) },
-      unserved: new Map<Family, string>(isIpv6Carried ? [] : [[6, noIpv6[config.on_hag_down]]]),
-    })
+    steer.passBegins()
+    const plan = await network
+      .apply(config, {
+        quick,
+        redirect,
+        hags,
+        hagFamilies,
+        best,
+        // Read what is known only when it is needed: a WAN may be lost meanwhile.
+        withoutEndpoint: { has: (address) => !hasEndpoint(steer.target, address) },
+        unserved: new Map<Family, string>(isIpv6Carried ? [] : [[6, noIpv6[config.on_hag_down]]]),
+      })
+      .catch((error) => {
+        // It may have deleted some.
+        steer.passEnds(true)
+        throw error
+      })
+    steer.passEnds(plan.steps.some(({ text }) => /^ip mptcp endpoint delete /.test(text)))
     if (remaking !== undefined) steer.report({ type: 'endpoint-removed', bind: remaking })
     if (plan.steps.some(({ text }) => text.includes(' route '))) onRoutes()
-    if (plan.steps.some(({ text }) => /^ip mptcp endpoint delete /.test(text))) steer.endpointsDeleted()
     if (!redirect || this.#redirected.signal.aborted) return plan
     this.#redirected.abort()
     log.info('the LAN is redirected')

@@ -33,11 +33,18 @@ export interface SteerOptions {
 
 /** How often to look again for connections without a subflow. */
 const lookMs = 500
+/** How often to look whether a pass has ended. */
+const passMs = 100
+/** How long a look waits for joins at most. */
+const maxHoldMs = 5000
 
 export class Steer {
   readonly #options: SteerOptions
   readonly #ended = new AbortController()
   #situation: Situation
+  #isPassUnderWay = false
+  /** Until then a connection without a subflow may be about to get one. */
+  #strandedFrom = Number.NEGATIVE_INFINITY
 
   constructor(options: SteerOptions) {
     this.#options = options
@@ -71,8 +78,16 @@ export class Steer {
     this.#ended.abort()
   }
 
-  /** A pass has deleted endpoints: connections that had no other subflow are stranded. */
-  endpointsDeleted(): void {
+  /** A pass begins, and may delete endpoints: connections lose subflows before others have joined them. */
+  passBegins(): void {
+    this.#isPassUnderWay = true
+  }
+
+  /** It has ended. Connections that had no other subflow than those it has deleted are stranded. */
+  passEnds(hasDeletedEndpoints: boolean): void {
+    this.#isPassUnderWay = false
+    if (!hasDeletedEndpoints) return
+    this.#waitForJoins()
     this.#background(this.#resetStranded(strandedMs, 1))
   }
 
@@ -115,6 +130,7 @@ export class Steer {
     const { dropEndpoints, log, reconcile } = this.#options
     if (afterMs > 0) await pause(afterMs, this.#ended.signal)
     if (this.#ended.signal.aborted) return
+    this.#waitForJoins()
     await dropEndpoints(addresses).catch((error: Error) => log.warn(`an endpoint could not be deleted: ${error.message}`))
     if (reconciles) reconcile()
   }
@@ -137,10 +153,26 @@ export class Steer {
     const { engine, log } = this.#options
     for (let look = 0; look < looks; look++) {
       await pause(look === 0 ? firstMs : lookMs, this.#ended.signal)
+      await this.#joinsTried()
       if (this.#ended.signal.aborted) return
       const count = await engine.resetStranded()
       if (count > 0) log.warn(`${count} connections had no way left and were reset, so that their clients begin anew`)
     }
+  }
+
+  /** Another WAN may have been lost meanwhile, or a pass may be under way. While a link flaps that has no end. */
+  async #joinsTried(): Promise<void> {
+    const untilAt = performance.now() + maxHoldMs
+    for (;;) {
+      const now = performance.now()
+      const waitMs = Math.min(this.#isPassUnderWay ? passMs : this.#strandedFrom - now, untilAt - now)
+      if (waitMs <= 0 || this.#ended.signal.aborted) return
+      await pause(waitMs, this.#ended.signal)
+    }
+  }
+
+  #waitForJoins(): void {
+    this.#strandedFrom = Math.max(this.#strandedFrom, performance.now() + strandedMs)
   }
 
   #background(work: Promise<void>): void {

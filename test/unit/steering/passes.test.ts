@@ -38,7 +38,8 @@ async function start(t: Test, { onHagDown = 'direct' as 'direct' | 'reject' } = 
         told.push(fact.type)
         if (core.take(fact).some(({ type }) => type === 'reconcile')) tested.schedule()
       },
-      endpointsDeleted: () => told.push('endpoints deleted'),
+      passBegins() {},
+      passEnds: (hasDeletedEndpoints) => hasDeletedEndpoints && told.push('endpoints deleted'),
     },
     onWans: () => told.push('WANs'),
     onRoutes: () => told.push('routes'),
@@ -106,7 +107,7 @@ t.test('other routes, deleted endpoints and other WANs are told to those whom th
   far.steps = ['ip -4 route replace default dev dsl0', 'ip mptcp endpoint delete id 255']
   tested.schedule()
   await next()
-  t.same(told.splice(0), ['routes', 'endpoints deleted'])
+  t.same(told.splice(0), ['endpoints deleted', 'routes'])
   far.wans = [dsl]
   tested.schedule()
   await next()
