@@ -19,7 +19,8 @@ t.test('joins that get lost', { skip: needsRoot }, async (t) => {
 })
 
 t.test('joins that are refused, or lose their option', { skip: needsRoot }, async (t) => {
-  const world = await World.run(t, { gateway: { prepared_connections: 0 } })
+  // Without windows to keep the HAG does not look again, and so leaves its limit as we set it.
+  const world = await World.run(t, { gateway: { prepared_connections: 0 }, hag: { initial_window: 0 } })
   const { gateway, lab, client } = world
   await gateway.waitFor(/WAN dsl is up/)
   await gateway.waitFor(/WAN lte is up/)
