@@ -352,6 +352,48 @@ t.test('an idle metered WAN is asked once', async (t) => {
   t.equal(asked.filter((one) => one.endsWith('10.2.0.2')).length, 2, 'in a quarter of an hour')
 })
 
+t.test('while no HAG greets, a metered WAN is asked once a minute, and no more once one has', async (t) => {
+  const kinds = [trouble('connect', 'ECONNREFUSED'), trouble('greeting', 'ECONNRESET'), trouble('greeting', 'EPROTO')]
+  for (const says of kinds)
+    await t.test(says.ok ? '' : says.failure.code, async (t) => {
+      let isBack = false
+      const { time, asked, isUp, until } = await start(t, {
+        wans: [lte],
+        metered: ['lte'],
+        probe: ({ protocol }) => (isBack ? answer(30, protocol) : says),
+      })
+      t.ok(await until(() => isUp('lte')))
+      await time.advance(10_000)
+      const before = asked.length
+      await time.advance(10 * 60_000)
+      t.ok(asked.length - before <= 20, `${asked.length - before} times in ten minutes`)
+      isBack = true
+      await time.advance(60_000)
+      const answered = asked.length
+      await time.advance(5 * 60_000)
+      t.equal(asked.length, answered, 'it was found')
+    })
+})
+
+t.test(
+  'a WAN of which nothing is known, and that carries other traffic, is not asked at the pace of what refuses at once',
+  async (t) => {
+    let received = 0
+    const { time, asked } = await start(t, {
+      wans: [dsl],
+      probe: () => trouble('connect', 'EHOSTUNREACH'),
+      received: () => {
+        received += 5000
+        return { dsl: received }
+      },
+    })
+    await time.advance(10_000)
+    const before = asked.length
+    await time.advance(10_000)
+    t.ok(asked.length - before <= 150, `${asked.length - before} times in ten seconds`)
+  },
+)
+
 t.test('an idle metered WAN over which something is sent and nothing comes back', async (t) => {
   await t.test('is asked', async (t) => {
     let sent = 0

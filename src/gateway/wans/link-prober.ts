@@ -25,6 +25,10 @@ const signOfLifeBytes = 4000
 const maxLostWhileBusy = 20
 /** A probe costs about half a kB: below 2 MB a month. */
 const meteredIdleMs = 15 * 60_000
+/** When to ask a metered WAN again for MPTCP if no HAG could tell, because none speaks SOCKS5 now: below 20 MB a month. */
+const vainMs = 60_000
+/** After a round without an answer on a WAN that carries other traffic: otherwise hosts that refuse at once are asked at their own pace. */
+const untoldMs = 200
 /** Who refuses us is found out over other WANs, half a kB each time. So long the finding counts if it was the path, or the HAG. */
 const refusalHoldsMs = { onPath: 5 * 60_000, hag: 60_000 }
 /** While nothing flows, how often to look whether something begins to. */
@@ -116,11 +120,14 @@ export class LinkProber<Link extends KnownLink = KnownLink> {
     const memory = this.#memory(index)
     let probedAt = Number.NEGATIVE_INFINITY
     let last: Carried = { received: 0, sent: 0 }
+    let lastAddress = ''
+    let vainUntil = Number.NEGATIVE_INFINITY
+    let spacingMs = 0
     while (!signal.aborted) {
       const { address, metered, device } = this.#link(index)
       const due = this.#options.nextProbe(this.#link(index))
       // Without a link there is nothing to do before a change.
-      await memory.alarm.wait(due?.afterMs ?? Number.POSITIVE_INFINITY, signal)
+      await memory.alarm.wait(Math.max(due?.afterMs ?? Number.POSITIVE_INFINITY, spacingMs), signal)
       if (signal.aborted) return
       const link = this.#link(index)
       if (due === undefined || address === undefined || link.address !== address) continue
@@ -128,14 +135,19 @@ export class LinkProber<Link extends KnownLink = KnownLink> {
       const carried = this.#counters().get(device) ?? last
       const isUnanswered = carried.sent > last.sent && carried.received === last.received
       last = carried
+      if (address !== lastAddress) vainUntil = Number.NEGATIVE_INFINITY
+      lastAddress = address
       const isDue =
-        carried.received - memory.receivedThen >= signOfLifeBytes || now >= Math.min(link.mptcp.dueAt, probedAt + meteredIdleMs)
+        carried.received - memory.receivedThen >= signOfLifeBytes ||
+        now >= Math.min(Math.max(link.mptcp.dueAt, vainUntil), probedAt + meteredIdleMs)
       if (metered && link.health.state === 'up' && !isDue && !(isUnanswered && this.#mayAsk(index))) continue
       const fact = await this.#round(index, address, Math.ceil(due.timeoutMs))
       if (signal.aborted) return
       probedAt = performance.now()
       memory.receivedThen = this.#received(device) ?? 0
+      spacingMs = fact === undefined ? untoldMs : 0
       if (fact !== undefined) this.#options.report(fact)
+      if (this.#link(index).mptcp.dueAt <= probedAt) vainUntil = probedAt + vainMs
     }
   }
 
