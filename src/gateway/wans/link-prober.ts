@@ -33,8 +33,8 @@ const untoldMs = 200
 const refusalHoldsMs = { onPath: 5 * 60_000, hag: 60_000 }
 /** While nothing flows, how often to look whether something begins to. */
 const idleTickMs = 250
-/** Without connections the end of a stream harms nobody, so the next probe is soon enough. */
-const restTickMs = 1000
+/** Without connections the end of a stream harms nobody. How often to look whether one has begun: its stream may stop soon. */
+const restTickMs = 250
 /** Longer than a round trip and a delayed acknowledgement (RFC 1122 section 4.2.3.2) of most paths. */
 const unansweredMs = 300
 
@@ -288,7 +288,8 @@ export class LinkProber<Link extends KnownLink = KnownLink> {
         continue
       }
       const now = performance.now()
-      let isFlowing = false
+      // Something may flow over a connection that has just begun.
+      let isFlowing = flows.size === 0
       for (const [device, carried] of this.#counters()) {
         const links = this.#options
           .links()
