@@ -3,11 +3,11 @@
  * table, flavour or program has them. If only the first counter moves, a firewall of this machine drops them, and redirection would cut the
  * LAN off the Internet.
  */
-import * as z from 'zod'
 import type { Family } from '../base/address.js'
 import type { GatewayConfig } from '../config/schema.js'
 import { ipOf, programOf } from './kernel/firewall.js'
 import type { Kernel } from './kernel/kernel.js'
+import { rulesetJson } from './kernel/nft.js'
 import type { KernelChain } from './state.js'
 
 /** One SYN may be between the counters; a client sends it again after one second. */
@@ -107,28 +107,11 @@ interface Suspect {
   where: string
 }
 
-const nftJson = z.object({
-  nftables: z.array(
-    z.object({
-      chain: z
-        .object({
-          family: z.string(),
-          table: z.string(),
-          name: z.string(),
-          hook: z.string().optional(),
-          policy: z.string().optional(),
-        })
-        .optional(),
-      rule: z.object({ family: z.string(), table: z.string(), expr: z.array(z.unknown()) }).optional(),
-    }),
-  ),
-})
-
 /** Chains of INPUT that can drop packets, without the one in which our rule is first. */
 async function suspects(kernel: Kernel, family: Family, ours: string | undefined): Promise<Suspect[]> {
   const { code, stdout } = await kernel.run(['nft', '-j', 'list', 'ruleset'])
   if (code !== 0) return []
-  const parsed = nftJson.safeParse(JSON.parse(stdout))
+  const parsed = rulesetJson.safeParse(JSON.parse(stdout))
   const items = parsed.success ? parsed.data.nftables : []
   const drops = (expr: unknown) => typeof expr === 'object' && expr !== null && ('drop' in expr || 'reject' in expr)
   const own = ipOf(family)

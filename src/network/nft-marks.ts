@@ -1,27 +1,9 @@
 /** Marks that tables of nftables set in what this machine sends, read from `nft -j list ruleset`. */
-import * as z from 'zod'
 import type { Family } from '../base/address.js'
 import { ipOf } from './kernel/firewall.js'
 import type { Kernel } from './kernel/kernel.js'
+import { rulesetJson } from './kernel/nft.js'
 import type { Mark } from './state.js'
-
-/** Keys that we do not read are left out; the expressions of a rule are nested as its author liked. */
-const rulesetJson = z.object({
-  nftables: z.array(
-    z.object({
-      chain: z
-        .object({
-          family: z.string(),
-          table: z.string(),
-          name: z.string(),
-          type: z.string().optional(),
-          hook: z.string().optional(),
-        })
-        .optional(),
-      rule: z.object({ family: z.string(), table: z.string(), chain: z.string(), expr: z.array(z.unknown()) }).optional(),
-    }),
-  ),
-})
 
 export interface NftMark extends Mark {
   /** The base chain that leads to it, as `nft list chain` wants it. */

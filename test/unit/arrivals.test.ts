@@ -77,7 +77,7 @@ t.test('the chains that may be to blame, and what lets them in', async (t) => {
     { chain: { family: 'ip6', table: 'six', policy: 'drop', ...base } },
     { chain: { family: 'ip', table: 'filter', policy: 'drop', hook: 'input', name: 'INPUT' } },
     { chain: { family: 'inet', table: 'home', policy: 'accept', ...base } },
-    { rule: { family: 'inet', table: 'home', expr: [{ counter: {} }, { reject: null }] } },
+    { rule: { family: 'inet', table: 'home', chain: 'input', expr: [{ counter: {} }, { reject: null }] } },
   ])
   const [blocked] = await look({ br0: [4, 0] })
   const insert = (where: string) => `nft insert rule inet ${where} input tcp dport 12345 ct status dnat accept`
