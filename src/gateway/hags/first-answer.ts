@@ -2,7 +2,7 @@ import { formatSocketAddress } from '../../base/address.js'
 import { troubleOf, whereOf } from '../hag-troubles.js'
 import type { Hag } from '../model.js'
 import type { HagDirectory } from './directory.js'
-import type { HagAnswer, HagProber } from './hag-prober.js'
+import type { HagAnswer, HagProber, KnownHag } from './hag-prober.js'
 
 /** `refused`: all that answered want other credentials. `reasons` is one line of text. */
 export interface FirstAnswer {
@@ -15,7 +15,7 @@ const some: FirstAnswer = { state: 'some', reasons: '' }
 
 /** Asks the known HAGs while names are looked up, and then the others. The first that serves us is enough. */
 export async function firstAnswer(options: {
-  prober: Pick<HagProber, 'askAll'>
+  prober: Pick<HagProber<KnownHag>, 'askAll'>
   directory: Pick<HagDirectory, 'refresh'>
   /** All known HAGs, best first. */
   hags(): readonly Hag[]

@@ -37,12 +37,12 @@ export interface KnownHag {
   readonly askedAt: number
 }
 
-export interface HagProberOptions {
+export interface HagProberOptions<Known extends KnownHag> {
   engine: Pick<Engine, 'probe' | 'inspect' | 'connect' | 'stats'>
-  hags(): readonly KnownHag[]
+  hags(): readonly Known[]
   /** When a greeting, or a whole CONNECT, is to be asked for; it may be long ago, and infinite if not before something changes. */
-  greetingDueAt(hag: KnownHag): number
-  requestDueAt(hag: KnownHag): number
+  greetingDueAt(hag: Known): number
+  requestDueAt(hag: Known): number
   isAdmissionDue(hag: Hag, link: WanLink): boolean
   /** Whether it is known to refuse us from that address. */
   isRefused(hag: Hag, bind: string): boolean
@@ -74,12 +74,12 @@ interface Memory {
   checkedAt: number
 }
 
-export class HagProber {
-  readonly #options: HagProberOptions
+export class HagProber<Known extends KnownHag> {
+  readonly #options: HagProberOptions<Known>
   readonly #memories = new WeakMap<Hag, Memory>()
   readonly #alarm = new Alarm()
 
-  constructor(options: HagProberOptions) {
+  constructor(options: HagProberOptions<Known>) {
     this.#options = options
   }
 
@@ -117,7 +117,7 @@ export class HagProber {
   }
 
   /** Returns when to look at it again. */
-  #askIfDue(one: KnownHag, signal: AbortSignal): number {
+  #askIfDue(one: Known, signal: AbortSignal): number {
     const { greetingDueAt, requestDueAt, log } = this.#options
     const memory = this.#memory(one.hag)
     const now = performance.now()

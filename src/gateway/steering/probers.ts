@@ -39,7 +39,7 @@ export interface ProbersOptions {
 export class Probers {
   readonly #options: ProbersOptions
   readonly #links: LinkProber<LinkState>
-  readonly #hags: HagProber
+  readonly #hags: HagProber<HagState>
   readonly #fullSize: FullSize
   readonly #ipv6: Ipv6
 
@@ -70,15 +70,11 @@ export class Probers {
       log,
       examine,
       hags: () => this.#hagStates(),
-      greetingDueAt: ({ hag }) => {
+      greetingDueAt: (one) => {
         const how = { inUse: steer.target.usableHags[0], isRelaying: engine.stats().relaying > 0 }
-        const one = this.#stateOf(hag)
-        return one === undefined ? Number.POSITIVE_INFINITY : greetingDueAt(steer.state, one, how)
+        return greetingDueAt(steer.state, one, how)
       },
-      requestDueAt: ({ hag }) => {
-        const one = this.#stateOf(hag)
-        return one === undefined ? Number.POSITIVE_INFINITY : requestDueAt(steer.state, one)
-      },
+      requestDueAt: (one) => requestDueAt(steer.state, one),
       isAdmissionDue: (hag, link) => now() >= admissionDueAt(steer.state.admissions, hag, link),
       isRefused: (hag, bind) => isRefused(steer.state.admissions, hag, bind),
       links: linksTo,

@@ -74,15 +74,11 @@ async function start(t: Test, hags: readonly Hag[], says: (probe: Probe) => Prob
       looks += 1
       return steer.state.hags
     },
-    greetingDueAt({ hag }) {
-      const one = stateOf(hag)
+    greetingDueAt(one) {
       const how = { inUse: steer.target.usableHags[0], isRelaying: true }
-      return one === undefined ? Number.POSITIVE_INFINITY : schedule.greetingDueAt(steer.state, one, how)
+      return schedule.greetingDueAt(steer.state, one, how)
     },
-    requestDueAt({ hag }) {
-      const one = stateOf(hag)
-      return one === undefined ? Number.POSITIVE_INFINITY : schedule.requestDueAt(steer.state, one)
-    },
+    requestDueAt: (one) => schedule.requestDueAt(steer.state, one),
     isAdmissionDue: (hag, link) => performance.now() >= admissionDueAt(steer.state.admissions, hag, link),
     isRefused: (hag, bind) => isRefused(steer.state.admissions, hag, bind),
     links: () => wanLinks(steer.state, 4),
