@@ -48,6 +48,8 @@ t.test('a HAG that lists the address of one WAN only', { skip: needsRoot }, asyn
   await gateway.waitFor(/WAN dsl is up[\s\S]*WAN dsl is up/, 20_000)
 
   await hag.end()
+  // LTE is metered: there it is asked again when the HAG comes back, or after 15 minutes.
+  await gateway.waitFor(/HAG \S+ is down/)
   hag = await world.startHag()
   await gateway.waitFor(/HAG \S+ serves us over WAN lte, from 10\.2\.0\.2/, 40_000)
   t.equal(asMessages(gateway.output).filter((one) => one.startsWith(refusal('lte', '10.2.0.2'))).length, 1, 'said once')

@@ -66,6 +66,15 @@ export function keepHags(all: Admissions, hags: readonly Hag[]): Admissions {
   return new Map([...all].filter(([key]) => prefixes.some((prefix) => key.startsWith(prefix))))
 }
 
+/** It may have been restarted with another config: what it refused is to be asked for again at once. */
+export const askAgain = (all: Admissions, hag: Hag): Admissions =>
+  new Map(
+    [...all].map(([key, known]) => {
+      const isRefused = known.refused !== undefined && key.startsWith(prefixOf(hag))
+      return [key, isRefused ? { ...known, askedAt: nothingKnown.askedAt } : known]
+    }),
+  )
+
 export const asked = (all: Admissions, hag: Hag, bind: string, now: number) => change(all, hag, bind, { askedAt: now })
 
 /** Before anything was asked for. */

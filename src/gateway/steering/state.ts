@@ -118,8 +118,15 @@ function apply(state: State, fact: Fact, now: number): State {
     case 'tick':
       return withTime(state, now)
     default:
-      return withHagNews(state, fact, now)
+      return withReturn(state, withHagNews(state, fact, now), fact.hag)
   }
+}
+
+/** A HAG that was down and answers again may have been restarted with another config. */
+function withReturn(before: State, after: State, hag: Hag): State {
+  const isReturning = ({ hags }: State) => hags.some((one) => isSameHag(one.hag, hag) && one.health.state === 'returning')
+  if (before.hags === after.hags || isReturning(before) || !isReturning(after)) return after
+  return { ...after, admissions: admission.askAgain(after.admissions, hag) }
 }
 
 type HagNews = Extract<Fact, { hag: Hag }>
