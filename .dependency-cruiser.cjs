@@ -31,6 +31,10 @@ module.exports = {
       { path: '^src/', pathNot: '^src/gateway/(gateway|steering/(hub|probers|passes|bonding))\\.ts$' },
       { path: '^src/gateway/steering/(hub|probers|passes|bonding)\\.ts$' },
     ),
+    rule('telemetry-renders', 'telemetry/ knows who shows events, not who emits them', to('telemetry'), {
+      path: '^src/',
+      pathNot: '^src/(base|telemetry)/',
+    }),
     rule('network-stands-alone', 'network/ serves both roles', to('network'), to('gateway', 'hag', 'lab', 'cli')),
     rule('roles-are-apart', 'the gateway knows no HAG program', to('gateway'), to('hag')),
     rule('hag-is-apart', 'the HAG program knows no gateway', to('hag'), to('gateway')),

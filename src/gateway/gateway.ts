@@ -18,6 +18,7 @@ import { hasStarted } from '../service/memory.js'
 import { Refusals } from '../service/refusals.js'
 import { watchOptions } from '../service/refused-options.js'
 import { StopSignals } from '../service/signals.js'
+import { toLog } from '../telemetry/events.js'
 import { createLog, type Log } from '../telemetry/log.js'
 import { Bypass } from './connections/policy.js'
 import { Sessions } from './connections/session.js'
@@ -60,6 +61,7 @@ async function realParts(config: GatewayConfig): Promise<GatewayParts> {
 export async function runGateway(config: GatewayConfig, given?: GatewayParts): Promise<void> {
   const parts = given ?? (await realParts(config))
   const { native, network, log, signals } = parts
+  const emit = toLog(log)
   try {
     requireMptcp(native.mptcpUnavailable())
     const entries = readPasswords(config, log)
@@ -95,7 +97,7 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
       })
       const over = new AbortController()
       try {
-        const hub = new Hub({ config, entries, engine, network, log })
+        const hub = new Hub({ config, entries, engine, network, emit, log })
         sessions = new Sessions({
           engine,
           pathTable: hub.pathTable,

@@ -6,6 +6,7 @@ import { examine, takesPipelined } from '../../src/gateway/hags/capabilities.js'
 import type { Hag } from '../../src/gateway/model.js'
 import { Probers } from '../../src/gateway/steering/probers.js'
 import { Steer } from '../../src/gateway/steering/steer.js'
+import { toLog } from '../../src/telemetry/events.js'
 import { EngineUnderTest, needsAddon } from '../support/engine.js'
 import { memoryLog } from '../support/memory-log.js'
 import { settle, sleep } from '../support/wait.js'
@@ -141,6 +142,7 @@ function startProbers(hag: Hag, engine: AskingEngine, wans = [dsl, lte]) {
   const steer = new Steer({
     config: { wans: wans.map((wan) => ({ ...wan, role: 'normal', metered: wan === lte })), onHagDown: 'direct' },
     engine: did,
+    emit: toLog(log),
     log,
     dropEndpoints: async () => {},
     reconcile() {},

@@ -4,6 +4,7 @@ import { parseGateway } from '../../src/config/load.js'
 import { isUsable } from '../../src/gateway/model.js'
 import { Hub } from '../../src/gateway/steering/hub.js'
 import type { WatchEvents } from '../../src/network/watch.js'
+import { toLog } from '../../src/telemetry/events.js'
 import { memoryLog } from './memory-log.js'
 import { engineOf, type Family, type Scenario, SimulatedWorld, type Step, type Wan } from './steering-world.js'
 import { VirtualTime } from './virtual-time.js'
@@ -43,6 +44,7 @@ export async function record(scenario: Scenario, each: (hub: Hub) => void = () =
         async forgetBlackHole() {},
         async remove() {},
       },
+      emit: toLog(log),
       log,
       counters: () => world.counters(),
       async examine(_engine, { hag, bind }) {

@@ -3,9 +3,10 @@
 import type { Fact } from '../../src/gateway/facts.js'
 import type { Hag, Path, Paths } from '../../src/gateway/model.js'
 import { type Deed, deeds, type Situation } from '../../src/gateway/steering/deeds.js'
-import { events, lineOf } from '../../src/gateway/steering/events.js'
+import { events } from '../../src/gateway/steering/events.js'
 import { firstState, reduce, type SteeringConfig } from '../../src/gateway/steering/state.js'
 import { hasEndpoint, target } from '../../src/gateway/steering/target.js'
+import { lineOf } from '../../src/telemetry/events.js'
 
 export class Steering {
   situation: Situation

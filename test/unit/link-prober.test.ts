@@ -6,6 +6,7 @@ import * as schedule from '../../src/gateway/steering/schedule.js'
 import { wanLinks } from '../../src/gateway/steering/state.js'
 import { Steer } from '../../src/gateway/steering/steer.js'
 import { LinkProber } from '../../src/gateway/wans/link-prober.js'
+import { toLog } from '../../src/telemetry/events.js'
 import { memoryLog } from '../support/memory-log.js'
 import { VirtualTime } from '../support/virtual-time.js'
 
@@ -71,6 +72,7 @@ async function start(t: Test, world: World) {
       onHagDown: 'direct',
     },
     engine,
+    emit: toLog(log),
     log,
     dropEndpoints: async () => {},
     reconcile() {},

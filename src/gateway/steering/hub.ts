@@ -6,6 +6,7 @@ import type { Engine } from '../../engine/contract.js'
 import type { NetworkPlan } from '../../network/state.js'
 import type { WatchEvents } from '../../network/watch.js'
 import type { FirewallEvents } from '../../network/watch-firewall.js'
+import type { Emit } from '../../telemetry/events.js'
 import type { Log } from '../../telemetry/log.js'
 import { PathTable } from '../connections/path-table.js'
 import { PreparedConnections } from '../connections/prepared.js'
@@ -43,6 +44,7 @@ export interface HubOptions {
     | 'stats'
   >
   network: NetworkControl
+  emit: Emit
   log: Log
   /** Tests pass their own. */
   counters?: () => Map<string, Carried>
@@ -61,7 +63,7 @@ export class Hub {
   readonly #bonding: Bonding
 
   constructor(options: HubOptions) {
-    const { config, entries, engine, network, log, counters, examine } = options
+    const { config, entries, engine, network, emit, log, counters, examine } = options
     this.#options = options
     this.pathTable = new PathTable({ onHagDown: config.on_hag_down })
     this.prepared = new PreparedConnections({
@@ -79,6 +81,7 @@ export class Hub {
         onHagDown: config.on_hag_down,
       },
       engine,
+      emit,
       log,
       dropEndpoints: (addresses) => network.dropEndpoints(addresses),
       reconcile: (forced) => this.#passes.schedule(forced),

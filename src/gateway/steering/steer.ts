@@ -6,11 +6,12 @@ import { pause } from '../../base/pause.js'
 import type { Engine } from '../../engine/contract.js'
 import type { WanAddresses } from '../../network/state.js'
 import { inBackground } from '../../service/faults.js'
+import type { Emit } from '../../telemetry/events.js'
 import type { Log } from '../../telemetry/log.js'
 import type { Fact } from '../facts.js'
 import type { Hag, Paths } from '../model.js'
 import { type Deed, deeds, type Situation, strandedMs } from './deeds.js'
-import { events, lineOf } from './events.js'
+import { events } from './events.js'
 import { firstState, reduce, type State, type SteeringConfig } from './state.js'
 import { type Target, target } from './target.js'
 
@@ -28,6 +29,7 @@ export interface SteerOptions {
   usePaths(paths: Paths): void
   /** After each fact that changed something; the probers wait for some changes. */
   onChange(before: State, after: State): void
+  emit: Emit
   log: Log
 }
 
@@ -61,13 +63,13 @@ export class Steer {
   }
 
   report(fact: Fact): void {
-    const { log, onChange } = this.#options
+    const { emit, onChange } = this.#options
     const before = this.#situation
     const state = reduce(before.state, fact, performance.now())
     if (state === before.state) return
     const after = { state, target: target(state, before.target) }
     this.#situation = after
-    for (const { level, text, fields } of events(before.state, state, fact).map(lineOf)) log[level](text, fields)
+    for (const event of events(before.state, state, fact)) emit(event)
     const left = before.state.wans.filter((wan) => !state.wans.includes(wan))
     for (const deed of deeds(before, after)) this.#do(deed, left)
     onChange(before.state, state)

@@ -8,6 +8,7 @@ import { admissionDueAt, isRefused } from '../../../src/gateway/steering/admissi
 import * as schedule from '../../../src/gateway/steering/schedule.js'
 import { linksByCost, wanLinks } from '../../../src/gateway/steering/state.js'
 import { Steer } from '../../../src/gateway/steering/steer.js'
+import { toLog } from '../../../src/telemetry/events.js'
 import { memoryLog } from '../../support/memory-log.js'
 import { dsl, first, lte, overDsl, overLte, second } from '../../support/steering.js'
 import { VirtualTime } from '../../support/virtual-time.js'
@@ -58,6 +59,7 @@ async function start(t: Test, hags: readonly Hag[], says: (probe: Probe) => Prob
       onHagDown: 'direct',
     },
     engine,
+    emit: toLog(log),
     log,
     dropEndpoints: async () => {},
     reconcile() {},

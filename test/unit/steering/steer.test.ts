@@ -1,6 +1,7 @@
 /** What is done about facts, and what is said of it. */
 import t, { type Test } from 'tap'
 import { Steer } from '../../../src/gateway/steering/steer.js'
+import { toLog } from '../../../src/telemetry/events.js'
 import { memoryLog } from '../../support/memory-log.js'
 import { dsl, first, lte, overDsl, overLte, second } from '../../support/steering.js'
 import { VirtualTime } from '../../support/virtual-time.js'
@@ -33,6 +34,7 @@ function start(t: Test, dropEndpoints = async () => {}) {
     reconcile: (forced) => done.push(`reconcile ${forced?.join() ?? ''}`),
     usePaths: ({ hagPaths }) => done.push(`paths ${hagPaths.length}`),
     onChange: () => {},
+    emit: toLog(log),
     log,
   })
   t.teardown(() => steer.end())

@@ -1,0 +1,79 @@
+/** Names of events, and the lines that the log has of them: people and their programs look for both. */
+import t from 'tap'
+import { type Event, eventNames, lineOf, toLog } from '../../src/telemetry/events.js'
+import type { Fields } from '../../src/telemetry/log.js'
+import { memoryLog } from '../support/memory-log.js'
+
+const names = [
+  'wan-changed',
+  'wan-answers-again',
+  'wan-mptcp',
+  'wan-full-size',
+  'roles',
+  'hag-changed',
+  'hag-answers-requests',
+  'hag-admission',
+  'hag-reaches-ipv6',
+]
+
+const hag = '203.0.113.3:1080'
+const both = { wan: 'dsl', family: 6 } as const
+const lines: [event: Event, line: string, fields?: Fields][] = [
+  [{ type: 'wan-changed', wan: 'dsl', state: 'up', reason: 'r', rttMs: 20.6 }, 'info WAN dsl is up: r', { rttMs: 21 }],
+  [{ type: 'wan-changed', ...both, state: 'down', reason: 'r', rttMs: undefined }, 'warn WAN dsl (IPv6) is down: r'],
+  [
+    { type: 'wan-answers-again', ...both, missing: 3 },
+    'info WAN dsl (IPv6) answers again: it is used after 3 more, because it fell lately',
+  ],
+  [{ type: 'wan-mptcp', ...both, support: 'yes' }, 'info WAN dsl (IPv6) carries MPTCP again'],
+  [
+    { type: 'wan-mptcp', wan: 'lte', support: 'blocked' },
+    'warn WAN lte carries no MPTCP, something on its path drops it: what begins there is not bonded',
+  ],
+  [
+    { type: 'wan-mptcp', wan: 'lte', support: 'stripped' },
+    'warn WAN lte carries no MPTCP, something on its path removes it: what begins there is not bonded',
+  ],
+  [{ type: 'wan-full-size', wan: 'dsl', passes: true }, 'info WAN dsl carries full-size packets again'],
+  [
+    { type: 'wan-full-size', wan: 'dsl', passes: false },
+    'warn WAN dsl is down: full-size packets vanish on its path, small ones pass: lower its MTU (ip link set dev IFACE mtu 1400, say); until then it is used only where no other WAN works',
+  ],
+  [{ type: 'roles', text: 'r' }, 'info r'],
+  [{ type: 'hag-changed', hag, state: 'down', reason: 'r' }, `warn HAG ${hag} is down: r`],
+  [{ type: 'hag-changed', hag, state: 'returning', reason: '' }, `info HAG ${hag} answers again`],
+  [{ type: 'hag-changed', hag, state: 'up', reason: '' }, `info HAG ${hag} is up`],
+  [{ type: 'hag-answers-requests', hag }, `info HAG ${hag} answers requests again`],
+  [
+    { type: 'hag-admission', hag, wan: 'dsl', bind: '10.1.0.2', reason: 'r' },
+    `warn HAG ${hag} refuses us over WAN dsl, from 10.1.0.2: r`,
+  ],
+  [
+    { type: 'hag-admission', hag, wan: 'dsl', bind: '10.1.0.2', reason: '' },
+    `info HAG ${hag} serves us over WAN dsl, from 10.1.0.2`,
+  ],
+  [{ type: 'hag-reaches-ipv6', hag }, `info HAG ${hag} reaches IPv6 destinations again`],
+]
+
+t.test('the names stay', async (t) => {
+  t.same(eventNames, names, 'whoever looks for one must find it after an update, too')
+})
+
+t.test('the lines stay', async (t) => {
+  for (const [event, line, fields = {}] of lines) {
+    const { level, text, fields: found } = lineOf(event)
+    t.equal(`${level} ${text}`, line)
+    t.same(found, fields, line)
+  }
+  t.same([...new Set(lines.map(([{ type }]) => type))], names, 'every event has one')
+})
+
+t.test('the log has them', async (t) => {
+  const log = memoryLog()
+  const emit = toLog(log)
+  for (const [event] of lines) emit(event)
+  t.same(
+    log.lines,
+    lines.map(([, line]) => line),
+  )
+})
