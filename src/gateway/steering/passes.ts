@@ -102,11 +102,12 @@ export class Passes {
         unserved: new Map<Family, string>(isIpv6Carried ? [] : [[6, noIpv6[config.on_hag_down]]]),
       })
       .catch((error) => {
-        // It may have deleted some.
-        steer.passEnds(true)
+        // It may have changed some.
+        steer.passEnds({ areAdded: true, areDeleted: true })
         throw error
       })
-    steer.passEnds(plan.steps.some(({ text }) => /^ip mptcp endpoint delete /.test(text)))
+    const hasStep = (start: string) => plan.steps.some(({ text }) => text.startsWith(start))
+    steer.passEnds({ areAdded: hasStep('ip mptcp endpoint add '), areDeleted: hasStep('ip mptcp endpoint delete ') })
     if (remaking !== undefined) steer.report({ type: 'endpoint-removed', bind: remaking })
     if (plan.steps.some(({ text }) => text.includes(' route '))) onRoutes()
     if (!redirect || this.#redirected.signal.aborted) return plan

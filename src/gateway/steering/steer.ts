@@ -85,12 +85,14 @@ export class Steer {
     this.#isPassUnderWay = true
   }
 
-  /** It has ended. Connections that had no other subflow than those it has deleted are stranded. */
-  passEnds(hasDeletedEndpoints: boolean): void {
+  /**
+   * It has ended. Connections that had no other subflow than those of deleted endpoints are stranded, unless a subflow from an endpoint that was
+   * added joins them.
+   */
+  passEnds(endpoints: { areAdded: boolean; areDeleted: boolean }): void {
     this.#isPassUnderWay = false
-    if (!hasDeletedEndpoints) return
-    this.#waitForJoins()
-    this.#background(this.#resetStranded(strandedMs, 1))
+    if (endpoints.areAdded || endpoints.areDeleted) this.#waitForJoins()
+    if (endpoints.areDeleted) this.#background(this.#resetStranded(strandedMs, 1))
   }
 
   #do(deed: Deed, left: readonly WanAddresses[]): void {
