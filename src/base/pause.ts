@@ -1,3 +1,5 @@
+import { setMaxListeners } from 'node:events'
+
 /** Resolves after the time, or when one of the signals is aborted. Leaves no listener behind on signals that live long. */
 export function pause(milliseconds: number, ...signals: AbortSignal[]): Promise<void> {
   return new Promise((resolve) => {
@@ -8,7 +10,11 @@ export function pause(milliseconds: number, ...signals: AbortSignal[]): Promise<
       resolve()
     }
     const timer = setTimeout(done, milliseconds)
-    for (const signal of signals) signal.addEventListener('abort', done, { once: true })
+    for (const signal of signals) {
+      // Many may wait for it at a time, of which Node would warn.
+      setMaxListeners(0, signal)
+      signal.addEventListener('abort', done, { once: true })
+    }
   })
 }
 

@@ -1,5 +1,4 @@
 /** Connects the gateway's parts with steer: they report facts, and ask what is known. None of them knows another. */
-import { setMaxListeners } from 'node:events'
 import { formatSocketAddress } from '../../base/address.js'
 import type { GatewayConfig } from '../../config/schema.js'
 import type { Engine } from '../../engine/contract.js'
@@ -145,8 +144,6 @@ export class Hub {
     fail: (error: unknown) => void,
   ): Promise<void> {
     const { network, log } = this.#options
-    // Every loop of every WAN adds a listener to it.
-    setMaxListeners(0, signal)
     this.#reportHags()
     this.steer.report({ type: 'wans-planned', wans: plan.wans })
     const parts = [
