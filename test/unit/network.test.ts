@@ -441,6 +441,16 @@ t.test('router advertisements are not turned on where they were off', async (t) 
   t.same((await network.plan(gateway())).steps, [], 'nor later')
 })
 
+t.test('a device that comes just before the end is as without us', async (t) => {
+  const { network, kernel, addDevice } = await prepare()
+  await network.apply(gateway())
+  await addDevice('fibre')
+  const acceptRa = async () => (await kernel.readSysctls(['net/ipv6/conf/fibre/accept_ra'])).get('net/ipv6/conf/fibre/accept_ra')
+  t.equal(await acceptRa(), '2', 'it has what we gave to the default')
+  await network.remove()
+  t.equal(await acceptRa(), '1')
+})
+
 t.test(
   'eight WANs with both families, and a HAG by name: each has an endpoint of the family that HAGs are used by',
   async (t) => {

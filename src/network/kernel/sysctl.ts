@@ -58,8 +58,8 @@ export interface SysctlChange {
 /** `wanted` is set in its order, and must not contain paths that the kernel lacks. */
 export function diffSysctls(current: Sysctls, saved: Record<string, Held<string>>, wanted: Sysctls): SysctlChange {
   const covered = new Set([...wanted].flatMap(([path, value]) => [...consequences(path, value, current.keys()).keys()]))
-  // An interface that went away took its values along; a new one has the value that we gave to `default`.
-  const kept = new Set([...Object.keys(saved), ...wanted.keys()])
+  // An interface that went away took its values along; a new one has the value that we gave to `default`, even if no pass has seen it yet.
+  const kept = new Set([...Object.keys(saved), ...current.keys()])
   const still = [...kept].flatMap((path): [string, Held<string>][] => {
     const held = heldOf(path, { sysctls: current, saved })
     return held === undefined ? [] : [[path, held]]
