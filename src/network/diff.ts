@@ -74,7 +74,9 @@ export function diff(observed: Observed, desired: Desired): Change {
 }
 
 function chainAfter(have: KernelChain, wanted: Chain | undefined): KernelChain {
-  return { ...have, isInFront: true, exists: wanted !== undefined, rules: wanted?.rules ?? [], jumps: wanted?.jumps ?? [] }
+  const { rules, jumps } = wanted ?? { rules: [], jumps: [] }
+  // Each of ours is put in front.
+  return { ...have, isInFront: true, places: jumps.map(() => 1), exists: wanted !== undefined, rules, jumps }
 }
 
 const saved = (

@@ -451,6 +451,25 @@ t.test('a device that comes just before the end is as without us', async (t) => 
   t.equal(await acceptRa(), '1')
 })
 
+t.test('a quick pass that fails leaves our jumps where the one before put them', async (t) => {
+  const { network, kernel } = await prepare()
+  const before = gateway({ quic: 'reject' })
+  await network.apply(before)
+  const theirs = ['INPUT', 'FORWARD'].map((chain) => `-I ${chain} -p udp -j ACCEPT`)
+  await kernel.run(['iptables-restore', '--noflush'], ['*filter', ...theirs, 'COMMIT', ''].join('\n'))
+  await network.apply(before)
+  const set = await snapshot(kernel)
+  const run = kernel.run.bind(kernel)
+  let failures = 0
+  kernel.run = async (argv, input) =>
+    input?.startsWith('*nat') && failures++ === 0 ? { code: 1, stdout: '', stderr: 'injected' } : run(argv, input)
+  await t.rejects(
+    network.apply(gateway({ quic: 'reject', listen: { port: 4444 } }), { quick: true }),
+    /the network is as it was before/,
+  )
+  t.same(await snapshot(kernel), set)
+})
+
 t.test(
   'eight WANs with both families, and a HAG by name: each has an endpoint of the family that HAGs are used by',
   async (t) => {
