@@ -1,12 +1,26 @@
 import t from 'tap'
 import { BundleWatch } from '../../src/gateway/wans/bundle-watch.js'
+import { toLog } from '../../src/telemetry/events.js'
 import { memoryLog } from '../support/memory-log.js'
 
 t.test('what keeps a WAN out is said once it lasts, and again after it was gone', async (t) => {
   const log = memoryLog()
   const end = new AbortController()
-  const text = 'WAN lte is not in the bundle: it has no IPv4 address'
-  const turns = [[text], [text], [], [text], [text], [text], [text], [], [text], [text], [text]]
+  const obstacle = { type: 'wan-without-hag', wan: 'lte', lacks: 4, isOutnumbered: false } as const
+  const text = 'WAN lte is not in the bundle: it has no IPv4 address, and no HAG has an IPv6 one'
+  const turns = [
+    [obstacle],
+    [obstacle],
+    [],
+    [obstacle],
+    [obstacle],
+    [obstacle],
+    [obstacle],
+    [],
+    [obstacle],
+    [obstacle],
+    [obstacle],
+  ]
   const watch = new BundleWatch({
     engine: { stats: () => ({ relaying: 0 }) as never, inspectBusy: async () => t.fail('nothing is relayed') as never },
     members: () => [],
@@ -16,7 +30,7 @@ t.test('what keeps a WAN out is said once it lasts, and again after it was gone'
       if (turns.length === 0) end.abort()
       return turn ?? []
     },
-    log,
+    emit: toLog(log),
     counters: () => new Map(),
     joins: () => undefined,
     everyMs: 1,

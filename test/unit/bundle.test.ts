@@ -3,6 +3,7 @@ import t from 'tap'
 import type { Inspection } from '../../src/engine/contract.js'
 import { Bundle, type BundleFacts, type BundleMember, type Joins, withoutHag } from '../../src/gateway/wans/bundle.js'
 import { parseJoins } from '../../src/gateway/wans/bundle-watch.js'
+import { lineOf } from '../../src/telemetry/events.js'
 
 const hag = { address: '203.0.113.3', port: 1080 }
 const dsl: BundleMember = { wan: 'dsl', family: 4, bind: '10.1.0.2', device: 'dsl0' }
@@ -41,6 +42,8 @@ function connection(
 
 const joins = (tried: number | undefined, answered = 0, reset = 0): Joins => ({ tried, answered, reset })
 
+const goodOrBad = ({ level, text }: ReturnType<typeof lineOf>) => `${level === 'warn' ? 'bad' : 'good'}: ${text}`
+
 /** Looks at the same thing so many times, five seconds apart; what was said. */
 function watcher() {
   const bundle = new Bundle()
@@ -51,7 +54,7 @@ function watcher() {
       return Array.from({ length: times }, () => {
         now += 5000
         const all = { connections: [], members: [dsl, lte], carried: new Map(), joins: joins(0), ...facts }
-        return bundle.look(all, now).map(({ text, isBad }) => `${isBad ? 'bad' : 'good'}: ${text}`)
+        return bundle.look(all, now).map((event) => goodOrBad(lineOf(event)))
       }).flat()
     },
   }
@@ -195,10 +198,11 @@ t.test('a WAN that no HAG address can use', async (t) => {
   const four = { name: 'lte', interface: 'lte', address4: '10.2.0.2' }
   const six = { name: 'cable', interface: 'cable', address6: '2001:db8:3::2' }
   const none = { name: 'off', interface: 'off' }
+  const said = (...all: Parameters<typeof withoutHag>) => withoutHag(...all).map((event) => lineOf(event).text)
   const wans = [both, four, six, none]
-  t.same(withoutHag(wans, [4]), ['WAN cable is not in the bundle: it has no IPv4 address, and no HAG has an IPv6 one'])
-  t.same(withoutHag(wans, [6]), ['WAN lte is not in the bundle: it has no IPv6 address, and no HAG has an IPv4 one'])
-  t.same(withoutHag(wans, [4, 6]), ['WAN cable is not in the bundle: it has no IPv4 address, and more WANs have IPv4 than IPv6'])
-  t.same(withoutHag([both, none], [4, 6]), [])
-  t.same(withoutHag(wans, []), [], 'nothing is known of HAGs yet')
+  t.same(said(wans, [4]), ['WAN cable is not in the bundle: it has no IPv4 address, and no HAG has an IPv6 one'])
+  t.same(said(wans, [6]), ['WAN lte is not in the bundle: it has no IPv6 address, and no HAG has an IPv4 one'])
+  t.same(said(wans, [4, 6]), ['WAN cable is not in the bundle: it has no IPv4 address, and more WANs have IPv4 than IPv6'])
+  t.same(said([both, none], [4, 6]), [])
+  t.same(said(wans, []), [], 'nothing is known of HAGs yet')
 })

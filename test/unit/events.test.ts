@@ -9,6 +9,8 @@ const names = [
   'wan-answers-again',
   'wan-mptcp',
   'wan-full-size',
+  'wan-bundle',
+  'wan-without-hag',
   'roles',
   'hag-changed',
   'hag-answers-requests',
@@ -18,6 +20,21 @@ const names = [
 
 const hag = '203.0.113.3:1080'
 const both = { wan: 'dsl', family: 6 } as const
+const bundled = { type: 'wan-bundle', wan: 'dsl', connections: 4, joined: 1, bind: '10.1.0.2', device: 'ppp0' } as const
+const causes = {
+  'fell-back':
+    'they became plain TCP: the HAG has no MPTCP, or something on the path where they begin removes it; try another port for the HAG',
+  'not-answered': 'what would join over it gets no answer: something on its path drops it, often for the option MP_JOIN',
+  'limit-reached': "the kernel's limit of subflows is reached (ip mptcp limits)",
+  'not-tried': 'the kernel did not try to join it; look at ip mptcp endpoint show and sysctl net.mptcp',
+  reset:
+    'what would join over it is refused: something on its path resets it, or another machine than the HAG answers there (a load balancer)',
+  stripped:
+    'what would join over it is answered without MPTCP: something on its path removes the option MP_JOIN; try another port for the HAG',
+  closed:
+    'what joins over it is answered, and closed at once: the HAG lets no more join (its ip mptcp limits), or something on the path changes MPTCP after the SYN',
+  unknown: 'the kernel does not tell why',
+}
 const lines: [event: Event, line: string, fields?: Fields][] = [
   [{ type: 'wan-changed', wan: 'dsl', state: 'up', reason: 'r', rttMs: 20.6 }, 'info WAN dsl is up: r', { rttMs: 21 }],
   [{ type: 'wan-changed', ...both, state: 'down', reason: 'r', rttMs: undefined }, 'warn WAN dsl (IPv6) is down: r'],
@@ -38,6 +55,23 @@ const lines: [event: Event, line: string, fields?: Fields][] = [
   [
     { type: 'wan-full-size', wan: 'dsl', passes: false },
     'warn WAN dsl is down: full-size packets vanish on its path, small ones pass: lower its MTU (ip link set dev IFACE mtu 1400, say); until then it is used only where no other WAN works',
+  ],
+  [{ ...bundled, lack: undefined }, 'info WAN dsl is in the bundle again: 1 of 4 connections use it'],
+  [
+    { ...bundled, family: 4, lack: 'other-device' },
+    'warn WAN dsl (IPv4) carries nothing by ppp0: what is sent from 10.1.0.2 leaves by another interface; look at ip rule show and ip route get HAG from 10.1.0.2 oif ppp0',
+  ],
+  ...Object.entries(causes).map(([lack, cause]): [Event, string] => [
+    { ...bundled, lack: lack as keyof typeof causes },
+    `warn WAN dsl is not in the bundle: 1 of 4 connections use it; ${cause}`,
+  ]),
+  [
+    { type: 'wan-without-hag', wan: 'lte', lacks: 6, isOutnumbered: false },
+    'warn WAN lte is not in the bundle: it has no IPv6 address, and no HAG has an IPv4 one',
+  ],
+  [
+    { type: 'wan-without-hag', wan: 'lte', lacks: 4, isOutnumbered: true },
+    'warn WAN lte is not in the bundle: it has no IPv4 address, and more WANs have IPv4 than IPv6',
   ],
   [{ type: 'roles', text: 'r' }, 'info r'],
   [{ type: 'hag-changed', hag, state: 'down', reason: 'r' }, `warn HAG ${hag} is down: r`],

@@ -1,6 +1,7 @@
 /** What is done for bonded connections: the proof that they are bonded, joining them again to a WAN, and keeping them alive. */
 import { type Family, families } from '../../base/address.js'
 import type { Engine } from '../../engine/contract.js'
+import type { Emit } from '../../telemetry/events.js'
 import type { Log } from '../../telemetry/log.js'
 import { isSameHag, type WanLink } from '../model.js'
 import { withoutHag } from '../wans/bundle.js'
@@ -16,6 +17,7 @@ export interface BondingOptions {
   keepaliveSeconds: number | undefined
   engine: Pick<Engine, 'inspectBusy' | 'setKeepalive' | 'countOnly' | 'stats'>
   steer: Pick<Steer, 'state' | 'target' | 'report'>
+  emit: Emit
   log: Log
 }
 
@@ -25,11 +27,11 @@ export class Bonding {
   readonly #rejoins: readonly Rejoin[]
 
   constructor(options: BondingOptions) {
-    const { engine, steer, log } = options
+    const { engine, steer, emit, log } = options
     this.#options = options
     this.#bundle = new BundleWatch({
       engine,
-      log,
+      emit,
       members: () =>
         steer.target.hagFamilies.flatMap((family) =>
           this.#links(family).map(({ wan, bind }) => ({ wan, family, bind, device: deviceOf(steer.state, wan) })),

@@ -1,8 +1,8 @@
-/** Checks every few seconds whether relayed connections are bonded, and logs on which WAN they are not. */
+/** Checks every few seconds whether relayed connections are bonded, and says on which WAN they are not. */
 import { readFileSync } from 'node:fs'
 import { pause } from '../../base/pause.js'
 import type { Engine, Inspection } from '../../engine/contract.js'
-import type { Log } from '../../telemetry/log.js'
+import type { Emit, Event } from '../../telemetry/events.js'
 import { type Carried, readCounters } from '../interface-counters.js'
 import { agreeingLooks, Bundle, type BundleMember, type Joins, type MemberState } from './bundle.js'
 
@@ -15,9 +15,9 @@ export interface BundleWatchOptions {
   members(): readonly BundleMember[]
   /** A connection to a HAG, not a direct one. */
   isToHag(connection: Inspection): boolean
-  /** Reasons that keep a WAN out whatever is relayed; logged if they last. */
-  obstacles(): readonly string[]
-  log: Log
+  /** What keeps a WAN out whatever is relayed; emitted if it lasts. */
+  obstacles(): readonly Event[]
+  emit: Emit
   /** Tests pass their own. */
   counters?: () => Map<string, Carried>
   joins?: () => Joins | undefined
@@ -46,7 +46,7 @@ export class BundleWatch {
       members,
       isToHag,
       obstacles,
-      log,
+      emit,
       counters = readCounters,
       joins = readJoins,
       everyMs = lookMs,
@@ -62,9 +62,14 @@ export class BundleWatch {
         carried: counters(),
         joins: joins(),
       }
-      for (const { text, isBad } of this.#bundle.look(facts, performance.now())) isBad ? log.warn(text) : log.info(text)
-      this.#obstacles = new Map(obstacles().map((text) => [text, (this.#obstacles.get(text) ?? 0) + 1]))
-      for (const [text, looks] of this.#obstacles) if (looks === agreeingLooks) log.warn(text)
+      for (const event of this.#bundle.look(facts, performance.now())) emit(event)
+      const looks = new Map<string, number>()
+      for (const event of obstacles()) {
+        const key = JSON.stringify(event)
+        looks.set(key, (this.#obstacles.get(key) ?? 0) + 1)
+        if (looks.get(key) === agreeingLooks) emit(event)
+      }
+      this.#obstacles = looks
     }
   }
 }

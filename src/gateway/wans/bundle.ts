@@ -6,6 +6,8 @@
 import { type Family, familyOf } from '../../base/address.js'
 import type { Inspection } from '../../engine/contract.js'
 import type { WanAddresses } from '../../network/state.js'
+import type { Lack } from '../../telemetry/events/wans.js'
+import type { Event } from '../../telemetry/events.js'
 import type { Carried } from '../interface-counters.js'
 
 /** One WAN in one family that connections should use now. */
@@ -35,17 +37,6 @@ export interface Joins {
   /** Subflows that this side has reset with the option MP_TCPRST, as it does where a SYN/ACK comes without MP_JOIN. */
   reset: number
 }
-
-export type Lack =
-  | 'other-device'
-  | 'fell-back'
-  | 'not-answered'
-  | 'limit-reached'
-  | 'not-tried'
-  | 'reset'
-  | 'stripped'
-  | 'closed'
-  | 'unknown'
 
 export interface MemberState extends BundleMember {
   /** Connections that were looked at, and those of them that have a subflow over it. */
@@ -91,11 +82,11 @@ export class Bundle {
     return this.#states
   }
 
-  /** To be called every few seconds while connections are relayed. What is news for people. */
-  look(facts: BundleFacts, now: number): { text: string; isBad: boolean }[] {
+  /** To be called every few seconds while connections are relayed. What is news. */
+  look(facts: BundleFacts, now: number): Event[] {
     const astray = this.#astray(facts)
     this.#recordJoins(facts.joins, now)
-    const news: { text: string; isBad: boolean }[] = []
+    const news: Event[] = []
     const families = new Set(facts.members.map(({ family }) => family))
     this.#states = facts.members.map((member) => {
       const mine = facts.connections.filter(({ remote }) => familyOf(remote.address) === member.family)
@@ -107,9 +98,8 @@ export class Bundle {
       // If a WAN has no connections, nothing new is known about it.
       if (mine.length === 0 || memory.looks < agreeingLooks || memory.lack === memory.said) return state
       if (now - memory.saidAt < restMs) return state
-      const name = families.size > 1 ? `${member.wan} (IPv${member.family})` : member.wan
-      const isBad = memory.lack !== undefined
-      news.push({ isBad, text: isBad ? complaint(name, { ...state, lack: memory.lack }) : good(name, state) })
+      const family = families.size > 1 ? member.family : undefined
+      news.push({ ...member, type: 'wan-bundle', family, connections: mine.length, joined, lack: memory.lack })
       memory.said = memory.lack
       memory.since = memory.saidAt = now
       return { ...state, lack: memory.lack, since: now }
@@ -211,39 +201,11 @@ export function lackByCounters({ tried, answered, reset }: Joins): Lack {
 const hasJoined = ({ subflows, protocol, local }: Inspection, bind: string) =>
   subflows.some((one) => !one.joining && one.local.address === bind) || (protocol === 'tcp' && local.address === bind)
 
-const causes: Record<Lack, string> = {
-  'other-device': '',
-  'fell-back':
-    'they became plain TCP: the HAG has no MPTCP, or something on the path where they begin removes it; try another port for the HAG',
-  'not-answered': 'what would join over it gets no answer: something on its path drops it, often for the option MP_JOIN',
-  'limit-reached': "the kernel's limit of subflows is reached (ip mptcp limits)",
-  'not-tried': 'the kernel did not try to join it; look at ip mptcp endpoint show and sysctl net.mptcp',
-  reset:
-    'what would join over it is refused: something on its path resets it, or another machine than the HAG answers there (a load balancer)',
-  stripped:
-    'what would join over it is answered without MPTCP: something on its path removes the option MP_JOIN; try another port for the HAG',
-  closed:
-    'what joins over it is answered, and closed at once: the HAG lets no more join (its ip mptcp limits), or something on the path changes MPTCP after the SYN',
-  unknown: 'the kernel does not tell why',
-}
-
-function complaint(name: string, { lack, joined, connections, bind, device }: MemberState): string {
-  if (lack === 'other-device')
-    return `WAN ${name} carries nothing by ${device}: what is sent from ${bind} leaves by another interface; look at ip rule show and ip route get HAG from ${bind} oif ${device}`
-  return `WAN ${name} is not in the bundle: ${joined} of ${connections} connections use it; ${causes[lack ?? 'unknown']}`
-}
-
-const good = (name: string, { joined, connections }: MemberState) =>
-  `WAN ${name} is in the bundle again: ${joined} of ${connections} connections use it`
-
 /** Of WANs that have an address, those that connections to HAGs cannot use. `hagFamilies`: those of the HAGs, the one in use first. */
-export function withoutHag(wans: readonly WanAddresses[], [inUse, other]: readonly Family[]): string[] {
+export function withoutHag(wans: readonly WanAddresses[], [inUse, other]: readonly Family[]): Event[] {
   if (inUse === undefined) return []
   const rest = inUse === 4 ? 6 : 4
   return wans
     .filter((wan) => wan[`address${inUse}`] === undefined && wan[`address${rest}`] !== undefined)
-    .map(({ name }) => {
-      const why = other === undefined ? `no HAG has an IPv${rest} one` : `more WANs have IPv${inUse} than IPv${rest}`
-      return `WAN ${name} is not in the bundle: it has no IPv${inUse} address, and ${why}`
-    })
+    .map(({ name }) => ({ type: 'wan-without-hag', wan: name, lacks: inUse, isOutnumbered: other !== undefined }))
 }

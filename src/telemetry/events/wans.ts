@@ -8,6 +8,18 @@ interface Link {
   readonly family?: Family | undefined
 }
 
+/** Why a WAN is not in the bundle. */
+export type Lack =
+  | 'other-device'
+  | 'fell-back'
+  | 'not-answered'
+  | 'limit-reached'
+  | 'not-tried'
+  | 'reset'
+  | 'stripped'
+  | 'closed'
+  | 'unknown'
+
 export interface WanEvents {
   /** Its health, or its address while it is up. */
   'wan-changed': Link & {
@@ -20,8 +32,36 @@ export interface WanEvents {
   /** What its path does to MPTCP. */
   'wan-mptcp': Link & { readonly support: 'unknown' | 'yes' | 'blocked' | 'stripped' }
   'wan-full-size': { readonly wan: string; readonly passes: boolean }
+  /**
+   * The proof that connections use it, or do not. `lack`: undefined if they do; `joined`: those of `connections` that have a subflow from
+   * `bind`, which should leave by `device`.
+   */
+  'wan-bundle': Link & {
+    readonly lack: Lack | undefined
+    readonly connections: number
+    readonly joined: number
+    readonly bind: string
+    readonly device: string
+  }
+  /** Connections to HAGs cannot use it. `lacks`: the family of the HAGs in use; `isOutnumbered`: other HAGs have its family, but more WANs have that one. */
+  'wan-without-hag': { readonly wan: string; readonly lacks: Family; readonly isOutnumbered: boolean }
   /** Which WANs are in use, or why they stay so. */
   roles: { readonly text: string }
+}
+
+const causes: Record<Exclude<Lack, 'other-device'>, string> = {
+  'fell-back':
+    'they became plain TCP: the HAG has no MPTCP, or something on the path where they begin removes it; try another port for the HAG',
+  'not-answered': 'what would join over it gets no answer: something on its path drops it, often for the option MP_JOIN',
+  'limit-reached': "the kernel's limit of subflows is reached (ip mptcp limits)",
+  'not-tried': 'the kernel did not try to join it; look at ip mptcp endpoint show and sysctl net.mptcp',
+  reset:
+    'what would join over it is refused: something on its path resets it, or another machine than the HAG answers there (a load balancer)',
+  stripped:
+    'what would join over it is answered without MPTCP: something on its path removes the option MP_JOIN; try another port for the HAG',
+  closed:
+    'what joins over it is answered, and closed at once: the HAG lets no more join (its ip mptcp limits), or something on the path changes MPTCP after the SYN',
+  unknown: 'the kernel does not tell why',
 }
 
 const nameOf = ({ wan, family }: Link) => (family === undefined ? wan : `${wan} (IPv${family})`)
@@ -45,5 +85,19 @@ export const wanLines: Lines<WanEvents> = {
       : warn(
           `WAN ${wan} is down: full-size packets vanish on its path, small ones pass: lower its MTU (ip link set dev IFACE mtu 1400, say); until then it is used only where no other WAN works`,
         ),
+  'wan-bundle': ({ lack, connections, joined, bind, device, ...link }) => {
+    const name = `WAN ${nameOf(link)}`
+    const share = `${joined} of ${connections} connections use it`
+    if (lack === undefined) return info(`${name} is in the bundle again: ${share}`)
+    if (lack !== 'other-device') return warn(`${name} is not in the bundle: ${share}; ${causes[lack]}`)
+    return warn(
+      `${name} carries nothing by ${device}: what is sent from ${bind} leaves by another interface; look at ip rule show and ip route get HAG from ${bind} oif ${device}`,
+    )
+  },
+  'wan-without-hag': ({ wan, lacks, isOutnumbered }) => {
+    const has = lacks === 4 ? 6 : 4
+    const why = isOutnumbered ? `more WANs have IPv${lacks} than IPv${has}` : `no HAG has an IPv${has} one`
+    return warn(`WAN ${wan} is not in the bundle: it has no IPv${lacks} address, and ${why}`)
+  },
   roles: ({ text }) => info(text),
 }
