@@ -2,20 +2,21 @@
  * What happens to the product, as data that the log renders, and all that shows the product to people may. Each file in `events/` has the
  * events of one topic with their lines. A name is stable once it is released: others look for it.
  */
+import { type ConnectionEvents, connectionLines } from './events/connections.js'
 import { type HagEvents, hagLines } from './events/hags.js'
 import type { Line } from './events/line.js'
 import { type WanEvents, wanLines } from './events/wans.js'
 import type { Log } from './log.js'
 
 /** By name. */
-interface Events extends WanEvents, HagEvents {}
+interface Events extends WanEvents, HagEvents, ConnectionEvents {}
 
 export type Event = { [Name in keyof Events]: { readonly type: Name } & Events[Name] }[keyof Events]
 
 /** Given to whoever has something to say. */
 export type Emit = (event: Event) => void
 
-const lines = { ...wanLines, ...hagLines }
+const lines = { ...wanLines, ...hagLines, ...connectionLines }
 
 /** The names of all events. */
 export const eventNames = Object.keys(lines)

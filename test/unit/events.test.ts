@@ -16,6 +16,7 @@ const names = [
   'hag-answers-requests',
   'hag-admission',
   'hag-reaches-ipv6',
+  'connections-reset',
 ]
 
 const hag = '203.0.113.3:1080'
@@ -87,6 +88,14 @@ const lines: [event: Event, line: string, fields?: Fields][] = [
     `info HAG ${hag} serves us over WAN dsl, from 10.1.0.2`,
   ],
   [{ type: 'hag-reaches-ipv6', hag }, `info HAG ${hag} reaches IPv6 destinations again`],
+  [
+    { type: 'connections-reset', count: 3, hag },
+    `warn 3 connections over HAG ${hag} were reset, so that their clients begin anew`,
+  ],
+  [
+    { type: 'connections-reset', count: 3 },
+    'warn 3 connections had no way left and were reset, so that their clients begin anew',
+  ],
 ]
 
 t.test('the names stay', async (t) => {

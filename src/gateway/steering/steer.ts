@@ -140,10 +140,9 @@ export class Steer {
   }
 
   async #resetConnections(hag: Hag): Promise<void> {
-    const count = await this.#options.engine.resetUpstreams(hag)
-    if (count === 0) return
-    const via = `HAG ${formatSocketAddress(hag)}`
-    this.#options.log.warn(`${count} connections over ${via} were reset, so that their clients begin anew`)
+    const { engine, emit } = this.#options
+    const count = await engine.resetUpstreams(hag)
+    if (count > 0) emit({ type: 'connections-reset', count, hag: formatSocketAddress(hag) })
   }
 
   async #wakeConnections(hag: Hag, firstMs: number, looks: number): Promise<void> {
@@ -154,13 +153,13 @@ export class Steer {
   }
 
   async #resetStranded(firstMs: number, looks: number): Promise<void> {
-    const { engine, log } = this.#options
+    const { engine, emit } = this.#options
     for (let look = 0; look < looks; look++) {
       await pause(look === 0 ? firstMs : lookMs, this.#ended.signal)
       await this.#joinsTried()
       if (this.#ended.signal.aborted) return
       const count = await engine.resetStranded()
-      if (count > 0) log.warn(`${count} connections had no way left and were reset, so that their clients begin anew`)
+      if (count > 0) emit({ type: 'connections-reset', count })
     }
   }
 
