@@ -5,6 +5,7 @@ import type { Fields } from '../../src/telemetry/log.js'
 import { memoryLog } from '../support/memory-log.js'
 
 const names = [
+  'wan-list',
   'wan-changed',
   'wan-answers-again',
   'wan-mptcp',
@@ -12,13 +13,16 @@ const names = [
   'wan-bundle',
   'wan-without-hag',
   'roles',
+  'hag-list',
   'hag-changed',
   'hag-answers-requests',
   'hag-admission',
   'hag-reaches-ipv6',
   'connections-reset',
+  'lan-redirected',
 ]
 
+const wans = [{ name: 'dsl', interface: 'ppp0', address4: '10.1.0.2' }]
 const hag = '203.0.113.3:1080'
 const both = { wan: 'dsl', family: 6 } as const
 const bundled = { type: 'wan-bundle', wan: 'dsl', connections: 4, joined: 1, bind: '10.1.0.2', device: 'ppp0' } as const
@@ -37,6 +41,7 @@ const causes = {
   unknown: 'the kernel does not tell why',
 }
 const lines: [event: Event, line: string, fields?: Fields][] = [
+  [{ type: 'wan-list', wans }, 'info WANs changed', { wans }],
   [{ type: 'wan-changed', wan: 'dsl', state: 'up', reason: 'r', rttMs: 20.6 }, 'info WAN dsl is up: r', { rttMs: 21 }],
   [{ type: 'wan-changed', ...both, state: 'down', reason: 'r', rttMs: undefined }, 'warn WAN dsl (IPv6) is down: r'],
   [
@@ -75,6 +80,7 @@ const lines: [event: Event, line: string, fields?: Fields][] = [
     'warn WAN lte is not in the bundle: it has no IPv4 address, and more WANs have IPv4 than IPv6',
   ],
   [{ type: 'roles', text: 'r' }, 'info r'],
+  [{ type: 'hag-list', hags: [hag] }, 'info HAGs changed', { hags: [hag] }],
   [{ type: 'hag-changed', hag, state: 'down', reason: 'r' }, `warn HAG ${hag} is down: r`],
   [{ type: 'hag-changed', hag, state: 'returning', reason: '' }, `info HAG ${hag} answers again`],
   [{ type: 'hag-changed', hag, state: 'up', reason: '' }, `info HAG ${hag} is up`],
@@ -96,6 +102,7 @@ const lines: [event: Event, line: string, fields?: Fields][] = [
     { type: 'connections-reset', count: 3 },
     'warn 3 connections had no way left and were reset, so that their clients begin anew',
   ],
+  [{ type: 'lan-redirected' }, 'info the LAN is redirected'],
 ]
 
 t.test('the names stay', async (t) => {

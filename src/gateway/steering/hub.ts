@@ -95,6 +95,7 @@ export class Hub {
     this.#passes = new Passes({
       config,
       network,
+      emit,
       log,
       steer: this.steer,
       onWans: () => this.#directory.refreshSoon(),
@@ -143,7 +144,7 @@ export class Hub {
     signal: AbortSignal,
     fail: (error: unknown) => void,
   ): Promise<void> {
-    const { network, log } = this.#options
+    const { network, emit, log } = this.#options
     this.#reportHags()
     this.steer.report({ type: 'wans-planned', wans: plan.wans })
     const parts = [
@@ -156,7 +157,7 @@ export class Hub {
         {
           onChange: () => {
             this.#reportHags()
-            log.info('HAGs changed', { hags: this.steer.target.hags.map(formatSocketAddress) })
+            emit({ type: 'hag-list', hags: this.steer.target.hags.map(formatSocketAddress) })
           },
           isUrgent: () => this.steer.target.usableHags.length === 0,
         },

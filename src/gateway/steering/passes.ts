@@ -4,6 +4,7 @@ import { aborted } from '../../base/pause.js'
 import type { GatewayConfig } from '../../config/schema.js'
 import { Reconciler } from '../../network/reconcile.js'
 import type { NetworkOptions, NetworkPlan } from '../../network/state.js'
+import type { Emit } from '../../telemetry/events.js'
 import type { Log } from '../../telemetry/log.js'
 import type { Steer } from './steer.js'
 import { hasEndpoint } from './target.js'
@@ -26,6 +27,7 @@ export interface PassesOptions {
   onWans(): void
   /** Routes have changed. */
   onRoutes(): void
+  emit: Emit
   log: Log
 }
 
@@ -66,11 +68,11 @@ export class Passes {
 
   /** Until the signal: the machine follows the target. */
   async run(initial: Pick<NetworkPlan, 'wans' | 'notes'>, signal: AbortSignal): Promise<void> {
-    const { log, steer, onWans } = this.#options
+    const { emit, log, steer, onWans } = this.#options
     this.#reconciler = new Reconciler({
       apply: (quick) => this.#pass(quick),
       onWans(wans) {
-        log.info('WANs changed', { wans })
+        emit({ type: 'wan-list', wans })
         steer.report({ type: 'wans-planned', wans })
         onWans()
       },
@@ -86,7 +88,7 @@ export class Passes {
   }
 
   async #pass(quick: boolean): Promise<NetworkPlan> {
-    const { config, network, log, steer, onRoutes } = this.#options
+    const { config, network, emit, steer, onRoutes } = this.#options
     const { hags, hagFamilies, best, remaking, isIpv6Carried } = steer.target
     const redirect = this.#redirects
     steer.passBegins()
@@ -112,7 +114,7 @@ export class Passes {
     if (plan.steps.some(({ text }) => text.includes(' route '))) onRoutes()
     if (!redirect || this.#redirected.signal.aborted) return plan
     this.#redirected.abort()
-    log.info('the LAN is redirected')
+    emit({ type: 'lan-redirected' })
     return { ...plan, steps: [] }
   }
 }

@@ -7,6 +7,8 @@ interface OfHag {
 }
 
 export interface HagEvents {
+  /** Those that there are after a change, best first. */
+  'hag-list': { readonly hags: readonly string[] }
   'hag-changed': OfHag & { readonly state: 'unknown' | 'up' | 'returning' | 'down'; readonly reason: string }
   'hag-answers-requests': OfHag
   /** Over one WAN. `reason`: why it refuses us there; empty: it serves us there again. */
@@ -15,6 +17,7 @@ export interface HagEvents {
 }
 
 export const hagLines: Lines<HagEvents> = {
+  'hag-list': ({ hags }) => info('HAGs changed', { hags }),
   'hag-changed': ({ hag, state, reason }) => {
     if (state === 'down') return warn(`HAG ${hag} is down: ${reason}`)
     return info(state === 'returning' ? `HAG ${hag} answers again` : `HAG ${hag} is up`)

@@ -8,6 +8,14 @@ interface Link {
   readonly family?: Family | undefined
 }
 
+/** Where a WAN is. */
+export interface Whereabouts {
+  readonly name: string
+  readonly interface: string
+  readonly address4?: string
+  readonly address6?: string
+}
+
 /** Why a WAN is not in the bundle. */
 export type Lack =
   | 'other-device'
@@ -21,6 +29,8 @@ export type Lack =
   | 'unknown'
 
 export interface WanEvents {
+  /** Those that can be used after a change, in the config's order. */
+  'wan-list': { readonly wans: readonly Whereabouts[] }
   /** Its health, or its address while it is up. */
   'wan-changed': Link & {
     readonly state: 'down' | 'probing' | 'up' | 'degraded'
@@ -67,6 +77,7 @@ const causes: Record<Exclude<Lack, 'other-device'>, string> = {
 const nameOf = ({ wan, family }: Link) => (family === undefined ? wan : `${wan} (IPv${family})`)
 
 export const wanLines: Lines<WanEvents> = {
+  'wan-list': ({ wans }) => info('WANs changed', { wans }),
   'wan-changed': ({ state, reason, rttMs, ...link }) =>
     (state === 'down' ? warn : info)(
       `WAN ${nameOf(link)} is ${state}: ${reason}`,

@@ -3,6 +3,7 @@ import t, { type Test } from 'tap'
 import { parseGateway } from '../../../src/config/load.js'
 import { Passes } from '../../../src/gateway/steering/passes.js'
 import type { NetworkOptions, NetworkPlan } from '../../../src/network/state.js'
+import { toLog } from '../../../src/telemetry/events.js'
 import { memoryLog } from '../../support/memory-log.js'
 import { dsl, first, home, lte, silences } from '../../support/steering.js'
 import { VirtualTime } from '../../support/virtual-time.js'
@@ -46,6 +47,7 @@ async function start(t: Test, { onHagDown = 'direct' as 'direct' | 'reject' } = 
     },
     onWans: () => told.push('WANs'),
     onRoutes: () => told.push('routes'),
+    emit: toLog(log),
     log,
   })
   const end = new AbortController()
