@@ -1,5 +1,5 @@
 /** Keeps the network as the config wants it while the gateway runs: a pass after every change in the kernel. */
-import type { Log } from '../telemetry/log.js'
+import type { Emit } from '../telemetry/events.js'
 import { Passes } from './passes.js'
 import type { NetworkPlan, WanAddresses } from './state.js'
 
@@ -18,7 +18,7 @@ export interface ReconcileOptions {
   apply(quick: boolean): Promise<NetworkPlan>
   /** Called with the WANs that can be used when they have changed. */
   onWans(wans: readonly WanAddresses[]): void
-  log: Log
+  emit: Emit
   /** The WANs and notes that were known at the start. */
   initial: Pick<NetworkPlan, 'wans' | 'notes'>
 }
@@ -71,7 +71,7 @@ export class Reconciler {
   }
 
   async #pass(): Promise<void> {
-    const { apply, onWans, log } = this.#options
+    const { apply, onWans, emit } = this.#options
     const startedAt = performance.now()
     // A timer may fire a moment early.
     const quick = startedAt - this.#lookedAt < lookMs - 10
@@ -79,11 +79,11 @@ export class Reconciler {
     if (!quick) this.#lookedAt = startedAt
     try {
       const { steps, wans, notes } = await apply(quick)
-      if (this.#failure !== '') log.info('the network set-up works again')
+      if (this.#failure !== '') emit({ type: 'network-works-again' })
       this.#failure = ''
       this.#failures = 0
-      if (steps.length > 0) log.info('the network changed and was set up anew', { steps: steps.map(({ text }) => text) })
-      for (const note of notes) if (!this.#notes.has(note)) log.warn(note)
+      if (steps.length > 0) emit({ type: 'network-changed', steps: steps.map(({ text }) => text) })
+      for (const note of notes) if (!this.#notes.has(note)) emit({ type: 'network-note', note })
       this.#notes = new Set(notes)
       const now = JSON.stringify(wans)
       if (now === this.#wans) return
@@ -93,7 +93,7 @@ export class Reconciler {
       if (!quick) this.#lookedAt = Number.NEGATIVE_INFINITY
       // Often the cause is a change during the pass, and it has already scheduled the next one.
       const { message } = error as Error
-      if (message !== this.#failure) log.warn(`the network could not be set up anew, another try follows: ${message}`)
+      if (message !== this.#failure) emit({ type: 'network-failed', reason: message })
       this.#failure = message
       this.#failures++
     }

@@ -19,6 +19,10 @@ const names = [
   'hag-admission',
   'hag-reaches-ipv6',
   'connections-reset',
+  'network-changed',
+  'network-note',
+  'network-failed',
+  'network-works-again',
   'lan-redirected',
 ]
 
@@ -102,6 +106,10 @@ const lines: [event: Event, line: string, fields?: Fields][] = [
     { type: 'connections-reset', count: 3 },
     'warn 3 connections had no way left and were reset, so that their clients begin anew',
   ],
+  [{ type: 'network-changed', steps: ['s'] }, 'info the network changed and was set up anew', { steps: ['s'] }],
+  [{ type: 'network-note', note: 'n' }, 'warn n'],
+  [{ type: 'network-failed', reason: 'r' }, 'warn the network could not be set up anew, another try follows: r'],
+  [{ type: 'network-works-again' }, 'info the network set-up works again'],
   [{ type: 'lan-redirected' }, 'info the LAN is redirected'],
 ]
 

@@ -3,6 +3,7 @@ import { Reconciler } from '../../src/network/reconcile.js'
 import type { NetworkPlan, WanAddresses } from '../../src/network/state.js'
 import { watchKernel } from '../../src/network/watch.js'
 import { watchFirewall } from '../../src/network/watch-firewall.js'
+import { toLog } from '../../src/telemetry/events.js'
 import { memoryLog } from '../support/memory-log.js'
 import { VirtualTime } from '../support/virtual-time.js'
 
@@ -26,7 +27,7 @@ function running(apply: (quick: boolean) => Promise<NetworkPlan>) {
   const stop = new AbortController()
   const seen: string[][] = []
   const onWans = (wans: readonly WanAddresses[]) => seen.push(wans.map(({ name }) => name))
-  const reconciler = new Reconciler({ apply, onWans, log, initial: plan([dsl, lte]) })
+  const reconciler = new Reconciler({ apply, onWans, emit: toLog(log), initial: plan([dsl, lte]) })
   const ended = reconciler.run(stop.signal)
   const end = async () => {
     stop.abort()

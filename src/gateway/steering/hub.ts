@@ -96,7 +96,6 @@ export class Hub {
       config,
       network,
       emit,
-      log,
       steer: this.steer,
       onWans: () => this.#directory.refreshSoon(),
       onRoutes: () => this.#probers.checkFullSize(),

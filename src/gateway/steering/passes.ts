@@ -5,7 +5,6 @@ import type { GatewayConfig } from '../../config/schema.js'
 import { Reconciler } from '../../network/reconcile.js'
 import type { NetworkOptions, NetworkPlan } from '../../network/state.js'
 import type { Emit } from '../../telemetry/events.js'
-import type { Log } from '../../telemetry/log.js'
 import type { Steer } from './steer.js'
 import { hasEndpoint } from './target.js'
 
@@ -28,7 +27,6 @@ export interface PassesOptions {
   /** Routes have changed. */
   onRoutes(): void
   emit: Emit
-  log: Log
 }
 
 export class Passes {
@@ -68,7 +66,7 @@ export class Passes {
 
   /** Until the signal: the machine follows the target. */
   async run(initial: Pick<NetworkPlan, 'wans' | 'notes'>, signal: AbortSignal): Promise<void> {
-    const { emit, log, steer, onWans } = this.#options
+    const { emit, steer, onWans } = this.#options
     this.#reconciler = new Reconciler({
       apply: (quick) => this.#pass(quick),
       onWans(wans) {
@@ -76,7 +74,7 @@ export class Passes {
         steer.report({ type: 'wans-planned', wans })
         onWans()
       },
-      log,
+      emit,
       initial,
     })
     try {

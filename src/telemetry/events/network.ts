@@ -1,11 +1,22 @@
 /** Events of the machine's network set-up. */
-import { info, type Lines } from './line.js'
+import { info, type Lines, warn } from './line.js'
 
 export interface NetworkEvents {
+  /** Somebody or something had changed it; what was done. */
+  'network-changed': { readonly steps: readonly string[] }
+  /** A remark on the machine, for its owner. */
+  'network-note': { readonly note: string }
+  /** It is tried again, and said again for another reason only. */
+  'network-failed': { readonly reason: string }
+  'network-works-again': object
   /** From now on new connections of the LAN come to the gateway. */
   'lan-redirected': object
 }
 
 export const networkLines: Lines<NetworkEvents> = {
+  'network-changed': ({ steps }) => info('the network changed and was set up anew', { steps }),
+  'network-note': ({ note }) => warn(note),
+  'network-failed': ({ reason }) => warn(`the network could not be set up anew, another try follows: ${reason}`),
+  'network-works-again': () => info('the network set-up works again'),
   'lan-redirected': () => info('the LAN is redirected'),
 }

@@ -48,7 +48,6 @@ async function start(t: Test, { onHagDown = 'direct' as 'direct' | 'reject' } = 
     onWans: () => told.push('WANs'),
     onRoutes: () => told.push('routes'),
     emit: toLog(log),
-    log,
   })
   const end = new AbortController()
   const running = tested.run({ wans: planned, notes: [] }, end.signal)
