@@ -12,6 +12,7 @@ const names = [
   'wan-full-size',
   'wan-bundle',
   'wan-without-hag',
+  'wan-joins-anew',
   'roles',
   'hag-list',
   'hag-changed',
@@ -82,6 +83,10 @@ const lines: [event: Event, line: string, fields?: Fields][] = [
   [
     { type: 'wan-without-hag', wan: 'lte', lacks: 4, isOutnumbered: true },
     'warn WAN lte is not in the bundle: it has no IPv4 address, and more WANs have IPv4 than IPv6',
+  ],
+  [
+    { type: 'wan-joins-anew', wan: 'lte', lone: 'dsl', count: 7 },
+    'info 7 connections have only WAN dsl: WAN lte joins all of them anew',
   ],
   [{ type: 'roles', text: 'r' }, 'info r'],
   [{ type: 'hag-list', hags: [hag] }, 'info HAGs changed', { hags: [hag] }],

@@ -1,5 +1,6 @@
 import t from 'tap'
 import { Rejoin } from '../../src/gateway/wans/rejoin.js'
+import { toLog } from '../../src/telemetry/events.js'
 import { memoryLog } from '../support/memory-log.js'
 
 const dsl = { wan: 'dsl', bind: '10.1.0.2', rate: 0 }
@@ -19,7 +20,7 @@ function start(only: Record<string, number>, paths = [dsl, lte]) {
     paths: () => state.paths,
     remake: (bind) => remade.push(bind),
     now: () => clock.now,
-    log,
+    emit: toLog(log),
   })
   const look = async (times = 1) => {
     for (let time = 0; time < times; time++) {

@@ -2,7 +2,6 @@
 import { type Family, families } from '../../base/address.js'
 import type { Engine } from '../../engine/contract.js'
 import type { Emit } from '../../telemetry/events.js'
-import type { Log } from '../../telemetry/log.js'
 import { isSameHag, type WanLink } from '../model.js'
 import { withoutHag } from '../wans/bundle.js'
 import { BundleWatch } from '../wans/bundle-watch.js'
@@ -18,7 +17,6 @@ export interface BondingOptions {
   engine: Pick<Engine, 'inspectBusy' | 'setKeepalive' | 'countOnly' | 'stats'>
   steer: Pick<Steer, 'state' | 'target' | 'report'>
   emit: Emit
-  log: Log
 }
 
 export class Bonding {
@@ -27,7 +25,7 @@ export class Bonding {
   readonly #rejoins: readonly Rejoin[]
 
   constructor(options: BondingOptions) {
-    const { engine, steer, emit, log } = options
+    const { engine, steer, emit } = options
     this.#options = options
     this.#bundle = new BundleWatch({
       engine,
@@ -43,7 +41,7 @@ export class Bonding {
       (family) =>
         new Rejoin({
           engine,
-          log,
+          emit,
           paths: () => this.#links(family).map(({ wan, bind }) => ({ wan, bind, rate: this.#rateOf(wan) })),
           remake: (bind) => steer.report({ type: 'endpoint-to-remake', bind }),
         }),

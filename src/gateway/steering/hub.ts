@@ -108,7 +108,7 @@ export class Hub {
       log,
       counters,
     })
-    this.#bonding = new Bonding({ keepaliveSeconds: config.keepalive_seconds, engine, emit, log, steer: this.steer })
+    this.#bonding = new Bonding({ keepaliveSeconds: config.keepalive_seconds, engine, emit, steer: this.steer })
   }
 
   /** What a connection met. */

@@ -5,7 +5,7 @@
  */
 import { pause } from '../../base/pause.js'
 import type { Engine } from '../../engine/contract.js'
-import type { Log } from '../../telemetry/log.js'
+import type { Emit } from '../../telemetry/events.js'
 
 export interface RejoinOptions {
   engine: Pick<Engine, 'countOnly' | 'stats'>
@@ -13,7 +13,7 @@ export interface RejoinOptions {
   paths(): readonly { wan: string; bind: string; rate: number }[]
   /** Deletes the endpoint of this address and makes it again. */
   remake(bind: string): void
-  log: Log
+  emit: Emit
   /** Tests pass their own; milliseconds. */
   now?: () => number
 }
@@ -48,7 +48,7 @@ export class Rejoin {
   }
 
   async look(): Promise<void> {
-    const { engine, paths, remake, log } = this.#options
+    const { engine, paths, remake, emit } = this.#options
     const all = paths()
     if (all.length < 2) return
     const counts = await Promise.all(all.map(({ bind }) => engine.countOnly(bind, joinedMs)))
@@ -70,7 +70,7 @@ export class Rejoin {
     if ((await engine.countOnly(calm.bind, 0)) > 0) return
     this.#notBefore = this.#now() + this.#pauseMs
     this.#pauseMs = Math.min(2 * this.#pauseMs, pauseMs.longest)
-    log.info(`${counts[all.indexOf(on)]} connections have only WAN ${on.wan}: WAN ${calm.wan} joins all of them anew`)
+    emit({ type: 'wan-joins-anew', wan: calm.wan, lone: on.wan, count: counts[all.indexOf(on)] ?? 0 })
     remake(calm.bind)
   }
 }

@@ -55,6 +55,8 @@ export interface WanEvents {
   }
   /** Connections to HAGs cannot use it. `lacks`: the family of the HAGs in use; `isOutnumbered`: other HAGs have its family, but more WANs have that one. */
   'wan-without-hag': { readonly wan: string; readonly lacks: Family; readonly isOutnumbered: boolean }
+  /** Connections have only `lone`, and this WAN, which is calm, is joined to all of them anew. */
+  'wan-joins-anew': { readonly wan: string; readonly lone: string; readonly count: number }
   /** Which WANs are in use, or why they stay so. */
   roles: { readonly text: string }
 }
@@ -110,5 +112,7 @@ export const wanLines: Lines<WanEvents> = {
     const why = isOutnumbered ? `more WANs have IPv${lacks} than IPv${has}` : `no HAG has an IPv${has} one`
     return warn(`WAN ${wan} is not in the bundle: it has no IPv${lacks} address, and ${why}`)
   },
+  'wan-joins-anew': ({ wan, lone, count }) =>
+    info(`${count} connections have only WAN ${lone}: WAN ${wan} joins all of them anew`),
   roles: ({ text }) => info(text),
 }
