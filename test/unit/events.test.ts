@@ -24,6 +24,8 @@ const names = [
   'network-note',
   'network-failed',
   'network-works-again',
+  'kernel-black-hole',
+  'kernel-black-hole-stays',
   'lan-redirected',
 ]
 
@@ -115,6 +117,11 @@ const lines: [event: Event, line: string, fields?: Fields][] = [
   [{ type: 'network-note', note: 'n' }, 'warn n'],
   [{ type: 'network-failed', reason: 'r' }, 'warn the network could not be set up anew, another try follows: r'],
   [{ type: 'network-works-again' }, 'info the network set-up works again'],
+  [
+    { type: 'kernel-black-hole', count: 2 },
+    'warn the kernel took MPTCP for blocked and made 2 connections plain TCP: it is told to forget that',
+  ],
+  [{ type: 'kernel-black-hole-stays', reason: 'r' }, 'warn the kernel does not forget it: r'],
   [{ type: 'lan-redirected' }, 'info the LAN is redirected'],
 ]
 

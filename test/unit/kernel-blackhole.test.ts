@@ -1,5 +1,6 @@
 import t from 'tap'
 import { turnedIntoTcp, watchBlackHole } from '../../src/gateway/wans/kernel-blackhole.js'
+import { toLog } from '../../src/telemetry/events.js'
 import { memoryLog } from '../support/memory-log.js'
 
 const netstat = (count: number) =>
@@ -18,7 +19,7 @@ t.test('says how many connections it cost, and makes the kernel forget', async (
   let forgotten = 0
   await watchBlackHole(
     {
-      log,
+      emit: toLog(log),
       everyMs: 1,
       async read() {
         const text = texts.shift()

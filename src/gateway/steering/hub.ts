@@ -143,7 +143,7 @@ export class Hub {
     signal: AbortSignal,
     fail: (error: unknown) => void,
   ): Promise<void> {
-    const { network, emit, log } = this.#options
+    const { network, emit } = this.#options
     this.#reportHags()
     this.steer.report({ type: 'wans-planned', wans: plan.wans })
     const parts = [
@@ -162,7 +162,7 @@ export class Hub {
         },
         signal,
       ),
-      watchBlackHole({ forget: () => network.forgetBlackHole(), log }, signal),
+      watchBlackHole({ forget: () => network.forgetBlackHole(), emit }, signal),
       watch(
         {
           onChange: () => this.#passes.schedule(),

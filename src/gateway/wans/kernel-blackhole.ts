@@ -4,7 +4,7 @@
  */
 import { readFile } from 'node:fs/promises'
 import { pause } from '../../base/pause.js'
-import type { Log } from '../../telemetry/log.js'
+import type { Emit } from '../../telemetry/events.js'
 
 const lookMs = 10_000
 
@@ -21,7 +21,7 @@ export function turnedIntoTcp(netstat: string): number {
 export interface BlackHoleOptions {
   /** Makes the kernel forget; rejects with a system error. */
   forget(): Promise<void>
-  log: Log
+  emit: Emit
   /** Tests pass their own: the text of /proc/net/netstat. */
   read?: () => Promise<string>
   everyMs?: number
@@ -29,14 +29,14 @@ export interface BlackHoleOptions {
 
 /** Runs until the signal. Never rejects. */
 export async function watchBlackHole(options: BlackHoleOptions, signal: AbortSignal): Promise<void> {
-  const { forget, log, everyMs = lookMs } = options
+  const { forget, emit, everyMs = lookMs } = options
   const read = options.read ?? (() => readFile('/proc/self/net/netstat', 'utf8'))
   let before: number | undefined
   while (!signal.aborted) {
     const now = await read().then(turnedIntoTcp, () => before)
     if (before !== undefined && now !== undefined && now > before) {
-      log.warn(`the kernel took MPTCP for blocked and made ${now - before} connections plain TCP: it is told to forget that`)
-      await forget().catch((error: Error) => log.warn(`the kernel does not forget it: ${error.message}`))
+      emit({ type: 'kernel-black-hole', count: now - before })
+      await forget().catch((error: Error) => emit({ type: 'kernel-black-hole-stays', reason: error.message }))
     }
     before = now
     await pause(everyMs, signal)

@@ -9,6 +9,10 @@ export interface NetworkEvents {
   /** It is tried again, and said again for another reason only. */
   'network-failed': { readonly reason: string }
   'network-works-again': object
+  /** The kernel's memory of paths that swallow MPTCP has made so many connections plain TCP; it is told to forget. */
+  'kernel-black-hole': { readonly count: number }
+  /** It does not forget. */
+  'kernel-black-hole-stays': { readonly reason: string }
   /** From now on new connections of the LAN come to the gateway. */
   'lan-redirected': object
 }
@@ -18,5 +22,8 @@ export const networkLines: Lines<NetworkEvents> = {
   'network-note': ({ note }) => warn(note),
   'network-failed': ({ reason }) => warn(`the network could not be set up anew, another try follows: ${reason}`),
   'network-works-again': () => info('the network set-up works again'),
+  'kernel-black-hole': ({ count }) =>
+    warn(`the kernel took MPTCP for blocked and made ${count} connections plain TCP: it is told to forget that`),
+  'kernel-black-hole-stays': ({ reason }) => warn(`the kernel does not forget it: ${reason}`),
   'lan-redirected': () => info('the LAN is redirected'),
 }
