@@ -294,14 +294,20 @@ t.test('ends of every kind', { skip: needsRoot }, async (t) => {
 
   t.test('a second gateway is refused, and leaves the first alone', async (t) => {
     const first = await world.startGateway()
-    const up = await snapshot(cpe)
+    // What it still sets up after that comes when a HAG has answered over each WAN.
+    for (const name of ['dsl', 'lte']) await first.waitFor(new RegExp(`WAN ${name} is up`))
+    await settle(
+      () => world.endpoints(),
+      (names) => names.length === 2,
+    )
+    const up = await stillness(cpe)
     const second = world.start('cpe', 'run', '-c', world.config('gateway', { listen: { port: 12346 } }))
     // As soon as Node has its own handler of SIGUSR1, and before ours is there.
     const hasHandler = () => {
       const caught = BigInt(`0x${/^SigCgt:\s*(\w+)/m.exec(readFileSync(`/proc/${second.pid}/status`, 'utf8'))?.[1]}`)
       return ((caught >> 9n) & 1n) === 1n
     }
-    for (let tries = 0; tries < 1000 && !hasHandler(); tries++) await sleep(1)
+    while (!hasHandler()) await sleep(1)
     second.kill('SIGUSR1')
     await second.waitFor(/"listening"/)
     t.notMatch(await cpe('ss', '-ltnH'), /:9229\b/, 'no debugger while it waits')
