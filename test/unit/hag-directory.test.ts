@@ -1,5 +1,6 @@
 import t from 'tap'
 import { HagDirectory, type HagEntryWithPassword, inOrder, type Names } from '../../src/gateway/hags/directory.js'
+import { toLog } from '../../src/telemetry/events.js'
 import { memoryLog } from '../support/memory-log.js'
 
 const entry = (more: Partial<HagEntryWithPassword>): HagEntryWithPassword => ({ weight: 1, ...more })
@@ -24,7 +25,7 @@ class FakeNames implements Names {
 function directory(...entries: HagEntryWithPassword[]) {
   const names = new FakeNames()
   const log = memoryLog()
-  const made = new HagDirectory({ entries, names, log, identity: 'one home' })
+  const made = new HagDirectory({ entries, names, emit: toLog(log), identity: 'one home' })
   const addresses = () => made.hags.map(({ hag }) => `${hag.address} ${hag.port}`)
   return { made, names, log, addresses }
 }
@@ -178,7 +179,13 @@ t.test('a name is asked for over each WAN, until one answers', async (t) => {
   }
   const log = memoryLog()
   const sources = () => [{ address4: '10.1.0.2' }, { address4: '10.2.0.2' }, { address4: '10.3.0.2' }]
-  const made = new HagDirectory({ entries: [entry({ name: 'hag.example' })], names, log, identity: 'one home', sources })
+  const made = new HagDirectory({
+    entries: [entry({ name: 'hag.example' })],
+    names,
+    emit: toLog(log),
+    identity: 'one home',
+    sources,
+  })
   const startedAt = performance.now()
   t.equal(await made.refresh(), true)
   t.ok(performance.now() - startedAt < 2000)

@@ -9,7 +9,7 @@ import { pause } from '../../base/pause.js'
 import { askServers, NameResolver, type Source } from '../../base/resolve.js'
 import type { HagEntry } from '../../config/schema.js'
 import { credentialsOf } from '../../engine/probe.js'
-import type { Log } from '../../telemetry/log.js'
+import type { Emit } from '../../telemetry/events.js'
 import type { RankedHag } from '../facts.js'
 import type { Hag } from '../model.js'
 
@@ -64,7 +64,7 @@ export class HagDirectory {
   constructor(
     private readonly options: {
       entries: readonly HagEntryWithPassword[]
-      log: Log
+      emit: Emit
       names?: Names
       /** The WANs' addresses. Names are looked up by the system's route, and then over each WAN. */
       sources?: () => readonly Source[]
@@ -159,18 +159,18 @@ export class HagDirectory {
     return found.flat()
   }
 
-  /** The answer or, if the lookup fails, the last answer. Logs a trouble once. */
+  /** The answer or, if the lookup fails, the last answer. A trouble is said once. */
   async #lookUp<Answer>(name: string, ask: Asking<readonly Answer[]>): Promise<readonly Answer[]> {
     this.#asked.add(name)
     try {
       const answer = await inTime((signal) => overEach([undefined, ...(this.options.sources?.() ?? [])], ask, signal))
-      if (this.#troubles.delete(name)) this.options.log.info(`the HAG ${name} can be looked up again`)
+      if (this.#troubles.delete(name)) this.options.emit({ type: 'hag-lookup', name })
       this.#answers.set(name, answer)
       return answer
     } catch (error) {
       const { code = (error as Error).message } = error as NodeJS.ErrnoException
-      // One line for each trouble, not for each try.
-      if (this.#troubles.get(name) !== code) this.options.log.warn(`the HAG ${name} cannot be looked up: ${code}`, { code })
+      // Once for each trouble, not for each try.
+      if (this.#troubles.get(name) !== code) this.options.emit({ type: 'hag-lookup', name, code })
       this.#troubles.set(name, code)
       return (this.#answers.get(name) ?? []) as readonly Answer[]
     }

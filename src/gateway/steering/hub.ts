@@ -90,7 +90,7 @@ export class Hub {
       },
       onChange: (before, after) => this.#probers.wake(before, after),
     })
-    this.#directory = new HagDirectory({ entries, log, sources: () => this.steer.state.wans })
+    this.#directory = new HagDirectory({ entries, emit, sources: () => this.steer.state.wans })
     this.#probers = new Probers({ config, engine, log, steer: this.steer, counters, examine })
     this.#passes = new Passes({
       config,

@@ -9,6 +9,8 @@ interface OfHag {
 export interface HagEvents {
   /** Those that there are after a change, best first. */
   'hag-list': { readonly hags: readonly string[] }
+  /** A name from the config, or of an SRV record. `code`: why it cannot be looked up; left out: it can again. */
+  'hag-lookup': { readonly name: string; readonly code?: string }
   'hag-changed': OfHag & { readonly state: 'unknown' | 'up' | 'returning' | 'down'; readonly reason: string }
   'hag-answers-requests': OfHag
   /** Over one WAN. `reason`: why it refuses us there; empty: it serves us there again. */
@@ -18,6 +20,10 @@ export interface HagEvents {
 
 export const hagLines: Lines<HagEvents> = {
   'hag-list': ({ hags }) => info('HAGs changed', { hags }),
+  'hag-lookup': ({ name, code }) =>
+    code === undefined
+      ? info(`the HAG ${name} can be looked up again`)
+      : warn(`the HAG ${name} cannot be looked up: ${code}`, { code }),
   'hag-changed': ({ hag, state, reason }) => {
     if (state === 'down') return warn(`HAG ${hag} is down: ${reason}`)
     return info(state === 'returning' ? `HAG ${hag} answers again` : `HAG ${hag} is up`)
