@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
 import { Volume } from '../../src/gateway/roles/volume.js'
+import { toLog } from '../../src/telemetry/events.js'
 import { memoryLog } from '../support/memory-log.js'
 
 const wans = [{ name: 'lte', interface: 'wwan0' }]
@@ -14,7 +15,7 @@ t.test('counts, survives a restart and a new interface', async (t) => {
   t.teardown(() => rmSync(join(file, '..', '..'), { recursive: true }))
   const log = memoryLog()
   let month = '2026-11'
-  const start = () => new Volume({ file, log, month: () => month })
+  const start = () => new Volume({ file, emit: toLog(log), month: () => month })
   let volume = start()
   volume.count(wans, at(1000), 0)
   t.equal(volume.used('lte'), 0, 'what it carried before us is not counted')
@@ -51,7 +52,7 @@ t.test('clocks that leap', async (t) => {
     let [[month] = ['']] = steps
     let total = 0
     let now = 0
-    const volume = new Volume({ file, log: memoryLog(), month: () => month })
+    const volume = new Volume({ file, emit: toLog(memoryLog()), month: () => month })
     volume.count(wans, at(0), now)
     const used = []
     for (const [next, ms = 1000] of steps) {
@@ -119,7 +120,7 @@ t.test('a power cut leaves the old file or the new one', { skip: hasStrace ? fal
   const file = join(folder, 'volume.json')
   const script = `
     const { Volume } = await import(${JSON.stringify(new URL('../../src/gateway/roles/volume.ts', import.meta.url).href)})
-    const volume = new Volume({ file: ${JSON.stringify(file)}, log: console })
+    const volume = new Volume({ file: ${JSON.stringify(file)}, emit: console.error })
     for (const received of [0, 500]) volume.count([{ name: 'lte', interface: 'wwan0' }], new Map([['wwan0', { received, sent: 0 }]]), 0)
     await volume.save()`
   const traced = ['-f', '-qq', '-y', '-e', 'trace=write,fsync,fdatasync,rename,renameat,renameat2', process.execPath]
@@ -139,10 +140,10 @@ t.test('a damaged file, and one that cannot be written, are said once', async (t
   const log = memoryLog()
   for (const text of ['', '{"2026-11":', '[1]', '{"2026-11":{"lte":"much"}}']) {
     writeFileSync(file, text)
-    t.equal(new Volume({ file, log }).used('lte'), 0)
+    t.equal(new Volume({ file, emit: toLog(log) }).used('lte'), 0)
   }
   t.equal(log.lines.length, 4)
-  const volume = new Volume({ file: join(file, 'below-a-file'), log })
+  const volume = new Volume({ file: join(file, 'below-a-file'), emit: toLog(log) })
   volume.count(wans, at(0), 0)
   for (let i = 1; i < 5; i++) {
     volume.count(wans, at(i), i)

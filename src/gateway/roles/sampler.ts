@@ -1,6 +1,6 @@
 /** Reports once a second what the WANs carry: their rates, and whether their monthly volume is used up. */
 import { pause } from '../../base/pause.js'
-import type { Log } from '../../telemetry/log.js'
+import type { Emit } from '../../telemetry/events.js'
 import type { MachineFact, Rates } from '../facts.js'
 import { type Carried, readCounters } from '../interface-counters.js'
 import { Volume } from './volume.js'
@@ -11,7 +11,7 @@ export interface RoleSamplerOptions {
   deviceOf(wan: string): string
   volumeFile: string
   report(fact: MachineFact): void
-  log: Log
+  emit: Emit
   /** Tests pass their own. */
   counters?: (() => Map<string, Carried>) | undefined
 }
@@ -26,8 +26,8 @@ export class RoleSampler {
 
   constructor(options: RoleSamplerOptions) {
     this.#options = options
-    const { wans, log, volumeFile } = options
-    if (wans.some(({ monthly_gb }) => monthly_gb !== undefined)) this.#volume = new Volume({ file: volumeFile, log })
+    const { wans, emit, volumeFile } = options
+    if (wans.some(({ monthly_gb }) => monthly_gb !== undefined)) this.#volume = new Volume({ file: volumeFile, emit })
   }
 
   /** Runs until the signal. With one WAN there is nothing to choose. */

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import { mkdir, open, rename } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import * as z from 'zod'
-import type { Log } from '../../telemetry/log.js'
+import type { Emit } from '../../telemetry/events.js'
 import type { Carried } from '../interface-counters.js'
 
 /** Bytes in both directions by month (2026-11, local time) and WAN. */
@@ -16,7 +16,7 @@ const behindMs = 24 * 3_600_000
 
 export interface VolumeOptions {
   file: string
-  log: Log
+  emit: Emit
   /** The month that the clock says. */
   month?: () => string
 }
@@ -38,7 +38,8 @@ export class Volume {
   readonly #last = new Map<string, number>()
   #savedAt = Number.NEGATIVE_INFINITY
   #unsaved = false
-  #complaint = ''
+  /** Why the last try to write it failed. */
+  #failure = ''
 
   constructor(options: VolumeOptions) {
     this.#options = options
@@ -112,34 +113,31 @@ export class Volume {
 
   async #write(): Promise<void> {
     if (!this.#unsaved) return
-    const { file } = this.#options
+    const { file, emit } = this.#options
     this.#unsaved = false
     try {
       await mkdir(dirname(file), { recursive: true })
       // Synced before it replaces the old file, so that a power cut leaves one of the two complete.
       await writeSynced(`${file}.new`, `${JSON.stringify(this.#months)}\n`)
       await rename(`${file}.new`, file)
-      this.#complaint = ''
+      this.#failure = ''
     } catch (error) {
       this.#unsaved = true
-      this.#complain(`the WANs' volume cannot be kept in ${file}: ${(error as Error).message}`)
+      const { message } = error as Error
+      if (message !== this.#failure) emit({ type: 'volume-not-kept', file, reason: message })
+      this.#failure = message
     }
   }
 
   #read(): z.output<typeof contents> {
-    const { file } = this.#options
+    const { file, emit } = this.#options
     try {
       return contents.parse(JSON.parse(readFileSync(file, 'utf8')))
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException
-      if (code !== 'ENOENT') this.#complain(`${file} cannot be read (${code ?? 'damaged'}): the WANs' volume begins at 0`)
+      if (code !== 'ENOENT') emit({ type: 'volume-lost', file, reason: code ?? 'damaged' })
       return {}
     }
-  }
-
-  #complain(text: string): void {
-    if (text !== this.#complaint) this.#options.log.warn(text)
-    this.#complaint = text
   }
 
   #clock(): string {

@@ -105,7 +105,7 @@ export class Hub {
       deviceOf: (wan) => deviceOf(this.steer.state, wan),
       volumeFile: config.volume_file,
       report: (fact) => this.steer.report(fact),
-      log,
+      emit,
       counters,
     })
     this.#bonding = new Bonding({ keepaliveSeconds: config.keepalive_seconds, engine, emit, steer: this.steer })

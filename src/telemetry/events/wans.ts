@@ -57,6 +57,9 @@ export interface WanEvents {
   'wan-without-hag': { readonly wan: string; readonly lacks: Family; readonly isOutnumbered: boolean }
   /** Connections have only `lone`, and this WAN, which is calm, is joined to all of them anew. */
   'wan-joins-anew': { readonly wan: string; readonly lone: string; readonly count: number }
+  /** The file with what each WAN has carried; the count begins at 0. */
+  'volume-lost': { readonly file: string; readonly reason: string }
+  'volume-not-kept': { readonly file: string; readonly reason: string }
   /** Which WANs are in use, or why they stay so. */
   roles: { readonly text: string }
 }
@@ -114,5 +117,7 @@ export const wanLines: Lines<WanEvents> = {
   },
   'wan-joins-anew': ({ wan, lone, count }) =>
     info(`${count} connections have only WAN ${lone}: WAN ${wan} joins all of them anew`),
+  'volume-lost': ({ file, reason }) => warn(`${file} cannot be read (${reason}): the WANs' volume begins at 0`),
+  'volume-not-kept': ({ file, reason }) => warn(`the WANs' volume cannot be kept in ${file}: ${reason}`),
   roles: ({ text }) => info(text),
 }
