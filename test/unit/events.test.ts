@@ -1,5 +1,6 @@
 /** Names of events, and the lines that the log has of them: people and their programs look for both. */
 import t from 'tap'
+import type { UseReason } from '../../src/telemetry/events/use.js'
 import { type Event, eventNames, lineOf, toLog } from '../../src/telemetry/events.js'
 import type { Fields } from '../../src/telemetry/log.js'
 import { memoryLog } from '../support/memory-log.js'
@@ -15,7 +16,7 @@ const names = [
   'wan-joins-anew',
   'volume-lost',
   'volume-not-kept',
-  'roles',
+  'wan-use',
   'hag-list',
   'hag-lookup',
   'hag-changed',
@@ -50,6 +51,37 @@ const causes = {
     'what joins over it is answered, and closed at once: the HAG lets no more join (its ip mptcp limits), or something on the path changes MPTCP after the SYN',
   unknown: 'the kernel does not tell why',
 }
+const [rateWith, rateWithout] = [1_250_000, 250_000]
+const others = ['dsl', 'sat']
+const uses: [UseReason, string][] = [
+  [
+    { why: 'others-full', others, seconds: 3, rate: rateWith },
+    'overflow WAN lte joins: dsl and sat has been full for 3 s at 10.0 Mbit/s',
+  ],
+  [{ why: 'others-suffice', others }, 'overflow WAN lte leaves: dsl and sat can carry it alone'],
+  [{ why: 'others-not-full' }, 'overflow WAN lte leaves: the others are no longer full'],
+  [
+    { why: 'no-gain', rateWithout, rateWith },
+    'overflow WAN lte leaves: the sum was 2.0 Mbit/s without it and is 10.0 Mbit/s with it',
+  ],
+  [
+    { why: 'drag-trial', rateWith, others, alone: 2_500_000 },
+    'WAN lte is taken out for a trial: with it the sum is 10.0 Mbit/s, dsl and sat alone carried 20.0 Mbit/s',
+  ],
+  [
+    { why: 'no-drag', rateWith, rateWithout },
+    'WAN lte is in use again: the sum is not much higher without it (10.0 Mbit/s, then 2.0 Mbit/s)',
+  ],
+  [
+    { why: 'drags', minutes: 2, rateWith, rateWithout },
+    'WAN lte stays out for 2 min: the sum was 10.0 Mbit/s with it and is 2.0 Mbit/s without it',
+  ],
+  [{ why: 'no-better', role: 'backup' }, 'backup WAN lte takes over: no better WAN is up'],
+  [{ why: 'usable', isAgain: false }, 'WAN lte is in use'],
+  [{ why: 'usable', isAgain: true }, 'WAN lte is in use again'],
+  [{ why: 'volume-exhausted' }, 'WAN lte is out of use: its monthly volume is used up'],
+  [{ why: 'not-needed', role: 'overflow', others }, 'overflow WAN lte is out of use: dsl and sat carries all'],
+]
 const lines: [event: Event, line: string, fields?: Fields][] = [
   [{ type: 'wan-list', wans }, 'info WANs changed', { wans }],
   [{ type: 'wan-changed', wan: 'dsl', state: 'up', reason: 'r', rttMs: 20.6 }, 'info WAN dsl is up: r', { rttMs: 21 }],
@@ -95,7 +127,7 @@ const lines: [event: Event, line: string, fields?: Fields][] = [
   ],
   [{ type: 'volume-lost', file: 'f', reason: 'EACCES' }, "warn f cannot be read (EACCES): the WANs' volume begins at 0"],
   [{ type: 'volume-not-kept', file: 'f', reason: 'r' }, "warn the WANs' volume cannot be kept in f: r"],
-  [{ type: 'roles', text: 'r' }, 'info r'],
+  ...uses.map(([reason, text]): [Event, string] => [{ type: 'wan-use', wan: 'lte', isInUse: true, reason }, `info ${text}`]),
   [{ type: 'hag-list', hags: [hag] }, 'info HAGs changed', { hags: [hag] }],
   [{ type: 'hag-lookup', name: 'hag.example' }, 'info the HAG hag.example can be looked up again'],
   [

@@ -1,6 +1,7 @@
 import t from 'tap'
 import { initial, select } from '../../src/gateway/roles/roles.js'
 import type { Role, Selection } from '../../src/gateway/roles/selection.js'
+import { lineOf } from '../../src/telemetry/events.js'
 
 interface Second {
   dsl?: number
@@ -30,7 +31,8 @@ function walk(seconds: ((used: ReadonlySet<string>) => Second)[]) {
     })
     state = select(state, [report('dsl', 'normal', dsl, 30), report('lte', role, lte, rtt)], second * 1000)
     used.push([...state.inUse].sort().join('+'))
-    said.push(...state.reasons.values())
+    for (const [wan, reason] of state.reasons)
+      said.push(lineOf({ type: 'wan-use', wan, isInUse: state.inUse.has(wan), reason }).text)
   }
   return { used, said: said.join('\n') }
 }

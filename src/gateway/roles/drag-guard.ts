@@ -8,8 +8,6 @@ import {
   directions,
   fresh,
   keptSamples,
-  list,
-  mbit,
   outMs,
   rateOf,
   remember,
@@ -53,10 +51,7 @@ export function tryWithoutCrawling(state: Working): boolean {
       // If clients just ask for more, the sum rises, too, but hardly to what the others can carry.
       const wanted = Math.max(dragGain * sum, dragShare * could)
       state.trial = { kind: 'drag', wan: name, direction, before: sum, wanted, endsAt: now + trialMs }
-      state.reasons.set(
-        name,
-        `WAN ${name} is taken out for a trial: with it the sum is ${mbit(sum)}, ${list(others.map((one) => one.name))} alone carried ${mbit(could)}`,
-      )
+      state.reasons.set(name, { why: 'drag-trial', rateWith: sum, others: others.map((one) => one.name), alone: could })
       return true
     }
   }
@@ -69,14 +64,11 @@ export function judgeDrag(state: Working, { wan, direction, before, wanted }: Tr
   const after = sumOf(state, direction)
   if (after < wanted) {
     remember(state, wan, { clearUntil: now + clearMs, drags: 0 })
-    reasons.set(wan, `WAN ${wan} is in use again: the sum is not much higher without it (${mbit(before)}, then ${mbit(after)})`)
+    reasons.set(wan, { why: 'no-drag', rateWith: before, rateWithout: after })
     return
   }
   const drags = memories.get(wan)?.drags ?? 0
   const forMs = outMs(drags)
   remember(state, wan, { outUntil: now + forMs, clearUntil: now + forMs + trialMs, drags: drags + 1 })
-  reasons.set(
-    wan,
-    `WAN ${wan} stays out for ${forMs / 60_000} min: the sum was ${mbit(before)} with it and is ${mbit(after)} without it`,
-  )
+  reasons.set(wan, { why: 'drags', minutes: forMs / 60_000, rateWith: before, rateWithout: after })
 }

@@ -3,9 +3,7 @@ import {
   busyRate,
   ceilingOf,
   directions,
-  list,
   type Memory,
-  mbit,
   measuredSamples,
   outMs,
   remember,
@@ -40,7 +38,7 @@ export function letOverflowLeave(state: Working): boolean {
   if (!fits) return false
   joined.delete(last)
   remember(state, last, { cooldownUntil: now + cooldownMs })
-  state.reasons.set(last, `overflow WAN ${last} leaves: ${list(rest)} can carry it alone`)
+  state.reasons.set(last, { why: 'others-suffice', others: rest })
   return true
 }
 
@@ -64,10 +62,7 @@ export function letOverflowJoin(state: Working): boolean {
   const sum = sumOf(state, direction)
   state.joined.add(waiting.name)
   state.trial = { kind: 'join', wan: waiting.name, direction, before: sum, wanted: joinGain * sum, endsAt: now + trialMs }
-  state.reasons.set(
-    waiting.name,
-    `overflow WAN ${waiting.name} joins: ${list(used)} has been full for ${measuredSamples} s at ${mbit(sum)}`,
-  )
+  state.reasons.set(waiting.name, { why: 'others-full', others: used, seconds: measuredSamples, rate: sum })
   return true
 }
 
@@ -87,10 +82,5 @@ export function judgeJoin(state: Working, { wan, direction, before, wanted }: Tr
   const isOver = after < fullShare * before
   const failures = (memories.get(wan)?.failures ?? 0) + (isOver ? 0 : 1)
   remember(state, wan, { failures, cooldownUntil: now + (isOver ? cooldownMs : outMs(failures)) })
-  reasons.set(
-    wan,
-    isOver
-      ? `overflow WAN ${wan} leaves: the others are no longer full`
-      : `overflow WAN ${wan} leaves: the sum was ${mbit(before)} without it and is ${mbit(after)} with it`,
-  )
+  reasons.set(wan, isOver ? { why: 'others-not-full' } : { why: 'no-gain', rateWithout: before, rateWith: after })
 }

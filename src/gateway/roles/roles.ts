@@ -2,9 +2,10 @@
  * Decides which WANs are used, by role, overflow and the drag guard. A state machine without clock or I/O. No rates are configured: what a
  * WAN can carry is learned, and whether a change helps is found out by trying it.
  */
+import type { UseReason } from '../../telemetry/events/use.js'
 import { judgeDrag, tryWithoutCrawling } from './drag-guard.js'
 import { judgeJoin, letOverflowJoin, letOverflowLeave } from './overflow.js'
-import { fresh, list, recordRates, remember, roleOf, type Selection, type WanReport, type Working } from './selection.js'
+import { fresh, recordRates, remember, roleOf, type Selection, type WanReport, type Working } from './selection.js'
 
 /** The selection before anything is known; `used`: the WANs that have endpoints now. */
 export const initial = (used: Iterable<string>): Selection => ({
@@ -80,25 +81,25 @@ function decide(state: Working): void {
   letOverflowLeave(state) || tryWithoutCrawling(state) || letOverflowJoin(state)
 }
 
-function reasonsOf({ before, wans, reasons, memories }: Working, used: ReadonlySet<string>): Map<string, string> {
+function reasonsOf({ before, wans, reasons, memories }: Working, used: ReadonlySet<string>): Map<string, UseReason> {
   const anyUsable = wans.some(({ usable }) => usable)
-  const texts = new Map(reasons)
+  const all = new Map(reasons)
   for (const wan of wans) {
     const { name, usable, role, volumeExhausted } = wan
-    if (used.has(name) === before.inUse.has(name) || texts.has(name)) continue
+    if (used.has(name) === before.inUse.has(name) || all.has(name)) continue
     // While no WAN is up, the rest are in use only nominally.
     if (used.has(name) && !usable) continue
     if (used.has(name)) {
       const isOnly = roleOf(wan) !== 'normal' && anyUsable
-      const again = memories.get(name)?.hasServed ? ' again' : ''
-      texts.set(name, isOnly ? `${roleOf(wan)} WAN ${name} takes over: no better WAN is up` : `WAN ${name} is in use${again}`)
+      const isAgain = memories.get(name)?.hasServed === true
+      all.set(name, isOnly ? { why: 'no-better', role: roleOf(wan) } : { why: 'usable', isAgain })
     }
     // Its health has already reported that it is not up.
     else if (!usable) continue
-    else if (volumeExhausted && role !== 'backup') texts.set(name, `WAN ${name} is out of use: its monthly volume is used up`)
-    else texts.set(name, `${roleOf(wan)} WAN ${name} is out of use: ${list([...used])} carries all`)
+    else if (volumeExhausted && role !== 'backup') all.set(name, { why: 'volume-exhausted' })
+    else all.set(name, { why: 'not-needed', role: roleOf(wan), others: [...used] })
   }
-  return texts
+  return all
 }
 
 const isSame = (one: ReadonlySet<string>, other: ReadonlySet<string>) =>

@@ -1,5 +1,7 @@
 /** What the choice of WANs remembers, and its constants. Without clock or I/O. */
 
+import type { UseReason } from '../../telemetry/events/use.js'
+
 export type Role = 'normal' | 'overflow' | 'backup'
 
 export interface WanReport {
@@ -49,8 +51,8 @@ export interface Trial {
 
 export interface Selection {
   readonly inUse: ReadonlySet<string>
-  /** A line for people for each WAN whose use has just changed. */
-  readonly reasons: ReadonlyMap<string, string>
+  /** For each WAN whose use has just changed. */
+  readonly reasons: ReadonlyMap<string, UseReason>
   /** Overflow WANs that have joined. */
   readonly joined: ReadonlySet<string>
   readonly memories: ReadonlyMap<string, Memory>
@@ -64,7 +66,7 @@ export interface Working {
   readonly now: number
   readonly memories: Map<string, Memory>
   readonly joined: Set<string>
-  readonly reasons: Map<string, string>
+  readonly reasons: Map<string, UseReason>
   trial: Trial | undefined
 }
 
@@ -124,6 +126,3 @@ export const ceilingOf = ({ memories }: Working, names: Iterable<string>, direct
 export function remember({ memories }: Working, name: string, change: Partial<Memory>): void {
   memories.set(name, { ...(memories.get(name) ?? fresh), ...change })
 }
-
-export const mbit = (bytesPerSecond: number) => `${((bytesPerSecond * 8) / 1e6).toFixed(1)} Mbit/s`
-export const list = (names: readonly string[]) => names.join(' and ')

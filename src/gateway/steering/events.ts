@@ -25,7 +25,7 @@ export function events(before: State, after: State, fact: Fact): Event[] {
     ),
     ...ofAdmission(before, after, fact),
     ...changed.flatMap(([former, link]) => ofPath(former, link, after, fact)),
-    ...(before.roles === after.roles ? [] : [...after.roles.reasons.values()].map((text) => ({ type: 'roles', text }) as const)),
+    ...(before.roles === after.roles ? [] : ofUse(after)),
     ...changed.flatMap(([former, link]) => ofHealth(former, link, after, fact)),
   ]
 }
@@ -34,6 +34,9 @@ const linkOf = ({ wan, family }: LinkState, state: State) => ({
   wan,
   family: families.every((one) => hasHag(state, one)) ? family : undefined,
 })
+
+const ofUse = ({ roles }: State): Event[] =>
+  [...roles.reasons].map(([wan, reason]) => ({ type: 'wan-use', wan, isInUse: roles.inUse.has(wan), reason }))
 
 /** What the path does to packets. */
 function ofPath(before: LinkState, after: LinkState, state: State, fact: Fact): Event[] {

@@ -60,8 +60,6 @@ export interface WanEvents {
   /** The file with what each WAN has carried; the count begins at 0. */
   'volume-lost': { readonly file: string; readonly reason: string }
   'volume-not-kept': { readonly file: string; readonly reason: string }
-  /** Which WANs are in use, or why they stay so. */
-  roles: { readonly text: string }
 }
 
 const causes: Record<Exclude<Lack, 'other-device'>, string> = {
@@ -119,5 +117,4 @@ export const wanLines: Lines<WanEvents> = {
     info(`${count} connections have only WAN ${lone}: WAN ${wan} joins all of them anew`),
   'volume-lost': ({ file, reason }) => warn(`${file} cannot be read (${reason}): the WANs' volume begins at 0`),
   'volume-not-kept': ({ file, reason }) => warn(`the WANs' volume cannot be kept in ${file}: ${reason}`),
-  roles: ({ text }) => info(text),
 }
