@@ -1,34 +1,8 @@
-import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+/** What a config may say, its defaults, and what is said about a wrong one. */
 import t from 'tap'
-import { BondsocksError } from '../../src/base/errors.js'
 import { bufferMemory, connectionsFor, descriptorLimit, engineLimits, limitTexts } from '../../src/config/defaults.js'
-import { schemaFile } from '../../src/config/json-schema.js'
-import { checkConfig, loadGateway, loadHag, parseGateway, parseHag } from '../../src/config/load.js'
-import { readPassword, readUsers } from '../../src/config/secrets.js'
-
-const root = join(import.meta.dirname, '../..')
-
-const least = `lan:
-  interfaces: [br0]
-wans:
-  - name: dsl
-    interface: dsl
-hags:
-  - address: 203.0.113.3
-`
-
-/** The lines a user reads. */
-function faults(read: () => unknown): string[] {
-  try {
-    read()
-  } catch (error) {
-    t.type(error, BondsocksError)
-    t.equal((error as BondsocksError).exitCode, 2)
-    return (error as BondsocksError).message.split('\n')
-  }
-  return []
-}
+import { parseGateway, parseHag } from '../../src/config/load.js'
+import { faults, least } from '../support/config.js'
 
 t.test('the least gateway config has every default', async (t) => {
   t.same(parseGateway(least, 'g.yaml'), {
@@ -203,23 +177,6 @@ t.test('the wrong kind of config says which command takes it', async (t) => {
   )
 })
 
-t.test('files: not there, neither kind, relative secrets', async (t) => {
-  const folder = t.testdir({ 'x.yaml': 'a: 1\n', 'g.yaml': `${least}    username: me\n    password_file: secret\n` })
-  t.same(
-    faults(() => checkConfig(join(folder, 'none.yaml'))),
-    [`${folder}/none.yaml: cannot be read: no such file`],
-  )
-  t.same(
-    faults(() => checkConfig(folder)),
-    [`${folder}: cannot be read: is a folder`],
-  )
-  t.same(
-    faults(() => checkConfig(join(folder, 'x.yaml'))),
-    [`${folder}/x.yaml:1:1: is neither a gateway config (lan, wans, hags) nor a HAG config (listen.address, clients)`],
-  )
-  t.equal(loadGateway(join(folder, 'g.yaml')).hags[0]?.password_file, join(folder, 'secret'))
-})
-
 t.test('a HAG has an address or a name, and an SRV name brings its port', async (t) => {
   const withHag = (hag: string) => faults(() => parseGateway(least.replace('address: 203.0.113.3', hag), 'g.yaml'))
   t.same(withHag('name: hag.example.net'), [])
@@ -241,135 +198,6 @@ t.test('one WAN at least is a normal one', async (t) => {
     faults(() => parseGateway(text, 'g.yaml')),
     [/wans: one WAN at least must have the role normal/],
   )
-})
-
-t.test('the example configs are valid, and with every line in use they name every key', async (t) => {
-  for (const kind of ['gateway', 'hag'] as const) {
-    const file = join(root, `config/${kind}.yaml`)
-    t.equal(checkConfig(file), kind)
-    const all = readFileSync(file, 'utf8').replace(/^( *)# ( *(?:- )?[a-z0-9_]+:( .*)?)$/gm, '$1$2')
-    const config = kind === 'gateway' ? parseGateway(all, file) : parseHag(all, file)
-    const schema = JSON.parse(schemaFile(kind))
-    t.same(Object.keys(config).sort(), Object.keys(schema.properties).sort())
-    if (!('hags' in config)) continue
-    t.same(
-      [...new Set(config.hags.flatMap((one) => Object.keys(one)))].sort(),
-      Object.keys(schema.properties.hags.items.properties).sort(),
-    )
-    t.same(Object.keys(config.wans[0] as object).sort(), Object.keys(schema.properties.wans.items.properties).sort())
-  }
-})
-
-t.test('what the examples show as defaults are the defaults', async (t) => {
-  const noDefault = new Set([
-    'lan',
-    'keepalive_seconds',
-    'quic',
-    'wans',
-    'hags',
-    'clients',
-    'bypass',
-    'allow',
-    'workers',
-    'max_connections',
-    'max_connections_per_client',
-    'buffer_memory_mb',
-    'users_file',
-    'mark',
-    'rule_priority',
-  ])
-  for (const [kind, bare, parse] of [
-    ['gateway', parseGateway(least, 'g'), parseGateway],
-    ['hag', loadHag(join(root, 'config/hag.yaml')), parseHag],
-  ] as const) {
-    const file = join(root, `config/${kind}.yaml`)
-    const shown = parse(readFileSync(file, 'utf8').replace(/^( *)# ( *(?:- )?[a-z0-9_]+:( .*)?)$/gm, '$1$2'), file)
-    for (const [key, value] of Object.entries(shown)) {
-      if (!noDefault.has(key)) t.same(value, bare[key as keyof typeof bare], key)
-    }
-  }
-})
-
-t.test('the README names every key, none that is not there, and the defaults', async (t) => {
-  interface Schema {
-    properties?: Record<string, Schema>
-    items?: Schema
-    default?: unknown
-  }
-  const leaves = ({ properties = {} }: Schema, prefix = ''): [string, unknown][] =>
-    Object.entries(properties).flatMap(([key, value]) => {
-      const name = `${prefix}${key}`
-      if (value.properties) return leaves(value, `${name}.`)
-      return value.items?.properties ? leaves(value.items, `${name}[].`) : [[name, value.default] as [string, unknown]]
-    })
-  const readme = readFileSync(join(root, 'README.md'), 'utf8')
-  const rows = [...readme.matchAll(/^\| *(`[a-z].*?`) *\| (.*?) *\|/gm)].flatMap(([, names = '', shown = '']) =>
-    [...names.matchAll(/`([a-z0-9_.[\]]+)`/g)].map(([, name = '']): [string, string] => [name, shown]),
-  )
-  const known = (['gateway', 'hag'] as const).flatMap((kind) => leaves(JSON.parse(schemaFile(kind))))
-  const sorted = (names: readonly [string, unknown][]) => [...new Set(names.map(([name]) => name))].sort()
-  t.same(sorted(rows), sorted(known))
-  for (const [name, value] of known) {
-    if (value === undefined) continue
-    const isShown = rows.some(([key, shown]) => key === name && shown.includes(`\`${value}\``))
-    t.ok(isShown, `${name} is ${value}`)
-  }
-})
-
-t.test('config/*.schema.json is what the schema says (else: npm run schema)', async (t) => {
-  for (const kind of ['gateway', 'hag'] as const) {
-    t.equal(readFileSync(join(root, `config/${kind}.schema.json`), 'utf8'), schemaFile(kind))
-  }
-})
-
-t.test('secrets', async (t) => {
-  const folder = t.testdir({
-    password: 'open sesame\nrest\n',
-    empty: '\n',
-    users: '# ours\nann:a:b\n\nbob:pw\r\n',
-    wrong: 'ann\n',
-    twice: 'ann:1\nann:2\n',
-    none: '# nobody\n',
-  })
-  const warnings: string[] = []
-  const warn = (message: string) => warnings.push(message)
-  chmodSync(join(folder, 'password'), 0o600)
-  t.equal(readPassword(join(folder, 'password'), warn), 'open sesame')
-  t.same(warnings, [])
-  chmodSync(join(folder, 'users'), 0o644)
-  t.same(
-    [...readUsers(join(folder, 'users'), warn)],
-    [
-      ['ann', 'a:b'],
-      ['bob', 'pw'],
-    ],
-  )
-  t.same(warnings, [`users_file ${folder}/users can be read by others: chmod 600 ${folder}/users`])
-  const long = join(folder, 'long')
-  writeFileSync(long, 'x'.repeat(256))
-  mkdirSync(join(folder, 'dir'))
-  const file = (name: string) => join(folder, name)
-  for (const [name, text] of [
-    ['empty', `password_file ${file('empty')} is empty: its first line must be the password`],
-    ['long', `password_file ${long}: the password is longer than 255 bytes, which RFC 1929 does not allow`],
-    ['missing', `password_file ${file('missing')} cannot be read: no such file`],
-    ['dir', `password_file ${file('dir')} cannot be read: is a folder`],
-  ] as const) {
-    t.same(
-      faults(() => readPassword(file(name), warn)),
-      [text],
-    )
-  }
-  for (const [name, text] of [
-    ['wrong', `users_file ${file('wrong')}, line 1: write name:password`],
-    ['twice', `users_file ${file('twice')}, line 2: the user "ann" is there twice`],
-    ['none', `users_file ${file('none')} has no user: write lines of name:password`],
-  ] as const) {
-    t.same(
-      faults(() => readUsers(file(name), warn)),
-      [text],
-    )
-  }
 })
 
 t.test('defaults of the machine', async (t) => {
@@ -439,30 +267,6 @@ t.test('an IPv6 address that YAML takes for a key', async (t) => {
   t.same(hag(`listen: {address: '::'}\n${clients}`), [])
   t.same(hag(`listen: {address: ::1}\n${clients}`), [])
   t.match(hag(`listen:\n  address: a: b\n${clients}`), [/Nested mappings/], 'anything else')
-})
-
-t.test('files as editors of other systems write them', async (t) => {
-  const folder = t.testdir({
-    users: '\uFEFFann:sesame\r\nbob:pw\r\n',
-    password: '\uFEFFsesame\r\n',
-    'h.yaml': '\uFEFFlisten: {address: 203.0.113.3}\nclients: [10.0.0.0/8]\n',
-  })
-  const none = () => t.fail('no complaint')
-  for (const name of ['users', 'password']) chmodSync(join(folder, name), 0o600)
-  t.same(
-    [...readUsers(join(folder, 'users'), none)],
-    [
-      ['ann', 'sesame'],
-      ['bob', 'pw'],
-    ],
-  )
-  t.equal(readPassword(join(folder, 'password'), none), 'sesame')
-  t.same(
-    faults(() => loadHag(join(folder, 'h.yaml'))),
-    [],
-  )
-  writeFileSync(join(folder, 'users'), Buffer.from('\uFEFFann:sesame\n', 'utf16le'))
-  t.throws(() => readUsers(join(folder, 'users'), none), { message: /cannot be read: it is UTF-16: save it as UTF-8/ })
 })
 
 t.test('several addresses to listen on', async (t) => {
