@@ -4,12 +4,21 @@ import { type HagConfig, hagSchema } from '../../src/config/schema.js'
 import { HagNetwork } from '../../src/network/hag-network.js'
 import { Network } from '../../src/network/network.js'
 import { needsRoot, type Scope } from '../support/namespaces.js'
-import { addForeign, failing, fakeWorld, furnish, gateway, netnsWorld, snapshot, type World } from '../support/network-world.js'
+import {
+  addForeign,
+  failing,
+  fakeWorld,
+  furnish,
+  gateway,
+  netnsWorld,
+  snapshot,
+  texts,
+  type World,
+} from '../support/network-world.js'
 
 const hag = (more: object = {}): HagConfig =>
   hagSchema.parse({ listen: { address: '10.1.0.2' }, clients: ['10.0.0.0/8'], ...more })
 const alone = { isAlone: true }
-const texts = (steps: { text: string }[]) => steps.map(({ text }) => text)
 const ruleOf = (family: 4 | 6, port = 1080) =>
   `ip -${family} rule add pref 32765 from all iif lo ipproto tcp sport ${port} lookup 5808`
 

@@ -2,6 +2,7 @@
 import { type GatewayConfig, gatewaySchema } from '../../src/config/schema.js'
 import { runCommand } from '../../src/network/kernel/command.js'
 import type { Kernel } from '../../src/network/kernel/kernel.js'
+import { Network } from '../../src/network/network.js'
 import { capture } from '../../src/network/observe.js'
 import type { Lease } from '../../src/network/state.js'
 import { FakeKernel } from './fake-kernel.js'
@@ -271,3 +272,14 @@ export function printing(kernel: FakeKernel, change: (object: string, json: stri
     },
   })
 }
+
+/** The model, furnished and then changed, and the network set-up on it. */
+export async function fakeNetwork(change: (kernel: FakeKernel) => unknown = () => {}) {
+  const world = fakeWorld()
+  await furnish(world)
+  await change(world.kernel)
+  return { ...world, network: new Network(world.kernel) }
+}
+
+/** What the steps do, as the user reads it. */
+export const texts = (steps: { text: string }[]) => steps.map(({ text }) => text)
