@@ -24,6 +24,7 @@ export interface Transfer {
 }
 
 const held: Socket[] = []
+const uploading: Socket[] = []
 const stalled: { socket: Socket; check: Check; bytes: number }[] = []
 
 function open(target: Target): Socket {
@@ -182,22 +183,25 @@ export const clients = {
     }
   },
 
-  /** `count` connections at once that only send, for `ms`; how many of them ended before. */
-  uploads: async (target: Target, count: number, ms: number): Promise<number> => {
-    let ended = 0
-    const sockets = Array.from({ length: count }, (_, seed) => {
+  /** Begins `count` connections at once that only send, until `endUploads`. */
+  uploads: async (target: Target, count: number): Promise<void> => {
+    for (let seed = 0; seed < count; seed++) {
       const socket = open(target)
-      socket.on('error', () => ++ended)
+      uploading.push(socket)
+      socket.on('error', () => {})
       socket.on('connect', async () => {
         socket.write(`${seed} 0\n`)
         await writeStream(socket, seed, Number.POSITIVE_INFINITY)
       })
-      return socket
-    })
-    await pause(ms)
-    const early = ended
-    for (const socket of sockets) socket.resetAndDestroy()
-    return early
+    }
+  },
+
+  /** Ends them; how many had ended before. */
+  endUploads: async (): Promise<number> => {
+    const all = uploading.splice(0)
+    const ended = all.filter(({ destroyed }) => destroyed).length
+    for (const socket of all) socket.resetAndDestroy()
+    return ended
   },
 
   /**
