@@ -1,5 +1,5 @@
 /** What may be written in a config file as JSON Schema, for editors: makes `config/*.schema.json`. */
-import * as z from 'zod'
+import * as z from 'zod/mini'
 import { gatewaySchema, hagSchema } from './schema.js'
 
 export function jsonSchema(kind: 'gateway' | 'hag'): object {

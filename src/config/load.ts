@@ -4,7 +4,7 @@
  */
 import { dirname, resolve } from 'node:path'
 import { type Document, isMap, isNode, isScalar, LineCounter, parseDocument } from 'yaml'
-import type { z } from 'zod'
+import type * as z from 'zod/mini'
 import { familyOf } from '../base/address.js'
 import { BondsocksError } from '../base/errors.js'
 import { nearest } from '../base/nearest.js'
@@ -103,7 +103,7 @@ class Source {
     return root.has('clients') || this.#document.hasIn(['listen', 'address']) ? 'hag' : undefined
   }
 
-  parse<Schema extends z.ZodType>(schema: Schema, kind: ConfigKind): z.output<Schema> {
+  parse<Schema extends z.ZodMiniType>(schema: Schema, kind: ConfigKind): z.output<Schema> {
     const looksLike = this.kind()
     if (looksLike !== undefined && looksLike !== kind) {
       const [name, command] = looksLike === 'hag' ? ['a HAG config', 'hag'] : ['a gateway config', 'run']

@@ -1,5 +1,5 @@
 /** Reads what the kernel has: our things, and those of others that we need to know. */
-import * as z from 'zod'
+import * as z from 'zod/mini'
 import type { Family } from '../base/address.js'
 import { BondsocksError } from '../base/errors.js'
 import { mptcpKernel } from '../base/kernel-version.js'
@@ -147,25 +147,26 @@ const oneLine = (text: string) => text.trim().replace(/\s*\n\s*/g, '; ')
 const bridgeCommands = ['link show type bridge', 'link show type bridge_slave']
 
 const link = z.object({
-  ifname: z.string().optional(),
-  altnames: z.array(z.string()).default([]),
-  address: z.string().default(''),
-  master: z.string().optional(),
-  flags: z.array(z.string()).default([]),
-  addr_info: z
-    .array(
+  ifname: z.optional(z.string()),
+  altnames: z._default(z.array(z.string()), []),
+  address: z._default(z.string(), ''),
+  master: z.optional(z.string()),
+  flags: z._default(z.array(z.string()), []),
+  addr_info: z._default(
+    z.array(
       z.object({
-        family: z.string().optional(),
-        local: z.string().optional(),
-        prefixlen: z.number().default(0),
-        scope: z.string().optional(),
-        tentative: z.boolean().optional(),
-        dadfailed: z.boolean().optional(),
-        deprecated: z.boolean().optional(),
-        temporary: z.boolean().default(false),
+        family: z.optional(z.string()),
+        local: z.optional(z.string()),
+        prefixlen: z._default(z.number(), 0),
+        scope: z.optional(z.string()),
+        tentative: z.optional(z.boolean()),
+        dadfailed: z.optional(z.boolean()),
+        deprecated: z.optional(z.boolean()),
+        temporary: z._default(z.boolean(), false),
       }),
-    )
-    .default([]),
+    ),
+    [],
+  ),
 })
 
 /** Reads `ip -j address show`, with or without -N, and which interfaces are bridges or ports of bridges. */

@@ -1,5 +1,5 @@
 /** Asks the kernel where it would send packets to the HAGs, because rules and routes of others may come before ours. */
-import * as z from 'zod'
+import * as z from 'zod/mini'
 import { type Family, familyOf, type SocketAddress } from '../base/address.js'
 import { joinsByOwnDevice } from '../base/kernel-version.js'
 import type { GatewayConfig } from '../config/schema.js'
@@ -22,9 +22,9 @@ interface Question {
 }
 
 const routeJson = z.object({
-  dev: z.string().optional(),
-  table: z.string().optional(),
-  nexthops: z.array(z.object({ dev: z.string().optional() })).default([]),
+  dev: z.optional(z.string()),
+  table: z.optional(z.string()),
+  nexthops: z._default(z.array(z.object({ dev: z.optional(z.string()) })), []),
 })
 
 /** The answer to each question; undefined if there is no route. */

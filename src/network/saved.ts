@@ -1,21 +1,21 @@
 /** The state file: what `remove` puts back. Reads as much of it as a power cut or a full disk has left. */
-import * as z from 'zod'
+import * as z from 'zod/mini'
 import { isHeld, type Observed, type Saved, type Sysctls } from './state.js'
 import { textOf } from './step.js'
 
-const held = <Value extends z.ZodType>(value: Value) => z.object({ former: value, ours: z.array(value) })
+const held = <Value extends z.ZodMiniType>(value: Value) => z.object({ former: value, ours: z.array(value) })
 const endpoint = z.object({
   address: z.string(),
   id: z.number(),
-  device: z.string().optional(),
-  port: z.number().optional(),
+  device: z.optional(z.string()),
+  port: z.optional(z.number()),
   flags: z.array(z.string()),
 })
 const schema = z.object({
   sysctls: z.record(z.string(), held(z.string())),
-  subflows: held(z.number()).optional(),
-  endpoints: z.array(endpoint).optional(),
-  ownIds: z.array(z.number()).optional(),
+  subflows: z.optional(held(z.number())),
+  endpoints: z.optional(z.array(endpoint)),
+  ownIds: z.optional(z.array(z.number())),
 })
 
 export interface Stored {
@@ -34,7 +34,7 @@ export function parseSaved(text: string | undefined): Stored {
     name,
     value: jsonOf(value),
   }))
-  const readable = <Value>(type: z.ZodType<Value>, value: unknown): Value[] => {
+  const readable = <Value>(type: z.ZodMiniType<Value>, value: unknown): Value[] => {
     const parsed = type.safeParse(value)
     return parsed.success ? [parsed.data] : []
   }

@@ -1,5 +1,5 @@
 /** Reads what is ours in the tables of iptables: of the flavour of `iptables`, and of the other one if that matters. */
-import * as z from 'zod'
+import * as z from 'zod/mini'
 import type { Family } from '../base/address.js'
 import { BondsocksError } from '../base/errors.js'
 import { withoutGuard } from './desired/redirection.js'
@@ -64,10 +64,10 @@ const lastLine = (text: string) => text.trim().split('\n').at(-1) ?? ''
 const nftJson = z.object({
   nftables: z.array(
     z.object({
-      chain: z.object({ name: z.string() }).optional(),
-      rule: z
-        .object({ chain: z.string(), handle: z.number(), expr: z.array(z.unknown()), comment: z.string().optional() })
-        .optional(),
+      chain: z.optional(z.object({ name: z.string() })),
+      rule: z.optional(
+        z.object({ chain: z.string(), handle: z.number(), expr: z.array(z.unknown()), comment: z.optional(z.string()) }),
+      ),
     }),
   ),
 })

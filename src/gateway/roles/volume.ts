@@ -2,12 +2,12 @@
 import { readFileSync } from 'node:fs'
 import { mkdir, open, rename } from 'node:fs/promises'
 import { dirname } from 'node:path'
-import * as z from 'zod'
+import * as z from 'zod/mini'
 import type { Emit } from '../../telemetry/events.js'
 import type { Carried } from '../interface-counters.js'
 
 /** Bytes in both directions by month (2026-11, local time) and WAN. */
-const contents = z.record(z.string().regex(/^\d{4}-\d\d$/), z.record(z.string(), z.number().min(0)))
+const contents = z.record(z.string().check(z.regex(/^\d{4}-\d\d$/)), z.record(z.string(), z.number().check(z.minimum(0))))
 
 const keptMonths = 12
 const saveMs = 5 * 60_000

@@ -1,9 +1,13 @@
 /** Checks the output of `ip -j`. Newer versions may add keys and flags, but what we read must have the known shape. */
-import * as z from 'zod'
+import * as z from 'zod/mini'
 import { BondsocksError } from '../../base/errors.js'
 
 /** Throws `BAD_OUTPUT`: without understanding it we change nothing. */
-export function readJson<Item extends z.ZodType<object>>(item: Item, text: string | undefined, what: string): z.infer<Item>[] {
+export function readJson<Item extends z.ZodMiniType<object>>(
+  item: Item,
+  text: string | undefined,
+  what: string,
+): z.infer<Item>[] {
   try {
     return z.array(item).parse(JSON.parse(text || '[]'))
   } catch (cause) {

@@ -1,5 +1,5 @@
 /** MPTCP path manager: endpoints and limits (`ip mptcp`). */
-import * as z from 'zod'
+import * as z from 'zod/mini'
 import { type Endpoint, type KernelEndpoint, type NumberedEndpoint, owned } from '../state.js'
 import { type Step, step } from '../step.js'
 import { readJson } from './json.js'
@@ -13,7 +13,7 @@ export const looksOurs = ({ id, flags, device }: KernelEndpoint) =>
 /** Whether somebody made the endpoint; the kernel makes implicit ones for subflows that the other end began. */
 export const isMade = ({ flags }: KernelEndpoint) => !flags.includes('implicit')
 
-const endpoint = z.looseObject({ address: z.string(), id: z.number(), dev: z.string().optional(), port: z.number().optional() })
+const endpoint = z.looseObject({ address: z.string(), id: z.number(), dev: z.optional(z.string()), port: z.optional(z.number()) })
 
 /** Reads `ip -j mptcp endpoint show`: a flag is a key with the value true, present only when set. */
 export function parseEndpoints(json = ''): KernelEndpoint[] {

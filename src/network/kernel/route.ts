@@ -1,5 +1,5 @@
 /** Routes: ours, in tables of our own, and those of others that we need to know. */
-import * as z from 'zod'
+import * as z from 'zod/mini'
 import type { Family } from '../../base/address.js'
 import { type Entry, type ForeignRoute, owned } from '../state.js'
 import { ip, type Step, step } from '../step.js'
@@ -47,22 +47,22 @@ export function routeEntry(family: Family, route: RouteWords): Entry {
 }
 
 const nextHop = z.object({
-  gateway: z.string().optional(),
+  gateway: z.optional(z.string()),
   /** A gateway of the other family (RFC 8950). We do not use such routes. */
-  via: z.unknown().optional(),
-  dev: z.string().optional(),
-  flags: z.array(z.string()).default([]),
+  via: z.optional(z.unknown()),
+  dev: z.optional(z.string()),
+  flags: z._default(z.array(z.string()), []),
 })
 
-const routeJson = nextHop.extend({
-  type: z.string().optional(),
-  dst: z.string().optional(),
-  table: z.string().optional(),
-  protocol: z.string().optional(),
-  prefsrc: z.string().optional(),
-  metric: z.number().optional(),
-  metrics: z.array(z.record(z.string(), z.unknown())).default([]),
-  nexthops: z.array(nextHop).optional(),
+const routeJson = z.extend(nextHop, {
+  type: z.optional(z.string()),
+  dst: z.optional(z.string()),
+  table: z.optional(z.string()),
+  protocol: z.optional(z.string()),
+  prefsrc: z.optional(z.string()),
+  metric: z.optional(z.number()),
+  metrics: z._default(z.array(z.record(z.string(), z.unknown())), []),
+  nexthops: z.optional(z.array(nextHop)),
 })
 type RouteJson = z.infer<typeof routeJson> & { dst: string }
 

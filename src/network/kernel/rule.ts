@@ -1,5 +1,5 @@
 /** Policy rules: `ip rule`. */
-import * as z from 'zod'
+import * as z from 'zod/mini'
 import type { Family } from '../../base/address.js'
 import { type Entry, type ForeignRule, owned } from '../state.js'
 import { ip, type Step, step } from '../step.js'
@@ -23,10 +23,10 @@ export function mainRules(family: Family): Entry[] {
   ]
 }
 
-const text = z.union([z.string(), z.number()]).optional()
+const text = z.optional(z.union([z.string(), z.number()]))
 const rule = z.object({
-  priority: z.number().default(-1),
-  not: z.unknown().optional(),
+  priority: z._default(z.number(), -1),
+  not: z.optional(z.unknown()),
   dst: text,
   dstlen: text,
   fwmark: text,
@@ -37,11 +37,11 @@ const rule = z.object({
   sport: text,
   dport: text,
   action: text,
-  src: z.string().default('all'),
-  srclen: z.number().optional(),
-  table: z.string().optional(),
-  suppress_prefixlen: z.number().optional(),
-  protocol: z.string().optional(),
+  src: z._default(z.string(), 'all'),
+  srclen: z.optional(z.number()),
+  table: z.optional(z.string()),
+  suppress_prefixlen: z.optional(z.number()),
+  protocol: z.optional(z.string()),
 })
 
 /** Ours has our protocol and one of our tables; those of a HAG do not count. */
