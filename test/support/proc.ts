@@ -18,12 +18,14 @@ function target(link: string): string {
 }
 
 /** Memory that is the process's alone, bytes: Private_Clean + Private_Dirty of smaps_rollup. */
-export function privateMemory(pid: number): number {
+export const privateMemory = (pid: number): number => memory(pid, 'Private_Clean') + memory(pid, 'Private_Dirty')
+
+/** Memory that the process has in RAM, bytes, with what it shares with others. */
+export const residentMemory = (pid: number): number => memory(pid, 'Rss')
+
+function memory(pid: number, key: string): number {
   const rollup = readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8')
-  const kilobytes = ['Private_Clean', 'Private_Dirty'].map((key) =>
-    Number(rollup.match(new RegExp(`^${key}:\\s+(\\d+) kB`, 'm'))?.[1]),
-  )
-  return kilobytes.reduce((sum, value) => sum + value, 0) * 1024
+  return Number(rollup.match(new RegExp(`^${key}:\\s+(\\d+) kB`, 'm'))?.[1]) * 1024
 }
 
 const ticksPerSecond = Number(execFileSync('getconf', ['CLK_TCK'], { encoding: 'utf8' }))
