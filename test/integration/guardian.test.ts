@@ -95,11 +95,14 @@ t.test('ends of every kind', { skip: needsRoot }, async (t) => {
 
   /** With something at fault in it, which a signal sets off. */
   const faulty = async (fault: string): Promise<Program> => {
-    const [node = '', ...rest] = bondsocks('run', '-c', world.config('gateway'))
+    const argv = bondsocks('run', '-c', world.config('gateway'))
     const code = `process.on('SIGUSR2', () => { ${fault} })`
     const gateway = start(
       t,
-      world.lab.argv('cpe', [node, '--import', `data:text/javascript,${encodeURIComponent(code)}`, ...rest]),
+      world.lab.argv(
+        'cpe',
+        argv.toSpliced(argv.indexOf(process.execPath) + 1, 0, '--import', `data:text/javascript,${encodeURIComponent(code)}`),
+      ),
     )
     await gateway.waitFor(/gateway runs/)
     return gateway

@@ -74,7 +74,7 @@ export function start(scope: Scope, argv: string[]): Program {
   return program
 }
 
-/** The command line of the built `bondsocks`; put a namespace's argv around it. */
+/** The command line of the built `bondsocks`, without what tap adds to every process's environment; put a namespace's argv around it. */
 export function bondsocks(...args: string[]): string[] {
-  return [process.execPath, main, ...args]
+  return ['/usr/bin/env', '-u', 'NODE_OPTIONS', process.execPath, main, ...args]
 }
