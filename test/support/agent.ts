@@ -35,7 +35,9 @@ export interface Agent {
 
 /** Starts the process; `argv` puts a command line into its namespace. It is ended with the test. */
 export async function startAgent(scope: Scope, place: { argv(...argv: string[]): string[] }): Promise<Agent> {
-  const [file = '', ...rest] = place.argv(process.execPath, '--import=tsx', fileURLToPath(import.meta.url), 'agent')
+  const self = fileURLToPath(import.meta.url)
+  const loader = self.endsWith('.ts') ? ['--import=tsx'] : []
+  const [file = '', ...rest] = place.argv(process.execPath, ...loader, self, 'agent')
   const child = spawn(file, rest, { stdio: ['ignore', 'inherit', 'inherit', 'ipc'], env: cleanEnvironment() })
   const waiting = new Map<number, { resolve(value: unknown): void; reject(reason: Error): void }>()
   child.on('message', ({ id, value, error }: Answer) => {
