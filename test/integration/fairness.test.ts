@@ -3,9 +3,11 @@ import t from 'tap'
 import { median } from '../../src/lab/measure.js'
 import { jain } from '../support/fairness.js'
 import { ports, remeasure, sleep, World } from '../support/hybrid.js'
-import { needsRoot } from '../support/namespaces.js'
+import { needsRoot, needsSpeed } from '../support/namespaces.js'
 
-t.test('four downloads share the WANs, and small requests stay quick', { skip: needsRoot }, async (t) => {
+const skip = needsRoot || needsSpeed
+
+t.test('four downloads share the WANs, and small requests stay quick', { skip }, async (t) => {
   const world = await World.run(t)
   const target = { host: world.lab.addresses.server, port: ports.source }
   const small = async () => {

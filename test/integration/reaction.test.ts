@@ -2,7 +2,9 @@
 import t from 'tap'
 import { median } from '../../src/lab/measure.js'
 import { remeasure, sleep, World } from '../support/hybrid.js'
-import { needsRoot } from '../support/namespaces.js'
+import { needsRoot, needsSpeed } from '../support/namespaces.js'
+
+const skip = needsRoot || needsSpeed
 
 const times = 3
 /** Longer than the pause after a pass, and the one after the pass that our own changes lead to. */
@@ -31,7 +33,7 @@ const changes: Record<string, { act: (turn: number) => string; isRight: (turn: n
   },
 }
 
-t.test('the first change after a quiet time is followed within a moment', { skip: needsRoot, timeout: 120_000 }, async (t) => {
+t.test('the first change after a quiet time is followed within a moment', { skip, timeout: 120_000 }, async (t) => {
   const world = await World.run(t, { shaped: false })
   const cpe = world.execute('cpe')
   /** In the namespace, so that no start of a process is measured but those of the looks. */

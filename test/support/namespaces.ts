@@ -17,6 +17,10 @@ export const needsRoot: string | false = process.getuid?.() === 0 ? false : 'nee
 /** The same, for links of our emulator. */
 export const needsTun: string | false = existsSync('/dev/net/tun') ? false : 'there is no /dev/net/tun'
 
+/** The same, for tests of speed; scripts/test-kernel sets this. */
+export const needsSpeed: string | false =
+  process.env.BONDSOCKS_TEST_EMULATED !== undefined && 'an emulated processor is too slow to tell'
+
 const alive = new Set<string>()
 // A test that times out is ended without its teardown handlers.
 process.on('exit', () => {
