@@ -18,7 +18,7 @@ import { hasStarted } from '../service/memory.js'
 import { Refusals } from '../service/refusals.js'
 import { watchOptions } from '../service/refused-options.js'
 import { StopSignals } from '../service/signals.js'
-import { toLog } from '../telemetry/events.js'
+import { type Emit, toLog } from '../telemetry/events.js'
 import { createLog, type Log } from '../telemetry/log.js'
 import { Bypass } from './connections/policy.js'
 import { Sessions } from './connections/session.js'
@@ -87,11 +87,11 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
     const engine: Engine = new native.Engine(engineOptions)
     const refusals = new Refusals(engine, limits, log)
     try {
-      listen(engine, config.listen.port, log)
+      listen(engine, config.listen.port, emit)
       if (signals.stop.aborted) return
       const guardian = await parts.guard()
       // If this fails, it has changed nothing or rolled back, so everything is as before.
-      const plan = await setUp(network, config, log).catch(async (error) => {
+      const plan = await setUp(network, config, emit).catch(async (error) => {
         await guardian.dismiss()
         throw error
       })
@@ -110,7 +110,7 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
         const stop = AbortSignal.any([signals.stop, over.signal])
         const running = Promise.all([hub.run(plan, parts.watch, stop, signals.fail), watchOptions(native, log, stop)])
         try {
-          await begin(hub, config, log, stop)
+          await begin(hub, config, emit, stop)
         } catch (error) {
           over.abort()
           await running
@@ -119,13 +119,13 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
         await running
         // First, new connections are no longer redirected, so that none meets a closed port.
         await hub.stopRedirecting().catch((error: Error) => log.warn(`the redirection stays until the end: ${error.message}`))
-        await drain(engine, config.drain_seconds, signals.hurry, log)
+        await drain(engine, config.drain_seconds, signals.hurry, emit)
       } finally {
         await network.remove()
         // Not if that failed: then the guardian tries again.
         await guardian.dismiss()
       }
-      log.info('network is as before')
+      emit({ type: 'network-restored' })
     } finally {
       refusals.close()
       engine.close()
@@ -148,7 +148,7 @@ function readPasswords(config: GatewayConfig, log: Log): HagEntryWithPassword[] 
   })
 }
 
-function listen(engine: Engine, port: number, log: Log): void {
+function listen(engine: Engine, port: number, emit: Emit): void {
   try {
     engine.listen({ kind: 'redirect', address: '0.0.0.0', port, refuseLoops: true })
   } catch (cause) {
@@ -156,11 +156,11 @@ function listen(engine: Engine, port: number, log: Log): void {
   }
   try {
     engine.listen({ kind: 'redirect', address: '::', port, refuseLoops: true })
-    log.info('listening', { port })
+    emit({ type: 'gateway-listens', port, hasIpv6: true })
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException
     if (code !== 'EAFNOSUPPORT' && code !== 'EADDRNOTAVAIL') throw listenError('::', port, cause)
-    log.info('listening, without IPv6: this machine has none', { port })
+    emit({ type: 'gateway-listens', port, hasIpv6: false })
   }
 }
 
@@ -173,30 +173,28 @@ function turnAway(engine: Engine, event: EngineEvent): void {
 const passing = new Set(['COMMAND_FAILED', 'SYSCTL_FAILED', 'LOCKED'])
 
 /** With the WANs that are there. Nobody is redirected before it is known where to. */
-async function setUp(network: NetworkControl, config: GatewayConfig, log: Log): Promise<Pick<NetworkPlan, 'wans' | 'notes'>> {
+async function setUp(network: NetworkControl, config: GatewayConfig, emit: Emit): Promise<Pick<NetworkPlan, 'wans' | 'notes'>> {
   try {
     const plan = await network.apply(config, { redirect: false })
-    for (const note of plan.notes) log.warn(note)
-    log.info('network is set up', { wans: plan.wans })
+    for (const note of plan.notes) emit({ type: 'network-note', note })
+    emit({ type: 'network-set-up', wans: plan.wans })
     return plan
   } catch (error) {
     if (!(error instanceof BondsocksError && passing.has(error.code))) throw error
-    log.warn(`the network could not be set up, another try follows: ${error.message}`)
+    emit({ type: 'network-failed', reason: error.message, isAtStart: true })
     return { wans: [], notes: [] }
   }
 }
 
-async function begin(hub: Hub, config: GatewayConfig, log: Log, signal: AbortSignal): Promise<void> {
+async function begin(hub: Hub, config: GatewayConfig, emit: Emit, signal: AbortSignal): Promise<void> {
   const found = await Promise.race([hub.firstAnswer(), aborted(signal)])
   if (found === undefined) return
   const { state, reasons } = found
   if (state === 'refused')
     throw new BondsocksError('HAG_CREDENTIALS', `no HAG takes our credentials: ${reasons}`, { exitCode: 2 })
-  const without =
-    config.on_hag_down === 'reject' ? 'connections are refused (on_hag_down)' : 'connections go direct, without bonding'
-  if (state === 'none') log.warn(`no HAG can be reached: ${without}: ${reasons}`)
+  if (state === 'none') emit({ type: 'no-hag', reasons, onHagDown: config.on_hag_down })
   await hub.redirect()
   if (signal.aborted) return
-  log.info('gateway runs')
+  emit({ type: 'gateway-runs' })
   hasStarted()
 }

@@ -12,6 +12,7 @@ import { hasStarted } from '../service/memory.js'
 import { Refusals } from '../service/refusals.js'
 import { watchOptions } from '../service/refused-options.js'
 import { StopSignals } from '../service/signals.js'
+import { type Emit, toLog } from '../telemetry/events.js'
 import { createLog, type Log } from '../telemetry/log.js'
 import { Access } from './access.js'
 import { Dialer, type DialOptions } from './dialer.js'
@@ -41,6 +42,7 @@ async function realParts(config: HagConfig): Promise<HagParts> {
 /** Runs until a signal. Throws BondsocksError if it cannot run. */
 export async function runHag(config: HagConfig, given?: HagParts): Promise<void> {
   const { native, log, signals, keepNetwork } = given ?? (await realParts(config))
+  const emit = toLog(log)
   try {
     const users = config.users_file === undefined ? undefined : new Users(config.users_file, log)
     const own = new OwnAddresses(native.routeTo, log)
@@ -72,22 +74,18 @@ export async function runHag(config: HagConfig, given?: HagParts): Promise<void>
     if (users !== undefined) options.users = users
     const dialer = new Dialer(options)
     try {
-      const { protocol, addresses } = listen(engine, config, users !== undefined, log)
-      const address = addresses.length === 1 ? addresses[0] : addresses
-      log.info('HAG listens', { address, port: config.listen.port, protocol, authentication: users !== undefined })
-      if (protocol === 'tcp') {
-        const why = native.mptcpUnavailable()
-        const mend = why === 'ENOPROTOOPT' ? 'set the sysctl net.mptcp.enabled to 1' : 'use a kernel with CONFIG_MPTCP'
-        log.warn(`without MPTCP (${why}): gateways reach this HAG, but over one WAN at a time; ${mend}`)
-      }
+      const authentication = users !== undefined
+      const { protocol, addresses } = listen(engine, config, authentication, emit)
+      emit({ type: 'hag-listens', addresses, port: config.listen.port, protocol, authentication })
+      if (protocol === 'tcp') emit({ type: 'hag-without-mptcp', code: native.mptcpUnavailable() })
       const ended = new AbortController()
       const network = keepNetwork(ended.signal)
       hasStarted()
       await Promise.all([aborted(signals.stop), watchOptions(native, log, signals.stop)])
-      await drain(engine, config.drain_seconds, signals.hurry, log)
+      await drain(engine, config.drain_seconds, signals.hurry, emit)
       ended.abort()
       await network
-      log.info('stopped')
+      emit({ type: 'hag-stopped' })
     } finally {
       refusals.close()
       engine.close()
@@ -98,7 +96,7 @@ export async function runHag(config: HagConfig, given?: HagParts): Promise<void>
 }
 
 /** `::` is for both families, unless IPv4 addresses are listed beside it; then those count. */
-function listen(engine: Engine, { listen, clients }: HagConfig, authentication: boolean, log: Log) {
+function listen(engine: Engine, { listen, clients }: HagConfig, authentication: boolean, emit: Emit) {
   const { port } = listen
   const listed = [...new Set([listen.address].flat())]
   const implied = listed.includes('::') && !listed.some((one) => familyOf(one) === 4) ? ['0.0.0.0'] : []
@@ -115,7 +113,7 @@ function listen(engine: Engine, { listen, clients }: HagConfig, authentication: 
       // Another HAG may have that port in the other family, from the time when each family needed a HAG of its own.
       if (!(implied.includes(address) && addresses.length > 0) && !(isMissing && implied.length > 0))
         throw listenError(address, port, cause)
-      log.warn(`the HAG does not listen on ${formatSocketAddress({ address, port })}: ${code}`)
+      emit({ type: 'hag-listens-not', at: formatSocketAddress({ address, port }), code })
     }
   }
   return { protocol, addresses }

@@ -93,7 +93,7 @@ export class Reconciler {
       if (!quick) this.#lookedAt = Number.NEGATIVE_INFINITY
       // Often the cause is a change during the pass, and it has already scheduled the next one.
       const { message } = error as Error
-      if (message !== this.#failure) emit({ type: 'network-failed', reason: message })
+      if (message !== this.#failure) emit({ type: 'network-failed', reason: message, isAtStart: false })
       this.#failure = message
       this.#failures++
     }

@@ -1,17 +1,17 @@
 /** The orderly end of a long-running role. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Engine } from '../engine/contract.js'
-import type { Log } from '../telemetry/log.js'
+import type { Emit } from '../telemetry/events.js'
 
 /** Accepts no new connections, and waits until none is left, for at most so many seconds or until `hurry`. */
-export async function drain(engine: Engine, seconds: number, hurry: AbortSignal, log: Log): Promise<void> {
+export async function drain(engine: Engine, seconds: number, hurry: AbortSignal, emit: Emit): Promise<void> {
   engine.stopListening()
   let left = engine.stats().connections
-  log.info('stopping: connections may end', { seconds, connections: left })
+  emit({ type: 'stopping', seconds, connections: left })
   const deadline = performance.now() + seconds * 1000
   while (left > 0 && performance.now() < deadline && !hurry.aborted) {
     await sleep(50, undefined, { signal: hurry }).catch(() => undefined)
     left = engine.stats().connections
   }
-  if (left > 0) log.warn(`${left} connections aborted`)
+  if (left > 0) emit({ type: 'connections-aborted', count: left })
 }

@@ -24,6 +24,7 @@ const names = [
   'hag-admission',
   'hag-reaches-ipv6',
   'connections-reset',
+  'network-set-up',
   'network-changed',
   'network-note',
   'network-failed',
@@ -31,6 +32,16 @@ const names = [
   'kernel-black-hole',
   'kernel-black-hole-stays',
   'lan-redirected',
+  'network-restored',
+  'gateway-listens',
+  'no-hag',
+  'gateway-runs',
+  'hag-listens',
+  'hag-listens-not',
+  'hag-without-mptcp',
+  'stopping',
+  'connections-aborted',
+  'hag-stopped',
 ]
 
 const wans = [{ name: 'dsl', interface: 'ppp0', address4: '10.1.0.2' }]
@@ -156,9 +167,14 @@ const lines: [event: Event, line: string, fields?: Fields][] = [
     { type: 'connections-reset', count: 3 },
     'warn 3 connections had no way left and were reset, so that their clients begin anew',
   ],
+  [{ type: 'network-set-up', wans }, 'info network is set up', { wans }],
   [{ type: 'network-changed', steps: ['s'] }, 'info the network changed and was set up anew', { steps: ['s'] }],
   [{ type: 'network-note', note: 'n' }, 'warn n'],
-  [{ type: 'network-failed', reason: 'r' }, 'warn the network could not be set up anew, another try follows: r'],
+  [{ type: 'network-failed', reason: 'r', isAtStart: true }, 'warn the network could not be set up, another try follows: r'],
+  [
+    { type: 'network-failed', reason: 'r', isAtStart: false },
+    'warn the network could not be set up anew, another try follows: r',
+  ],
   [{ type: 'network-works-again' }, 'info the network set-up works again'],
   [
     { type: 'kernel-black-hole', count: 2 },
@@ -166,6 +182,41 @@ const lines: [event: Event, line: string, fields?: Fields][] = [
   ],
   [{ type: 'kernel-black-hole-stays', reason: 'r' }, 'warn the kernel does not forget it: r'],
   [{ type: 'lan-redirected' }, 'info the LAN is redirected'],
+  [{ type: 'network-restored' }, 'info network is as before'],
+  [{ type: 'gateway-listens', port: 1081, hasIpv6: true }, 'info listening', { port: 1081 }],
+  [
+    { type: 'gateway-listens', port: 1081, hasIpv6: false },
+    'info listening, without IPv6: this machine has none',
+    { port: 1081 },
+  ],
+  [
+    { type: 'no-hag', reasons: 'r', onHagDown: 'direct' },
+    'warn no HAG can be reached: connections go direct, without bonding: r',
+  ],
+  [{ type: 'no-hag', reasons: 'r', onHagDown: 'reject' }, 'warn no HAG can be reached: connections are refused (on_hag_down): r'],
+  [{ type: 'gateway-runs' }, 'info gateway runs'],
+  [
+    { type: 'hag-listens', addresses: ['::'], port: 1080, protocol: 'mptcp', authentication: true },
+    'info HAG listens',
+    { address: '::', port: 1080, protocol: 'mptcp', authentication: true },
+  ],
+  [
+    { type: 'hag-listens', addresses: ['::', '0.0.0.0'], port: 1080, protocol: 'tcp', authentication: false },
+    'info HAG listens',
+    { address: ['::', '0.0.0.0'], port: 1080, protocol: 'tcp', authentication: false },
+  ],
+  [{ type: 'hag-listens-not', at: '[::]:1080', code: 'EADDRINUSE' }, 'warn the HAG does not listen on [::]:1080: EADDRINUSE'],
+  [
+    { type: 'hag-without-mptcp', code: 'ENOPROTOOPT' },
+    'warn without MPTCP (ENOPROTOOPT): gateways reach this HAG, but over one WAN at a time; set the sysctl net.mptcp.enabled to 1',
+  ],
+  [
+    { type: 'hag-without-mptcp', code: 'EINVAL' },
+    'warn without MPTCP (EINVAL): gateways reach this HAG, but over one WAN at a time; use a kernel with CONFIG_MPTCP',
+  ],
+  [{ type: 'stopping', seconds: 10, connections: 3 }, 'info stopping: connections may end', { seconds: 10, connections: 3 }],
+  [{ type: 'connections-aborted', count: 3 }, 'warn 3 connections aborted'],
+  [{ type: 'hag-stopped' }, 'info stopped'],
 ]
 
 t.test('the names stay', async (t) => {

@@ -1,13 +1,16 @@
 /** Events of the machine's network set-up. */
 import { info, type Lines, warn } from './line.js'
+import type { Whereabouts } from './wans.js'
 
 export interface NetworkEvents {
+  /** At the start, with the WANs that there are. */
+  'network-set-up': { readonly wans: readonly Whereabouts[] }
   /** Somebody or something had changed it; what was done. */
   'network-changed': { readonly steps: readonly string[] }
   /** A remark on the machine, for its owner. */
   'network-note': { readonly note: string }
   /** It is tried again, and said again for another reason only. */
-  'network-failed': { readonly reason: string }
+  'network-failed': { readonly reason: string; readonly isAtStart: boolean }
   'network-works-again': object
   /** The kernel's memory of paths that swallow MPTCP has made so many connections plain TCP; it is told to forget. */
   'kernel-black-hole': { readonly count: number }
@@ -15,15 +18,20 @@ export interface NetworkEvents {
   'kernel-black-hole-stays': { readonly reason: string }
   /** From now on new connections of the LAN come to the gateway. */
   'lan-redirected': object
+  /** At the end. */
+  'network-restored': object
 }
 
 export const networkLines: Lines<NetworkEvents> = {
+  'network-set-up': ({ wans }) => info('network is set up', { wans }),
   'network-changed': ({ steps }) => info('the network changed and was set up anew', { steps }),
   'network-note': ({ note }) => warn(note),
-  'network-failed': ({ reason }) => warn(`the network could not be set up anew, another try follows: ${reason}`),
+  'network-failed': ({ reason, isAtStart }) =>
+    warn(`the network could not be set up${isAtStart ? '' : ' anew'}, another try follows: ${reason}`),
   'network-works-again': () => info('the network set-up works again'),
   'kernel-black-hole': ({ count }) =>
     warn(`the kernel took MPTCP for blocked and made ${count} connections plain TCP: it is told to forget that`),
   'kernel-black-hole-stays': ({ reason }) => warn(`the kernel does not forget it: ${reason}`),
   'lan-redirected': () => info('the LAN is redirected'),
+  'network-restored': () => info('network is as before'),
 }
