@@ -13,7 +13,7 @@ import type { WatchEvents } from '../network/watch.js'
 import type { FirewallEvents } from '../network/watch-firewall.js'
 import { drain } from '../service/drain.js'
 import { eachEvent } from '../service/faults.js'
-import { listenError, logLimit } from '../service/limits.js'
+import { limitEvent, listenError } from '../service/limits.js'
 import { hasStarted } from '../service/memory.js'
 import { Refusals } from '../service/refusals.js'
 import { watchOptions } from '../service/refused-options.js'
@@ -76,7 +76,7 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
         () => engine,
         log,
         (event) => {
-          if (event.type === 'limit') logLimit(event, limits, log)
+          if (event.type === 'limit') emit(limitEvent(event, limits))
           else if (event.type === 'refused') refusals.refused()
           else if (sessions !== undefined) sessions.handle(event)
           else turnAway(engine, event)
@@ -85,7 +85,7 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
     }
     if (config.mark !== undefined) engineOptions.mark = config.mark
     const engine: Engine = new native.Engine(engineOptions)
-    const refusals = new Refusals(engine, limits, log)
+    const refusals = new Refusals(engine, limits, emit)
     try {
       listen(engine, config.listen.port, emit)
       if (signals.stop.aborted) return

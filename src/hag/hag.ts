@@ -7,7 +7,7 @@ import type { HagConfig } from '../config/schema.js'
 import type { Engine, Native, Protocol } from '../engine/contract.js'
 import { drain } from '../service/drain.js'
 import { eachEvent } from '../service/faults.js'
-import { listenError, logLimit } from '../service/limits.js'
+import { limitEvent, listenError } from '../service/limits.js'
 import { hasStarted } from '../service/memory.js'
 import { Refusals } from '../service/refusals.js'
 import { watchOptions } from '../service/refused-options.js'
@@ -56,20 +56,20 @@ export async function runHag(config: HagConfig, given?: HagParts): Promise<void>
         () => engine,
         log,
         (event) => {
-          if (event.type === 'limit') logLimit(event, limits, log)
+          if (event.type === 'limit') emit(limitEvent(event, limits))
           else if (event.type === 'refused') refusals.refused()
           else dialer.handle(event)
         },
       ),
     })
-    const refusals = new Refusals(engine, limits, log)
+    const refusals = new Refusals(engine, limits, emit)
     const options: DialOptions = {
       engine,
       access: new Access(config, (address, port) => own.has(address, port)),
       connectTimeoutMs: config.connect_timeout_seconds * 1000,
       log,
       // A lookup takes two descriptors, as a connection does. At least as many as for the connections are left for other uses.
-      names: new Names({ log, atOnce: Math.ceil(engineLimits(config).maxConnections / 8) }),
+      names: new Names({ emit, atOnce: Math.ceil(engineLimits(config).maxConnections / 8) }),
     }
     if (users !== undefined) options.users = users
     const dialer = new Dialer(options)

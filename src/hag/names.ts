@@ -4,7 +4,7 @@
  */
 import { parseAddress } from '../base/address.js'
 import { canonicalName, type Found, isAbsent, NameResolver } from '../base/resolve.js'
-import type { Log } from '../telemetry/log.js'
+import type { Emit } from '../telemetry/events.js'
 
 /** Lookups at once for one client; its next ones wait. */
 const maxPerClient = 16
@@ -17,7 +17,7 @@ const absentMs = 5000
 const failedMs = 1000
 
 export interface NamesOptions {
-  log: Log
+  emit: Emit
   /** Less than 256 if descriptors are scarce. */
   atOnce?: number
   /** Tests pass their own. */
@@ -54,7 +54,7 @@ interface Client {
 export class Names {
   readonly #resolver: Pick<NameResolver, 'known' | 'ask'>
   readonly #now: () => number
-  readonly #log: Log
+  readonly #emit: Emit
   readonly #atOnce: number
   readonly #perClient: number
   /** In the order in which they came. */
@@ -63,8 +63,8 @@ export class Names {
   readonly #clients = new Map<string, Client>()
   #saidAt = Number.NEGATIVE_INFINITY
 
-  constructor({ log, atOnce = maxAtOnce, resolver = new NameResolver(), now = () => performance.now() }: NamesOptions) {
-    this.#log = log
+  constructor({ emit, atOnce = maxAtOnce, resolver = new NameResolver(), now = () => performance.now() }: NamesOptions) {
+    this.#emit = emit
     this.#resolver = resolver
     this.#now = now
     this.#atOnce = Math.min(atOnce, maxAtOnce)
@@ -219,10 +219,7 @@ export class Names {
     if (now - this.#saidAt < sayAgainMs) return
     this.#saidAt = now
     const { size: names } = this.#client(client).jobs
-    this.#log.warn('a client asks for more names than are answered, and waits for its own: is the name server silent?', {
-      client,
-      names,
-    })
+    this.#emit({ type: 'client-waits-for-names', client, names })
   }
 
   #keep(name: string, answer: Answer, lifetimeMs: number): void {

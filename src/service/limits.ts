@@ -1,9 +1,9 @@
-/** Texts about a port that cannot be listened on, and about limits that are reached. */
+/** A port that cannot be listened on, and limits that are reached. */
 
 import { BondsocksError } from '../base/errors.js'
 import type { LimitTexts } from '../config/defaults.js'
 import type { EngineEvent } from '../engine/contract.js'
-import type { Log } from '../telemetry/log.js'
+import type { Event } from '../telemetry/events.js'
 
 /** The error for a failed `listen`, for the person who wrote the config. */
 export function listenError(address: string, port: number, cause: unknown): BondsocksError {
@@ -17,15 +17,9 @@ export function listenError(address: string, port: number, cause: unknown): Bond
   return new BondsocksError('LISTEN', what, { cause })
 }
 
-const raiseLimit = 'raise the limit: `ulimit -n`, LimitNOFILE='
-
-export function logLimit({ limited, cause }: Extract<EngineEvent, { type: 'limit' }>, limits: LimitTexts, log: Log): void {
-  const texts: Record<typeof cause, string> = {
-    connections: `accepting pauses: there are ${limits.connections}`,
-    descriptors: `accepting pauses: none of ${limits.descriptors} is left (${raiseLimit})`,
-    memory: 'accepting pauses: the kernel has no memory left for sockets (see net.ipv4.tcp_mem)',
-    pipes: `some connections take more processor time: ${limits.descriptors} are too few for their pipes (${raiseLimit})`,
-  }
-  if (limited) log.warn(texts[cause], { cause })
-  else log.info('accepting goes on', { cause })
+/** What the engine says of a limit, for people. */
+export function limitEvent({ limited, cause }: Extract<EngineEvent, { type: 'limit' }>, limits: LimitTexts): Event {
+  const { connections, descriptors } = limits
+  const limit = { connections, descriptors, memory: '', pipes: descriptors }[cause]
+  return { type: 'limit', cause, isReached: limited, limit }
 }

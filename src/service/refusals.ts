@@ -1,66 +1,39 @@
-/** Logs refused clients: each address within a second, then once a minute while it goes on. Suitable for fail2ban. */
+/** Says which clients were refused: each address within a second, then once a minute while it goes on. Suitable for fail2ban. */
 
 import { formatSocketAddress } from '../base/address.js'
 import type { LimitTexts } from '../config/defaults.js'
 import type { Engine, Refusal } from '../engine/contract.js'
-import type { Log } from '../telemetry/log.js'
+import type { Emit } from '../telemetry/events.js'
 
 /** How often to ask the engine who was refused, so that a flood does not keep us busy. */
 const lookMs = 1000
 const summaryMs = 60_000
-/** Lines in that time, so that a flood does not fill the disk. The clients with the most refusals get one. */
+/** Events in that time, so that a flood does not fill the disk. The clients with the most refusals get one. */
 const maxLines = 10
 /** All others are counted together. */
 const maxRemembered = 1000
 
-function textOf(
-  { cause, client, destination = { address: '', port: 0 } }: Refusal,
-  limits: Pick<LimitTexts, 'perClient'>,
-): string {
-  const target = formatSocketAddress(destination)
-  switch (cause) {
-    case 'not-a-client':
-      return `refused ${client}: not in \`clients\``
-    case 'method':
-      return `refused ${client}: it offers no way to log in that is taken here: a user name and password where there is a users_file`
-    case 'credentials':
-      return `refused ${client}: wrong user name or password`
-    case 'share':
-      return `refused ${client}: it has ${limits.perClient}`
-    case 'waited':
-      return `refused ${client}: it had asked for nothing yet, and others needed its place`
-    case 'not-redirected':
-      return (
-        `refused a connection from ${client} to our own listener ${target}: nothing redirected it, or a REDIRECT rule that takes ` +
-        'local destinations too: let that rule in `iptables -t nat -S` skip them with `-m addrtype ! --dst-type LOCAL`'
-      )
-    case 'loop':
-      return (
-        `refused a redirect loop: the gateway's own connection from ${client} to ${target} was redirected to us: take away the ` +
-        'REDIRECT rule in the OUTPUT chain (`iptables -t nat -S OUTPUT`), or limit it to LAN interfaces with `-i`'
-      )
-  }
-}
+type Period = 'last-minute' | 'end'
 
 export class Refusals {
   readonly #engine: Pick<Engine, 'takeRefusals'>
   readonly #limits: Pick<LimitTexts, 'perClient'>
-  readonly #log: Pick<Log, 'warn'>
+  readonly #emit: Emit
   /** Runs for a moment after each look. */
   #pause: NodeJS.Timeout | undefined
   /** Runs while somebody is refused. */
   #minute: NodeJS.Timeout | undefined
   #hasMore = false
-  /** Clients that have had a line in this minute, and how many more lines it may have. */
+  /** Clients that were named in this minute, and how many more it may name. */
   #named = new Set<string>()
   #room = maxLines
   /** Refusals that wait for the end of the minute. */
   #waiting = new Map<string, Refusal>()
 
-  constructor(engine: Pick<Engine, 'takeRefusals'>, limits: Pick<LimitTexts, 'perClient'>, log: Pick<Log, 'warn'>) {
+  constructor(engine: Pick<Engine, 'takeRefusals'>, limits: Pick<LimitTexts, 'perClient'>, emit: Emit) {
     this.#engine = engine
     this.#limits = limits
-    this.#log = log
+    this.#emit = emit
   }
 
   /** Handles the engine's event `refused`. */
@@ -74,7 +47,7 @@ export class Refusals {
     }, lookMs).unref()
   }
 
-  /** Writes what is left. */
+  /** Says what is left. */
   close(): void {
     clearTimeout(this.#pause)
     clearTimeout(this.#minute)
@@ -84,7 +57,7 @@ export class Refusals {
     if (this.#hasMore) this.#look()
     clearTimeout(this.#minute)
     this.#minute = undefined
-    this.#summarize(' since then')
+    this.#summarize('end')
   }
 
   #look(): void {
@@ -95,7 +68,7 @@ export class Refusals {
       if (one.client !== undefined && this.#room > 0 && !this.#named.has(key)) {
         this.#room -= 1
         this.#named.add(key)
-        this.#write(one, '')
+        this.#name(one)
       } else
         this.#keep(one.client === undefined || this.#waiting.size >= maxRemembered ? { cause: one.cause, count: one.count } : one)
     }
@@ -112,27 +85,26 @@ export class Refusals {
     clearTimeout(this.#minute)
     this.#named.clear()
     this.#room = maxLines
-    this.#minute = this.#summarize(' in the last minute') ? setTimeout(() => this.#endMinute(), summaryMs).unref() : undefined
+    this.#minute = this.#summarize('last-minute') ? setTimeout(() => this.#endMinute(), summaryMs).unref() : undefined
   }
 
   /** Returns whether anybody was refused. */
-  #summarize(when: string): boolean {
+  #summarize(during: Period): boolean {
     const refusals = [...this.#waiting.values()].sort(byCount)
     this.#waiting.clear()
     const named = refusals.filter(({ client }) => client !== undefined).slice(0, maxLines)
     for (const one of named) {
       this.#named.add(keyOf(one))
-      this.#write(one, when)
+      this.#name(one, during)
     }
     const count = refusals.filter((one) => !named.includes(one)).reduce((sum, one) => sum + one.count, 0)
-    if (count > 0) this.#log.warn(`refused others ${count} times${when}`, { count })
+    if (count > 0) this.#emit({ type: 'others-refused', count, during })
     return refusals.length > 0
   }
 
-  #write(one: Refusal, when: string): void {
-    const { cause, count, client } = one
-    const times = count === 1 && when === '' ? '' : ` (${count === 1 ? 'once' : `${count} times`}${when})`
-    this.#log.warn(`${textOf(one, this.#limits)}${times}`, { client, cause, count })
+  #name({ cause, count, client = '', destination }: Refusal, during?: Period): void {
+    const to = destination === undefined ? '' : formatSocketAddress(destination)
+    this.#emit({ type: 'client-refused', client, cause, count, during, limit: this.#limits.perClient, destination: to })
   }
 }
 

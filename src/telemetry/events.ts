@@ -4,6 +4,7 @@
  */
 import { type ConnectionEvents, connectionLines } from './events/connections.js'
 import { type HagEvents, hagLines } from './events/hags.js'
+import { type LimitEvents, limitLines } from './events/limits.js'
 import type { Line } from './events/line.js'
 import { type NetworkEvents, networkLines } from './events/network.js'
 import { type ServiceEvents, serviceLines } from './events/service.js'
@@ -12,14 +13,14 @@ import { type WanEvents, wanLines } from './events/wans.js'
 import type { Log } from './log.js'
 
 /** By name. */
-interface Events extends WanEvents, UseEvents, HagEvents, ConnectionEvents, NetworkEvents, ServiceEvents {}
+interface Events extends WanEvents, UseEvents, HagEvents, ConnectionEvents, NetworkEvents, ServiceEvents, LimitEvents {}
 
 export type Event = { [Name in keyof Events]: { readonly type: Name } & Events[Name] }[keyof Events]
 
 /** Given to whoever has something to say. */
 export type Emit = (event: Event) => void
 
-const lines = { ...wanLines, ...useLines, ...hagLines, ...connectionLines, ...networkLines, ...serviceLines }
+const lines = { ...wanLines, ...useLines, ...hagLines, ...connectionLines, ...networkLines, ...serviceLines, ...limitLines }
 
 /** The names of all events. */
 export const eventNames = Object.keys(lines)

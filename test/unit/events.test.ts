@@ -42,6 +42,10 @@ const names = [
   'stopping',
   'connections-aborted',
   'hag-stopped',
+  'limit',
+  'client-refused',
+  'others-refused',
+  'client-waits-for-names',
 ]
 
 const wans = [{ name: 'dsl', interface: 'ppp0', address4: '10.1.0.2' }]
@@ -93,6 +97,39 @@ const uses: [UseReason, string][] = [
   [{ why: 'volume-exhausted' }, 'WAN lte is out of use: its monthly volume is used up'],
   [{ why: 'not-needed', role: 'overflow', others }, 'overflow WAN lte is out of use: dsl and sat carries all'],
 ]
+const limits = [
+  ['connections', 'accepting pauses: there are 9 x'],
+  ['descriptors', 'accepting pauses: none of 9 x is left (raise the limit: `ulimit -n`, LimitNOFILE=)'],
+  ['memory', 'accepting pauses: the kernel has no memory left for sockets (see net.ipv4.tcp_mem)'],
+  [
+    'pipes',
+    'some connections take more processor time: 9 x are too few for their pipes (raise the limit: `ulimit -n`, LimitNOFILE=)',
+  ],
+] as const
+const refused = { type: 'client-refused', client: '203.0.113.9', limit: '75 x', destination: '10.0.0.1:1081' } as const
+const refusals = [
+  ['not-a-client', 'refused 203.0.113.9: not in `clients`'],
+  [
+    'method',
+    'refused 203.0.113.9: it offers no way to log in that is taken here: a user name and password where there is a users_file',
+  ],
+  ['credentials', 'refused 203.0.113.9: wrong user name or password'],
+  ['share', 'refused 203.0.113.9: it has 75 x'],
+  ['waited', 'refused 203.0.113.9: it had asked for nothing yet, and others needed its place'],
+  [
+    'not-redirected',
+    'refused a connection from 203.0.113.9 to our own listener 10.0.0.1:1081: nothing redirected it, or a REDIRECT rule that takes local destinations too: let that rule in `iptables -t nat -S` skip them with `-m addrtype ! --dst-type LOCAL`',
+  ],
+  [
+    'loop',
+    "refused a redirect loop: the gateway's own connection from 203.0.113.9 to 10.0.0.1:1081 was redirected to us: take away the REDIRECT rule in the OUTPUT chain (`iptables -t nat -S OUTPUT`), or limit it to LAN interfaces with `-i`",
+  ],
+] as const
+const periods = [
+  [1, 'last-minute', ' (once in the last minute)'],
+  [7, 'end', ' (7 times since then)'],
+  [7, undefined, ' (7 times)'],
+] as const
 const lines: [event: Event, line: string, fields?: Fields][] = [
   [{ type: 'wan-list', wans }, 'info WANs changed', { wans }],
   [{ type: 'wan-changed', wan: 'dsl', state: 'up', reason: 'r', rttMs: 20.6 }, 'info WAN dsl is up: r', { rttMs: 21 }],
@@ -217,6 +254,28 @@ const lines: [event: Event, line: string, fields?: Fields][] = [
   [{ type: 'stopping', seconds: 10, connections: 3 }, 'info stopping: connections may end', { seconds: 10, connections: 3 }],
   [{ type: 'connections-aborted', count: 3 }, 'warn 3 connections aborted'],
   [{ type: 'hag-stopped' }, 'info stopped'],
+  ...limits.map(([cause, text]): [Event, string, Fields] => [
+    { type: 'limit', cause, isReached: true, limit: '9 x' },
+    `warn ${text}`,
+    { cause },
+  ]),
+  [{ type: 'limit', cause: 'pipes', isReached: false, limit: '9 x' }, 'info accepting goes on', { cause: 'pipes' }],
+  ...refusals.map(([cause, text]): [Event, string, Fields] => [
+    { ...refused, cause, count: 1 },
+    `warn ${text}`,
+    { client: refused.client, cause, count: 1 },
+  ]),
+  ...periods.map(([count, during, times]): [Event, string, Fields] => [
+    { ...refused, cause: 'not-a-client', count, during },
+    `warn refused 203.0.113.9: not in \`clients\`${times}`,
+    { client: refused.client, cause: 'not-a-client', count },
+  ]),
+  [{ type: 'others-refused', count: 7, during: 'last-minute' }, 'warn refused others 7 times in the last minute', { count: 7 }],
+  [
+    { type: 'client-waits-for-names', client: '203.0.113.9', names: 16 },
+    'warn a client asks for more names than are answered, and waits for its own: is the name server silent?',
+    { client: '203.0.113.9', names: 16 },
+  ],
 ]
 
 t.test('the names stay', async (t) => {

@@ -1,6 +1,7 @@
 import t from 'tap'
 import type { Found } from '../../src/base/resolve.js'
 import { Names } from '../../src/hag/names.js'
+import { toLog } from '../../src/telemetry/events.js'
 import { settle } from '../support/fake-engine.js'
 import { memoryLog } from '../support/memory-log.js'
 
@@ -26,7 +27,7 @@ function world({ atOnce }: { atOnce?: number } = {}) {
         signal.addEventListener('abort', () => fail('ECANCELLED'))
       }),
   }
-  const names = new Names({ log, resolver, now: () => clock.now, ...(atOnce !== undefined && { atOnce }) })
+  const names = new Names({ emit: toLog(log), resolver, now: () => clock.now, ...(atOnce !== undefined && { atOnce }) })
   const ask = (name: string, client = '10.0.0.1') => {
     const leave = new AbortController()
     const asked = { leave: () => leave.abort(), result: undefined as unknown }

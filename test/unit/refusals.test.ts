@@ -3,6 +3,7 @@ import { mock } from 'node:test'
 import t from 'tap'
 import type { Refusal } from '../../src/engine/contract.js'
 import { Refusals } from '../../src/service/refusals.js'
+import { toLog } from '../../src/telemetry/events.js'
 import { memoryLog } from '../support/memory-log.js'
 
 function start(t: { teardown(act: () => void): void }) {
@@ -10,7 +11,11 @@ function start(t: { teardown(act: () => void): void }) {
   t.teardown(() => mock.timers.reset())
   const log = memoryLog()
   let waiting: Refusal[] = []
-  const refusals = new Refusals({ takeRefusals: () => waiting.splice(0) }, { perClient: '75 connections (its share)' }, log)
+  const refusals = new Refusals(
+    { takeRefusals: () => waiting.splice(0) },
+    { perClient: '75 connections (its share)' },
+    toLog(log),
+  )
   /** As the engine does. */
   const refuse = (...those: Refusal[]) => {
     const isFirst = waiting.length === 0
