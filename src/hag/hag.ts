@@ -28,7 +28,7 @@ export interface HagParts {
   log: Log
   signals: Pick<StopSignals, 'stop' | 'hurry' | 'dispose'>
   /** Keeps the machine's network as a HAG needs it, until the signal. */
-  keepNetwork(signal: AbortSignal): Promise<unknown>
+  keepNetwork(emit: Emit, signal: AbortSignal): Promise<unknown>
 }
 
 async function realParts(config: HagConfig): Promise<HagParts> {
@@ -36,7 +36,12 @@ async function realParts(config: HagConfig): Promise<HagParts> {
   const { keepNetwork, realKeepParts } = await import('./keep-network.js')
   const log = createLog(config.log_level)
   const keep = realKeepParts(config, log)
-  return { native, log, signals: new StopSignals(log), keepNetwork: (signal) => keepNetwork(config, keep, signal) }
+  return {
+    native,
+    log,
+    signals: new StopSignals(log),
+    keepNetwork: (emit, signal) => keepNetwork(config, { ...keep, emit }, signal),
+  }
 }
 
 /** Runs until a signal. Throws BondsocksError if it cannot run. */
@@ -79,7 +84,7 @@ export async function runHag(config: HagConfig, given?: HagParts): Promise<void>
       emit({ type: 'hag-listens', addresses, port: config.listen.port, protocol, authentication })
       if (protocol === 'tcp') emit({ type: 'hag-without-mptcp', code: native.mptcpUnavailable() })
       const ended = new AbortController()
-      const network = keepNetwork(ended.signal)
+      const network = keepNetwork(emit, ended.signal)
       hasStarted()
       await Promise.all([aborted(signals.stop), watchOptions(native, log, signals.stop)])
       await drain(engine, config.drain_seconds, signals.hurry, emit)

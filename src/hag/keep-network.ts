@@ -9,6 +9,7 @@ import { complainOfSettings } from '../network/mptcp-settings.js'
 import { type Kernel, systemKernel } from '../network/network.js'
 import { Passes } from '../network/passes.js'
 import { type WatchEvents, watchKernel } from '../network/watch.js'
+import type { Emit } from '../telemetry/events.js'
 import type { Log } from '../telemetry/log.js'
 
 /** The time from one pass to the next, in times of its duration, so that a flapping link does not take all processor time. */
@@ -23,6 +24,7 @@ const lookMs = 600_000
 const neverMs = 2 ** 30
 
 export interface KeepParts {
+  emit: Emit
   log: Log
   kernel: Kernel
   join(): Promise<Membership>
@@ -30,7 +32,7 @@ export interface KeepParts {
   watch(events: WatchEvents, signal: AbortSignal): Promise<void>
 }
 
-export function realKeepParts({ listen }: HagConfig, log: Log): KeepParts {
+export function realKeepParts({ listen }: HagConfig, log: Log): Omit<KeepParts, 'emit'> {
   return {
     log,
     kernel: systemKernel(),
@@ -42,7 +44,7 @@ export function realKeepParts({ listen }: HagConfig, log: Log): KeepParts {
 
 /** Runs until the signal; then the last HAG of the machine puts everything back. Never rejects; logs what it cannot do. */
 export async function keepNetwork(config: HagConfig, parts: KeepParts, signal: AbortSignal): Promise<void> {
-  const { log, kernel, join, guard, watch } = parts
+  const { emit, log, kernel, join, guard, watch } = parts
   const member = await join().catch((error: Error) => {
     log.info(`other HAGs on this machine are not asked: ${error.message}`)
     return alone
@@ -50,7 +52,7 @@ export async function keepNetwork(config: HagConfig, parts: KeepParts, signal: A
   const hasWindow = config.initial_window > 0
   const guardian = hasWindow ? guard() : undefined
   const network = new HagNetwork(kernel)
-  const keepers = hagNeeds.map((need) => keeper(need, config, network, member.isFirst, log))
+  const keepers = hagNeeds.map((need) => keeper(need, config, network, member.isFirst, emit))
   const changed = () => {
     for (const one of keepers) one.schedule()
   }
@@ -71,9 +73,9 @@ export async function keepNetwork(config: HagConfig, parts: KeepParts, signal: A
   member.release()
 }
 
-function keeper(need: HagNeed, config: HagConfig, network: HagNetwork, isFirstHag: boolean, log: Log): Passes {
+function keeper(need: HagNeed, config: HagConfig, network: HagNetwork, isFirstHag: boolean, emit: Emit): Passes {
   const { initial_window: segments } = config
-  const isWindow = need === 'window4' || need === 'window6'
+  const family = need === 'window4' ? 4 : need === 'window6' ? 6 : undefined
   let said = ''
   let isFirst = true
   const pass = async () => {
@@ -86,10 +88,10 @@ function keeper(need: HagNeed, config: HagConfig, network: HagNetwork, isFirstHa
     } catch (error) {
       note = hagNote(need, (error as Error).message)
     }
-    if (note === said || (isWindow && segments === 0)) return
+    if (note === said || (family !== undefined && segments === 0)) return
     said = note
-    if (note !== '') log.info(note)
-    else if (isWindow) log.info(`answers over IPv${need.slice(-1)} begin with ${segments} segments again`)
+    if (note !== '') emit({ type: 'hag-need-unmet', need, note })
+    else if (family !== undefined) emit({ type: 'hag-window', family, segments })
   }
   return new Passes({
     pass,

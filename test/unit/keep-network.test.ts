@@ -5,6 +5,7 @@ import { hagSchema } from '../../src/config/schema.js'
 import { keepNetwork } from '../../src/hag/keep-network.js'
 import { alone } from '../../src/network/lock.js'
 import { Network } from '../../src/network/network.js'
+import { toLog } from '../../src/telemetry/events.js'
 import { FakeKernel } from '../support/fake-kernel.js'
 import { memoryLog } from '../support/memory-log.js'
 import { settle } from '../support/wait.js'
@@ -36,6 +37,7 @@ function begin(kernel: FakeKernel, { member = alone, more = {} }: { member?: typ
   const ended = keepNetwork(
     config,
     {
+      emit: toLog(log),
       log,
       kernel,
       join: async () => member,

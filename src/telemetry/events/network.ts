@@ -1,4 +1,5 @@
 /** Events of the machine's network set-up. */
+import type { Family } from '../../base/address.js'
 import { info, type Lines, warn } from './line.js'
 import type { Whereabouts } from './wans.js'
 
@@ -16,6 +17,10 @@ export interface NetworkEvents {
   'kernel-black-hole': { readonly count: number }
   /** It does not forget. */
   'kernel-black-hole-stays': { readonly reason: string }
+  /** Of a HAG. `note`: what one of its needs stays without, and why. */
+  'hag-need-unmet': { readonly need: string; readonly note: string }
+  /** Its answers begin with so many segments again. */
+  'hag-window': { readonly family: Family; readonly segments: number }
   /** From now on new connections of the LAN come to the gateway. */
   'lan-redirected': object
   /** At the end. */
@@ -32,6 +37,8 @@ export const networkLines: Lines<NetworkEvents> = {
   'kernel-black-hole': ({ count }) =>
     warn(`the kernel took MPTCP for blocked and made ${count} connections plain TCP: it is told to forget that`),
   'kernel-black-hole-stays': ({ reason }) => warn(`the kernel does not forget it: ${reason}`),
+  'hag-need-unmet': ({ note }) => info(note),
+  'hag-window': ({ family, segments }) => info(`answers over IPv${family} begin with ${segments} segments again`),
   'lan-redirected': () => info('the LAN is redirected'),
   'network-restored': () => info('network is as before'),
 }
