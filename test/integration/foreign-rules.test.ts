@@ -1,10 +1,15 @@
 /** Rules of others in front of ours: each WAN is used by its own interface or not at all, and what others have stays. */
-import t from 'tap'
+import t, { type Test } from 'tap'
+import { joinsByOwnDevice } from '../../src/base/kernel-version.js'
 import { settle, World } from '../support/hybrid.js'
 import { needsRoot } from '../support/namespaces.js'
 import { bondsocks } from '../support/process.js'
 
-t.test('VPN clients, multi-WAN packages, wg-quick, and a rule that prohibits', { skip: needsRoot }, async (t) => {
+/** Before that a rule of others that leads a WAN's traffic elsewhere cannot be got round. */
+const bindsToDevices = joinsByOwnDevice()
+
+/** Commands for the gateway, and what downloads through it: every new connection works; the WANs by which its bytes came. */
+async function worldOf(t: Test) {
   const wans = ['dsl', 'lte'].map((name) => ({ name, interface: name, metered: false }))
   const world = await World.create(t, {
     gateway: {
@@ -12,18 +17,23 @@ t.test('VPN clients, multi-WAN packages, wg-quick, and a rule that prohibits', {
       wans: wans.map((wan) => ({ ...wan, gateway: wan.name === 'dsl' ? '10.1.0.1' : '10.2.0.1' })),
     },
   })
-  const { lab } = world
   const cpe = world.execute('cpe')
   const run = async (...commands: string[]) => {
     for (const command of commands) await cpe(...command.split(' '))
   }
-  /** Every new connection works, and over which WANs its bytes came. */
   const download = async () => {
     const { wans, outcome } = await world.downloadByWans(3_000_000)
     t.match(outcome, { intact: true, error: undefined })
     return wans
   }
+  return { world, cpe, run, download }
+}
 
+const needsBinding = !bindsToDevices && "before Linux 6.7 MPTCP is not bound to its WANs' devices"
+
+t.test('VPN clients, multi-WAN packages, and wg-quick', { skip: needsRoot || needsBinding }, async (t) => {
+  const { world, cpe, run, download } = await worldOf(t)
+  const { lab } = world
   await run('ip route add throw 192.168.1.0/24 table 52', 'ip route add default via 10.1.0.1 dev dsl table 52')
   await run('ip rule add from all lookup 52 pref 270')
   await run('ip rule add from 192.0.2.9 lookup 100 pref 701')
@@ -59,30 +69,44 @@ t.test('VPN clients, multi-WAN packages, wg-quick, and a rule that prohibits', {
   const theirs = /\tnot from all fwmark 0xca6c lookup 51820\n[\s\S]*701:\tfrom 192\.0\.2\.9 lookup 100\n/
   t.match(await cpe('ip', 'rule', 'show'), theirs, 'their rules stay')
 
-  await run('ip rule add prohibit from 10.2.0.2 pref 77')
-  await gateway.waitFor(
-    /WAN lte is down: the kernel has no way for what goes from 10\.2\.0\.2 to HAG 203\.0\.113\.3, .*77: from 10\.2\.0\.2 prohibit/,
-  )
-  t.same(
-    await settle(
-      () => world.endpoints(),
-      (devices) => devices.length === 1,
-      5000,
-    ),
-    ['dsl'],
-  )
-  t.same(await download(), ['dsl'], 'a way that is prohibited is none')
-  await run('ip rule del pref 77')
-  t.same(
-    await settle(
-      () => world.endpoints(),
-      (devices) => devices.length === 2,
-      5000,
-    ),
-    ['dsl', 'lte'],
-  )
   t.same(await gateway.end(), { code: 0, signal: null })
   t.match(await cpe('ip', 'rule', 'show'), theirs, 'also at our end')
+})
+
+/** Rules, and what is said of LTE. */
+const rulesAgainstLte: [rule: string, reason: RegExp][] = [
+  [
+    'prohibit from 10.2.0.2 pref 77',
+    /the kernel has no way for what goes from 10\.2\.0\.2 to HAG 203\.0\.113\.3, .*77: from 10\.2\.0\.2 prohibit/,
+  ],
+]
+if (!bindsToDevices) {
+  const reason =
+    /what goes from 10\.2\.0\.2 to HAG 203\.0\.113\.3 would leave by dsl, because of the rule \\"270: from all lookup 52/
+  rulesAgainstLte.push(['from all lookup 52 pref 270', reason])
+}
+
+t.test('a WAN that rules prohibit or, before Linux 6.7, lead to another one', { skip: needsRoot }, async (t) => {
+  const { world, run, download } = await worldOf(t)
+  await run('ip route add throw 192.168.1.0/24 table 52', 'ip route add default via 10.1.0.1 dev dsl table 52')
+  await world.startHag()
+  const gateway = await world.startGateway()
+  await Promise.all(['dsl', 'lte'].map((wan) => gateway.waitFor(new RegExp(`WAN ${wan} is up`))))
+  const endpoints = (count: number) =>
+    settle(
+      () => world.endpoints(),
+      ({ length }) => length === count,
+      5000,
+    )
+  for (const [rule, reason] of rulesAgainstLte) {
+    await run(`ip rule add ${rule}`)
+    await gateway.waitFor(new RegExp(`WAN lte is down: ${reason.source}`))
+    t.same(await endpoints(1), ['dsl'])
+    t.same(await download(), ['dsl'], rule)
+    await run(`ip rule del ${rule}`)
+    t.same(await endpoints(2), ['dsl', 'lte'])
+  }
+  t.same(await gateway.end(), { code: 0, signal: null })
 })
 
 /** What mwan3 2.11 makes for two WANs that share the load, without its sets. */
