@@ -58,7 +58,7 @@ export async function keepNetwork(config: HagConfig, parts: KeepParts, signal: A
   }
   changed()
   await Promise.all([
-    complainOfSettings({ kernel, log }),
+    complainOfSettings({ kernel, emit }),
     // Changes of the other needs are not reported.
     hasWindow && watch({ onChange: changed, onGone: changed, onAddressGone: changed }, signal),
     ...keepers.map((one) => one.run(signal)),

@@ -1,5 +1,5 @@
 /** Settings of the kernel that would switch the bundle off or cripple it. */
-import type { Log } from '../telemetry/log.js'
+import type { Emit } from '../telemetry/events.js'
 import type { Kernel } from './kernel/kernel.js'
 import { parseEndpoints } from './kernel/mptcp.js'
 import type { Sysctls } from './state.js'
@@ -66,22 +66,22 @@ export function remarksOnSettings(sysctls: Sysctls): string[] {
   return remarks
 }
 
-/** On a HAG, whose machine serves others, too: logs what its owner should change. Never rejects. */
-export async function complainOfSettings({ kernel, log }: { kernel: Kernel; log: Log }): Promise<void> {
+/** On a HAG, whose machine serves others, too: says what its owner should change. Never rejects. */
+export async function complainOfSettings({ kernel, emit }: { kernel: Kernel; emit: Emit }): Promise<void> {
   const sysctls = await kernel.readSysctls(mptcpSysctls).catch((): Sysctls => new Map())
   for (const { path, value, why } of wishes(sysctls)) {
     const name = sysctlName(path)
-    log.warn(`${name} is ${sysctls.get(path)}: ${why}; sysctl -w ${name}=${value}`)
+    emit({ type: 'network-note', note: `${name} is ${sysctls.get(path)}: ${why}; sysctl -w ${name}=${value}` })
   }
-  for (const remark of remarksOnSettings(sysctls)) log.warn(remark)
+  for (const note of remarksOnSettings(sysctls)) emit({ type: 'network-note', note })
   if (sysctls.get('net/mptcp/allow_join_initial_addr_port') !== '0') return
   const { code, stdout } = await kernel.run(['ip', '-j', 'mptcp', 'endpoint', 'show'])
   // Behind a load balancer this is right.
   if (code === 0 && signals(stdout)) return
-  log.warn(
+  const note =
     'net.mptcp.allow_join_initial_addr_port is 0, and no endpoint signals another address: gateways use one WAN for each connection; ' +
-      'sysctl -w net.mptcp.allow_join_initial_addr_port=1',
-  )
+    'sysctl -w net.mptcp.allow_join_initial_addr_port=1'
+  emit({ type: 'network-note', note })
 }
 
 function signals(json: string): boolean {

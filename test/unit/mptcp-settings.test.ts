@@ -1,6 +1,7 @@
 /** What is said of settings that keep MPTCP from working, whatever the kernel's version calls them. */
 import t from 'tap'
 import { complainOfSettings, neededByMptcp, remarksOnSettings } from '../../src/network/mptcp-settings.js'
+import { toLog } from '../../src/telemetry/events.js'
 import { memoryLog } from '../support/memory-log.js'
 
 const good = {
@@ -39,7 +40,7 @@ t.test('what a HAG says', async (t) => {
       readSysctls: async () => new Map(Object.entries({ ...good, ...more })),
       run: async () => ({ code: endpoints === '' ? 1 : 0, stdout: endpoints, stderr: '' }),
     }
-    await complainOfSettings({ kernel: kernel as never, log })
+    await complainOfSettings({ kernel: kernel as never, emit: toLog(log) })
     return log.lines
   }
   t.same(await said({}), [])
