@@ -2,6 +2,7 @@
 import t, { type Test } from 'tap'
 import { ports, remeasure, settle, World } from '../support/hybrid.js'
 import { needsRoot } from '../support/namespaces.js'
+import { countDescriptors } from '../support/proc.js'
 
 const budget = 32
 const bytes = 20_000_000
@@ -17,8 +18,8 @@ async function held(world: World, host: string): Promise<number> {
 }
 
 /** As fast as the machine is, so that the kernel's buffers grow at once to what they may. Whoever asks for them gets `addresses`. */
-async function worldOf(t: Test, addresses: string[]) {
-  const limits = { buffer_memory_mb: budget }
+async function worldOf(t: Test, addresses: string[], megabytes = budget) {
+  const limits = { buffer_memory_mb: megabytes }
   const world = await World.run(t, { shaped: false, gateway: limits, hag: limits })
   const host = world.lab.addresses.server
   for (const one of [...addresses, beside]) await world.device(one)
@@ -80,4 +81,24 @@ t.test('uploads to a server that does not read hold no more either', { skip: nee
   await world.server.call('readLate')
   t.same(await uploads, [], 'once it reads it gets every byte')
   await check(0, 1)
+})
+
+t.test('connections that ask all at once, after they were idle', { skip: needsRoot, timeout: 120_000 }, async (t) => {
+  const greedy = '192.168.1.70'
+  // So much that the kernel sizes the buffers of some, which it would do for all that have begun before any has moved much.
+  const plenty = 200
+  const { world, host, check } = await worldOf(t, [greedy], plenty)
+  const count = 120
+  const target = { host, port: ports.source, localAddress: greedy }
+  const { pid } = world.gateway
+  const before = countDescriptors(pid)
+  await world.client.call('openUnasked', target, count)
+  const open = await settle(
+    () => countDescriptors(pid) - before,
+    (more) => more >= 2 * count,
+  )
+  t.ok(open >= 2 * count, 'all are relayed')
+  await world.client.call('stall', target, count, 40_000_000, 8192)
+  // One client: half of the bound, and what each needs.
+  await check(plenty / 2, count)
 })

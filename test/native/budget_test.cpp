@@ -56,11 +56,41 @@ void neededBeyondTheHalf() {
   budget.charge(one, 15 * kMega - held);
   CHECK(!budget.isOverdrawn(one) && budget.takeNeeded(one, 2 * kMega));
 }
+void tightBeforeOverdrawn() {
+  BufferBudget budget;
+  CHECK(!budget.isTight(one));  // no limit
+  budget.setLimit(32 * kMega);
+  budget.charge(one, 8 * kMega);
+  CHECK(!budget.isTight(one));
+  budget.charge(one, 1);
+  CHECK(budget.isTight(one) && !budget.isOverdrawn(one) && !budget.isTight(other));
+}
+
+// However many clients there are, all together are bounded, and the next one still gets something.
+void neededByMany() {
+  BufferBudget budget;
+  budget.setLimit(32 * kMega);
+  int64_t all = 0;
+  for (uint64_t client = 1; client <= 100; ++client) {
+    const Source greedy = {2, client};
+    int64_t held = 0;
+    // As connections do that begin, and then as those that move.
+    for (; !budget.isOverdrawn(greedy); held += 2 * kMega) budget.charge(greedy, 2 * kMega);
+    for (; budget.takeNeeded(greedy, 2 * kMega); held += 2 * kMega) continue;
+    all += held;
+    CHECK(client > 4 || held > 0);
+  }
+  CHECK(all <= 4 * 32 * kMega + 2 * kMega);
+  budget.charge({2, 1}, -20 * kMega);
+  CHECK(!budget.isOverdrawn(one) && budget.takeNeeded(one, 2 * kMega));
+}
 }  // namespace
 
 int main() {
   halfOfWhatIsLeft();
   oneClientLeavesHalf();
   neededBeyondTheHalf();
+  tightBeforeOverdrawn();
+  neededByMany();
   return passed();
 }

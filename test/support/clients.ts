@@ -25,6 +25,7 @@ export interface Transfer {
 
 const held: Socket[] = []
 const uploading: Socket[] = []
+const unasked: Socket[] = []
 const stalled: { socket: Socket; check: Check; bytes: number }[] = []
 
 function open(target: Target): Socket {
@@ -139,15 +140,25 @@ export const clients = {
     return { ended, received: received.map((bytes, index) => bytes - (before[index] ?? 0)), total: received }
   },
 
-  /** Begins `count` downloads and reads no more once each has `stopAt` bytes; resolves then. `readOn` goes on with them. */
+  /** Opens `count` connections to a `source` for `stall`, and asks for nothing yet. */
+  openUnasked: async (target: Target, count: number): Promise<void> => {
+    const sockets = Array.from({ length: count }, () => open(target))
+    unasked.push(...sockets)
+    await Promise.all(sockets.map((socket) => once(socket, 'connect')))
+  },
+
+  /**
+   * Begins `count` downloads, over what `openUnasked` has opened if there is any, and reads no more once each has `stopAt` bytes; resolves
+   * then. `readOn` goes on with them.
+   */
   stall: async (target: Target, count: number, bytes: number, stopAt: number): Promise<void> => {
     const one = (seed: number) =>
       new Promise<void>((resolve, reject) => {
-        const socket = open(target)
+        const socket = unasked.pop() ?? open(target)
         const check = new Check(seed)
         stalled.push({ socket, check, bytes })
         socket.on('error', reject)
-        socket.on('connect', () => socket.write(`GET ${bytes} ${seed}\n`))
+        socket.write(`GET ${bytes} ${seed}\n`)
         socket.on('data', (data) => {
           const before = check.bytes
           check.add(data)

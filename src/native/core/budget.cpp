@@ -2,6 +2,11 @@
 
 #include <algorithm>
 
+namespace {
+// What all clients together may need. Each may hold as much as it leaves to the others, so one alone holds half of it.
+constexpr int64_t kMaxOverLimit = 4;
+}  // namespace
+
 int64_t BufferBudget::offered(const Source& client) const {
   const std::lock_guard<std::mutex> lock(mutex_);
   return offeredNow(client);
@@ -19,9 +24,12 @@ int64_t BufferBudget::heldBy(const Source& client) const {
   return found == clients_.end() ? 0 : found->second;
 }
 
+bool BufferBudget::isTight(const Source& client) const { return hasLimit() && offered(client) < limit_ / 8; }
+
 bool BufferBudget::isOverdrawn(const Source& client) const {
   const std::lock_guard<std::mutex> lock(mutex_);
-  return hasLimit() && heldBy(client) > limit_ / 2;
+  const int64_t held = heldBy(client);
+  return hasLimit() && (held > limit_ / 2 || held > kMaxOverLimit * limit_ - total_);
 }
 
 bool BufferBudget::take(const Source& client, int64_t bytes) {
@@ -33,12 +41,13 @@ bool BufferBudget::take(const Source& client, int64_t bytes) {
 
 bool BufferBudget::takeNeeded(const Source& client, int64_t bytes) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  if (bytes > offeredNow(client) && heldBy(client) + bytes > 2 * limit_) return false;
+  if (bytes > offeredNow(client) && heldBy(client) + bytes > kMaxOverLimit * limit_ - (total_ + bytes)) return false;
   add(client, bytes);
   return true;
 }
 
 void BufferBudget::charge(const Source& client, int64_t bytes) {
+  if (bytes == 0) return;
   const std::lock_guard<std::mutex> lock(mutex_);
   add(client, bytes);
 }
@@ -49,5 +58,6 @@ void BufferBudget::add(const Source& client, int64_t bytes) {
   const int64_t before = std::min(held, limit_ / 2);
   held += bytes;
   all_ += std::min(held, limit_ / 2) - before;
+  total_ += bytes;
   if (held == 0) clients_.erase(client);
 }

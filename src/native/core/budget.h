@@ -14,11 +14,13 @@ class BufferBudget {
   bool hasLimit() const { return limit_ > 0; }
   // Bytes that one connection of this client may have in addition.
   int64_t offered(const Source& client) const;
-  // Whether the client holds more than its half.
+  // Whether the client holds more than half of its half, or others leave less than that.
+  bool isTight(const Source& client) const;
+  // Whether the client holds more than its half, or more than it leaves to the others.
   bool isOverdrawn(const Source& client) const;
   // Charges the client with so many more bytes; false if fewer are offered.
   bool take(const Source& client, int64_t bytes);
-  // The same for the buffer that a fast path needs. For that a client may hold up to twice the limit.
+  // The same for the buffer that a fast path needs. For that one client alone may hold up to twice the limit, all together four times.
   bool takeNeeded(const Source& client, int64_t bytes);
   // Charges regardless of what is offered; a negative number gives back.
   void charge(const Source& client, int64_t bytes);
@@ -31,5 +33,6 @@ class BufferBudget {
   int64_t limit_ = 0;  // no limit
   mutable std::mutex mutex_;
   int64_t all_ = 0;                    // counts each client up to half of the limit; what it holds above takes nothing from the others
+  int64_t total_ = 0;                  // all of what they hold
   std::map<Source, int64_t> clients_;  // bytes charged to each client
 };

@@ -43,6 +43,7 @@ struct Flow {
   uint64_t waited = 0;           // bytes in the source's receive queue at that time
   uint64_t bulkAt = UINT64_MAX;  // when `bytes` reaches this, the flow counts as bulk (buffers.cpp)
   int64_t charged = 0;           // bytes charged to the budget
+  int64_t chargedIdle = 0;       // bytes charged to the budget of idle directions
   uint32_t chunk = kMaxChunk;    // bytes that are read at a time
   bool isHeld = false;           // we size the source's receive buffer, the kernel no longer does
   int64_t room = -1;             // bytes that the target may still be given (meter.h); -1: no bound

@@ -48,19 +48,27 @@ void writeLessAhead(const Direction& direction, int size) {
 }
 }  // namespace
 
-// If the budget is short, set the size before the first bytes: with the first data after the handshake, the kernel makes an MPTCP connection's
-// buffer as large as it may become (mptcp_rcvbuf_grow).
-void Buffers::beginSmall(Connection* connection) {
+// With the first data after the handshake, the kernel makes an MPTCP connection's buffer as large as it may become (mptcp_rcvbuf_grow). So charge
+// that now. If the budget is short, set the size before the first bytes. Connections that have moved nothing yet leave half of the client's share
+// to those that move.
+void Buffers::begin(Connection* connection) {
   if (!budget_->hasLimit()) return;
   connection->forward.bulkAt = connection->backward.bulkAt = kBulk;
-  if (budget_->offered(connection->sharer) >= kernelBuffers()) return;
+  const bool isTight = budget_->isTight(connection->sharer);
+  const Side* const side = connection->mptcpSide();
+  if (side == nullptr) {
+    if (budget_->offered(connection->sharer) >= kernelBuffers()) return;
+  } else if (!isTight && budget_->take(connection->sharer, kernelBuffers())) {
+    (side == &connection->client ? connection->forward : connection->backward).charged = kernelBuffers();
+    return;
+  }
   for (const Direction& direction : {forwardOf(connection), backwardOf(connection)}) {
     // A WAN that joins later keeps the window that the size allows when it joins (tcp_init_buffer_space).
     const Protocol from = direction.source->protocol;
     const int now = receiveBuffer(*direction.source);
-    const int wanted = budget_->isOverdrawn(connection->sharer) ? minBufferOf(from) : neededBuffer(from);
+    const int wanted = isTight ? minBufferOf(from) : neededBuffer(from);
     const int size = from == Protocol::Mptcp ? std::max(now, wanted) : std::min(now, minBufferOf(from));
-    // Charge it now. If many connections begin together, the later ones must find the client overdrawn.
+    // Charge it now. If many connections begin together, the later ones must find it tight.
     if (now > 0 && holdReceiveBuffer(direction.flow, *direction.source, size)) charge(connection, direction.flow, weightOf(size, direction));
     direction.source->readable = true;
   }
@@ -70,7 +78,8 @@ void Buffers::beginSmall(Connection* connection) {
 bool Buffers::countBulk(Connection* connection, const Direction& direction) {
   Flow* const flow = direction.flow;
   flow->bulkAt = UINT64_MAX;
-  if (!flow->isHeld && budget_->take(connection->sharer, kernelBuffers())) {
+  idleBudget_->charge(connection->sharer, -std::exchange(flow->chargedIdle, 0));
+  if (!flow->isHeld && (flow->charged > 0 || budget_->take(connection->sharer, kernelBuffers()))) {
     flow->charged = kernelBuffers();
     return false;
   }
@@ -103,19 +112,30 @@ bool Buffers::mayHold(Connection* connection, const Direction& direction, int si
   return true;
 }
 
-void Buffers::stopCounting(Connection* connection, Flow* flow) {
-  if (flow->charged == 0) return;
+void Buffers::forget(Connection* connection, Flow* flow) {
   charge(connection, flow, 0);
-  flow->bulkAt = flow->bytes + kBulk;
+  idleBudget_->charge(connection->sharer, -std::exchange(flow->chargedIdle, 0));
 }
 
-// An idle direction that has delivered everything, also from the target's send buffer, holds nothing. It counts again when it moves much.
-void Buffers::letRest(Connection* connection, uint64_t nowMs) {
-  if (nowMs - connection->activeMs < kRestMs) return;
+// An idle direction that has delivered everything, also from the target's send buffer, holds nothing. It counts again when it moves much. But its
+// source may send at any time what its receive buffer takes, and if all do so at once, it is too late to say no. So from now on the buffer keeps
+// its size, and buffers of idle directions have a budget of their own, so that they take nothing from those that move. True: read the
+// sources again.
+bool Buffers::letRest(Connection* connection, uint64_t nowMs) {
+  if (nowMs - connection->activeMs < kRestMs) return false;
+  bool isHeld = false;
   for (const Direction& direction : {forwardOf(connection), backwardOf(connection)}) {
-    const Flow& flow = *direction.flow;
-    if (flow.charged == 0 || flow.parked > 0 || (direction.source->readable && !flow.done)) continue;
+    Flow* const flow = direction.flow;
+    if (flow->charged == 0 || flow->parked > 0 || (direction.source->readable && !flow->done)) continue;
     // If the stream has ended, the FIN may be left, which counts as one byte.
-    if (unacknowledged(direction.target->fd) <= 1) stopCounting(connection, direction.flow);
+    if (unacknowledged(direction.target->fd) > 1) continue;
+    const int size = flow->ended ? 0 : receiveBuffer(*direction.source);
+    if (!flow->isHeld && size > 0 && holdReceiveBuffer(flow, *direction.source, size)) isHeld = direction.source->readable = true;
+    const int64_t idle = flow->isHeld && size > minBufferOf(direction.source->protocol) ? size : 0;
+    if (idle > 0 && !idleBudget_->take(connection->sharer, idle)) continue;
+    charge(connection, flow, 0);
+    flow->chargedIdle = idle;
+    flow->bulkAt = flow->bytes + kBulk;
   }
+  return isHeld;
 }

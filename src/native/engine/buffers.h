@@ -14,16 +14,17 @@ inline Direction backwardOf(Connection* connection) { return {&connection->backw
 
 class Buffers {
  public:
-  explicit Buffers(BufferBudget* budget) : budget_(budget) {}
+  Buffers(BufferBudget* budget, BufferBudget* idleBudget) : budget_(budget), idleBudget_(idleBudget) {}
 
-  void beginSmall(Connection* connection);
+  void begin(Connection* connection);
   bool countBulk(Connection* connection, const Direction& direction);
   bool mayHold(Connection* connection, const Direction& direction, int size);
-  void stopCounting(Connection* connection, Flow* flow);
-  void letRest(Connection* connection, uint64_t nowMs);
+  void forget(Connection* connection, Flow* flow);
+  bool letRest(Connection* connection, uint64_t nowMs);
 
  private:
   void charge(Connection* connection, Flow* flow, int64_t bytes);
 
   BufferBudget* budget_;
+  BufferBudget* idleBudget_;
 };

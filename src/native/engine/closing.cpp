@@ -54,7 +54,7 @@ void Relays::closeConnection(Connection* connection, Reason reason, Failure fail
   }
   for (Flow* const flow : {&connection->forward, &connection->backward}) {
     discardFlow(flow, &pipes_, &host_->counters);
-    buffers_.stopCounting(connection, flow);
+    buffers_.forget(connection, flow);
   }
   releaseAll(connection);
   const bool orderly = reason == Reason::End || reason == Reason::Refused || reason == Reason::Handshake;

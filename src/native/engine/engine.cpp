@@ -33,6 +33,7 @@ Engine::Engine(const EngineOptions& options, std::function<void()> notify) : not
   limits.maxConnections = options.maxConnections;
   limits.maxConnectionsPerClient = options.maxConnectionsPerClient;
   budget.setLimit(options.bufferMemory);
+  idleBudget.setLimit(options.bufferMemory);
   limits.idleTimeoutMs = options.idleTimeoutMs;
   limits.handshakeTimeoutMs = options.handshakeTimeoutMs;
   limits.decisionTimeoutMs = options.decisionTimeoutMs;

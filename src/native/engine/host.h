@@ -35,6 +35,7 @@ class WorkerHost {
   PreparedPool prepared{&counters};
   Shares shares;
   BufferBudget budget;
+  BufferBudget idleBudget;  // for receive buffers of directions that do not move
   Refusals refusals;
   std::atomic<int> keepaliveS{kWanIdleS};  // for upstreams
   Outlets outlets;

@@ -61,7 +61,7 @@ bool lacksRoom(const Connection& connection) {
 }  // namespace
 
 Relays::Relays(WorkerHost* host, Loop* loop)
-    : host_(host), loop_(loop), buffers_(&host->budget), pipes_(&host->counters, host->limits.descriptorLimit) {}
+    : host_(host), loop_(loop), buffers_(&host->budget, &host->idleBudget), pipes_(&host->counters, host->limits.descriptorLimit) {}
 
 Connection* Relays::find(ConnectionId id) {
   const auto found = connections_.find(id);
@@ -131,7 +131,7 @@ void Relays::relay(Connection* connection) {
   resetOnClose(connection->upstream.fd, true);
   connection->client.readable = connection->client.writable = true;
   connection->upstream.writable = true;  // changing the registration makes a new event for reading
-  buffers_.beginSmall(connection);
+  buffers_.begin(connection);
   if (connection->upstream.protocol == Protocol::Tcp && !connection->backward.isHeld) boundBacklog(connection->upstream);
   pumpBoth(connection);
 }
@@ -245,9 +245,17 @@ void Relays::pumpBoth(Connection* connection) {
     }
   }
   refillLater(connection);
-  if (connection->queued || !more) return;
+  if (more) pumpLater(connection);
+}
+
+void Relays::pumpLater(Connection* connection) {
+  if (connection->queued) return;
   connection->queued = true;
   ready_.push_back(connection);
+}
+
+void Relays::letRest(Connection* connection) {
+  if (buffers_.letRest(connection, loop_->now())) pumpLater(connection);
 }
 
 void Relays::pumpQueued() {

@@ -32,7 +32,7 @@ class Relays {
   void releaseAll(Connection* connection);
   void reset(ConnectionId id);
   void closeConnection(Connection* connection, Reason reason, Failure failure = {});
-  void letRest(Connection* connection) { buffers_.letRest(connection, loop_->now()); }
+  void letRest(Connection* connection);
 
   bool hasQueued() const { return !ready_.empty(); }
   void pumpQueued();
@@ -40,6 +40,7 @@ class Relays {
 
  private:
   void pumpBoth(Connection* connection);
+  void pumpLater(Connection* connection);
   void refillLater(Connection* connection);
   void restWhileStalled(Connection* connection);
   bool staysStalled(Connection* connection);
