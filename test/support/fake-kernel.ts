@@ -1,28 +1,16 @@
 /** A model of the kernel that understands exactly the commands of the network set-up, with the errors that they can meet. */
 
-import { type Family, familyOf, isInside, parseCidr } from '../../src/base/address.js'
+import { type Family, familyOf, parseCidr } from '../../src/base/address.js'
 import type { CommandResult, Kernel } from '../../src/network/kernel/kernel.js'
 import type { Lease } from '../../src/network/state.js'
-
-interface Route {
-  family: Family
-  table: string
-  words: Map<string, string>
-  destination: string
-  /** `2`: made by the kernel itself. */
-  protocol?: string | undefined
-}
+import { FakeIptables } from './fake-iptables.js'
+import { FakeRouting } from './fake-routing.js'
+import { Refusal, refuse } from './refusal.js'
 
 interface Address {
   family: Family
   address: string
   prefix: number
-}
-
-class Refusal extends Error {}
-
-function refuse(text: string): never {
-  throw new Refusal(text)
 }
 
 const perInterface: Record<string, string> = {
@@ -32,29 +20,23 @@ const perInterface: Record<string, string> = {
   'net/ipv6/conf/*/accept_ra': '1',
 }
 
-const builtIn: Record<string, string[]> = {
-  nat: ['PREROUTING', 'INPUT', 'OUTPUT', 'POSTROUTING'],
-  filter: ['INPUT', 'FORWARD', 'OUTPUT'],
-}
-
 export class FakeKernel implements Kernel {
   /** Programs that are not installed. */
   readonly missing = new Set<string>()
   privileged = true
-  /** Matches and targets that its iptables lacks, as words of a rule, and iptables-restore's message then. */
-  readonly lacking = new Map<string, string>()
   /** Without ports. */
   readonly bridges = new Set<string>()
   state: string | undefined
   leases: Lease[] = []
   private readonly devices = new Map<string, { flags: string[]; addresses: Address[] }>()
-  private routes: Route[] = []
-  private rules: { family: Family; words: Map<string, string> }[] = []
+  private readonly routing = new FakeRouting(this.devices)
+  private readonly iptables = new FakeIptables()
+  /** Matches and targets that its iptables lacks, as words of a rule, and iptables-restore's message then. */
+  readonly lacking = this.iptables.lacking
   private endpoints: { id: number; address: string; device: string | undefined; flags: string[] }[] = []
   /** Errors of a batch that goes on after them. */
   private complaints = ''
   private limits = { add_addr_accepted: 0, subflows: 2 }
-  private readonly tables: Record<string, Map<string, string[]>> = {}
   private readonly sysctls = new Map<string, string>([
     ['net/mptcp/enabled', '1'],
     ['net/mptcp/path_manager', 'kernel'],
@@ -72,11 +54,6 @@ export class FakeKernel implements Kernel {
 
   constructor() {
     for (const name of ['all', 'default']) this.addSysctls(name)
-    for (const family of [4, 6] as const) {
-      for (const [table, names] of Object.entries(builtIn)) {
-        this.tables[`${family}${table}`] = new Map(names.map((name) => [name, []]))
-      }
-    }
   }
 
   // The world around us
@@ -88,7 +65,7 @@ export class FakeKernel implements Kernel {
 
   removeDevice(name: string): void {
     this.devices.delete(name)
-    this.routes = this.routes.filter(({ words }) => words.get('dev') !== name)
+    this.routing.routes = this.routing.routes.filter(({ words }) => words.get('dev') !== name)
     for (const path of this.sysctls.keys()) if (path.includes(`/conf/${name}/`)) this.sysctls.delete(path)
     for (const endpoint of this.endpoints) if (endpoint.device === name) endpoint.device = 'if99'
   }
@@ -105,7 +82,7 @@ export class FakeKernel implements Kernel {
     const network = parseCidr(text)
     const words = new Map([['dev', device], ...(family === 4 ? ([['src', address]] as const) : ([['metric', '256']] as const))])
     const destination = `${network?.address}/${network?.prefix}`
-    this.routes.push({ family, table: 'main', words, destination, protocol: '2' })
+    this.routing.routes.push({ family, table: 'main', words, destination, protocol: '2' })
   }
 
   removeAddress(device: string, text: string): void {
@@ -113,18 +90,18 @@ export class FakeKernel implements Kernel {
     const found = this.devices.get(device)
     if (found) found.addresses = found.addresses.filter((one) => one.address !== address)
     const network = parseCidr(text)
-    this.routes = this.routes.filter(
+    this.routing.routes = this.routing.routes.filter(
       ({ destination, protocol, words }) =>
         !(protocol === '2' && destination === `${network?.address}/${network?.prefix}` && words.get('dev') === device),
     )
     // If an interface loses its last IPv4 address, it loses all its IPv4 routes (fib_disable_ip).
     const hasIpv4 = found?.addresses.some((one) => one.family === 4) ?? false
     if (familyOf(address) === 4 && !hasIpv4) {
-      this.routes = this.routes.filter(({ family, words }) => family === 6 || words.get('dev') !== device)
+      this.routing.routes = this.routing.routes.filter(({ family, words }) => family === 6 || words.get('dev') !== device)
     }
     // IPv4 removes routes with their source address; IPv6 only their source.
-    this.routes = this.routes.filter(({ words, family }) => family === 6 || words.get('src') !== address)
-    for (const { words } of this.routes) if (words.get('src') === address) words.delete('src')
+    this.routing.routes = this.routing.routes.filter(({ words, family }) => family === 6 || words.get('src') !== address)
+    for (const { words } of this.routing.routes) if (words.get('src') === address) words.delete('src')
   }
 
   // The seam
@@ -217,18 +194,19 @@ export class FakeKernel implements Kernel {
       const options = rest.filter((word) => word.startsWith('-'))
       const [object, ...words] = rest.filter((word) => !word.startsWith('-'))
       const family: Family = options.includes('-6') ? 6 : 4
-      if (options.includes('-o') && words[0] === 'show') return object === 'rule' ? this.ruleText(family) : this.routeText(family)
+      if (options.includes('-o') && words[0] === 'show')
+        return object === 'rule' ? this.routing.ruleText(family) : this.routing.routeText(family)
       if (object === 'link')
         return JSON.stringify([...this.bridges].map((ifname) => ({ ifname })).filter(() => words[2] === 'bridge'))
       if (object === 'address') return JSON.stringify(this.showAddresses())
-      if (object === 'rule') return this.rule(family, words)
-      if (object === 'route') return this.route(family, words)
+      if (object === 'rule') return this.routing.rule(family, words)
+      if (object === 'route') return this.routing.route(family, words)
       if (object === 'mptcp') return words[0] === 'limits' ? this.limit(words.slice(1)) : this.endpoint(words.slice(1))
     }
     const tables = program?.match(/^ip(6?)tables-(save|restore)$/)
     if (!tables) return refuse(`the model knows no ${argv.join(' ')}`)
     const family: Family = tables[1] === '6' ? 6 : 4
-    return tables[2] === 'save' ? this.save(family, rest) : this.restore(family, input ?? '')
+    return tables[2] === 'save' ? this.iptables.save(family, rest) : this.iptables.restore(family, input ?? '')
   }
 
   private batch(options: readonly string[], input: string): string {
@@ -260,177 +238,6 @@ export class FakeKernel implements Kernel {
         scope: address.startsWith('fe80:') ? 'link' : 'global',
       })),
     }))
-  }
-
-  /** In their order. */
-  private rulesOf(family: Family): Map<string, string>[] {
-    const shown = this.rules.filter((one) => one.family === family).map((one) => one.words)
-    return shown.sort((one, other) => Number(one.get('pref')) - Number(other.get('pref')))
-  }
-
-  private ruleText(family: Family): string {
-    const own = [
-      [0, '255'],
-      [32_766, '254'],
-      [32_767, '253'],
-    ].map(
-      ([pref, table]) =>
-        new Map([
-          ['pref', `${pref}`],
-          ['from', 'all'],
-          ['lookup', `${table}`],
-        ]),
-    )
-    const all = [...own, ...this.rulesOf(family)].sort((one, other) => Number(one.get('pref')) - Number(other.get('pref')))
-    const line = (words: Map<string, string>) => {
-      const shown = [...words].filter(([key]) => key !== 'pref' && key !== 'from').map((pair) => pair.join(' '))
-      return `${words.get('pref')}:\tfrom ${words.get('from') ?? 'all'} ${shown.join(' ')}`
-    }
-    return all.map(line).join('\n')
-  }
-
-  private routeText(family: Family): string {
-    const lines = this.routes
-      .filter((one) => one.family === family)
-      .map(({ destination, words, table, protocol }) => {
-        const shown = new Map([...words, ...(table === 'main' ? [] : ([['table', table]] as const)), ['proto', protocol ?? '3']])
-        return `${destination} ${[...shown].map((pair) => pair.join(' ')).join(' ')} `
-      })
-    return lines.join('\n')
-  }
-
-  private rule(family: Family, [verb, ...words]: string[]): string {
-    if (verb === 'show') {
-      return JSON.stringify(
-        this.rulesOf(family).map((words) => ({
-          priority: Number(words.get('pref')),
-          src: words.get('from') ?? 'all',
-          table: words.get('lookup'),
-          ...Object.fromEntries([...words].filter(([key]) => ['iif', 'ipproto', 'sport'].includes(key))),
-          ...(words.has('suppress_prefixlength') && { suppress_prefixlen: Number(words.get('suppress_prefixlength')) }),
-          ...(words.has('protocol') && { protocol: words.get('protocol') }),
-        })),
-      )
-    }
-    const given = new Map([['from', 'all'], ...pairs(words)])
-    // In a delete, words that are left out match anything. In an add, an object exists already if all words are equal.
-    const isSame = (one: { family: Family; words: Map<string, string> }) =>
-      one.family === family && [...given].every(([key, value]) => one.words.get(key) === value)
-    const at = this.rules.findIndex((one) => isSame(one) && (verb === 'del' || one.words.size === given.size))
-    if (verb === 'add') {
-      if (at >= 0) refuse('RTNETLINK answers: File exists')
-      this.rules.push({ family, words: given })
-    } else {
-      if (at < 0) refuse('RTNETLINK answers: No such file or directory')
-      this.rules.splice(at, 1)
-    }
-    return ''
-  }
-
-  private route(family: Family, [verb, ...rest]: string[]): string {
-    if (verb === 'show') {
-      const shown = this.routes.filter((one) => one.family === family)
-      return JSON.stringify(shown.map((one) => this.routeJson(one)))
-    }
-    if (verb === 'flush') {
-      const asked = new Map(pairs(rest))
-      const goes = (one: Route) => one.table === asked.get('table') && one.protocol === (asked.get('proto') ?? one.protocol)
-      this.routes = this.routes.filter((one) => one.family !== family || !goes(one))
-      return ''
-    }
-    if (verb === 'get') return JSON.stringify([this.lookUp(family, rest[1] ?? '', new Map(pairs(rest.slice(2))))])
-    const onlink = rest.includes('onlink')
-    const [destination = '', ...others] = rest.filter((word) => word !== 'onlink')
-    const words = new Map(pairs(others))
-    const table = words.get('table') ?? 'main'
-    words.delete('table')
-    if (onlink) words.set('onlink', 'true')
-    // RTPROT_BOOT is not shown.
-    const protocol = words.get('proto') === 'boot' ? undefined : words.get('proto')
-    words.delete('proto')
-    // Ours are written with `metric` where it is not the family's default.
-    const peers = this.routes.filter(
-      (one) =>
-        one.family === family &&
-        one.table === table &&
-        one.destination === destination &&
-        (one.words.get('metric') === words.get('metric') || (verb === 'del' && !words.has('metric'))),
-    )
-    const isSame = (one: Route) =>
-      [...words].every(([key, value]) => one.words.get(key) === value) && (protocol === undefined || one.protocol === protocol)
-    if (verb === 'del') {
-      const metricOf = (one: Route) => Number(one.words.get('metric') ?? 0)
-      const found =
-        peers.sort((one, other) => metricOf(one) - metricOf(other)).find(isSame) ?? refuse('RTNETLINK answers: No such process')
-      this.routes.splice(this.routes.indexOf(found), 1)
-      return ''
-    }
-    this.checkRoute(words)
-    const [first] = peers
-    if (first !== undefined && verb === 'add') refuse('RTNETLINK answers: File exists')
-    if (verb === 'prepend' && family === 6) refuse('the model knows no ECMP')
-    if (verb === 'prepend' && peers.some((one) => isSame(one) && one.protocol === protocol && one.words.size === words.size)) {
-      refuse('RTNETLINK answers: File exists')
-    }
-    const at = first === undefined || verb === 'append' ? this.routes.length : this.routes.indexOf(first)
-    this.routes.splice(at, verb === 'replace' && first !== undefined ? 1 : 0, { family, table, words, destination, protocol })
-    return ''
-  }
-
-  /** The route that is found, rule after rule. */
-  private lookUp(family: Family, dst: string, words: Map<string, string>): unknown {
-    const [from, oif] = [words.get('from'), words.get('oif')]
-    const ofFamily = this.rules.filter((one) => one.family === family).map((one) => one.words)
-    const main = new Map([['lookup', 'main']])
-    const sorted = ofFamily.sort((one, other) => Number(one.get('pref')) - Number(other.get('pref')))
-    for (const rule of [...sorted, main]) {
-      const source = rule.get('from') ?? 'all'
-      if (source !== 'all' && source !== from) continue
-      const table = rule.get('lookup') === '254' ? 'main' : rule.get('lookup')
-      const found = this.routes.find(({ words, destination, ...route }) => {
-        const network = parseCidr(destination)
-        const isDefault = destination === 'default'
-        const covers = isDefault ? !rule.has('suppress_prefixlength') : network !== undefined && isInside(dst, [network])
-        return covers && route.family === family && route.table === table && (oif === undefined || words.get('dev') === oif)
-      })
-      if (found === undefined) continue
-      return this.routeJson(found)
-    }
-    return refuse('RTNETLINK answers: Network is unreachable')
-  }
-
-  private checkRoute(words: Map<string, string>): void {
-    const device = this.devices.get(words.get('dev') ?? '') ?? refuse(`Cannot find device "${words.get('dev')}"`)
-    const source = words.get('src')
-    if (source !== undefined && !device.addresses.some(({ address }) => address === source)) {
-      refuse('Error: Invalid prefsrc address.')
-    }
-    const gateway = words.get('via')
-    if (gateway === undefined || gateway.startsWith('fe80:') || words.has('onlink')) return
-    const networks = device.addresses.map(({ address, prefix }) => parseCidr(`${address}/${prefix}`))
-    if (
-      !isInside(
-        gateway,
-        networks.filter((one) => one !== undefined),
-      )
-    )
-      refuse('Error: Nexthop has invalid gateway.')
-  }
-
-  private routeJson({ family, table, words, destination, protocol }: Route): unknown {
-    const metric = words.get('metric') ?? (family === 6 ? '1024' : undefined)
-    return {
-      dst: destination,
-      ...(words.has('via') && { gateway: words.get('via') }),
-      dev: words.get('dev'),
-      ...(table !== 'main' && { table }),
-      ...(protocol !== undefined && { protocol }),
-      ...(family === 4 && !words.has('via') && { scope: '253' }),
-      ...(words.has('src') && { prefsrc: words.get('src') }),
-      ...(metric !== undefined && { metric: Number(metric) }),
-      ...(words.has('mtu') && { metrics: [{ mtu: Number(words.get('mtu')) }] }),
-      flags: words.has('onlink') ? ['onlink'] : [],
-    }
   }
 
   private limit([verb, ...words]: string[]): string {
@@ -469,46 +276,4 @@ export class FakeKernel implements Kernel {
     this.endpoints.push({ id, address, device, flags })
     return ''
   }
-
-  private save(family: Family, options: readonly string[]): string {
-    const table = options[options.indexOf('-t') + 1] ?? ''
-    const chains = [...(this.tables[`${family}${table}`] ?? refuse(`the model knows no table ${table}`))]
-    const heads = chains.map(([name]) => `:${name} ${builtIn[table]?.includes(name) ? 'ACCEPT' : '-'} [0:0]`)
-    const counters = options.includes('-c') ? '[0:0] ' : ''
-    const rules = chains.flatMap(([name, list]) => list.map((rule) => `${counters}-A ${name} ${rule}`))
-    return ['# Generated by the model', `*${table}`, ...heads, ...rules, 'COMMIT', ''].join('\n')
-  }
-
-  private restore(family: Family, input: string): string {
-    const key = `${family}${input.match(/^\*(\w+)/)?.[1]}`
-    const chains = new Map([...(this.tables[key] ?? refuse('no such table'))].map(([name, list]) => [name, [...list]]))
-    const chain = (name = '') => chains.get(name) ?? refuse('iptables-restore: No chain/target/match by that name.')
-    const isUsed = (name: string) => [...chains.values()].flat().some((rule) => rule.endsWith(` -j ${name}`))
-    for (const line of input.split('\n')) {
-      const [verb = '', name = '', ...rest] = line.split(' ')
-      const rule = rest.join(' ')
-      for (const [words, complaint] of this.lacking) if (rule.includes(words)) refuse(complaint)
-      const target = rule.match(/-j (\w+)/)?.[1] ?? ''
-      if (verb.startsWith(':')) chains.set(verb.slice(1), [])
-      else if (verb === '-A' || verb === '-I') {
-        if (!['', 'RETURN', 'REDIRECT', 'ACCEPT', 'REJECT', 'DROP'].includes(target)) chain(target)
-        if (verb === '-A') chain(name).push(rule)
-        else chain(name).splice(Number(rest[0]) - 1, 0, rest.slice(1).join(' '))
-      } else if (verb === '-D') {
-        const at = chain(name).indexOf(rule)
-        if (at < 0) refuse('iptables-restore: Bad rule (does a matching rule exist in that chain?).')
-        chain(name).splice(at, 1)
-      } else if (verb === '-F') chain(name).length = 0
-      else if (verb === '-X') {
-        if (chain(name).length > 0 || isUsed(name)) refuse('iptables-restore: Device or resource busy.')
-        chains.delete(name)
-      } else if (!['*nat', '*filter', 'COMMIT', ''].includes(verb)) refuse(`the model knows no ${line}`)
-    }
-    this.tables[key] = chains
-    return ''
-  }
-}
-
-function pairs(words: readonly string[]): [string, string][] {
-  return words.flatMap((word, at) => (at % 2 === 0 ? [[word, words[at + 1] ?? ''] as [string, string]] : []))
 }
