@@ -2,7 +2,8 @@ import { createServer, connect as dial, type Server, type Socket } from 'node:ne
 import t from 'tap'
 import type { SocketAddress } from '../../src/base/address.js'
 import type { ConnectionId, Engine, EngineEvent, Native } from '../../src/engine/contract.js'
-import { FakeEngine, failure } from '../support/fake-engine.js'
+import { FakeEngine } from '../support/fake-engine.js'
+import { failure } from '../support/far-side.js'
 import { start } from '../support/process.js'
 import { type Client, engineContract, type MakeHarness } from './engine-contract.js'
 

@@ -4,7 +4,8 @@ import { type Cidr, familyOf, isInside, parseAddress, parseCidr } from '../../sr
 import { PathTable } from '../../src/gateway/connections/path-table.js'
 import { Bypass } from '../../src/gateway/connections/policy.js'
 import { Sessions } from '../../src/gateway/connections/session.js'
-import { type Answer, FakeEngine, failure, settle } from '../support/fake-engine.js'
+import { FakeEngine } from '../support/fake-engine.js'
+import { type Answer, failure, settle } from '../support/far-side.js'
 import { memoryLog } from '../support/memory-log.js'
 import { dsl, lte, pathsOf } from '../support/steering.js'
 

@@ -1,6 +1,5 @@
 /** The engine without sockets: tests play the clients and the far side. It keeps the contract that test/contract checks on both. */
-
-import { isInside, parseCidr, type SocketAddress } from '../../src/base/address.js'
+import type { SocketAddress } from '../../src/base/address.js'
 import type {
   ConnectionId,
   ConnectResult,
@@ -13,56 +12,11 @@ import type {
   Inspection,
   Listening,
   ListenOptions,
-  Native,
   Probe,
   ProbeResult,
   Refusal,
 } from '../../src/engine/contract.js'
-
-type Failed = Extract<EngineEvent, { type: 'failed' }>
-export type Answer = 'opened' | 'silence' | Omit<Failed, 'type' | 'connection' | 'attempt' | 'left'>
-
-export interface FarSide {
-  /** Addresses of this machine, for `refuseLoops`. */
-  own?: readonly string[]
-  /** What an attempt meets; default 'opened'. */
-  answer?(way: DialSpec): Answer
-  probe?(probe: Probe): ProbeResult
-  connect?(way: Omit<DialSpec, 'socks'>): ConnectResult
-  inspect?(): Inspection[]
-  /** Thrown by `listen`. */
-  listen?(options: ListenOptions): Error | undefined
-}
-
-type Accepted = Extract<EngineEvent, { type: 'accepted' }>
-
-interface FakeConnection {
-  client: SocketAddress
-  /** Where a redirected client wanted to go. */
-  destination?: SocketAddress
-  /** Not announced: it takes the fast path. */
-  ordered?: { id: number; accepted: Accepted; timer: NodeJS.Timeout } | undefined
-  state: 'waiting' | 'relaying'
-  /** Those under way, by number. */
-  attempts: Map<number, DialSpec>
-  /** The address it was opened to. */
-  remote?: SocketAddress
-  /** The race is decided. */
-  committed: boolean
-  /** It uses a prepared connection. */
-  prepared?: true
-  /** Called once when the client learns that it is over. */
-  over?: (how: 'end' | 'reset' | number) => void
-}
-
-export const failure = (stage: Failed['stage'], code: string, reply?: number): Answer => ({
-  stage,
-  failure: { code, errno: 0, syscall: stage === 'connect' ? 'connect' : 'recv' },
-  ...(reply === undefined ? {} : { reply }),
-})
-
-const preparedName = ({ protocol, remote, bind, username }: Pick<Probe, 'protocol' | 'remote' | 'bind' | 'username'>) =>
-  JSON.stringify([protocol, remote.address, remote.port, bind, username])
+import { type Accepted, type Answer, type FakeConnection, type FarSide, failure, isIn, preparedName } from './far-side.js'
 
 export class FakeEngine implements Engine {
   readonly opens: { connection: ConnectionId; way: DialSpec; attempt: number }[] = []
@@ -385,32 +339,4 @@ export class FakeEngine implements Engine {
       if (!this.closed && batch.length > 0) this.#onEvents(batch)
     })
   }
-}
-
-const isIn = (address: string, networks: FastPath['askAboutDestinations']) =>
-  isInside(
-    address,
-    networks.flatMap(({ address, bits }) => parseCidr(`${address}/${Math.min(bits, address.includes(':') ? 128 : 32)}`) ?? []),
-  )
-
-/** Stands in for the addon; `engines` are those that were made. */
-export function fakeNative(far: FarSide = {}, unavailable?: string) {
-  const engines: FakeEngine[] = []
-  const native: Pick<Native, 'Engine' | 'mptcpUnavailable' | 'routeTo' | 'refusedOptions'> = {
-    Engine: class extends FakeEngine {
-      constructor(options: EngineOptions) {
-        super(options, far)
-        engines.push(this)
-      }
-    },
-    mptcpUnavailable: () => unavailable,
-    refusedOptions: () => [],
-    routeTo: () => 'unicast',
-  }
-  return { native, engines }
-}
-
-/** Lets everything happen that is under way in the fake. */
-export async function settle(): Promise<void> {
-  for (let round = 0; round < 12; round++) await new Promise((resolve) => setImmediate(resolve))
 }

@@ -4,7 +4,8 @@ import { Access } from '../../src/hag/access.js'
 import { Dialer, interleave, replyFor } from '../../src/hag/dialer.js'
 import type { Names } from '../../src/hag/names.js'
 import type { LogLevel } from '../../src/telemetry/log.js'
-import { FakeEngine, type FarSide, failure, settle } from '../support/fake-engine.js'
+import { FakeEngine } from '../support/fake-engine.js'
+import { type FarSide, failure, settle } from '../support/far-side.js'
 import { memoryLog } from '../support/memory-log.js'
 
 const names: Record<string, string[]> = {

@@ -2,8 +2,8 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { settle } from '../support/fake-engine.js'
 import { outcome, refused, silence, start, unreachable, until, wans } from '../support/fake-gateway.js'
+import { settle } from '../support/far-side.js'
 
 t.test('no HAG and on_hag_down reject: says so and runs', async (t) => {
   const { engines, stop, deeds, log, ended } = start({ probe: () => unreachable }, { more: 'on_hag_down: reject\n' })

@@ -1,8 +1,8 @@
 /** A gateway from its start to its end. */
 import t from 'tap'
 import { BondsocksError } from '../../src/base/errors.js'
-import { type FarSide, failure, settle } from '../support/fake-engine.js'
 import { outcome, refused, start, unreachable, until, wans } from '../support/fake-gateway.js'
+import { type FarSide, failure, settle } from '../support/far-side.js'
 
 t.test('start, serve, stop', async (t) => {
   const { engines, stop, deeds, log, ended } = start()

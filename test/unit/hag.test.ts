@@ -1,7 +1,8 @@
 import t from 'tap'
 import { parseHag } from '../../src/config/load.js'
 import { runHag } from '../../src/hag/hag.js'
-import { type FarSide, fakeNative, settle } from '../support/fake-engine.js'
+import { fakeNative } from '../support/fake-native.js'
+import { type FarSide, settle } from '../support/far-side.js'
 import { memoryLog } from '../support/memory-log.js'
 
 function start(far: FarSide = {}, more = '', mptcp?: string, address = '203.0.113.3') {

@@ -2,7 +2,7 @@ import t from 'tap'
 import type { Found } from '../../src/base/resolve.js'
 import { Names } from '../../src/hag/names.js'
 import { toLog } from '../../src/telemetry/events.js'
-import { settle } from '../support/fake-engine.js'
+import { settle } from '../support/far-side.js'
 import { memoryLog } from '../support/memory-log.js'
 
 interface Question {

@@ -2,7 +2,8 @@ import t, { type Test } from 'tap'
 import type { Probe } from '../../src/engine/contract.js'
 import { PreparedConnections } from '../../src/gateway/connections/prepared.js'
 import type { HagPath } from '../../src/gateway/model.js'
-import { FakeEngine, settle } from '../support/fake-engine.js'
+import { FakeEngine } from '../support/fake-engine.js'
+import { settle } from '../support/far-side.js'
 import { memoryLog } from '../support/memory-log.js'
 
 const hag = { address: '203.0.113.3', port: 1080, username: 'me', password: 'pw' }

@@ -1,7 +1,8 @@
 import t from 'tap'
 import type { DialSpec, EngineEvent } from '../../src/engine/contract.js'
 import { DialRaces } from '../../src/engine/race.js'
-import { type Answer, FakeEngine, failure, settle } from '../support/fake-engine.js'
+import { FakeEngine } from '../support/fake-engine.js'
+import { type Answer, failure, settle } from '../support/far-side.js'
 import { settle as eventually, sleep } from '../support/wait.js'
 
 type Failed = Extract<EngineEvent, { type: 'failed' }>

@@ -1,7 +1,7 @@
 /** Which way a session takes next where one fails: what is about the destination, what about the HAG, and how long a HAG rests. */
 import t from 'tap'
 import type { DialSpec } from '../../src/engine/contract.js'
-import { failure, settle } from '../support/fake-engine.js'
+import { failure, settle } from '../support/far-side.js'
 import { everyWay, first, gateway, isHag, second } from '../support/sessions.js'
 import { pathsOf } from '../support/steering.js'
 

@@ -1,6 +1,6 @@
 /** What a session does with a connection, from its client to its count. */
 import t from 'tap'
-import { failure, settle } from '../support/fake-engine.js'
+import { failure, settle } from '../support/far-side.js'
 import { everyWay, first, gateway, isHag, second } from '../support/sessions.js'
 import { dsl, lte, pathsOf } from '../support/steering.js'
 
