@@ -70,11 +70,8 @@ async function main(argv: readonly string[]): Promise<0 | 1 | 2> {
     process.stdout.write(command.help)
     return 0
   }
-  const { min, max } = command.operands ?? { min: 0, max: 0 }
-  if (positionals.length < min) throw usageError(`${name} needs more operands; see \`bondsocks ${name} --help\``)
-  if (positionals.length > max) {
-    throw usageError(`${name} does not take \`${positionals[max]}\`; see \`bondsocks ${name} --help\``)
-  }
+  const extra = positionals[command.maxOperands ?? 0]
+  if (extra !== undefined) throw usageError(`${name} does not take \`${extra}\`; see \`bondsocks ${name} --help\``)
   return command.run(values, positionals)
 }
 

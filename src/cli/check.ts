@@ -1,18 +1,19 @@
 import { networkInterfaces } from 'node:os'
 import { checkConfig, loadGateway } from '../config/load.js'
 import { sameAddress } from '../config/schema.js'
-import type { Command } from './command.js'
+import { type Command, configFile, configOption } from './command.js'
 
 export const command: Command = {
-  help: `Usage: bondsocks check FILE
+  help: `Usage: bondsocks check [-c] FILE
 
 Validates a config of either kind and says which it is. Every fault is one line: FILE:LINE:COLUMN: path: message. Also says if two WANs
 of this machine have the same address. Does not read password files or users files: \`run\` and \`hag\` do.
 
 Exit codes: 0 valid, 2 not valid or not readable.
 `,
-  operands: { min: 1, max: 1 },
-  async run(_values, [file = '']) {
+  options: configOption,
+  maxOperands: 1,
+  async run(values, [file = configFile(values)]) {
     const kind = checkConfig(file)
     process.stdout.write(`${file}: ${kind} config, valid\n`)
     if (kind === 'gateway') for (const text of sharedAddresses(file)) process.stdout.write(`${file}: on this machine: ${text}\n`)

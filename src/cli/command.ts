@@ -7,8 +7,8 @@ export interface Command {
   help: string
   /** As for util.parseArgs; every command has `--help`. */
   options?: NonNullable<ParseArgsConfig['options']>
-  /** Number of operands. Default: none. */
-  operands?: { min: number; max: number }
+  /** How many operands it takes at most. Default: none. */
+  maxOperands?: number
   /** Resolves to the exit code. Errors for people are thrown as BondsocksError. */
   run(values: Values, operands: string[]): Promise<0 | 1 | 2>
 }

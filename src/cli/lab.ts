@@ -90,8 +90,9 @@ const actions: Record<string, Action> = {
 export const command: Command = {
   help,
   options: { name: { type: 'string' }, slow: { type: 'string' }, all: { type: 'boolean' } },
-  operands: { min: 1, max: 2 },
-  async run(values, [verb = '', operand]) {
+  maxOperands: 2,
+  async run(values, [verb, operand]) {
+    if (verb === undefined) throw usageError(`lab: what? ${Object.keys(actions).join(', ')}`)
     const action = Object.hasOwn(actions, verb) ? actions[verb] : undefined
     if (action === undefined) throw usageError(`lab cannot ${unknown(verb, Object.keys(actions))}`)
     return action(operand, values)

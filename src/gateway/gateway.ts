@@ -87,7 +87,7 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
     const engine: Engine = new native.Engine(engineOptions)
     const refusals = new Refusals(engine, limits, emit)
     try {
-      listen(engine, config.listen.port, emit)
+      const hasIpv6 = listen(engine, config.listen.port)
       if (signals.stop.aborted) return
       const guardian = await parts.guard()
       // If this fails, it has changed nothing or rolled back, so everything is as before.
@@ -95,6 +95,7 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
         await guardian.dismiss()
         throw error
       })
+      emit({ type: 'gateway-listens', port: config.listen.port, hasIpv6 })
       const over = new AbortController()
       try {
         const hub = new Hub({ config, entries, engine, network, emit, log })
@@ -148,7 +149,8 @@ function readPasswords(config: GatewayConfig, log: Log): HagEntryWithPassword[] 
   })
 }
 
-function listen(engine: Engine, port: number, emit: Emit): void {
+/** Returns whether IPv6 is listened to as well. */
+function listen(engine: Engine, port: number): boolean {
   try {
     engine.listen({ kind: 'redirect', address: '0.0.0.0', port, refuseLoops: true })
   } catch (cause) {
@@ -156,11 +158,11 @@ function listen(engine: Engine, port: number, emit: Emit): void {
   }
   try {
     engine.listen({ kind: 'redirect', address: '::', port, refuseLoops: true })
-    emit({ type: 'gateway-listens', port, hasIpv6: true })
+    return true
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException
     if (code !== 'EAFNOSUPPORT' && code !== 'EADDRNOTAVAIL') throw listenError('::', port, cause)
-    emit({ type: 'gateway-listens', port, hasIpv6: false })
+    return false
   }
 }
 

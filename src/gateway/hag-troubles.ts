@@ -7,7 +7,7 @@ export const whereOf = ({ wan, bind }: PathAddress) => `${wan}, from ${bind}`
 
 /** Why a HAG does not serve an address of ours. */
 export const turnedAwayBecause = {
-  stranger: 'our address is not in its `clients`: add it there',
+  stranger: 'our address is not in its `clients`: add it there, or behind a NAT the one that its log refuses',
   closes: 'it closes the connection without an answer, but not over another WAN: let its rules allow this address',
 }
 

@@ -8,6 +8,7 @@ import { alone, joinHags, type Membership } from '../network/lock.js'
 import { complainOfSettings } from '../network/mptcp-settings.js'
 import { type Kernel, systemKernel } from '../network/network.js'
 import { Passes } from '../network/passes.js'
+import { needsRoot } from '../network/state.js'
 import { type WatchEvents, watchKernel } from '../network/watch.js'
 import type { Emit } from '../telemetry/events.js'
 import type { Log } from '../telemetry/log.js'
@@ -45,10 +46,16 @@ export function realKeepParts({ listen }: HagConfig, log: Log): Omit<KeepParts, 
 /** Runs until the signal; then the last HAG of the machine puts everything back. Never rejects; logs what it cannot do. */
 export async function keepNetwork(config: HagConfig, parts: KeepParts, signal: AbortSignal): Promise<void> {
   const { emit, log, kernel, join, guard, watch } = parts
-  const member = await join().catch((error: Error) => {
-    log.info(`other HAGs on this machine are not asked: ${error.message}`)
-    return alone
-  })
+  const notRoot = new BondsocksError('NOT_ROOT', needsRoot)
+  const joined = (await kernel.mayAdminister()) ? await join().catch((error: Error) => error) : notRoot
+  if (joined instanceof BondsocksError && joined.code === notRoot.code) {
+    const note = `this machine stays as it is, so answers begin with the kernel's initial window: ${needsRoot}`
+    emit({ type: 'hag-need-unmet', need: 'all', note })
+    await complainOfSettings({ kernel, emit })
+    return
+  }
+  if (joined instanceof Error) log.info(`other HAGs on this machine are not asked: ${joined.message}`)
+  const member = joined instanceof Error ? alone : joined
   const hasWindow = config.initial_window > 0
   const guardian = hasWindow ? guard() : undefined
   const network = new HagNetwork(kernel)
@@ -64,10 +71,7 @@ export async function keepNetwork(config: HagConfig, parts: KeepParts, signal: A
     ...keepers.map((one) => one.run(signal)),
   ])
   if (member.isLast()) {
-    await network.remove().catch((error: Error) => {
-      // Then nothing was set up.
-      if (!(error instanceof BondsocksError && error.code === 'NOT_ROOT')) log.warn(error.message)
-    })
+    await network.remove().catch((error: Error) => log.warn(error.message))
   }
   await guardian?.dismiss()
   member.release()

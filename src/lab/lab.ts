@@ -150,7 +150,9 @@ export async function labDown(name: string): Promise<void> {
   }
 }
 
+/** Only root can look. */
 export async function labList(): Promise<string[]> {
+  requireRoot()
   return existsSync(root) ? readdirSync(root).sort() : []
 }
 

@@ -86,7 +86,7 @@ export class HagNetwork {
     for (const need of needs) {
       plans.push(await act(need).catch((error: Error) => ({ steps: [], notes: [hagNote(need, reasonOf(error))] })))
     }
-    return { steps: plans.flatMap(({ steps }) => steps), wans: [], notes: plans.flatMap(({ notes }) => notes) }
+    return { steps: plans.flatMap(({ steps }) => steps), wans: [], redirects: false, notes: plans.flatMap(({ notes }) => notes) }
   }
 
   async #meet(config: HagConfig, need: HagNeed, options: HagOptions) {

@@ -13,7 +13,7 @@ import { deleteCommand } from './kernel/mptcp.js'
 import { notKept, observe } from './observe.js'
 import { lookOutside } from './outgoing.js'
 import type { NetworkOptions } from './state.js'
-import { type NetworkPlan, type NumberedEndpoint, nothing, type Saved } from './state.js'
+import { type Desired, type NetworkPlan, type NumberedEndpoint, nothing, type Saved } from './state.js'
 import type { Step } from './step.js'
 import type { Tables } from './tables.js'
 import { unseen } from './unseen.js'
@@ -162,8 +162,12 @@ export class Network {
     const writes = wanted.change.steps.flatMap(({ action }) => ('sysctl' in action ? [action.sysctl] : []))
     const fixed = await this.kernel.fixedSysctls(writes)
     const { target, change } = fixed.size > 0 ? decide(fixed) : wanted
-    return { observed, change, plan: { steps: change.steps, wans: target.wans, notes: target.notes } satisfies NetworkPlan }
+    return { observed, change, plan: planOf(target, change.steps) }
   }
+}
+
+function planOf({ wans, chains, notes }: Desired, steps: Step[]): NetworkPlan {
+  return { steps, wans, redirects: chains.some(({ table }) => table === 'nat'), notes }
 }
 
 /** If the kernel lacks a match or target of iptables: the part of ours that we can leave out. */

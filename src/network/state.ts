@@ -315,6 +315,8 @@ export interface Change {
 export interface NetworkPlan {
   steps: Step[]
   wans: WanAddresses[]
+  /** New connections of the LAN come to us: not without a WAN, unless `on_hag_down` is `reject`. */
+  redirects: boolean
   /** One-line remarks. */
   notes: string[]
 }

@@ -46,11 +46,12 @@ export async function watchKernel({ log, stream = streamCommand, ...events }: Wa
     if (signal.aborted) return
     const wasSound = performance.now() - startedAt >= soundMs
     restartMs = wasSound ? firstRestartMs : Math.min(restartMs * 2, longestRestartMs)
-    // If `ip` is not installed, it is tried for ever.
-    if (wasSound || why !== said)
-      log.warn(`the watch on the network ended and is started again: ${why}`, { milliseconds: restartMs })
-    said = why
     await pause(restartMs, signal)
+    // A signal to our whole group or unit ends it a moment before we hear of it.
+    if (signal.aborted) return
+    // If `ip` is not installed, it is tried for ever.
+    if (wasSound || why !== said) log.warn(`the watch on the network ended and is started again: ${why}`)
+    said = why
     events.onChange()
   }
 }

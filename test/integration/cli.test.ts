@@ -30,7 +30,8 @@ const wrong: [string[], string][] = [
   [['chek', 'x'], 'bondsocks: there is no command `chek`, did you mean `check`?\n'],
   [['frobnicate'], 'bondsocks: there is no command `frobnicate`\n'],
   [['--frobnicate'], 'bondsocks: there is no option `--frobnicate`\n'],
-  [['check'], 'bondsocks: check needs more operands; see `bondsocks check --help`\n'],
+  [['check'], 'bondsocks: which config? Say -c FILE\n'],
+  [['lab'], 'bondsocks: lab: what? up, down, list, shell, run\n'],
   [['check', 'a', 'b'], 'bondsocks: check does not take `b`; see `bondsocks check --help`\n'],
   [['run', 'x.yaml'], 'bondsocks: run does not take `x.yaml`; see `bondsocks run --help`\n'],
   [['run'], 'bondsocks: which config? Say -c FILE\n'],
@@ -54,7 +55,8 @@ t.test('no command at all prints the help', async (t) => {
 t.test('check says which kind it is, or what is wrong', async (t) => {
   for (const kind of ['gateway', 'hag']) {
     const file = join(root, `config/${kind}.yaml`)
-    t.same(await outcome(bondsocks('check', file)), { code: 0, stdout: `${file}: ${kind} config, valid\n`, stderr: '' })
+    for (const args of [[file], ['-c', file]])
+      t.same(await outcome(bondsocks('check', ...args)), { code: 0, stdout: `${file}: ${kind} config, valid\n`, stderr: '' })
   }
   const file = join(t.testdir({ 'x.yaml': 'clients: [10.0.0.0/33]\nlisten: {adress: 203.0.113.3}\n' }), 'x.yaml')
   t.same(await outcome(bondsocks('check', file)), {

@@ -132,6 +132,7 @@ for (const { name, keys, wrap, code, stderr, commands = ['plan', 'apply', 'run']
     for (const command of commands) {
       const ended = await outcome(world.cpe.argv(...before, ...bondsocks(command, '-c', world.config(keys))))
       t.match(ended.stderr, stderr, `${command}: one line`)
+      t.equal(ended.stdout, '', `${command}: and nothing else`)
       t.equal(ended.code, code, `${command}: exit code`)
       t.equal(await snapshot(execute), found, `${command}: the network is as before`)
     }

@@ -59,6 +59,9 @@ for (const [args, stderr] of wrong) {
 }
 
 t.test('not root', { skip: needsRoot }, async (t) => {
-  const argv = ['env', '-i', 'setpriv', '--reuid', '65534', '--clear-groups', ...bondsocks('lab', 'up')]
-  t.match(await outcome(argv), { code: 1, stderr: /^bondsocks: the lab makes network namespaces, which only root may.*\n$/ })
+  for (const args of [['up'], ['list'], ['down', '--all'], ['shell', 'lan']]) {
+    const argv = ['env', '-i', 'setpriv', '--reuid', '65534', '--clear-groups', ...bondsocks('lab', ...args)]
+    const stderr = /^bondsocks: the lab makes network namespaces, which only root may.*\n$/
+    t.match(await outcome(argv), { code: 1, stdout: '', stderr }, args.join(' '))
+  }
 })

@@ -48,7 +48,7 @@ export function start(
       deeds.push(redirect ? 'apply' : 'apply without redirect')
       best.push(chosen?.[4] ?? '')
       withheld.push(wans.flatMap(({ name, address4 }) => (withoutEndpoint?.has(address4) ? [name] : [])).join())
-      return options.apply?.() ?? { steps: [], wans, notes: ['a note'] }
+      return options.apply?.() ?? { steps: [], wans, redirects: redirect, notes: ['a note'] }
     },
     async dropEndpoints() {},
     async forgetBlackHole() {},

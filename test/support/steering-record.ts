@@ -37,7 +37,7 @@ export async function record(scenario: Scenario, each: (hub: Hub) => void = () =
       entries: scenario.hags.map((one) => ({ ...one, port: 1080, weight: 1 })),
       engine: engineOf(world, did),
       network: {
-        apply: async () => ({ steps: [], wans: world.planned(), notes: [] }),
+        apply: async () => ({ steps: [], wans: world.planned(), redirects: true, notes: [] }),
         async dropEndpoints(addresses) {
           did(`drop-endpoints ${addresses.join()}`)
         },

@@ -34,6 +34,7 @@ const names = [
   'hag-need-unmet',
   'hag-window',
   'lan-redirected',
+  'lan-not-redirected',
   'network-restored',
   'gateway-listens',
   'no-hag',
@@ -223,6 +224,7 @@ const lines: [event: Event, line: string, fields?: Fields][] = [
   [{ type: 'hag-need-unmet', need: 'probing', note: 'n' }, 'info n'],
   [{ type: 'hag-window', family: 6, segments: 48 }, 'info answers over IPv6 begin with 48 segments again'],
   [{ type: 'lan-redirected' }, 'info the LAN is redirected'],
+  [{ type: 'lan-not-redirected' }, 'info the LAN is not redirected: its connections go as without bondsocks'],
   [{ type: 'network-restored' }, 'info network is as before'],
   [{ type: 'gateway-listens', port: 1081, hasIpv6: true }, 'info listening', { port: 1081 }],
   [

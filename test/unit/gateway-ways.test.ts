@@ -127,7 +127,7 @@ t.test('a WAN whose link is back gets its endpoint once it is found to work, and
           ? unreachable
           : { ok: true, local: { address: bind, port: 1 }, protocol: 'mptcp', connectMs: 9 },
     },
-    { apply: async () => ({ steps: [], wans: isLinkDown ? wans.slice(0, 1) : wans, notes: [] }) },
+    { apply: async () => ({ steps: [], wans: isLinkDown ? wans.slice(0, 1) : wans, redirects: true, notes: [] }) },
   )
   await until(() => ['dsl', 'lte'].every((wan) => log.lines.some((line) => line.includes(`WAN ${wan} is up`))))
   isLinkDown = true

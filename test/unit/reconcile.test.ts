@@ -18,6 +18,7 @@ const lte = { name: 'lte', interface: 'lte', address4: '10.2.0.2' }
 const step = { text: 'ip rule add', action: { argv: ['ip'] }, undo: [] }
 const plan = (wans: WanAddresses[], notes: string[] = [], steps: NetworkPlan['steps'] = []): NetworkPlan => ({
   wans,
+  redirects: true,
   notes,
   steps,
 })
@@ -159,6 +160,19 @@ t.test('a monitor that dies is started again, and what went by unseen is looked 
   t.equal(starts, 2)
   t.equal(changes, 2)
   t.same(log.lines, ['warn the watch on the network ended and is started again: exit code 2'])
+})
+
+t.test('the signal that ends us may end the monitor a moment before: nothing is said', async (t) => {
+  const log = memoryLog()
+  const stop = new AbortController()
+  const stream = async () => {
+    setTimeout(() => stop.abort(), 10)
+    return 'killed with SIGTERM'
+  }
+  const watching = watchKernel({ log, onChange: () => {}, onGone: () => {}, onAddressGone: () => {}, stream }, stop.signal)
+  await time.until(() => stop.signal.aborted)
+  await watching
+  t.same(log.lines, [])
 })
 
 t.test('a monitor that cannot be started is said once', async (t) => {

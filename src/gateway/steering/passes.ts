@@ -33,6 +33,8 @@ export class Passes {
   readonly #options: PassesOptions
   #reconciler: Reconciler | undefined
   #redirects = false
+  /** Whether the LAN is redirected, as last said. */
+  #said: boolean | undefined
   readonly #redirected = new AbortController()
   readonly #ended = new AbortController()
 
@@ -51,7 +53,7 @@ export class Passes {
     this.#reconciler?.lookNow()
   }
 
-  /** Settles when the LAN is redirected, or at the end. */
+  /** Settles when the LAN is redirected, if there is a WAN, or at the end. */
   async redirect(): Promise<void> {
     this.#redirects = true
     this.schedule()
@@ -110,9 +112,11 @@ export class Passes {
     steer.passEnds({ areAdded: hasStep('ip mptcp endpoint add '), areDeleted: hasStep('ip mptcp endpoint delete ') })
     if (remaking !== undefined) steer.report({ type: 'endpoint-removed', bind: remaking })
     if (plan.steps.some(({ text }) => text.includes(' route '))) onRoutes()
-    if (!redirect || this.#redirected.signal.aborted) return plan
+    if (!redirect) return plan
+    if (plan.redirects !== this.#said) emit({ type: plan.redirects ? 'lan-redirected' : 'lan-not-redirected' })
+    this.#said = plan.redirects
+    if (this.#redirected.signal.aborted) return plan
     this.#redirected.abort()
-    emit({ type: 'lan-redirected' })
     return { ...plan, steps: [] }
   }
 }

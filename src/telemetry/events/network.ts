@@ -23,6 +23,8 @@ export interface NetworkEvents {
   'hag-window': { readonly family: Family; readonly segments: number }
   /** From now on new connections of the LAN come to the gateway. */
   'lan-redirected': object
+  /** Without a WAN, or without the LAN's interface. */
+  'lan-not-redirected': object
   /** At the end. */
   'network-restored': object
 }
@@ -40,5 +42,6 @@ export const networkLines: Lines<NetworkEvents> = {
   'hag-need-unmet': ({ note }) => info(note),
   'hag-window': ({ family, segments }) => info(`answers over IPv${family} begin with ${segments} segments again`),
   'lan-redirected': () => info('the LAN is redirected'),
+  'lan-not-redirected': () => info('the LAN is not redirected: its connections go as without bondsocks'),
   'network-restored': () => info('network is as before'),
 }

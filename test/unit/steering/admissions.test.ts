@@ -26,7 +26,9 @@ t.test('turned away, and taken in again: each said once, and followed at once', 
   const { steering, refused, turnedAway, greeted } = start()
   for (let count = 0; count < 3; count++) turnedAway()
   t.same([refused(), refused(second)], [['lte'], []])
-  t.same(steering.lines.slice(-1), [`${line}our address is not in its \`clients\`: add it there`])
+  t.same(steering.lines.slice(-1), [
+    `${line}our address is not in its \`clients\`: add it there, or behind a NAT the one that its log refuses`,
+  ])
   t.same(pathTexts(steering.target.paths.hagPaths), ['203.0.113.3 dsl', '203.0.113.4 dsl', '203.0.113.4 lte'])
   const said = steering.lines.length
   for (let count = 0; count < 3; count++) greeted()

@@ -18,7 +18,7 @@ async function start(t: Test, { onHagDown = 'direct' as 'direct' | 'reject' } = 
   const core = home({ hags: [first], onHagDown })
   const log = memoryLog()
   const told: string[] = []
-  const far = { steps: [] as string[], wans: planned }
+  const far = { steps: [] as string[], wans: planned, redirects: true }
   const passes: (NetworkOptions & { without: string[] })[] = []
   const tested = new Passes({
     config: parseGateway(
@@ -28,7 +28,9 @@ async function start(t: Test, { onHagDown = 'direct' as 'direct' | 'reject' } = 
     network: {
       async apply(_config, options = {}): Promise<NetworkPlan> {
         passes.push({ ...options, without: addresses.filter((address) => options.withoutEndpoint?.has(address)) })
-        return { steps: far.steps.splice(0).map((text) => ({ text }) as NetworkPlan['steps'][number]), wans: far.wans, notes: [] }
+        const { wans, redirects } = far
+        const steps = far.steps.splice(0).map((text) => ({ text }) as NetworkPlan['steps'][number])
+        return { steps, wans, redirects, notes: [] }
       },
     },
     steer: {
@@ -120,7 +122,7 @@ t.test('other routes, endpoints and WANs are told to those whom they concern', a
 })
 
 t.test('the LAN is redirected with the next pass, which is said once, and not any more at the end', async (t) => {
-  const { tested, next, log, stop, time, passes } = await start(t)
+  const { tested, far, next, log, stop, time, passes } = await start(t)
   let isRedirected = false
   void tested.redirect().then(() => {
     isRedirected = true
@@ -133,6 +135,17 @@ t.test('the LAN is redirected with the next pass, which is said once, and not an
   tested.schedule()
   await next()
   t.same(log.lines, ['info the LAN is redirected'])
+  far.redirects = false
+  tested.schedule()
+  await next()
+  far.redirects = true
+  tested.schedule()
+  await next()
+  t.same(
+    log.lines.splice(1),
+    ['info the LAN is not redirected: its connections go as without bondsocks', 'info the LAN is redirected'],
+    'without a WAN it is not',
+  )
   await stop()
   await tested.stopRedirecting()
   t.equal(passes.at(-1)?.redirect, false)
