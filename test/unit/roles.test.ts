@@ -79,6 +79,16 @@ t.test('a used-up volume makes a backup', async (t) => {
   t.match(said, /WAN lte is out of use: its monthly volume is used up/)
 })
 
+t.test('an overflow WAN that had joined stays while the full line is down, and nothing else is said', async (t) => {
+  const role = 'overflow'
+  const { used, said } = walk([
+    ...during(8, (used) => ({ dsl: 19, lte: used.has('lte') ? 19 : 0, role })),
+    ...during(10, () => ({ lte: 1, role, down: ['dsl'] })),
+  ])
+  t.same(new Set(used.slice(8)), new Set(['lte']))
+  t.notMatch(said, /leaves/)
+})
+
 t.test('an overflow WAN joins a full line, stays while it is needed, and leaves', async (t) => {
   const role = 'overflow'
   const { used, said } = walk([

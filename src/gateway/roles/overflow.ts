@@ -20,8 +20,12 @@ const fitShare = 0.7
 const joinGain = 1.15
 const cooldownMs = 15_000
 
+/** Otherwise overflow WANs are used anyway. */
+const hasNormal = ({ wans }: Working) => wans.some((wan) => wan.usable && roleOf(wan) === 'normal')
+
 /** The WAN that joined last leaves when the rest has room for all. */
 export function letOverflowLeave(state: Working): boolean {
+  if (!hasNormal(state)) return false
   const { before, joined, memories, now } = state
   const last = [...joined].at(-1)
   if (last === undefined || !before.inUse.has(last)) return false
@@ -45,7 +49,7 @@ export function letOverflowLeave(state: Working): boolean {
 /** The next overflow WAN joins while all that are used are full. */
 export function letOverflowJoin(state: Working): boolean {
   const { before, memories, wans, now } = state
-  if (!wans.some((wan) => wan.usable && roleOf(wan) === 'normal')) return false
+  if (!hasNormal(state)) return false
   const waiting = wans.find(
     (wan) =>
       wan.usable && roleOf(wan) === 'overflow' && !before.inUse.has(wan.name) && hasCooledDown(memories.get(wan.name), now),
