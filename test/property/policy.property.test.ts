@@ -8,6 +8,7 @@ import { FakeEngine } from '../support/fake-engine.js'
 import { type Answer, failure, settle } from '../support/far-side.js'
 import { memoryLog } from '../support/memory-log.js'
 import { dsl, lte, pathsOf } from '../support/steering.js'
+import { VirtualTime } from '../support/virtual-time.js'
 
 const wans = [{ ...dsl, address6: '2001:db8:1::2' }, lte]
 const own = ['192.168.1.1', '10.1.0.2', '10.2.0.2', '2001:db8:1::2']
@@ -33,6 +34,11 @@ const answer = fc.constantFrom<Answer[]>(
   ...[1, 2, 3, 4, 5, 6, 7, 8].map((reply) => failure('request', 'SOCKS_REPLY', reply)),
 )
 const connection = fc.record({ client: address, destination: address, port })
+
+// On a busy machine a race would go on to the next path, and come back to one that was given up meanwhile.
+const time = new VirtualTime()
+t.before(() => time.start())
+t.teardown(() => time.end())
 
 t.test('no loop, no bypassed destination through a HAG, and every connection ends relayed or reset', async (t) => {
   await fc.assert(
