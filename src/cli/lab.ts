@@ -32,7 +32,7 @@ ${Object.entries(scenarios)
   .map(([name, { summary }]) => `  ${name.padEnd(15)} ${summary}`)
   .join('\n')}
 
-  --name NAME   default: a random one for \`up\`, the only one there is for the others
+  --name NAME   default: a random one for \`up\` and \`run\`, the only one there is for \`down\` and \`shell\`
   --slow N      divides the WANs' rates by N, and gives what takes time N times as long: for a slow machine
   --all         every lab, also what a crash has left
 `

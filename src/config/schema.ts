@@ -4,10 +4,12 @@ import { coversInternet, familyOf, isInside, parseAddress, parseCidr } from '../
 
 const whole = (min: number, max: number) => z.int().check(z.minimum(min), z.maximum(max))
 const nonEmpty = (max?: number) => z.string().check(z.minLength(1), ...(max === undefined ? [] : [z.maxLength(max)]))
-const address = z.pipe(
-  z.string().check(z.refine((text) => familyOf(text) !== undefined, 'is no IP address')),
-  z.transform((text) => parseAddress(text)?.toString() ?? text),
-)
+const addressOr = (message: string) =>
+  z.pipe(
+    z.string().check(z.refine((text) => familyOf(text) !== undefined, message)),
+    z.transform((text) => parseAddress(text)?.toString() ?? text),
+  )
+const address = addressOr('is no IP address')
 const addressOf = (family: 4 | 6) => address.check(z.refine((text) => familyOf(text) === family, `is no IPv${family} address`))
 const cidr = z.pipe(
   z.string(),
@@ -77,7 +79,7 @@ const wan = z.strictObject({
 
 const hag = z.strictObject({
   /** Either an address or a name. */
-  address: z.optional(address),
+  address: z.optional(addressOr('is no IP address; write a host name as "name"')),
   /** A host name (A, AAAA), or an SRV name (RFC 2782; it begins with `_`). Looked up again when its records expire. */
   name: z.optional(hostName),
   port: z.optional(port),

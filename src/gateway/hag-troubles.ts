@@ -16,7 +16,10 @@ export function troubleOf(hag: Hag, { stage, failure }: Extract<ProbeResult, { o
   // ICMPv6 "administratively prohibited". After the handshake, EACCES means that the HAG refuses.
   if (stage === 'connect' && failure.code === 'EACCES') return 'a firewall prohibits it'
   const known: Record<string, string> = {
-    EACCES: hag.username === undefined ? 'it asks for a user name and password' : 'it refuses the user name or password',
+    EACCES:
+      hag.username === undefined
+        ? 'it asks for a user name and password: set username and password_file'
+        : 'it refuses the user name or password',
     NOT_A_CLIENT: turnedAwayBecause.stranger,
     ETIMEDOUT: stage === 'connect' ? 'no answer' : 'connected, but it does not answer',
     ECONNREFUSED: 'connection refused, nothing listens there',

@@ -12,7 +12,7 @@ export function listenError(address: string, port: number, cause: unknown): Bond
     {
       EADDRINUSE: `port ${port} is taken by another program: \`ss -ltnp 'sport = :${port}'\` shows it; stop it, or choose another listen.port`,
       EACCES: `port ${port} is not allowed: run as root, or choose a listen.port above 1023`,
-      EADDRNOTAVAIL: `${address} is no address of this machine: choose another listen.address`,
+      EADDRNOTAVAIL: `${address} is no address of this machine: choose another listen.address (0.0.0.0 and '::' are all)`,
     }[code] ?? `cannot listen on ${address} port ${port}: ${code}`
   return new BondsocksError('LISTEN', what, { cause })
 }

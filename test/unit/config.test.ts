@@ -64,7 +64,7 @@ log_level: [info]
     [
       'g.yaml:6:5: wans[0]: unknown key `gatway`, did you mean `gateway`?',
       'g.yaml:9:14: wans[1].gateway: expected text, found 5',
-      'g.yaml:11:14: hags[0].address: "203.0.113.300" is no IP address',
+      'g.yaml:11:14: hags[0].address: "203.0.113.300" is no IP address; write a host name as "name"',
       'g.yaml:12:11: hags[0].port: expected a number, found "x"',
       'g.yaml:14:10: bypass[0]: "10.0.0.0/33" is no network: write address/prefix, for instance 10.0.0.0/8',
       'g.yaml:14:23: bypass[1]: expected text, found 5',

@@ -103,8 +103,8 @@ const failing: [string, FarSide, Parameters<typeof start>[1], 1 | 2, string, str
     { probe: () => refused },
     {},
     2,
-    'no HAG takes our credentials: HAG 203.0.113.3:1080 over dsl: it asks for a user name and password; ' +
-      'HAG 203.0.113.3:1080 over lte: it asks for a user name and password',
+    'no HAG takes our credentials: HAG 203.0.113.3:1080 over dsl: it asks for a user name and password: set username and password_file; ' +
+      'HAG 203.0.113.3:1080 over lte: it asks for a user name and password: set username and password_file',
     ['guard', 'apply without redirect', 'remove', 'dismiss', 'dispose'],
   ],
   [

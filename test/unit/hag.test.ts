@@ -48,7 +48,10 @@ t.test('a users_file that is not there', async (t) => {
 t.test('what listening may fail with', async (t) => {
   for (const [code, message] of [
     ['EADDRINUSE', /^port 1080 is taken by another program/],
-    ['EADDRNOTAVAIL', /^203\.0\.113\.3 is no address of this machine: choose another listen\.address$/],
+    [
+      'EADDRNOTAVAIL',
+      /^203\.0\.113\.3 is no address of this machine: choose another listen\.address \(0\.0\.0\.0 and '::' are all\)$/,
+    ],
     ['EACCES', /^port 1080 is not allowed: run as root, or choose a listen\.port above 1023$/],
     ['ENOBUFS', /^cannot listen on 203\.0\.113\.3 port 1080: ENOBUFS$/],
   ] as const) {

@@ -246,7 +246,7 @@ t.test('why a HAG is down is said in words', async (t) => {
     [failed('greeting', 'ETIMEDOUT'), 'connected, but it does not answer'],
     [failed('greeting', 'EPROTO'), 'it does not speak SOCKS5'],
     [failed('greeting', 'ECONNRESET'), `it closed the connection without an answer${where}`],
-    [failed('authentication', 'EACCES'), 'it asks for a user name and password'],
+    [failed('authentication', 'EACCES'), 'it asks for a user name and password: set username and password_file'],
     [refused, 'connection refused, nothing listens there'],
     [failed('connect', 'EACCES'), 'a firewall prohibits it'],
     [failed('connect', 'EHOSTUNREACH'), 'no route to it'],
