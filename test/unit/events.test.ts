@@ -1,4 +1,6 @@
 /** Names of events, and the lines that the log has of them: people and their programs look for both. */
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import t from 'tap'
 import type { UseReason } from '../../src/telemetry/events/use.js'
 import { type Event, eventNames, lineOf, toLog } from '../../src/telemetry/events.js'
@@ -304,5 +306,34 @@ t.test('the log has them', async (t) => {
   t.same(
     log.lines,
     lines.map(([, line]) => line),
+  )
+})
+
+t.test('docs/operations.md has every warning, and no line that is gone', async (t) => {
+  const root = join(import.meta.dirname, '../..')
+  const [, table = ''] = readFileSync(join(root, 'docs/operations.md'), 'utf8').split('\n## The log\n')
+  const begins = [...table.matchAll(/^\| (`.*?) +\|/gm)].flatMap(([, cell = '']) =>
+    [...cell.matchAll(/`(.+?)`/g)].map(([, text = '']) =>
+      // What stands for something else is in capitals.
+      text.split(/\.\.\.|(?<=IPv)N\b|\b(?!(?:WAN|HAG|LAN|MPTCP)\b)[A-Z]+\b/),
+    ),
+  )
+  const patterns = begins.map(
+    (parts) => new RegExp(`^${parts.map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')).join('.+')}`),
+  )
+  const shown = lines.map(([event]) => lineOf(event))
+  const warnings = shown.filter(({ level, text }) => level === 'warn' && text !== 'n')
+  t.same(
+    warnings.map(({ text }) => text).filter((text) => !patterns.some((pattern) => pattern.test(text))),
+    [],
+  )
+  const sources = readdirSync(join(root, 'src'), { recursive: true, encoding: 'utf8' }).filter((file) => file.endsWith('.ts'))
+  const source = sources.map((file) => readFileSync(join(root, 'src', file), 'utf8')).join('')
+  const isThere = (parts: readonly string[], at: number) =>
+    shown.some(({ text }) => patterns[at]?.test(text)) || parts.every((part) => source.includes(part))
+  t.ok(begins.length > 40)
+  t.same(
+    begins.filter((parts, at) => !isThere(parts, at)).map((parts) => parts.join('...')),
+    [],
   )
 })
