@@ -66,7 +66,11 @@ t.test('plan, apply and remove take what a HAG needs of its machine', { skip: ne
   })
 
   await t.test('while a HAG runs, and after one that was killed', async (t) => {
-    const isSetUp = (text: string) => text.split('sport 1080 lookup 5808').length === 3 && text.includes('subflows 8')
+    // The sysctl comes last.
+    const isSetUp = (text: string) =>
+      text.split('sport 1080 lookup 5808').length === 3 &&
+      text.includes('subflows 8') &&
+      text.includes('net.ipv4.tcp_mtu_probing = 1')
     const hag = await world.startHag()
     const up = await settle(() => snapshot(hagHost), isSetUp)
     t.same(await command('plan', '-c', config), nothing)
@@ -75,7 +79,11 @@ t.test('plan, apply and remove take what a HAG needs of its machine', { skip: ne
       stdout: /^ip -4 rule add pref 32765 .* sport 1081 lookup 5808\nip -6 rule add .*1081 lookup 5808\n$/,
     })
     await command('remove')
-    t.equal(await settle(() => snapshot(hagHost), isSetUp), up, 'the HAG puts back what is taken from it')
+    const again = await settle(
+      () => snapshot(hagHost),
+      (text) => text === up,
+    )
+    t.equal(again, up, 'the HAG puts back what is taken from it')
 
     const killAll = async (program: typeof hag) => {
       const children = execFileSync('ps', ['-o', 'pid=,args=', '--ppid', String(program.pid)], { encoding: 'utf8' })
@@ -91,9 +99,9 @@ t.test('plan, apply and remove take what a HAG needs of its machine', { skip: ne
     t.same(await next.end(), { code: 0, signal: null })
     await isAsBefore('and puts it back')
 
-    const again = await world.startHag()
+    const last = await world.startHag()
     await settle(() => snapshot(hagHost), isSetUp)
-    await killAll(again)
+    await killAll(last)
     t.match(await command('remove'), { code: 0, stdout: /ip mptcp limits set subflows 2\n/ })
     await isAsBefore('so does remove')
   })
