@@ -1,0 +1,166 @@
+// The receive buffer of a flow's source: how much may wait in it, and when it grows.
+#include "core/relay.h"
+
+#include <linux/capability.h>
+#include <linux/sockios.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <string>
+#include <thread>
+
+#include "tcp_pair.h"
+
+namespace {
+int receiveBuffer(int fd) {
+  int size = 0;
+  socklen_t length = sizeof size;
+  CHECK(getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, &length) == 0);
+  return size;
+}
+
+uint64_t nowMs() {
+  timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return static_cast<uint64_t>(time.tv_sec) * 1000 + static_cast<uint64_t>(time.tv_nsec) / 1000000;
+}
+
+void look(Flow* flow, const Side& source) {
+  const int size = widerBacklog(flow, source);
+  if (size > 0) enlargeReceiveBuffer(*flow, source, size);
+}
+
+// A fast source whose bytes go on slowly: little waits, and always something. Where they go on quickly there is more room.
+void backlog() {
+  const Pair pair = tcpPair();
+  Flow flow;
+  Side source = {pair.near, true, true};
+  source.protocol = Protocol::Tcp;
+  boundBacklog(source);
+  if (receiveBuffer(pair.near) != kReceiveBuffer) return;  // not without CAP_NET_ADMIN
+  std::atomic<bool> over{false};
+  std::thread sender([&] {
+    const std::string text(64 * 1024, 'x');
+    while (!over) {
+      if (send(pair.far, text.data(), text.size(), MSG_DONTWAIT) < 0) poll(nullptr, 0, 1);
+    }
+  });
+  std::string heard(1 << 20, '\0');
+  uint64_t cameMs = nowMs();
+  uint64_t longestPauseMs = 0;
+  const auto take = [&](size_t most) {
+    const ssize_t size = recv(pair.near, heard.data(), most, MSG_DONTWAIT);
+    if (size > 0) flow.bytes += static_cast<uint64_t>(size);
+    if (size > 0) cameMs = nowMs();
+    longestPauseMs = std::max(longestPauseMs, nowMs() - cameMs);
+  };
+  int most = 0;
+  uint64_t lookMs = nowMs();
+  for (const uint64_t untilMs = lookMs + 1500; nowMs() < untilMs; poll(nullptr, 0, 10)) {
+    take(20000);
+    if (nowMs() < lookMs + 100) continue;
+    lookMs += 100;
+    int queued = 0;
+    CHECK(ioctl(pair.near, SIOCINQ, &queued) == 0);
+    most = std::max(most, queued);
+    look(&flow, source);
+  }
+  CHECK(most > 0 && most <= kReceiveBuffer && receiveBuffer(pair.near) == kReceiveBuffer);
+  CHECK(longestPauseMs < 500);
+  // As through a fast path: what waits is always a little, and gone at once.
+  flow.bytes += 10 * kReceiveBuffer;
+  look(&flow, source);
+  CHECK(receiveBuffer(pair.near) == 2 * kReceiveBuffer);
+  over = true;
+  sender.join();
+  while (recv(pair.near, heard.data(), heard.size(), MSG_DONTWAIT) > 0) poll(nullptr, 0, 5);
+  // As from a distant server: all that its window lets through has been read.
+  for (int i = 0; i < 3; ++i) {
+    flow.bytes += static_cast<uint64_t>(receiveBuffer(pair.near));
+    look(&flow, source);
+  }
+  CHECK(receiveBuffer(pair.near) == 16 * kReceiveBuffer);
+  for (const int fd : {pair.near, pair.far}) closeFd(fd);
+}
+// A target that goes on reading takes at once what has waited for it: no sign of a fast source.
+void whatHasWaited() {
+  const Pair pair = tcpPair();
+  Flow flow;
+  Side source = {pair.near, true, true};
+  source.protocol = Protocol::Tcp;
+  boundBacklog(source);
+  if (receiveBuffer(pair.near) != kReceiveBuffer) return;  // not without CAP_NET_ADMIN
+  flow.bytes = flow.looked = 1 << 20;
+  const std::string text(kReceiveBuffer, 'x');
+  int queued = 0;
+  for (int tries = 0; tries < 100 && queued < kReceiveBuffer / 4 + 32 * 1024; ++tries) {
+    send(pair.far, text.data(), text.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+    poll(nullptr, 0, 5);
+    CHECK(ioctl(pair.near, SIOCINQ, &queued) == 0);
+  }
+  CHECK(queued >= kReceiveBuffer / 4 + 32 * 1024);
+  look(&flow, source);
+  std::string heard(kReceiveBuffer, '\0');
+  for (ssize_t size; (size = recv(pair.near, heard.data(), heard.size(), MSG_DONTWAIT)) > 0;) flow.bytes += static_cast<uint64_t>(size);
+  look(&flow, source);
+  CHECK(receiveBuffer(pair.near) == kReceiveBuffer);
+  for (const int fd : {pair.near, pair.far}) closeFd(fd);
+}
+
+// Of this thread: as a HAG that does not run as root.
+void dropNetAdmin() {
+  __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct data[2];
+  CHECK(syscall(SYS_capget, &header, data) == 0);
+  data[0].effective &= ~(1U << CAP_NET_ADMIN);
+  CHECK(syscall(SYS_capset, &header, data) == 0);
+}
+
+// Without CAP_NET_ADMIN a buffer that is to be held may become smaller than it should be, never larger.
+void heldByWhomever() {
+  for (const bool isMptcp : {false, true}) {
+    const Pair pair = tcpPair(isMptcp);
+    Flow flow;
+    Side source = {pair.near, true, true};
+    source.protocol = isMptcp ? Protocol::Mptcp : Protocol::Tcp;
+    const int size = 512 * 1024;
+    const std::string text(size, 'x');
+    std::string heard(size, '\0');
+    const auto sendMuch = [&](bool isRead) {
+      for (int i = 0; i < 100; ++i) {
+        send(pair.far, text.data(), text.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+        poll(nullptr, 0, 2);
+        while (isRead && recv(pair.near, heard.data(), heard.size(), MSG_DONTWAIT) > 0) continue;
+      }
+    };
+    std::thread([&] {
+      dropNetAdmin();
+      holdReceiveBuffer(&flow, source, size);
+      if (flow.isHeld) enlargeReceiveBuffer(flow, source, 2 * size);
+    }).join();
+    CHECK(receiveBuffer(source) <= 2 * size);
+    if (!flow.isHeld) continue;  // MPTCP before Linux 6.9
+    sendMuch(true);
+    CHECK(receiveBuffer(source) <= 2 * size);
+    sendMuch(false);
+    int queued = 0;
+    CHECK(ioctl(pair.near, SIOCINQ, &queued) == 0 && queued > 0 && queued <= 2 * size);
+    for (const int fd : {pair.near, pair.far}) closeFd(fd);
+  }
+}
+}  // namespace
+
+int main() {
+  signal(SIGPIPE, SIG_IGN);  // as on the engine's threads
+  backlog();
+  whatHasWaited();
+  heldByWhomever();
+  return passed();
+}
