@@ -32,7 +32,7 @@ const words = forbiddenWords(readFileSync('docs/ARCHITECTURE.md', 'utf8'))
 if (words.length === 0) throw new Error('docs/ARCHITECTURE.md has no glossary with a column "not"')
 
 const faults = [
-  ...['src', 'bench', 'scripts'].flatMap((folder) => inFolder(folder, longFiles(filesIn(folder)))),
+  ...['src', 'bench', 'scripts', 'test'].flatMap((folder) => inFolder(folder, longFiles(filesIn(folder)))),
   ...inFolder('src/native', includeFaults(filesIn('src/native'))),
   ...inFolder('src', spreadFaults(typescript(filesIn('src')))),
   ...inFolder('src', wordFaults(filesIn('src'), words)),
