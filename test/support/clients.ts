@@ -1,16 +1,11 @@
 /** Clients of the near end: each does one thing that a LAN device does, and returns what it saw. */
 import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
-import { createConnection, type Socket } from 'node:net'
+import type { Socket } from 'node:net'
 import { SocksClient, type SocksClientOptions } from 'socks'
+import { codeOf, exchange, open, type Target } from './exchange.js'
 import { writeStream } from './servers.js'
 import { Check, streamSha256 } from './stream.js'
-
-export interface Target {
-  host: string
-  port: number
-  localAddress?: string
-}
 
 export interface Transfer {
   intact: boolean
@@ -28,35 +23,7 @@ const uploading: Socket[] = []
 const unasked: Socket[] = []
 const stalled: { socket: Socket; check: Check; bytes: number }[] = []
 
-function open(target: Target): Socket {
-  const socket = createConnection({ ...target, allowHalfOpen: true })
-  socket.setNoDelay(true)
-  return socket
-}
-
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
-
-const codeOf = (error: unknown): string => (error as NodeJS.ErrnoException).code ?? String(error)
-
-/** Sends, reads until the server ends, and hands every chunk to `onData`. */
-async function exchange(target: Target, send: (socket: Socket) => unknown, onData: (data: Buffer) => void) {
-  const started = performance.now()
-  const socket = open(target)
-  let error: string | undefined
-  let last = started
-  let pauseMs = 0
-  socket.on('data', (data) => {
-    const now = performance.now()
-    pauseMs = Math.max(pauseMs, now - last)
-    last = now
-    onData(data)
-  })
-  socket.on('error', (reason) => (error = codeOf(reason)))
-  socket.on('connect', () => send(socket))
-  socket.on('end', () => socket.end())
-  await once(socket, 'close').catch(() => {})
-  return { seconds: (performance.now() - started) / 1000, pauseMs, ...(error !== undefined && { error }) }
-}
 
 async function download({ bytes, seed = 0, ...target }: Target & { bytes: number; seed?: number }): Promise<Transfer> {
   const check = new Check(seed)
