@@ -58,7 +58,7 @@ export function diff(observed: Observed, desired: Desired): Change {
       ),
     ),
     ...[...sysctl.set, ...limit.set, ...paths.flatMap(({ add }) => add), ...endpoints.add, ...redirect(true)],
-    ...[...observed.strays.map((command) => step(command)), ...redirect(false)],
+    ...[...observed.strays.map((command) => step('firewall', command)), ...redirect(false)],
     ...[...endpoints.remove, ...paths.flatMap(({ remove }) => remove), ...limit.restore, ...sysctl.restore],
   ]
   return {

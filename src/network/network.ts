@@ -1,6 +1,5 @@
 /** The entry to the network set-up: plan, apply, remove. */
 
-import { familyOf } from '../base/address.js'
 import { BondsocksError } from '../base/errors.js'
 import type { GatewayConfig } from '../config/schema.js'
 import { ChangeFailed, carryOut, carryOutAsFarAsPossible, performAll, save } from './apply.js'
@@ -9,7 +8,7 @@ import { desired, withRealNames } from './desired/desired.js'
 import type { Extra } from './desired/redirection.js'
 import { diff } from './diff.js'
 import type { Kernel } from './kernel/kernel.js'
-import { deleteCommand } from './kernel/mptcp.js'
+import { deleteCommand, isLastEndpoint } from './kernel/mptcp.js'
 import { notKept, observe } from './observe.js'
 import { lookOutside } from './outgoing.js'
 import type { NetworkOptions } from './state.js'
@@ -56,7 +55,7 @@ export class Network {
   private async pass(config: GatewayConfig, options: NetworkOptions): Promise<NetworkPlan> {
     this.dropped.clear()
     const first = await this.round(config, options, options.quick ? this.tables : undefined)
-    const isPathNew = first.steps.some(({ text }) => /^ip (-6 )?(rule|route) (add|replace) /.test(text))
+    const isPathNew = first.steps.some(({ kind }) => kind === 'rule-added' || kind === 'route-added')
     // Only now can the kernel tell where packets of the new paths go. In a quick pass the watch does this: it asks for another pass after each
     // change, also ours.
     if (!isPathNew || options.quick) return first
@@ -94,14 +93,11 @@ export class Network {
 
   /**
    * Deletes our endpoints with these source addresses at once, as known from the last pass, also during a pass; connections leave those
-   * WANs. If a family would have no endpoint left, its endpoints stay, because connections may survive a short outage. Rejects with
-   * `COMMAND_FAILED`.
+   * WANs. If a family would have no endpoint left, its endpoints stay (`isLastEndpoint`). Rejects with `COMMAND_FAILED`.
    */
   async dropEndpoints(addresses: readonly string[]): Promise<void> {
-    const stays = (one: { address: string }) => !addresses.includes(one.address)
-    const going = this.endpoints.filter(
-      (one) => !stays(one) && this.endpoints.some((other) => stays(other) && familyOf(other.address) === familyOf(one.address)),
-    )
+    const staying = this.endpoints.filter(({ address }) => !addresses.includes(address))
+    const going = this.endpoints.filter((one) => !staying.includes(one) && !isLastEndpoint(one, staying))
     this.endpoints = this.endpoints.filter((one) => !going.includes(one))
     for (const { id } of going) this.dropped.add(id)
     const [failure] = await performAll(this.kernel, going.map(deleteCommand))

@@ -263,6 +263,8 @@ export interface Observed {
   notes: string[]
 }
 
+export const downNote = (wan: string, why: string | undefined): string => `WAN ${wan} is down: ${why}`
+
 export interface WanAddresses {
   name: string
   interface: string

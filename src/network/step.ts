@@ -15,7 +15,11 @@ export interface KernelCommand {
 
 export type Action = KernelCommand | SysctlWrite
 
+/** What a step changes. A rule or route that is replaced counts as added. */
+export type StepKind = `${'endpoint' | 'route' | 'rule'}-${'added' | 'deleted'}` | 'setting' | 'firewall'
+
 export interface Step {
+  kind: StepKind
   /** The command as a person would type it. */
   text: string
   action: Action
@@ -37,8 +41,8 @@ export function textOf(action: Action): string {
   return action.input === undefined ? command : `${command} <<'END'\n${action.input}END`
 }
 
-export function step(action: Action, ...undo: Action[]): Step {
-  return { text: textOf(action), action, undo }
+export function step(kind: StepKind, action: Action, ...undo: Action[]): Step {
+  return { kind, text: textOf(action), action, undo }
 }
 
 /** The command line of `ip` for a family. */

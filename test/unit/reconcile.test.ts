@@ -15,7 +15,7 @@ const sleep = (milliseconds: number) => new Promise<void>((resolve) => setTimeou
 
 const dsl = { name: 'dsl', interface: 'dsl', address4: '10.1.0.2' }
 const lte = { name: 'lte', interface: 'lte', address4: '10.2.0.2' }
-const step = { text: 'ip rule add', action: { argv: ['ip'] }, undo: [] }
+const step = { kind: 'rule-added' as const, text: 'ip rule add', action: { argv: ['ip'] }, undo: [] }
 const plan = (wans: WanAddresses[], notes: string[] = [], steps: NetworkPlan['steps'] = []): NetworkPlan => ({
   wans,
   redirects: true,

@@ -96,7 +96,8 @@ const keepPerSample = 0.5 ** (1 / 900)
 /** How long a WAN that has failed so often in a row stays out. */
 export const outMs = (times: number) => Math.min(shortestOutMs * 2 ** times, longestOutMs)
 
-export const roleOf = ({ role, volumeExhausted }: WanReport): Role => (volumeExhausted ? 'backup' : role)
+export const roleOf = ({ role, volumeExhausted }: Pick<WanReport, 'role' | 'volumeExhausted'>): Role =>
+  volumeExhausted ? 'backup' : role
 
 export function recordRates(memory: Memory, { receivedPerSecond, sentPerSecond }: WanReport): Memory {
   const recent = [...memory.recent, { receivedPerSecond, sentPerSecond }].slice(-keptSamples)

@@ -108,10 +108,10 @@ export class Passes {
         steer.passEnds({ areAdded: true, areDeleted: true })
         throw error
       })
-    const hasStep = (start: string) => plan.steps.some(({ text }) => text.startsWith(start))
-    steer.passEnds({ areAdded: hasStep('ip mptcp endpoint add '), areDeleted: hasStep('ip mptcp endpoint delete ') })
+    const kinds = new Set(plan.steps.map(({ kind }) => kind))
+    steer.passEnds({ areAdded: kinds.has('endpoint-added'), areDeleted: kinds.has('endpoint-deleted') })
     if (remaking !== undefined) steer.report({ type: 'endpoint-removed', bind: remaking })
-    if (plan.steps.some(({ text }) => text.includes(' route '))) onRoutes()
+    if (kinds.has('route-added') || kinds.has('route-deleted')) onRoutes()
     if (!redirect) return plan
     if (plan.redirects !== this.#said) emit({ type: plan.redirects ? 'lan-redirected' : 'lan-not-redirected' })
     this.#said = plan.redirects

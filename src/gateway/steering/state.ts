@@ -8,7 +8,7 @@ import type { Fact, Rates } from '../facts.js'
 import { turnedAwayBecause } from '../hag-troubles.js'
 import { type ByFamily, byFamily, type Hag, isSameHag, isUsable, type PathAddress, type WanLink } from '../model.js'
 import { initial, select } from '../roles/roles.js'
-import type { Role, Selection } from '../roles/selection.js'
+import { type Role, roleOf, type Selection } from '../roles/selection.js'
 import * as admission from './admissions.js'
 import { type HagState, hagsThere, withDirectAnswer, withHagFact, withHags, withoutCheck, withTrouble } from './hag-states.js'
 import { withIpv6Refusal, withIpv6Time } from './ipv6.js'
@@ -220,9 +220,10 @@ function withRoles(state: State, links: ByFamily<readonly WanLink[]>, now: numbe
   return { ...state, roles: select(state.roles, reports, state.sampledAt) }
 }
 
-/** What a WAN is for now: one whose monthly volume is used up is a backup. */
-export function roleOf({ config, exhausted }: State, wan: string): Role {
-  return exhausted.has(wan) ? 'backup' : (config.wans.find(({ name }) => name === wan)?.role ?? 'normal')
+/** What a WAN is for now. */
+export function currentRole({ config, exhausted }: State, wan: string): Role {
+  const { role = 'normal' } = config.wans.find(({ name }) => name === wan) ?? {}
+  return roleOf({ role, volumeExhausted: exhausted.has(wan) })
 }
 
 /** The interface of a WAN. */

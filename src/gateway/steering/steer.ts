@@ -4,7 +4,7 @@ import { families, formatSocketAddress } from '../../base/address.js'
 import { joinsByOwnDevice } from '../../base/kernel-version.js'
 import { pause } from '../../base/pause.js'
 import type { Engine } from '../../engine/contract.js'
-import type { WanAddresses } from '../../network/state.js'
+import { downNote, type WanAddresses } from '../../network/state.js'
 import { inBackground } from '../../service/faults.js'
 import type { Emit } from '../../telemetry/events.js'
 import type { Log } from '../../telemetry/log.js'
@@ -124,10 +124,10 @@ export class Steer {
     }
   }
 
-  /** In the words of the log and of the pass. */
+  /** The note that the pass will have. */
   #remarkOn({ name }: WanAddresses): string {
     const link = this.state.links.find(({ wan, address }) => wan === name && address === undefined)
-    return `WAN ${name} is down: ${link?.health.reason}`
+    return downNote(name, link?.health.reason)
   }
 
   async #dropEndpoints({ addresses, afterMs, reconciles }: Extract<Deed, { type: 'drop-endpoints' }>): Promise<void> {

@@ -6,7 +6,7 @@ import { type Family, families } from '../../base/address.js'
 import { type ByFamily, byFamily, type Hag, type HagPath, isUsable, type Path, type Paths, type WanLink } from '../model.js'
 import { isRefused } from './admissions.js'
 import { type HagState, hagsThere } from './hag-states.js'
-import { directAnswersToTrust, familyOf, roleOf, type State, usableHags, wanLinks } from './state.js'
+import { currentRole, directAnswersToTrust, familyOf, type State, usableHags, wanLinks } from './state.js'
 
 export interface Target {
   /** Best first. */
@@ -170,7 +170,7 @@ function directLinks(state: State, links: readonly WanLink[]): WanLink[] {
   const isHagThere = hagsThere(state.hags).length > 0
   const isStandby = (link: WanLink) => isUsable(link) && !state.roles.inUse.has(link.wan)
   const places = { normal: 0, overflow: 1, backup: 2 }
-  const rank = (link: WanLink) => (isUsable(link) || !isHagThere ? 0 : 3) + places[roleOf(state, link.wan)]
+  const rank = (link: WanLink) => (isUsable(link) || !isHagThere ? 0 : 3) + places[currentRole(state, link.wan)]
   const place = ({ wan }: WanLink) => state.config.wans.findIndex(({ name }) => name === wan)
   const inUse = links.filter((link) => !isStandby(link))
   return (inUse.length > 0 ? inUse : [...links]).sort((one, other) => rank(one) - rank(other) || place(one) - place(other))

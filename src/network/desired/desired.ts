@@ -3,13 +3,14 @@
 import { type Family, families, familyOf, isInside } from '../../base/address.js'
 import type { GatewayConfig } from '../../config/schema.js'
 import type { Blocked } from '../arrivals.js'
-import { isMade } from '../kernel/mptcp.js'
+import { isLastEndpoint, isMade } from '../kernel/mptcp.js'
 import { routeEntry } from '../kernel/route.js'
 import { mainRules, sourceRule } from '../kernel/rule.js'
 import { remarksOnSettings } from '../mptcp-settings.js'
 import type { NetworkOptions } from '../state.js'
 import {
   type Desired,
+  downNote,
   type Endpoint,
   type Entry,
   type ForeignRoute,
@@ -134,9 +135,7 @@ function endpointsOf(
   )
   const isLed = (source: string) => !isAstray({ family: familyOf(source) ?? 4, source }, wans, observed)
   const fit = all.filter(({ address }) => !withoutEndpoint?.has(address) && isLed(address))
-  // Connections survive a short outage of their last WAN, but not the deletion of their last endpoint.
-  const isKept = ({ address, device }: Endpoint) =>
-    families.has(familyOf(address)) && !fit.some((one) => familyOf(one.address) === familyOf(address)) && isWans(device)
+  const isKept = (one: Endpoint) => families.has(familyOf(one.address)) && isLastEndpoint(one, fit) && isWans(one.device)
   const kept = observed.endpoints.filter((one) => one.isOurs && isKept(one))
   // Somebody else's endpoint is replaced if it has a WAN's address, because an address can have only one; or a WAN's interface, because the
   // WAN's role and health decide what joins over it. One without an interface leaves by the main table over a WAN, and takes another WAN's place
@@ -257,7 +256,7 @@ export function desired(given: GatewayConfig, observed: Observed, options: Desir
       ...wans.flatMap(({ config: wan, paths }) =>
         paths.flatMap(({ source }) => {
           const trouble = observed.outside.astray.get(source)
-          return trouble === undefined ? [] : [`WAN ${wan.name} is down: ${trouble}`]
+          return trouble === undefined ? [] : [downNote(wan.name, trouble)]
         }),
       ),
       ...observed.outside.notes,

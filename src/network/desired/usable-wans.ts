@@ -2,7 +2,7 @@
 
 import { type Cidr, type Family, isInside, parseCidr } from '../../base/address.js'
 import { type GatewayConfig, sameAddress, type WanConfig } from '../../config/schema.js'
-import type { ForeignRoute, Interface, Observed } from '../state.js'
+import { downNote, type ForeignRoute, type Interface, type Observed } from '../state.js'
 
 export interface WanRoute {
   family: Family
@@ -27,11 +27,11 @@ export function usableWans(config: GatewayConfig, observed: Observed): { wans: U
   for (const [index, wan] of config.wans.entries()) {
     const found = pathsOf(wan, observed, true)
     const twice = Array.isArray(found) ? found.filter(isTaken) : []
-    notes.push(...twice.map(({ source }) => `WAN ${wan.name} is down: its address ${sameAddress(source)}`))
+    notes.push(...twice.map(({ source }) => downNote(wan.name, `its address ${sameAddress(source)}`)))
     const usable = Array.isArray(found) ? found.filter((path) => !twice.includes(path)) : found
     if (Array.isArray(usable) && usable.length === 0) continue
     if (Array.isArray(usable)) wans.push({ config: wan, index, paths: usable })
-    else notes.push(`WAN ${wan.name} is down: ${usable.trouble}`)
+    else notes.push(downNote(wan.name, usable.trouble))
   }
   if (wans.length > 0) return { wans, notes }
   // The last one stays: removing it gains nothing, and its connections may survive a short outage.

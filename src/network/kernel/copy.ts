@@ -105,11 +105,13 @@ export function diffCopy(have: RouteCopy, want: DesiredCopy | undefined): Step[]
   const staying = have.rules.filter(stays).map((rule) => rule.spelling)
   const flush = ip(`route flush table ${owned.hagTable} proto ${owned.protocol}`)
   return [
-    ...have.rules.filter((rule) => !stays(rule)).map((rule) => step(ip(`rule del ${rule.spelling}`))),
-    ...(!isSame && have.routes.some((route) => route.isOurs) ? [step(flush)] : []),
-    ...(isSame ? [] : routes).map((route, at) => step(ip(`route append ${spelling(route)}`), ...(at === 0 ? [flush] : []))),
+    ...have.rules.filter((rule) => !stays(rule)).map((rule) => step('rule-deleted', ip(`rule del ${rule.spelling}`))),
+    ...(!isSame && have.routes.some((route) => route.isOurs) ? [step('route-deleted', flush)] : []),
+    ...(isSame ? [] : routes).map((route, at) =>
+      step('route-added', ip(`route append ${spelling(route)}`), ...(at === 0 ? [flush] : [])),
+    ),
     ...(want?.rules ?? [])
       .filter((rule) => !staying.includes(rule))
-      .map((rule) => step(ip(`rule add ${rule}`), ip(`rule del ${rule}`))),
+      .map((rule) => step('rule-added', ip(`rule add ${rule}`), ip(`rule del ${rule}`))),
   ]
 }

@@ -95,7 +95,7 @@ export function diffChain(have: KernelChain, wanted: Chain | undefined): Step[] 
   const back = isFilter
     ? [...taken(want.jumps), ...have.jumps.map((line, at) => put(line, have.places[at]))]
     : [...stale, ...taken(missing)]
-  return [step(transaction(have, want, forth), transaction(have, have, back))]
+  return [step('firewall', transaction(have, want, forth), transaction(have, have, back))]
 }
 
 export const isFirewallStep = ({ action }: Step) => 'argv' in action && /tables.*-restore$/.test(action.argv[0] ?? '')

@@ -1,5 +1,6 @@
 /** MPTCP path manager: endpoints and limits (`ip mptcp`). */
 import * as z from 'zod/mini'
+import { familyOf } from '../../base/address.js'
 import { type Endpoint, type KernelEndpoint, type NumberedEndpoint, owned } from '../state.js'
 import { type Step, step } from '../step.js'
 import { readJson } from './json.js'
@@ -12,6 +13,10 @@ export const looksOurs = ({ id, flags, device }: KernelEndpoint) =>
 
 /** Whether somebody made the endpoint; the kernel makes implicit ones for subflows that the other end began. */
 export const isMade = ({ flags }: KernelEndpoint) => !flags.includes('implicit')
+
+/** Whether its family has none among others. Such one stays: connections survive an outage of their last WAN, but not of their last endpoint. */
+export const isLastEndpoint = ({ address }: Endpoint, others: readonly Endpoint[]): boolean =>
+  !others.some((one) => familyOf(one.address) === familyOf(address))
 
 const endpoint = z.looseObject({ address: z.string(), id: z.number(), dev: z.optional(z.string()), port: z.optional(z.number()) })
 
@@ -64,9 +69,11 @@ export function diffEndpoints(
     taken.add(id)
     return { ...endpoint, id }
   })
-  const add = added.map((endpoint) => step(addCommand(endpoint), deleteCommand(endpoint)))
-  const remove = (one: KernelEndpoint) => step(deleteCommand(one), addCommand(one))
-  const foreign = others.replace.map((one) => step(deleteCommand(one), ...(isMade(one) ? [addForeignCommand(one)] : [])))
+  const add = added.map((endpoint) => step('endpoint-added', addCommand(endpoint), deleteCommand(endpoint)))
+  const remove = (one: KernelEndpoint) => step('endpoint-deleted', deleteCommand(one), addCommand(one))
+  const foreign = others.replace.map((one) =>
+    step('endpoint-deleted', deleteCommand(one), ...(isMade(one) ? [addForeignCommand(one)] : [])),
+  )
   const after = [...have.filter((one) => one.isOurs && !stale.includes(one)), ...added]
   const held = new Set([...staying.filter((one) => !stale.includes(one)), ...after].map(({ id }) => id))
   const putBack = others.putBack.map((one) => {
@@ -74,7 +81,7 @@ export function diffEndpoints(
     // Somebody else has taken its id.
     if (held.has(id)) for (id = 1; held.has(id); ) id++
     held.add(id)
-    return step(addForeignCommand({ ...one, id }), deleteCommand({ id }))
+    return step('endpoint-added', addForeignCommand({ ...one, id }), deleteCommand({ id }))
   })
   return {
     add: [...foreign, ...first.map(remove), ...add],
@@ -86,5 +93,5 @@ export function diffEndpoints(
 const limitCommand = (subflows: number) => ({ argv: ['ip', 'mptcp', 'limits', 'set', 'subflows', String(subflows)] })
 
 export function limitStep(from: number, to: number): Step {
-  return step(limitCommand(to), limitCommand(from))
+  return step('setting', limitCommand(to), limitCommand(from))
 }

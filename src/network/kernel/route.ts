@@ -196,9 +196,9 @@ export function diffRoutes(have: readonly Entry[], want: readonly Entry[]): { ad
     .filter((route) => !isIn(have, route))
     .map((route) => {
       const at = stale.findIndex((one) => keyOf(one) === keyOf(route))
-      if (at < 0) return step(command('add', route), command('del', route))
+      if (at < 0) return step('route-added', command('add', route), command('del', route))
       const [former] = stale.splice(at, 1)
-      return step(command('replace', route), command('replace', former ?? route))
+      return step('route-added', command('replace', route), command('replace', former ?? route))
     })
-  return { add, remove: stale.filter(isOurs).map((route) => step(command('del', route), command('add', route))) }
+  return { add, remove: stale.filter(isOurs).map((route) => step('route-deleted', command('del', route), command('add', route))) }
 }

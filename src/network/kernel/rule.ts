@@ -102,7 +102,7 @@ export function diffRules(have: readonly Entry[], want: readonly Entry[]): { add
   const add = ({ family, spelling }: Entry) => ip(family, 'rule', 'add', spelling)
   const remove = ({ family, spelling }: Entry) => ip(family, 'rule', 'del', spelling)
   return {
-    add: want.filter((rule) => !isIn(have, rule)).map((rule) => step(add(rule), remove(rule))),
-    remove: have.filter((rule) => !isIn(want, rule)).map((rule) => step(remove(rule), add(rule))),
+    add: want.filter((rule) => !isIn(have, rule)).map((rule) => step('rule-added', add(rule), remove(rule))),
+    remove: have.filter((rule) => !isIn(want, rule)).map((rule) => step('rule-deleted', remove(rule), add(rule))),
   }
 }

@@ -75,7 +75,7 @@ export function diffSysctls(current: Sysctls, saved: Record<string, Held<string>
     for (const [other, changed] of changes) values.set(other, changed)
     const undo = writesTo(before, values)
     for (const one of [{ sysctl: path, value }, ...undo]) passed.push(...consequences(one.sysctl, one.value, values.keys()))
-    return step({ sysctl: path, value }, ...undo)
+    return step('setting', { sysctl: path, value }, ...undo)
   }
 
   const set: Step[] = []

@@ -3,6 +3,7 @@ import t, { type Test } from 'tap'
 import { parseGateway } from '../../../src/config/load.js'
 import { Passes } from '../../../src/gateway/steering/passes.js'
 import type { NetworkOptions, NetworkPlan } from '../../../src/network/state.js'
+import type { StepKind } from '../../../src/network/step.js'
 import { toLog } from '../../../src/telemetry/events.js'
 import { memoryLog } from '../../support/memory-log.js'
 import { dsl, first, home, lte, silences } from '../../support/steering.js'
@@ -18,7 +19,7 @@ async function start(t: Test, { onHagDown = 'direct' as 'direct' | 'reject' } = 
   const core = home({ hags: [first], onHagDown })
   const log = memoryLog()
   const told: string[] = []
-  const far = { steps: [] as string[], wans: planned, redirects: true }
+  const far = { steps: [] as StepKind[], wans: planned, redirects: true }
   const passes: (NetworkOptions & { without: string[] })[] = []
   const tested = new Passes({
     config: parseGateway(
@@ -29,7 +30,7 @@ async function start(t: Test, { onHagDown = 'direct' as 'direct' | 'reject' } = 
       async apply(_config, options = {}): Promise<NetworkPlan> {
         passes.push({ ...options, without: addresses.filter((address) => options.withoutEndpoint?.has(address)) })
         const { wans, redirects } = far
-        const steps = far.steps.splice(0).map((text) => ({ text }) as NetworkPlan['steps'][number])
+        const steps = far.steps.splice(0).map((kind) => ({ kind, text: '', action: { argv: [] }, undo: [] }))
         return { steps, wans, redirects, notes: [] }
       },
     },
@@ -106,11 +107,11 @@ t.test('an endpoint that is to be made anew is away with one pass, and back with
 
 t.test('other routes, endpoints and WANs are told to those whom they concern', async (t) => {
   const { tested, next, told, far, log } = await start(t)
-  far.steps = ['ip -4 rule add priority 701', 'ip mptcp endpoint add 10.1.0.2']
+  far.steps = ['rule-added', 'endpoint-added']
   tested.schedule()
   await next()
   t.same(told.splice(0), ['endpoints added'])
-  far.steps = ['ip -4 route replace default dev dsl0', 'ip mptcp endpoint delete id 255']
+  far.steps = ['route-added', 'endpoint-deleted']
   tested.schedule()
   await next()
   t.same(told.splice(0), ['endpoints deleted', 'routes'])
