@@ -235,10 +235,10 @@ export interface Engine {
   /** Every attempt under way that is bound to this address fails at once with ENETDOWN: its WAN is lost. */
   abandon(source: string): void
   /**
-   * Aborts every relayed connection to this upstream, with a RST to the client, and every prepared one; attempts fail with ECONNRESET. Needed
+   * Aborts every relayed connection to this address, with a RST to the client, and every prepared one; attempts fail with ECONNRESET. Needed
    * when a HAG died, because MPTCP does not notice: a plain RST ends only a subflow. Resolves with the number of connections.
    */
-  resetUpstreams(remote: SocketAddress): Promise<number>
+  resetConnectionsTo(remote: SocketAddress): Promise<number>
   /**
    * Aborts, with a RST to the client, the relayed MPTCP connections that have no subflow now: their WAN's endpoint was deleted before another
    * subflow existed, or the HAG reset the last one. The kernel would take their bytes for net.mptcp.close_timeout, and go on if a subflow
@@ -251,10 +251,10 @@ export interface Engine {
    */
   countOnly(source: string, olderThanMs: number): Promise<number>
   /**
-   * `closely`: the kernel asks every second, over every idle subflow of the relayed connections to this upstream, whether the other end still
+   * `closely`: the kernel asks every second, over every idle subflow of the relayed connections to this address, whether the other end still
    * knows it (TCP keepalive), so that a machine that was restarted can say no. Otherwise as usual.
    */
-  watchUpstreams(remote: SocketAddress, closely: boolean): void
+  watchConnectionsTo(remote: SocketAddress, closely: boolean): void
   /**
    * Whole seconds without a packet (1 to 32,767, at first 300) after which the kernel asks so over every subflow of a relayed connection's
    * upstream. Connections that are relayed already follow within that time.

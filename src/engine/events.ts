@@ -88,7 +88,7 @@ export type EngineEvent =
       /**
        * `end`: both directions ended, and the other end acknowledged what was sent over MPTCP.
        * `client-reset`, `upstream-reset`: that side sent a RST, or did not acknowledge its last bytes in time (ETIMEDOUT); or the upstream
-       * was reset by `resetUpstreams` (ECONNRESET) or `resetStranded` (ENETDOWN). The other side got a RST.
+       * was reset by `resetConnectionsTo` (ECONNRESET) or `resetStranded` (ENETDOWN). The other side got a RST.
        * `idle`: no byte for `idleTimeoutMs`.
        * `handshake`: a SOCKS client was too slow, or did not speak SOCKS5.
        * `refused`: by `refuse`, or a SOCKS client asked for BIND, UDP or a method of authentication that we do not have.

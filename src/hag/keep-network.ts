@@ -7,7 +7,7 @@ import { HagNetwork } from '../network/hag-network.js'
 import { alone, joinHags, type Membership } from '../network/lock.js'
 import { complainOfSettings } from '../network/mptcp-settings.js'
 import { type Kernel, systemKernel } from '../network/network.js'
-import { Passes } from '../network/passes.js'
+import { PassTimer } from '../network/pass-timer.js'
 import { needsRoot } from '../network/state.js'
 import { type WatchEvents, watchKernel } from '../network/watch.js'
 import type { Emit } from '../telemetry/events.js'
@@ -77,7 +77,7 @@ export async function keepNetwork(config: HagConfig, parts: KeepParts, signal: A
   member.release()
 }
 
-function keeper(need: HagNeed, config: HagConfig, network: HagNetwork, isFirstHag: boolean, emit: Emit): Passes {
+function keeper(need: HagNeed, config: HagConfig, network: HagNetwork, isFirstHag: boolean, emit: Emit): PassTimer {
   const { initial_window: segments } = config
   const family = need === 'window4' ? 4 : need === 'window6' ? 6 : undefined
   let said = ''
@@ -97,7 +97,7 @@ function keeper(need: HagNeed, config: HagConfig, network: HagNetwork, isFirstHa
     if (note !== '') emit({ type: 'hag-need-unmet', need, note })
     else if (family !== undefined) emit({ type: 'hag-window', family, segments })
   }
-  return new Passes({
+  return new PassTimer({
     pass,
     waitMs: () => (said === '' ? neverMs : (network.retryInMs(need) ?? lookMs)),
     spacingMs: (tookMs) => {

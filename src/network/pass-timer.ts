@@ -7,7 +7,7 @@ import { pause } from '../base/pause.js'
 /** A change comes as a burst of lines. The pass begins so long after the first one. */
 const settleMs = 20
 
-export interface PassesOptions {
+export interface PassTimerOptions {
   /** Never rejects. */
   pass(): Promise<void>
   /** The wait until the next pass if nothing changes (ms). */
@@ -19,11 +19,11 @@ export interface PassesOptions {
   spacingMs(tookMs: number): number
 }
 
-export class Passes {
+export class PassTimer {
   #wake: () => void = () => {}
   #isDue = false
 
-  constructor(private readonly options: PassesOptions) {}
+  constructor(private readonly options: PassTimerOptions) {}
 
   /** Something changed: a pass follows soon. */
   schedule(): void {

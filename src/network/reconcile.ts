@@ -1,6 +1,6 @@
 /** Keeps the network as the config wants it while the gateway runs: a pass after every change in the kernel. */
 import type { Emit } from '../telemetry/events.js'
-import { Passes } from './passes.js'
+import { PassTimer } from './pass-timer.js'
 import type { NetworkPlan, WanAddresses } from './state.js'
 
 /** The time from one pass to the next, in times of its duration. */
@@ -30,7 +30,7 @@ export class Reconciler {
   #failure = ''
   #failures = 0
   #lookedAt = performance.now()
-  readonly #passes = new Passes({
+  readonly #timer = new PassTimer({
     pass: () => this.#pass(),
     waitMs: () => this.#waitMs(),
     spacingMs: (tookMs) => Math.min(Math.max(minSpacingMs, spacing * tookMs), maxSpacingMs),
@@ -44,7 +44,7 @@ export class Reconciler {
 
   /** Something changed: a pass follows soon. */
   schedule(): void {
-    this.#passes.schedule()
+    this.#timer.schedule()
   }
 
   /** A pass follows soon that looks at everything. */
@@ -62,7 +62,7 @@ export class Reconciler {
 
   /** Runs until the signal, and ends with no pass under way. Never rejects. */
   run(signal: AbortSignal): Promise<void> {
-    return this.#passes.run(signal)
+    return this.#timer.run(signal)
   }
 
   #waitMs(): number {

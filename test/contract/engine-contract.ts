@@ -181,7 +181,7 @@ export function engineContract(t: Test, name: string, make: MakeHarness): void {
 
     for (let index = 0; index < 3; index++) t.match(await engine.prepare(probe), { ok: true })
     t.same(engine.keepPrepared([probe], 1, 60_000), { counts: [1] })
-    t.equal(await engine.resetUpstreams(hag), 0)
+    t.equal(await engine.resetConnectionsTo(hag), 0)
     t.same(engine.keepPrepared([probe], 16, 60_000), { counts: [0] }, 'those to a HAG that is dead are gone')
   })
 
@@ -234,7 +234,7 @@ export function engineContract(t: Test, name: string, make: MakeHarness): void {
     t.same(events.types(), ['accepted', 'failed'])
   })
 
-  behaviour('resetUpstreams ends what goes to a HAG, and tells how many it relayed', async (t, harness, events) => {
+  behaviour('resetConnectionsTo ends what goes to a HAG, and tells how many it relayed', async (t, harness, events) => {
     const { engine, redirected, accepting, silent } = harness
     const relayed = redirected()
     const first = await events.next('accepted')
@@ -244,12 +244,12 @@ export function engineContract(t: Test, name: string, make: MakeHarness): void {
     const second = await events.next('accepted', events.all.length)
     engine.dial(second.connection, way(silent))
     await quiet()
-    t.equal(await engine.resetUpstreams({ ...accepting, port: 9 }), 0)
-    t.equal(await engine.resetUpstreams(accepting), 1)
+    t.equal(await engine.resetConnectionsTo({ ...accepting, port: 9 }), 0)
+    t.equal(await engine.resetConnectionsTo(accepting), 1)
     const closed = await events.next('closed')
     t.match(closed, { connection: first.connection, reason: 'upstream-reset', failure: { code: 'ECONNRESET' } })
     t.equal(await relayed.over, 'reset')
-    t.equal(await engine.resetUpstreams(silent), 0, 'an attempt does not count')
+    t.equal(await engine.resetConnectionsTo(silent), 0, 'an attempt does not count')
     const failed = await events.next('failed')
     t.match(failed, { connection: second.connection, attempt: 0, left: 0, failure: { code: 'ECONNRESET' } })
     t.equal(await engine.resetStranded(), 0)

@@ -138,7 +138,13 @@ const lte = { name: 'lte', interface: 'lo', address4: '127.0.0.3' }
 /** Steer, and all that asks a HAG over WANs that have just been found to work; LTE is metered. */
 function startProbers(hag: Hag, engine: AskingEngine, wans = [dsl, lte]) {
   const log = memoryLog()
-  const did = { useDevices() {}, abandon() {}, resetUpstreams: async () => 0, resetStranded: async () => 0, watchUpstreams() {} }
+  const did = {
+    useDevices() {},
+    abandon() {},
+    resetConnectionsTo: async () => 0,
+    resetStranded: async () => 0,
+    watchConnectionsTo() {},
+  }
   const steer = new Steer({
     config: { wans: wans.map((wan) => ({ ...wan, role: 'normal', metered: wan === lte })), onHagDown: 'direct' },
     engine: did,

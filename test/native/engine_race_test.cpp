@@ -127,8 +127,8 @@ void aHagThatDied() {
   CHECK(eventually([&] { return cpe.seen == 60 && cpe.opened == 60 - unheard; }));
   const unsigned relayed = cpe.opened;
   CHECK(relayed > 0);
-  cpe.engine().resetUpstreams(1, dead);
-  cpe.engine().resetUpstreams(2, quiet);
+  cpe.engine().resetConnectionsTo(1, dead);
+  cpe.engine().resetConnectionsTo(2, quiet);
   CHECK(eventually([&] { return cpe.counts == 2 && cpe.ended == cpe.counted + lost; }));
   CHECK(cpe.closed(Reason::UpstreamReset) == cpe.counted && cpe.counted > 0 && cpe.counted < relayed);
   CHECK(lost == 60 - relayed && lost > 0);

@@ -51,9 +51,9 @@ void turmoil() {
       if (turn % 16 == 0) engine.inspect(turn, {});
       if (turn % 20 == 0) engine.abandon(loopback());
       if (turn % 50 == 0) {
-        engine.resetUpstreams(turn, entry);
+        engine.resetConnectionsTo(turn, entry);
         engine.resetStranded(turn);
-        engine.watchUpstreams(entry, turn % 100 == 0);
+        engine.watchConnectionsTo(entry, turn % 100 == 0);
       }
     }
     if (const auto* const it = std::get_if<Opened>(&event); it != nullptr && it->id % 5 == 0) engine.reset(it->id);

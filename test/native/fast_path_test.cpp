@@ -263,7 +263,7 @@ void turmoil() {
       cpe.engine().setFastPath(turn % 7 == 0 ? nullptr : order);
       usleep(2000);
       if (turn % 5 == 0) cpe.engine().abandon(loopback());
-      if (turn % 11 == 0) cpe.engine().resetUpstreams(0, entry);
+      if (turn % 11 == 0) cpe.engine().resetConnectionsTo(0, entry);
     }
   });
   inParallel(400, [](unsigned i) { comeAndGo(dialTo(at(kElsewhere, 443)), i); });

@@ -103,7 +103,7 @@ void turmoil() {
       cpe.prepare(entry, 4);
       usleep(3000);
       cpe.owner.engine().keepPrepared({greeting(entry)}, turn % 5, turn % 3 == 0 ? 1 : 60000);
-      if (turn % 7 == 0) cpe.owner.engine().resetUpstreams(0, entry);
+      if (turn % 7 == 0) cpe.owner.engine().resetConnectionsTo(0, entry);
     }
   });
   inParallel(400, [&front](unsigned i) { comeAndGo(dialTo(front), i); });

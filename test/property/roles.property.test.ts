@@ -10,7 +10,7 @@ const roles = fc.tuple(
 )
 const rate = fc.oneof(fc.constant(0), fc.constant(2_500_000), fc.nat(4_000_000))
 const report = fc.record({
-  usable: fc.oneof({ weight: 4, arbitrary: fc.constant(true) }, fc.boolean()),
+  isUsable: fc.oneof({ weight: 4, arbitrary: fc.constant(true) }, fc.boolean()),
   rttMs: fc.option(fc.nat(2000), { nil: undefined }),
   receivedPerSecond: rate,
   sentPerSecond: rate,
@@ -32,12 +32,12 @@ t.test('whatever comes in whatever order, something usable is used, and no backu
         const used = wans.filter(({ name }) => state.inUse.has(name))
         const isBackup = ({ role, volumeExhausted }: (typeof wans)[number]) => role === 'backup' || volumeExhausted
         if (used.length === 0) return false
-        if (wans.some(({ usable }) => usable) && !used.every(({ usable }) => usable)) return false
-        if (wans.some((wan) => wan.usable && !isBackup(wan)) && used.some(isBackup)) return false
+        if (wans.some(({ isUsable }) => isUsable) && !used.every(({ isUsable }) => isUsable)) return false
+        if (wans.some((wan) => wan.isUsable && !isBackup(wan)) && used.some(isBackup)) return false
         // Every change of a WAN that works is explained. Of others their health has said all; while none is up they are used by name only.
         const isSilent = ({ name }: (typeof wans)[number]) =>
           state.inUse.has(name) !== before.has(name) && !state.reasons.has(name)
-        if (wans.some((wan) => wan.usable && isSilent(wan))) return false
+        if (wans.some((wan) => wan.isUsable && isSilent(wan))) return false
       }
       return true
     }),
@@ -55,7 +55,7 @@ t.test('without a change of health a WAN changes at most 8 times a minute, whate
         const before = state.inUse
         const wans = all.map((one, index) => ({
           ...one,
-          usable: true,
+          isUsable: true,
           volumeExhausted: false,
           name: names[index] ?? '',
           role: roles[index] ?? 'normal',

@@ -229,7 +229,7 @@ export class FakeEngine implements Engine {
     }
   }
 
-  async resetUpstreams(remote: SocketAddress): Promise<number> {
+  async resetConnectionsTo(remote: SocketAddress): Promise<number> {
     this.buried.push(remote)
     const isMeant = (one: SocketAddress | undefined) => one?.address === remote.address && one.port === remote.port
     this.prepared = this.prepared.filter(({ probe }) => !isMeant(probe.remote))
@@ -250,7 +250,7 @@ export class FakeEngine implements Engine {
     return 0
   }
 
-  watchUpstreams(): void {}
+  watchConnectionsTo(): void {}
 
   setKeepalive(): void {}
 

@@ -221,7 +221,7 @@ export function engineOf(world: SimulatedWorld, did: (deed: string) => void): En
     keepPrepared: (probes: readonly Probe[]) => ({ counts: probes.map(() => 0) }),
     useDevices() {},
     abandon: (address: string) => did(`abandon ${address}`),
-    async resetUpstreams({ address }: Hag) {
+    async resetConnectionsTo({ address }: Hag) {
       did(`reset-connections ${address}`)
       return 0
     },
@@ -229,7 +229,7 @@ export function engineOf(world: SimulatedWorld, did: (deed: string) => void): En
       did('look-for-stranded')
       return 0
     },
-    watchUpstreams: ({ address }: Hag, isOn: boolean) => isOn && did(`wake-connections ${address}`),
+    watchConnectionsTo: ({ address }: Hag, isOn: boolean) => isOn && did(`wake-connections ${address}`),
     countOnly: async () => 0,
     stats: () => ({ relaying: world.relaying() }),
   }

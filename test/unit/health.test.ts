@@ -65,7 +65,7 @@ t.test('probes: every second, at once when one is lost, patient with slow lines,
 t.test(
   'one that answers again is asked ten times a second, until it has answered once more for each recent fall, at most thrice',
   async (t) => {
-    const sure: Sign = { type: 'silence', reason: 'stopped', sure: true }
+    const sure: Sign = { type: 'silence', reason: 'stopped', isSure: true }
     let health = up
     for (let fall = 0; fall < 5; fall++) {
       health = walk([sure], health)
@@ -83,7 +83,7 @@ t.test(
 )
 
 t.test('sure silence is enough for a WAN in use, and for no other', async (t) => {
-  const sure: Sign = { type: 'silence', reason: 'stopped', sure: true }
+  const sure: Sign = { type: 'silence', reason: 'stopped', isSure: true }
   t.match(walk([sure], up), { state: 'down', reason: 'stopped', falls: [0] })
   t.match(walk([sure]), { state: 'probing' })
 })
@@ -92,7 +92,7 @@ t.test('patience after a stop: the least round trip counts, and a WAN that only 
   const measured = walk([70, 200, 300].map((rttMs) => ({ type: 'answer', rttMs })))
   t.match(measured, { minRttMs: 70 * 1.01 ** 2 })
   t.same(stopPatience(up), { stopMs: 90, timeoutMs: 90 })
-  const sure: Sign = { type: 'silence', reason: 'stopped', sure: true }
+  const sure: Sign = { type: 'silence', reason: 'stopped', isSure: true }
   const paused = walk([sure, answer, answer], up, 500)
   t.match(paused, { state: 'up', pauses: [1000] })
   t.same(stopPatience(paused), { stopMs: 180, timeoutMs: 180 })

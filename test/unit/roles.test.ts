@@ -26,7 +26,7 @@ function walk(seconds: ((used: ReadonlySet<string>) => Second)[]) {
       rttMs,
       receivedPerSecond: rate * mbit,
       sentPerSecond: 0,
-      usable: !down.includes(name),
+      isUsable: !down.includes(name),
       volumeExhausted: exhausted.includes(name),
     })
     state = select(state, [report('dsl', 'normal', dsl, 30), report('lte', role, lte, rtt)], second * 1000)

@@ -18,8 +18,7 @@ interface Memory {
 type TablePath = Path & Memory
 
 export class PathTable {
-  /** Called when `fastPath` may have changed. */
-  onChange: () => void = () => {}
+  readonly #listeners: (() => void)[] = []
   readonly #onHagDown: 'direct' | 'reject'
   readonly #now: () => number
   #known = new Map<string, TablePath>()
@@ -32,6 +31,11 @@ export class PathTable {
   constructor(options: { onHagDown: 'direct' | 'reject'; now?: () => number }) {
     this.#onHagDown = options.onHagDown
     this.#now = options.now ?? (() => performance.now())
+  }
+
+  /** `listener` is called when `fastPath` may have changed. */
+  onChange(listener: () => void): void {
+    this.#listeners.push(listener)
   }
 
   /** To be called after every change. Paths that stay keep their outcomes. */
@@ -50,7 +54,11 @@ export class PathTable {
     this.#paths = byFamily((family) => [...this.#hagPaths, ...(this.#onHagDown === 'direct' ? this.#direct[family] : [])])
     this.#known = known
     this.#hagAddresses = new Set(hagAddresses)
-    this.onChange()
+    this.#changed()
+  }
+
+  #changed(): void {
+    for (const listener of this.#listeners) listener()
   }
 
   /** The path to a HAG that comes first for every destination; undefined if it depends on the connection. */
@@ -119,7 +127,7 @@ export class PathTable {
     if (outcome.type === 'failed' && outcome.stage !== 'request') own.cooldownUntil = this.#now() + cooldownMs
     // A HAG that answers a request works, whatever the answer. If it fails while it serves the request, that tells nothing.
     else if (outcome.type === 'opened' || outcome.reply !== undefined) own.cooldownUntil = 0
-    if ((before === 0) !== (own.cooldownUntil === 0)) this.onChange()
+    if ((before === 0) !== (own.cooldownUntil === 0)) this.#changed()
   }
 
   /**

@@ -49,7 +49,7 @@ export class Sessions {
   constructor(options: SessionOptions) {
     this.#options = options
     this.#races = new DialRaces(options.engine)
-    options.pathTable.onChange = () => this.#setFastPath()
+    options.pathTable.onChange(() => this.#setFastPath())
     this.#setFastPath()
   }
 

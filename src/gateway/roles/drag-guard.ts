@@ -31,7 +31,7 @@ const clearMs = 180_000
 /** Looks for a WAN with which the sum is far below what the others carried without it. */
 export function tryWithoutCrawling(state: Working): boolean {
   const { before, memories, wans, now } = state
-  const used = wans.filter(({ name, usable }) => usable && before.inUse.has(name))
+  const used = wans.filter(({ name, isUsable }) => isUsable && before.inUse.has(name))
   for (const direction of directions) {
     const sum = sumOf(state, direction, keptSamples)
     if (sum < busyRate) continue

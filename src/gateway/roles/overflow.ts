@@ -21,7 +21,7 @@ const joinGain = 1.15
 const cooldownMs = 15_000
 
 /** Otherwise overflow WANs are used anyway. */
-const hasNormal = ({ wans }: Working) => wans.some((wan) => wan.usable && roleOf(wan) === 'normal')
+const hasNormal = ({ wans }: Working) => wans.some((wan) => wan.isUsable && roleOf(wan) === 'normal')
 
 /** The WAN that joined last leaves when the rest has room for all. */
 export function letOverflowLeave(state: Working): boolean {
@@ -52,7 +52,7 @@ export function letOverflowJoin(state: Working): boolean {
   if (!hasNormal(state)) return false
   const waiting = wans.find(
     (wan) =>
-      wan.usable && roleOf(wan) === 'overflow' && !before.inUse.has(wan.name) && hasCooledDown(memories.get(wan.name), now),
+      wan.isUsable && roleOf(wan) === 'overflow' && !before.inUse.has(wan.name) && hasCooledDown(memories.get(wan.name), now),
   )
   if (waiting === undefined) return false
   const used = [...before.inUse]

@@ -39,7 +39,7 @@ export function select(before: Selection, wans: readonly WanReport[], now: numbe
   else if (isSample) decide(state)
   const used = chosen(state)
   const reasons = reasonsOf(state, used)
-  for (const { name, usable } of wans) if (usable && used.has(name)) remember(state, name, { hasServed: true })
+  for (const { name, isUsable } of wans) if (isUsable && used.has(name)) remember(state, name, { hasServed: true })
   return {
     inUse: used,
     reasons,
@@ -52,7 +52,7 @@ export function select(before: Selection, wans: readonly WanReport[], now: numbe
 
 /** The WANs to use by role, health and what was decided before. */
 function chosen({ wans, memories, joined, now, trial }: Working): Set<string> {
-  const usable = wans.filter(({ usable }) => usable)
+  const usable = wans.filter(({ isUsable }) => isUsable)
   const isIn = ({ name }: WanReport) =>
     (memories.get(name)?.outUntil ?? 0) <= now && !(trial?.kind === 'drag' && trial.wan === name)
   for (const role of ['normal', 'overflow', 'backup'] as const) {
@@ -82,20 +82,20 @@ function decide(state: Working): void {
 }
 
 function reasonsOf({ before, wans, reasons, memories }: Working, used: ReadonlySet<string>): Map<string, UseReason> {
-  const anyUsable = wans.some(({ usable }) => usable)
+  const isAnyUsable = wans.some(({ isUsable }) => isUsable)
   const all = new Map(reasons)
   for (const wan of wans) {
-    const { name, usable, role, volumeExhausted } = wan
+    const { name, isUsable, role, volumeExhausted } = wan
     if (used.has(name) === before.inUse.has(name) || all.has(name)) continue
     // While no WAN is up, the rest are in use only nominally.
-    if (used.has(name) && !usable) continue
+    if (used.has(name) && !isUsable) continue
     if (used.has(name)) {
-      const isOnly = roleOf(wan) !== 'normal' && anyUsable
+      const isOnly = roleOf(wan) !== 'normal' && isAnyUsable
       const isAgain = memories.get(name)?.hasServed === true
       all.set(name, isOnly ? { why: 'no-better', role: roleOf(wan) } : { why: 'usable', isAgain })
     }
     // Its health has already reported that it is not up.
-    else if (!usable) continue
+    else if (!isUsable) continue
     else if (volumeExhausted && role !== 'backup') all.set(name, { why: 'volume-exhausted' })
     else all.set(name, { why: 'not-needed', role: roleOf(wan), others: [...used] })
   }

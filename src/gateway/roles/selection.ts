@@ -8,7 +8,7 @@ export interface WanReport {
   name: string
   role: Role
   /** Its health is up or degraded. */
-  usable: boolean
+  isUsable: boolean
   rttMs?: number | undefined
   /** Bytes per second since the last sample. */
   receivedPerSecond: number

@@ -6,7 +6,7 @@ import { isSameHag } from '../model.js'
 import { answersMissing } from '../wans/health.js'
 import { admissionOf } from './admissions.js'
 import type { HagState } from './hag-states.js'
-import { familyOf, type State } from './state.js'
+import { hagFamily, type State } from './state.js'
 import type { LinkState } from './wan-links.js'
 
 /** In the order in which the log has always had them. */
@@ -64,7 +64,7 @@ function ofHealth(before: LinkState, after: LinkState, state: State, fact: Fact)
   return isAnswer && health.answers === 1 && missing > 0 ? [{ type: 'wan-answers-again', ...link, missing }] : []
 }
 
-const hasHag = ({ hags }: State, family: Family) => hags.some(({ hag }) => familyOf(hag) === family)
+const hasHag = ({ hags }: State, family: Family) => hags.some(({ hag }) => hagFamily(hag) === family)
 
 function ofHag(before: HagState | undefined, after: HagState): Event[] {
   if (before === undefined) return []

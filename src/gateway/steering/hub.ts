@@ -36,10 +36,10 @@ export interface HubOptions {
     | 'connect'
     | 'useDevices'
     | 'abandon'
-    | 'resetUpstreams'
+    | 'resetConnectionsTo'
     | 'resetStranded'
     | 'countOnly'
-    | 'watchUpstreams'
+    | 'watchConnectionsTo'
     | 'stats'
   >
   network: NetworkControl

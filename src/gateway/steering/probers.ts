@@ -20,7 +20,7 @@ import { LinkProber } from '../wans/link-prober.js'
 import { admissionDueAt, isRefused, isToConfirm } from './admissions.js'
 import type { HagState } from './hag-states.js'
 import { asksForMptcp, cheapestLink, greetingDueAt, hagsToAsk, ipv6QuestionTo, nextRound, requestDueAt } from './schedule.js'
-import { familyOf, linksByCost, linkTo, type State } from './state.js'
+import { hagFamily, linksByCost, linkTo, type State } from './state.js'
 import type { Steer } from './steer.js'
 import type { LinkState } from './wan-links.js'
 
@@ -48,7 +48,7 @@ export class Probers {
     this.#options = options
     const now = () => performance.now()
     const report = (fact: Fact) => steer.report(fact)
-    const linksTo = (hag: Hag) => steer.target.links[familyOf(hag)]
+    const linksTo = (hag: Hag) => steer.target.links[hagFamily(hag)]
     const reportHag = (probed: Probed) => {
       const isDown = (hag: Hag) => this.#stateOf(hag)?.health.state === 'down'
       inBackground(log, reportProbe(probed, { engine, linksTo, isDown, report }))

@@ -5,7 +5,7 @@ import { nextProbe } from '../wans/health.js'
 import { admissionDueAt } from './admissions.js'
 import { checkMs, type HagState, hagsThere } from './hag-states.js'
 import { ipv6Question } from './ipv6.js'
-import { familyOf, linksByCost, linkTo, type State, wanLinks } from './state.js'
+import { hagFamily, linksByCost, linkTo, type State, wanLinks } from './state.js'
 import type { LinkState } from './wan-links.js'
 
 /**
@@ -18,7 +18,7 @@ const meteredDownMs = 60_000
 
 /** When the next round of probes over a WAN link begins, and how long each waits. undefined: not before the link or the HAGs are others. */
 export function nextRound(state: State, link: LinkState): { afterMs: number; timeoutMs: number } | undefined {
-  if (link.address === undefined || !state.hags.some(({ hag }) => familyOf(hag) === link.family)) return undefined
+  if (link.address === undefined || !state.hags.some(({ hag }) => hagFamily(hag) === link.family)) return undefined
   return nextProbe(link.health, link.metered)
 }
 
@@ -31,12 +31,12 @@ export function hagsToAsk(ordered: readonly HagState[], family: Family): Hag[] {
   const there = hagsThere(ordered)
   return [...there, ...ordered.filter((one) => !there.includes(one))]
     .map(({ hag }) => hag)
-    .filter((hag) => familyOf(hag) === family)
+    .filter((hag) => hagFamily(hag) === family)
 }
 
 /** Over which link to ask a HAG: if possible a usable one whose volume is free, and one over which it serves us. */
 export const cheapestLink = (state: State, hag: Hag): WanLink | undefined =>
-  linkTo(state, hag) ?? linksByCost(state, hag)[0] ?? wanLinks(state, familyOf(hag))[0]
+  linkTo(state, hag) ?? linksByCost(state, hag)[0] ?? wanLinks(state, hagFamily(hag))[0]
 
 /**
  * When a HAG is to be asked for a greeting; it may be long ago, and infinite if nothing is to be asked before something changes. `inUse`: the HAG
@@ -75,7 +75,7 @@ export function ipv6QuestionTo(
   if (link === undefined) return undefined
   const known = state.hags.find((one) => isSameHag(one.hag, hag))?.ipv6
   const about = ipv6Question(known, link.metered, now)
-  if (about === undefined || (about === 'own-address' && familyOf(hag) === 6)) return undefined
+  if (about === undefined || (about === 'own-address' && hagFamily(hag) === 6)) return undefined
   if (about !== 'destination') return { bind: link.bind, about }
   return known && { bind: link.bind, about: known.destination }
 }

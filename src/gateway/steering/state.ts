@@ -214,8 +214,8 @@ function withRoles(state: State, links: ByFamily<readonly WanLink[]>, now: numbe
   const reports = seen.map(({ wan: { name, role }, isUsable, isLost, rttMs }) => {
     const { receivedPerSecond, sentPerSecond } = state.rates.get(name) ?? noRates
     const volumeExhausted = role !== 'backup' && state.exhausted.has(name)
-    const usable = isUsable || (isEarly && isAnyUsable && !isLost)
-    return { name, role, usable, rttMs, receivedPerSecond, sentPerSecond, volumeExhausted }
+    const counts = isUsable || (isEarly && isAnyUsable && !isLost)
+    return { name, role, isUsable: counts, rttMs, receivedPerSecond, sentPerSecond, volumeExhausted }
   })
   return { ...state, roles: select(state.roles, reports, state.sampledAt) }
 }
@@ -229,19 +229,19 @@ export function currentRole({ config, exhausted }: State, wan: string): Role {
 /** The interface of a WAN. */
 export const deviceOf = ({ links }: State, wan: string): string => links.find((link) => link.wan === wan)?.device ?? ''
 
-export const familyOf = ({ address }: Pick<Hag, 'address'>): Family => familyOfAddress(address)
+export const hagFamily = ({ address }: Pick<Hag, 'address'>): Family => familyOfAddress(address)
 
 /** Best first. */
 export const wanLinks = ({ links, hags }: State, family: Family): WanLink[] =>
   linksOf(
     links,
     family,
-    hags.some(({ hag }) => familyOf(hag) === family),
+    hags.some(({ hag }) => hagFamily(hag) === family),
   )
 
 /** Usable links to a HAG; those whose volume costs nothing come first. */
 export function linksByCost(state: State, hag: Hag): WanLink[] {
-  const usable = wanLinks(state, familyOf(hag)).filter(isUsable)
+  const usable = wanLinks(state, hagFamily(hag)).filter(isUsable)
   return [...usable.filter(({ metered }) => !metered), ...usable.filter(({ metered }) => metered)]
 }
 

@@ -17,7 +17,7 @@ import { type Target, target } from './target.js'
 
 export interface SteerOptions {
   config: SteeringConfig
-  engine: Pick<Engine, 'useDevices' | 'abandon' | 'resetUpstreams' | 'resetStranded' | 'watchUpstreams'>
+  engine: Pick<Engine, 'useDevices' | 'abandon' | 'resetConnectionsTo' | 'resetStranded' | 'watchConnectionsTo'>
   /** Deletes the MPTCP endpoints of these addresses at once, ahead of a pass. */
   dropEndpoints(addresses: readonly string[]): Promise<void>
   /**
@@ -141,15 +141,15 @@ export class Steer {
 
   async #resetConnections(hag: Hag): Promise<void> {
     const { engine, emit } = this.#options
-    const count = await engine.resetUpstreams(hag)
+    const count = await engine.resetConnectionsTo(hag)
     if (count > 0) emit({ type: 'connections-reset', count, hag: formatSocketAddress(hag) })
   }
 
   async #wakeConnections(hag: Hag, firstMs: number, looks: number): Promise<void> {
     const { engine } = this.#options
-    engine.watchUpstreams(hag, true)
+    engine.watchConnectionsTo(hag, true)
     await this.#resetStranded(firstMs, looks)
-    if (!this.#ended.signal.aborted) engine.watchUpstreams(hag, false)
+    if (!this.#ended.signal.aborted) engine.watchConnectionsTo(hag, false)
   }
 
   async #resetStranded(firstMs: number, looks: number): Promise<void> {

@@ -2,11 +2,11 @@
  * What should be, as a pure function of what is known: where connections go, which WANs have endpoints, where the default route leads.
  * Rules that keep their former choice, so that nothing flaps, look at the former target. Each rule stands here once.
  */
-import { type Family, families } from '../../base/address.js'
+import { type Family, families, familyOfAddress } from '../../base/address.js'
 import { type ByFamily, byFamily, type Hag, type HagPath, isUsable, type Path, type Paths, type WanLink } from '../model.js'
 import { isRefused } from './admissions.js'
 import { type HagState, hagsThere } from './hag-states.js'
-import { currentRole, directAnswersToTrust, familyOf, type State, usableHags, wanLinks } from './state.js'
+import { currentRole, directAnswersToTrust, hagFamily, type State, usableHags, wanLinks } from './state.js'
 
 export interface Target {
   /** Best first. */
@@ -44,7 +44,7 @@ export function target(state: State, before: Target | undefined): Target {
   const family = bestFamily(links, state.roles.inUse, before?.family)
   const hags = inOrder(state.hags, family)
   const usable = usableHags(state, hags)
-  const hagFamilies = [...new Set([...usable, ...hags].map(({ hag }) => familyOf(hag)))]
+  const hagFamilies = [...new Set([...usable, ...hags].map(({ hag }) => hagFamily(hag)))]
   return {
     links,
     family,
@@ -87,7 +87,7 @@ function withoutEndpoint(links: readonly WanLink[], inUse: readonly WanLink[], b
  */
 export function hasEndpoint({ links, withoutEndpoint, remaking }: Target, address: string): boolean {
   if (withoutEndpoint.has(address) || address === remaking) return false
-  const own = links[familyOf({ address })]
+  const own = links[familyOfAddress(address)]
   return !own.some(isUsable) || own.some(({ bind }) => bind === address)
 }
 
@@ -110,7 +110,7 @@ function bestFamily(links: ByFamily<readonly WanLink[]>, used: ReadonlySet<strin
 function inOrder(hags: readonly HagState[], family: Family): HagState[] {
   const place = new Map<string, number>()
   for (const { priority } of hags) if (!place.has(priority)) place.set(priority, place.size)
-  const isOther = ({ hag }: HagState) => (familyOf(hag) === family ? 0 : 1)
+  const isOther = ({ hag }: HagState) => (hagFamily(hag) === family ? 0 : 1)
   const placeOf = ({ priority }: HagState) => place.get(priority) ?? 0
   return [...hags].sort((one, other) => placeOf(one) - placeOf(other) || isOther(one) - isOther(other))
 }
@@ -137,7 +137,7 @@ function pathsOver(
 ): Paths {
   const isDirectAllowed = state.config.onHagDown === 'direct'
   const over = ({ hag, pipelines }: HagState, isWanted: boolean) =>
-    inUse[familyOf(hag)]
+    inUse[hagFamily(hag)]
       .filter((link) => isUsable(link) === isWanted && !isRefused(state.admissions, hag, link.bind))
       .map((link) => hagPath(link, hag, pipelines))
   const ready = usable.map((hag) => over(hag, true))

@@ -81,7 +81,7 @@ function linkAfter(link: LinkState, fact: WanFact, now: number): LinkState {
     case 'wan-answered':
       return { ...link, health: nextHealth(link.health, { type: 'answer', rttMs: fact.rttMs }, now) }
     case 'wan-silent':
-      return { ...link, health: nextHealth(link.health, { type: 'silence', reason: fact.reason, sure: fact.isSure }, now) }
+      return { ...link, health: nextHealth(link.health, { type: 'silence', reason: fact.reason, isSure: fact.isSure }, now) }
     case 'mptcp-seen': {
       const state = fact.seen === 'mptcp' ? 'yes' : fact.seen === 'tcp' ? 'stripped' : 'blocked'
       const dueAt = now + (link.metered || state === 'yes' ? mptcpCheckMs : mptcpRecheckMs)

@@ -24,10 +24,10 @@ export type Sign =
   | { type: 'link'; present: boolean; reason: string }
   | { type: 'answer'; rttMs: number }
   /**
-   * No HAG answered in time, and nothing else came in over the WAN either. `sure`: a steady stream had just stopped, and more than one
+   * No HAG answered in time, and nothing else came in over the WAN either. `isSure`: a steady stream had just stopped, and more than one
    * question went unanswered.
    */
-  | { type: 'silence'; reason: string; sure?: boolean }
+  | { type: 'silence'; reason: string; isSure?: boolean }
 
 /** At 1 % loss, three probes in a row are lost once in a million; two once in ten thousand, which is every few hours. */
 const silencesToFall = 3
@@ -86,7 +86,11 @@ export function nextHealth(health: Health, sign: Sign, now: number): Health {
       if (!health.link) return health
       const silences = health.silences + 1
       const state =
-        silences >= silencesToFall || (sign.sure && isUsable(health)) ? 'down' : health.state === 'up' ? 'degraded' : health.state
+        silences >= silencesToFall || (sign.isSure && isUsable(health))
+          ? 'down'
+          : health.state === 'up'
+            ? 'degraded'
+            : health.state
       return { ...health, state, reason: sign.reason, answers: 0, silences, falls: state === 'down' ? fallen : falls }
     }
   }

@@ -27,10 +27,10 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
                         InstanceMethod<&EngineObject::KeepPrepared>("keepPrepared"),
                         InstanceMethod<&EngineObject::UseDevices>("useDevices"),
                         InstanceMethod<&EngineObject::Abandon>("abandon"),
-                        InstanceMethod<&EngineObject::ResetUpstreams>("resetUpstreams"),
+                        InstanceMethod<&EngineObject::ResetConnectionsTo>("resetConnectionsTo"),
                         InstanceMethod<&EngineObject::ResetStranded>("resetStranded"),
                         InstanceMethod<&EngineObject::CountOnly>("countOnly"),
-                        InstanceMethod<&EngineObject::WatchUpstreams>("watchUpstreams"),
+                        InstanceMethod<&EngineObject::WatchConnectionsTo>("watchConnectionsTo"),
                         InstanceMethod<&EngineObject::SetKeepalive>("setKeepalive"),
                         InstanceMethod<&EngineObject::Inspect>("inspect"),
                         InstanceMethod<&EngineObject::InspectBusy>("inspectBusy"),
@@ -246,9 +246,9 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
     if (engine_ && parseAddress(info[0].As<Napi::String>().Utf8Value(), 0, &source)) engine_->abandon(source);
   }
 
-  Napi::Value ResetUpstreams(const Napi::CallbackInfo& info) {
+  Napi::Value ResetConnectionsTo(const Napi::CallbackInfo& info) {
     const Address remote = addressOf(info[0]);
-    return Ask([this, &remote](uint64_t id) { engine_->resetUpstreams(id, remote); });
+    return Ask([this, &remote](uint64_t id) { engine_->resetConnectionsTo(id, remote); });
   }
 
   Napi::Value ResetStranded(const Napi::CallbackInfo&) {
@@ -262,8 +262,8 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
     return Ask([this, &source, olderThanMs](uint64_t id) { engine_->countOnly(id, source, olderThanMs); });
   }
 
-  void WatchUpstreams(const Napi::CallbackInfo& info) {
-    if (engine_) engine_->watchUpstreams(addressOf(info[0]), info[1].As<Napi::Boolean>().Value());
+  void WatchConnectionsTo(const Napi::CallbackInfo& info) {
+    if (engine_) engine_->watchConnectionsTo(addressOf(info[0]), info[1].As<Napi::Boolean>().Value());
   }
 
   void SetKeepalive(const Napi::CallbackInfo& info) {

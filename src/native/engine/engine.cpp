@@ -126,11 +126,11 @@ void Engine::abandon(const Address& source) {
   for (auto& worker : workers_) worker->command([source](Worker& one) { one.dialler.abandon(source); });
 }
 
-void Engine::resetUpstreams(uint64_t id, const Address& remote) {
+void Engine::resetConnectionsTo(uint64_t id, const Address& remote) {
   prepared.drop(remote);
   countAll(id, [remote](Worker& one) {
     one.dialler.resetAttempts(remote);
-    return one.survey.resetUpstreams(remote);
+    return one.survey.resetConnectionsTo(remote);
   });
 }
 
@@ -142,8 +142,8 @@ void Engine::countOnly(uint64_t id, const Address& source, uint64_t olderThanMs)
   countAll(id, [source, olderThanMs](Worker& one) { return one.survey.countOnly(source, olderThanMs); });
 }
 
-void Engine::watchUpstreams(const Address& remote, bool closely) {
-  for (auto& worker : workers_) worker->command([remote, closely](Worker& one) { one.survey.watchUpstreams(remote, closely); });
+void Engine::watchConnectionsTo(const Address& remote, bool closely) {
+  for (auto& worker : workers_) worker->command([remote, closely](Worker& one) { one.survey.watchConnectionsTo(remote, closely); });
 }
 
 void Engine::setKeepalive(int seconds) {

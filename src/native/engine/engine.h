@@ -48,10 +48,10 @@ class Engine : private WorkerHost {
   void useDevices(std::vector<std::pair<Address, std::string>> devices, bool mptcpToo) { outlets.use(std::move(devices), mptcpToo); }
   void abandon(const Address& source);
   // The answer is an event with the count.
-  void resetUpstreams(uint64_t id, const Address& remote);
+  void resetConnectionsTo(uint64_t id, const Address& remote);
   void resetStranded(uint64_t id);
   void countOnly(uint64_t id, const Address& source, uint64_t olderThanMs);
-  void watchUpstreams(const Address& remote, bool closely);
+  void watchConnectionsTo(const Address& remote, bool closely);
   void setKeepalive(int seconds);
   void inspect(uint64_t id, std::vector<ConnectionId> connections);
   void inspectBusy(uint64_t id, Busy wanted);

@@ -84,7 +84,7 @@ uint64_t Survey::resetStranded() {
   return stranded.size();
 }
 
-void Survey::watchUpstreams(const Address& remote, bool closely) {
+void Survey::watchConnectionsTo(const Address& remote, bool closely) {
   for (auto& entry : relays_->all()) {
     Connection* const connection = entry.second.get();
     if (connection->phase != Connection::Phase::Relaying || connection->upstream.fd < 0) continue;
@@ -98,7 +98,7 @@ void Survey::watchUpstreams(const Address& remote, bool closely) {
   }
 }
 
-uint64_t Survey::resetUpstreams(const Address& remote) {
+uint64_t Survey::resetConnectionsTo(const Address& remote) {
   std::vector<Connection*> relayed;
   for (auto& entry : relays_->all()) {
     Connection* const connection = entry.second.get();

@@ -9,10 +9,10 @@ class Survey {
  public:
   Survey(WorkerHost* host, Loop* loop, Relays* relays) : host_(host), loop_(loop), relays_(relays) {}
 
-  uint64_t resetUpstreams(const Address& remote);
+  uint64_t resetConnectionsTo(const Address& remote);
   uint64_t resetStranded();
   uint64_t countOnly(const Address& source, uint64_t olderThanMs);
-  void watchUpstreams(const Address& remote, bool closely);
+  void watchConnectionsTo(const Address& remote, bool closely);
   std::vector<Inspection> inspect(const std::vector<ConnectionId>& ids);
   std::vector<Inspection> inspectBusy(const Busy& wanted);
 

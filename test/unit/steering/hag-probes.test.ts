@@ -43,12 +43,12 @@ async function start(t: Test, hags: readonly Hag[], says: (probe: Probe) => Prob
     stats: () => ({ relaying: 3 }),
     useDevices() {},
     abandon() {},
-    async resetUpstreams({ address }: Hag) {
+    async resetConnectionsTo({ address }: Hag) {
       done.push(`reset ${address}`)
       return 0
     },
     resetStranded: async () => 0,
-    watchUpstreams: ({ address }: Hag, isOn: boolean) => isOn && done.push(`wake ${address}`),
+    watchConnectionsTo: ({ address }: Hag, isOn: boolean) => isOn && done.push(`wake ${address}`),
   } as unknown as Engine
   const steer = new Steer({
     config: {

@@ -17,7 +17,7 @@ function start(t: Test, dropEndpoints = async () => {}) {
     engine: {
       useDevices: (devices) => done.push(`devices ${devices.map(({ device }) => device).join()}`),
       abandon: (address) => done.push(`abandon ${address}`),
-      async resetUpstreams({ address }) {
+      async resetConnectionsTo({ address }) {
         done.push(`reset ${address}`)
         return 3
       },
@@ -25,7 +25,7 @@ function start(t: Test, dropEndpoints = async () => {}) {
         done.push('look')
         return 0
       },
-      watchUpstreams: ({ address }, isOn) => done.push(`watch ${address} ${isOn}`),
+      watchConnectionsTo: ({ address }, isOn) => done.push(`watch ${address} ${isOn}`),
     },
     async dropEndpoints(addresses) {
       done.push(`drop ${addresses.join()}`)
