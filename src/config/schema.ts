@@ -42,7 +42,7 @@ const common = {
   workers: z.optional(whole(1, 16)),
   /** Default: as many as the descriptor limit allows. */
   max_connections: z.optional(whole(1, 1_000_000)),
-  /** Of one client address, or IPv6 /64. Default: three quarters of max_connections, so that one client cannot take them all. */
+  /** Of one client address, or IPv6 /64. Default: three quarters of max_connections, so that one client cannot take them all; near the end of them fewer. */
   max_connections_per_client: z.optional(whole(1, 1_000_000)),
   /** MiB that the kernel may hold for connections with slow readers; half of it for one client. Default: a 32nd of the memory. */
   buffer_memory_mb: z.optional(whole(1, 1_000_000)),

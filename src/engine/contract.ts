@@ -94,7 +94,8 @@ export interface EngineOptions {
   maxConnections: number
   /**
    * Connections at once of one client address (IPv6: of one /64), counted from accept at a `redirect` listener, from the request at a `socks`
-   * one. Above, a client gets a RST, or the reply 2 (not allowed). Default: no limit.
+   * one. Above, a client gets a RST, or the reply 2 (not allowed). If it is less than `maxConnections`, a client gets one of their last quarter
+   * only while it has fewer than are free. Default: no limit.
    */
   maxConnectionsPerClient?: number
   /**

@@ -211,6 +211,67 @@ t.test('whose credentials were right stays before those that have proven nothing
   for (const { socket } of prepared) t.equal(socket.destroyed, false)
 })
 
+t.test('however many clients are greedy, others find a place', { skip: needsAddon }, async (t) => {
+  const limits = { maxConnections: 40, maxConnectionsPerClient: 30 }
+  const server = await echo(t)
+  const clients = ['127.0.0.2', '127.0.0.3', '127.0.0.4', '127.0.0.5']
+  /** How many each of them gets that asks for more and more, one after another. */
+  const placesBy = async (serves: (client: string) => Promise<boolean>) => {
+    const places: number[] = []
+    for (const client of clients) {
+      let count = 0
+      while (count < 40 && (await serves(client))) count++
+      places.push(count)
+    }
+    return places
+  }
+
+  await t.test('of a gateway', async (t) => {
+    const tested = new EngineUnderTest(t, limits)
+    const entry = tested.listen('redirect')
+    tested.always(() => wayTo(server))
+    const serves = async (client: string) => (await callFrom(t, client, entry, 'hello').hears(5)).toString() === 'hello'
+    t.same(await placesBy(serves), [30, 5, 3, 1])
+  })
+
+  await t.test('of a HAG, beside those that ask for nothing', async (t) => {
+    const { entry } = hagFor(t, limits, [...clients, '127.0.0.9'])
+    const idle = Array.from({ length: 39 }, () => callFrom(t, '127.0.0.9', entry, greeting))
+    for (const { hears } of idle) await hears(2)
+    const request = Buffer.concat([greeting, requestFor(server)])
+    const serves = async (client: string) => (await callFrom(t, client, entry, request).hears(12))[3] === 0
+    t.same(await placesBy(serves), [30, 5, 3, 1])
+  })
+
+  await t.test('unless one may have them all', async (t) => {
+    const tested = new EngineUnderTest(t, { maxConnections: 40, maxConnectionsPerClient: 40 })
+    const entry = tested.listen('redirect')
+    tested.always(() => wayTo(server))
+    const open = Array.from({ length: 40 }, () => callFrom(t, '127.0.0.2', entry, 'hello'))
+    for (const { hears } of open) t.equal((await hears(5)).toString(), 'hello')
+  })
+})
+
+t.test('who gave up before it was accepted is not taken for one that nothing redirected', { skip: needsAddon }, async (t) => {
+  const tested = new EngineUnderTest(t, { maxConnections: 1 })
+  const server = await echo(t)
+  const [entry, strict] = [tested.listen('redirect'), tested.listen('redirect', { refuseLoops: true })]
+  tested.always(() => wayTo(server))
+  t.match((await callFrom(t, '127.0.0.2', strict).over).ending, reset)
+  t.match(tested.engine.takeRefusals(), [{ cause: 'not-redirected', client: '127.0.0.2' }])
+  const first = callFrom(t, '127.0.0.2', entry, 'hello')
+  await first.hears(5)
+  const late = callFrom(t, '127.0.0.3', strict)
+  late.socket.end()
+  await settle(
+    () => late.socket.writableFinished,
+    (is) => is,
+  )
+  first.socket.end()
+  await late.over
+  t.same(tested.engine.takeRefusals(), [])
+})
+
 t.test('one client gets its share', { skip: needsAddon }, async (t) => {
   const limits = { maxConnections: 20, maxConnectionsPerClient: 4 }
   const server = await echo(t)

@@ -119,7 +119,7 @@ const refusals = [
     'refused 203.0.113.9: it offers no way to log in that is taken here: a user name and password where there is a users_file',
   ],
   ['credentials', 'refused 203.0.113.9: wrong user name or password'],
-  ['share', 'refused 203.0.113.9: it has 75 x'],
+  ['share', 'refused 203.0.113.9: it has 75 x, or as many as are free'],
   ['waited', 'refused 203.0.113.9: it had asked for nothing yet, and others needed its place'],
   [
     'not-redirected',

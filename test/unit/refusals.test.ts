@@ -44,7 +44,7 @@ t.test('each address at once, then once a minute while it goes on', async (t) =>
   refuse(stranger)
   refuse({ ...stranger, cause: 'share' })
   mock.timers.tick(1000)
-  t.same(lines(), ['warn refused 203.0.113.9: it has 75 connections (its share)'], 'for another reason')
+  t.same(lines(), ['warn refused 203.0.113.9: it has 75 connections (its share), or as many as are free'], 'for another reason')
   mock.timers.tick(59_000)
   t.same(lines(), ['warn refused 203.0.113.9: not in `clients` (once in the last minute)'])
   mock.timers.tick(600_000)

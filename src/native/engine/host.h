@@ -45,4 +45,9 @@ class WorkerHost {
   // Descriptors in use after one more client, and after one more upstream socket for everyone who waits for one. Pipes within their own share of
   // the limit do not count, so that clients that have stopped reading do not keep others out.
   uint64_t descriptorsAhead() const;
+
+  // Counts a client's connection, unless it has its share of places. Of the last quarter of all places it gets one only while it has fewer than
+  // are free, so that however many clients are greedy, others find one: a dynamic threshold (Choudhury and Hahne, 1998). Not where the limit lets
+  // one client have them all.
+  bool takePlace(const Source& client);
 };

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "core/mptcp_info.h"
 #include "handshakes/socks5.h"
 
 namespace {
@@ -176,9 +177,13 @@ void Acceptor::welcome(int fd, const Address& client, const Listener& listener) 
     accepted.local = localAddress(fd);
     if (!originalDestination(fd, accepted.local.sa.sa_family, &accepted.destination)) accepted.destination = accepted.local;
     RefusalCause cause;
-    if (listener.refusesLoops && comesBack(accepted, &cause)) return turnAway(fd, cause, client, listener, accepted.destination);
+    if (listener.refusesLoops && comesBack(accepted, &cause)) {
+      // The kernel forgets where a client wanted to go that gave up long before it was accepted.
+      if (cause == RefusalCause::NotRedirected && hasReceivedEnd(fd)) return abortFd(fd);
+      return turnAway(fd, cause, client, listener, accepted.destination);
+    }
     sharer = lanClients_.of(client, &routes_, loop_->now()).source;
-    if (!host_->shares.take(sharer, host_->limits.maxConnectionsPerClient)) return turnAway(fd, RefusalCause::Share, client, listener);
+    if (!host_->takePlace(sharer)) return turnAway(fd, RefusalCause::Share, client, listener);
   }
   auto owned = std::make_unique<Connection>();
   owned->id = accepted.id = ++sequence_ * kMaxWorkers + index_;

@@ -59,7 +59,7 @@ void SocksServer::serve(Connection* connection) {
         return refuseNow(connection, request.reply);
       }
       if (parsed == socks5::Parsed::Complete) {
-        connection->sharing = host_->shares.take(connection->sharer, host_->limits.maxConnectionsPerClient);
+        connection->sharing = host_->takePlace(connection->sharer);
         if (!connection->sharing) {
           recv(connection->client.fd, data, used, 0);
           loop_->tellRefused(RefusalCause::Share, connection->clientAddress);

@@ -60,7 +60,7 @@ function refusalOf({ cause, client, limit, destination }: LimitEvents['client-re
     case 'credentials':
       return `refused ${client}: wrong user name or password`
     case 'share':
-      return `refused ${client}: it has ${limit}`
+      return `refused ${client}: it has ${limit}, or as many as are free`
     case 'waited':
       return `refused ${client}: it had asked for nothing yet, and others needed its place`
     case 'not-redirected':
