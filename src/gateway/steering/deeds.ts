@@ -108,7 +108,10 @@ function afterHags(before: State, after: State): Deed[] {
 
 /** Whether the network set-up has to change. */
 function isReconcileDue(before: Target, after: Target): boolean {
+  // The pass that has found its address could not know.
+  const gainsEndpoint = ({ bind }: WanLink) => hasEndpoint(after, bind) && !hasEndpoint(before, bind)
   return (
+    families.some((family) => after.links[family].some(gainsEndpoint)) ||
     !isSame(before.hagFamilies, after.hagFamilies) ||
     !isSame([...before.withoutEndpoint].sort(), [...after.withoutEndpoint].sort()) ||
     !isSame(before.best, after.best) ||

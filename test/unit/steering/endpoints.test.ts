@@ -84,6 +84,15 @@ t.test('an address that has just come has none before its WAN is found to work, 
   t.same(endpointsOf(steering, both), both)
 })
 
+t.test('one that comes while it cannot be known yet whether it answers gets an endpoint with another pass', async (t) => {
+  const steering = home()
+  steering.now -= 9500
+  steering.take({ type: 'wans-planned', wans: [dsl] })
+  t.same(endpointsOf(steering, both), [dsl.address4], 'the pass that finds its address')
+  t.ok(deedTexts(steering.take({ type: 'wans-planned', wans: [dsl, lte] })).includes('reconcile'))
+  t.same(endpointsOf(steering, both), both)
+})
+
 t.test('a WAN that works and is not in use has none, and leaves with the pass', async (t) => {
   const steering = home({ roles: { lte: 'backup' } })
   t.same(endpointsOf(steering, both), [dsl.address4])
