@@ -238,7 +238,7 @@ t.test('the right password, then a wrong one, then none', { skip: needsRoot }, a
   t.equal(wrong.stderr, line('refuses the user name or password'))
   t.equal(wrong.code, 2)
   const none = await outcome(cpe.argv(...bondsocks('run', '-c', config())))
-  t.equal(none.stderr.replace(/, from [\d.]+/g, ''), line('asks for a user name and password'))
+  t.equal(none.stderr.replace(/, from [\d.]+/g, ''), line('asks for a user name and password: set username and password_file'))
   t.equal(none.code, 2)
   t.equal(await snapshot(execute), found)
   t.notMatch(gateway.output + server.output + wrong.stdout + none.stdout, /sesame/, 'no password in any log')
