@@ -3,13 +3,13 @@ import { readFileSync } from 'node:fs'
 import { must } from './commands.js'
 import type { Lab } from './lab.js'
 import { nodeArgv } from './node.js'
-import type { Program } from './program.js'
+import type { LabProgram } from './program.js'
 import type { Stage } from './scenario.js'
 import { type Dialled, now, type Pause, type StreamReport, trafficPort } from './traffic.js'
 
 /** A client that runs until it is stopped. */
 export interface Running<Report> {
-  program: Program
+  program: LabProgram
   stop(): Promise<Report>
 }
 

@@ -14,7 +14,7 @@ export interface LogLine {
   message: string
 }
 
-export class Program {
+export class LabProgram {
   #text = ''
   /** Resolves when it has ended and all its output has been read. */
   readonly exited: Promise<unknown>

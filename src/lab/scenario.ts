@@ -5,7 +5,7 @@ import { mptcpKernel } from '../base/kernel-version.js'
 import { type Download, download, filePort, type Sample } from './download.js'
 import { type Configs, type Lab, type LabOptions, labUp, type Topology } from './lab.js'
 import { nodeArgv } from './node.js'
-import { type LogLine, Program, processorTicks } from './program.js'
+import { LabProgram, type LogLine, processorTicks } from './program.js'
 import { trafficPort } from './traffic.js'
 
 export interface Scenario {
@@ -34,7 +34,7 @@ const endTimeoutMs = 3000
 
 /** A lab, and what every scenario does in it. */
 export class Stage {
-  readonly #programs: Program[] = []
+  readonly #programs: LabProgram[] = []
   /** What did not hold until now. */
   readonly misses: string[] = []
   #isToExplain = false
@@ -65,30 +65,30 @@ export class Stage {
     return wait(seconds * 1000, undefined, { signal: this.signal })
   }
 
-  async start(title: string, host: string, argv: readonly string[], ready: string): Promise<Program> {
+  async start(title: string, host: string, argv: readonly string[], ready: string): Promise<LabProgram> {
     this.signal.throwIfAborted()
-    const program = new Program(title, this.lab.argv(host, argv))
+    const program = new LabProgram(title, this.lab.argv(host, argv))
     this.#programs.push(program)
     await program.waitFor(ready, startTimeoutMs * this.lab.slow)
     return program
   }
 
-  startServer(): Promise<Program> {
+  startServer(): Promise<LabProgram> {
     return this.start('the file server', 'server', [...nodeArgv('lab/programs/files'), String(filePort)], 'serving')
   }
 
-  startHag(which: 'hag' | 'hag2' = 'hag'): Promise<Program> {
+  startHag(which: 'hag' | 'hag2' = 'hag'): Promise<LabProgram> {
     const argv = [...this.#options.bondsocks, 'hag', '-c', this.lab.configs[which]]
     return this.start(`bondsocks hag (${which})`, which, argv, 'HAG listens')
   }
 
-  startGateway(config: Exclude<keyof Configs, 'hag' | 'hag2'> = 'gateway'): Promise<Program> {
+  startGateway(config: Exclude<keyof Configs, 'hag' | 'hag2'> = 'gateway'): Promise<LabProgram> {
     const argv = [...this.#options.bondsocks, 'run', '-c', this.lab.configs[config]]
     return this.start('bondsocks run', 'cpe', argv, 'gateway runs')
   }
 
   /** Starts the traffic server, the HAG and the gateway, and waits until the gateway says that every WAN is up. */
-  async startAll(config?: Parameters<Stage['startGateway']>[0]): Promise<{ gateway: Program; hag: Program }> {
+  async startAll(config?: Parameters<Stage['startGateway']>[0]): Promise<{ gateway: LabProgram; hag: LabProgram }> {
     await this.start(
       'the traffic server',
       'server',
@@ -102,12 +102,12 @@ export class Stage {
   }
 
   /** Waits until the gateway says that these WANs are up. Throws if it does not. */
-  async requireUp(gateway: Program, ...wans: string[]): Promise<void> {
+  async requireUp(gateway: LabProgram, ...wans: string[]): Promise<void> {
     for (const wan of wans) await this.requireLog(gateway, new RegExp(`WAN ${wan} is up`))
   }
 
   /** Waits for the first line of its log that matches, since that moment (see `now`). Throws if none comes. */
-  async requireLog(gateway: Program, pattern: RegExp, since = 0): Promise<LogLine> {
+  async requireLog(gateway: LabProgram, pattern: RegExp, since = 0): Promise<LogLine> {
     const line = await gateway.awaitLog(pattern, since, 10_000 * this.lab.slow)
     if (line !== undefined) return line
     throw new BondsocksError('LAB_SILENT', `the gateway never said ${pattern.source}`)

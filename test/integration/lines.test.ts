@@ -3,7 +3,7 @@ import t from 'tap'
 import { filePort } from '../../src/lab/download.js'
 import { labUp } from '../../src/lab/lab.js'
 import { nodeArgv } from '../../src/lab/node.js'
-import { Program } from '../../src/lab/program.js'
+import { LabProgram } from '../../src/lab/program.js'
 import { hasNetem } from '../../src/lab/shaper.js'
 import { type Line, measureLine } from '../support/line.js'
 import { createNamespace, needsRoot, needsTun, randomName } from '../support/namespaces.js'
@@ -20,7 +20,7 @@ for (const [links, skip] of kinds) {
     // A tenth of the rate, so that a busy or slow machine fills it all the same.
     const lab = await labUp({ topology: 'hybrid', name: randomName(), links, slow: 10 })
     t.teardown(() => lab.down())
-    const server = new Program('the file server', lab.argv('server', [...nodeArgv('lab/programs/files'), String(filePort)]))
+    const server = new LabProgram('the file server', lab.argv('server', [...nodeArgv('lab/programs/files'), String(filePort)]))
     await server.waitFor('serving')
     // A queue counts bytes: as many milliseconds of small packets fit as of large ones.
     for (const [index, segmentBytes] of [1448, 400].entries()) {

@@ -11,7 +11,7 @@ import { labUp } from '../../src/lab/lab.js'
 import { requireIntact, requireMptcp, startStream } from '../../src/lab/measure.js'
 import { putMiddlebox, takeMiddlebox } from '../../src/lab/middlebox.js'
 import { nodeArgv } from '../../src/lab/node.js'
-import type { Program } from '../../src/lab/program.js'
+import type { LabProgram } from '../../src/lab/program.js'
 import { Stage } from '../../src/lab/scenario.js'
 import { now } from '../../src/lab/traffic.js'
 import { measureLine } from '../support/line.js'
@@ -156,7 +156,7 @@ async function upload(bytes: number): Promise<boolean> {
 }
 
 /** A stream outlives the loss of each WAN in turn, by its link and silently. */
-async function checkCuts(gateway: Program): Promise<void> {
+async function checkCuts(gateway: LabProgram): Promise<void> {
   const stream = await startStream(stage, 1)
   await stage.sleep(2)
   for (const [what, wan, cut] of [
@@ -190,7 +190,7 @@ async function checkCuts(gateway: Program): Promise<void> {
   check(report.intact && report.ending === 'stopped', `a stream over it all loses nothing: ${report.bytes} bytes`, report.ending)
 }
 
-async function checkMiddlebox(gateway: Program): Promise<void> {
+async function checkMiddlebox(gateway: LabProgram): Promise<void> {
   const strippedAt = now()
   await putMiddlebox(lab, 'strip-mptcp', 'dsl')
   const stream = await startStream(stage, 1)
@@ -203,7 +203,7 @@ async function checkMiddlebox(gateway: Program): Promise<void> {
   check(healed !== undefined, 'and no longer: said')
 }
 
-async function checkHagKilled(gateway: Program, hag: Program): Promise<void> {
+async function checkHagKilled(gateway: LabProgram, hag: LabProgram): Promise<void> {
   const killedAt = now()
   hag.signal('SIGKILL')
   await hag.exited

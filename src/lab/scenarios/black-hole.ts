@@ -1,5 +1,5 @@
 import { median, startDialling } from '../measure.js'
-import type { Program } from '../program.js'
+import type { LabProgram } from '../program.js'
 import type { Scenario, Stage } from '../scenario.js'
 import { type Dialled, now } from '../traffic.js'
 import { awaitUp, besideUsual, cutStream, hows, usualWithout } from './cut.js'
@@ -39,7 +39,7 @@ export const blackHole: Scenario = {
 
 const [wan, other] = ['dsl', 'lte']
 
-async function idleDetection(stage: Stage, gateway: Program): Promise<number> {
+async function idleDetection(stage: Stage, gateway: LabProgram): Promise<number> {
   const cutAt = now()
   await hows['black-hole'](stage, wan, true)
   const { at } = await stage.requireLog(gateway, new RegExp(`WAN ${wan} is down`), cutAt)
@@ -50,7 +50,7 @@ async function idleDetection(stage: Stage, gateway: Program): Promise<number> {
 /**
  * Returns how long new connections take, ms. `usual`: over the other WAN while the first is unplugged; `after`: begun after the detection.
  */
-async function newConnections(stage: Stage, gateway: Program) {
+async function newConnections(stage: Stage, gateway: LabProgram) {
   const usual = await usualWithout(stage, gateway, wan, bytes, everyMs)
   const dialling = await startDialling(stage, bytes, everyMs)
   await stage.sleep(1)
@@ -76,7 +76,7 @@ async function newConnections(stage: Stage, gateway: Program) {
   }
 }
 
-async function comesBack(stage: Stage, gateway: Program): Promise<void> {
+async function comesBack(stage: Stage, gateway: LabProgram): Promise<void> {
   const backAt = now()
   await hows['black-hole'](stage, wan, false)
   await awaitUp(stage, gateway, wan, backAt)

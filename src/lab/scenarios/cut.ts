@@ -1,6 +1,6 @@
 /** Shared by the scenarios in which a running connection loses a WAN and gets it back. */
 import { longestPause, mean, median, requireIntact, startDialling, startStream, WanRecorder } from '../measure.js'
-import type { Program } from '../program.js'
+import type { LabProgram } from '../program.js'
 import type { Figure, Stage } from '../scenario.js'
 import { now } from '../traffic.js'
 
@@ -30,7 +30,7 @@ const dataBytes = 20_000
 const patienceMs = 10_000
 
 /** A running connection of so many Mbit/s (0: unlimited) loses the WAN that carries most of it. Throws if a byte is wrong. */
-export async function cutStream(stage: Stage, gateway: Program, how: How, mbit: number): Promise<Cut> {
+export async function cutStream(stage: Stage, gateway: LabProgram, how: How, mbit: number): Promise<Cut> {
   const what = mbit === 0 ? 'the bulk download' : `the stream of ${mbit} Mbit/s`
   const recorder = new WanRecorder(stage.lab, gateway.pid)
   try {
@@ -67,14 +67,14 @@ export async function cutStream(stage: Stage, gateway: Program, how: How, mbit: 
 }
 
 /** Throws if the gateway does not find that the WAN is up again. */
-export async function awaitUp(stage: Stage, gateway: Program, wan: string, since: number): Promise<void> {
+export async function awaitUp(stage: Stage, gateway: LabProgram, wan: string, since: number): Promise<void> {
   await stage.requireLog(gateway, new RegExp(`WAN ${wan} is up`), since)
 }
 
 /** How long new connections take, in ms, while this WAN is unplugged and connections over the others are prepared. */
 export async function usualWithout(
   stage: Stage,
-  gateway: Program,
+  gateway: LabProgram,
   wan: string,
   bytes: number,
   everyMs: number,
