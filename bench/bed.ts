@@ -13,7 +13,7 @@ export const loadPort = 9200
 /** More than the figures need: by default bondsocks and redsocks keep a quarter of the descriptors or more for pipes. */
 export const maxConnections = 20_000
 
-/** The path of one of our own programs in C++. */
+/** The file of one of the bench's own C++ programs. */
 export const toolPath = (name: 'load' | 'yardstick') => `${folder}${name}`
 
 export async function buildTools(): Promise<void> {

@@ -1,6 +1,6 @@
 /**
- * What is compared. All that speak SOCKS5 use the same `bondsocks hag`, except the one for comparison with Dante. Those without a network
- * set-up of their own get that of `bondsocks apply`, with the LAN's connections redirected to their port.
+ * The candidates that are compared. All that speak SOCKS5 use the same `bondsocks hag`, except the one for comparison with Dante. Those
+ * without a network set-up of their own get that of `bondsocks apply`, with the LAN's connections redirected to their port.
  */
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
@@ -21,7 +21,7 @@ export interface Running {
 
 export interface Candidate {
   name: string
-  /** A program; without it the candidate is not measured. */
+  /** A program that the candidate needs. If it is missing, the candidate is not measured. */
   needs?: string
   /** Measured for these figures only, and not in quick runs. */
   figures?: readonly string[]
@@ -55,7 +55,7 @@ redsocks { local_ip = 0.0.0.0; local_port = ${port}; ip = ${bed.world.lab.addres
            splice = ${splice}; }
 `
   const running = await foreign(bed, ['mptcpize', 'run', 'redsocks', '-c', bed.world.file('redsocks.conf', config)], undefined)
-  // With splice, two pipes from the beginning.
+  // With splice, each connection has two pipes from its beginning.
   return { ...running, descriptorsEach: splice ? 6 : 2 }
 }
 
@@ -63,7 +63,7 @@ redsocks { local_ip = 0.0.0.0; local_port = ${port}; ip = ${bed.world.lab.addres
 const v2ray = async (bed: Bed) => {
   const config = {
     log: { loglevel: 'warning' },
-    // Otherwise a client learns of its server's end after a second or two.
+    // Otherwise a client gets its server's FIN only after a second or two.
     policy: { levels: { 0: { uplinkOnly: 0 } } },
     inbounds: [{ port, protocol: 'dokodemo-door', settings: { network: 'tcp', followRedirect: true } }],
     outbounds: [{ protocol: 'socks', settings: { servers: [{ address: bed.world.lab.addresses.hag, port: hagPort }] } }],
@@ -73,7 +73,7 @@ const v2ray = async (bed: Bed) => {
 
 async function whenReady({ world }: Bed, gateway: Program) {
   for (const { name } of world.lab.wans) await gateway.waitFor(new RegExp(`WAN ${name} is up`))
-  // In its first second it examines its HAG and opens connections in advance.
+  // In its first second it finds out its HAG's capabilities and opens prepared connections.
   await sleep(1500)
   return { pid: gateway.pid, stop: () => gateway.end() }
 }

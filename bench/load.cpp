@@ -1,17 +1,17 @@
 /*
- * Traffic whose every byte is checked, with little CPU of its own: the machine's cores are for what is measured.
+ * Makes traffic and checks every byte of it, with little CPU time of its own: the machine's cores are for what is measured.
  *
  *   load serve PORT
  *   load down  HOST PORT BYTES                  one download
- *   load down-for HOST PORT FROM UNTIL STOP     a download until STOP; its bytes between the two moments before, all in ms
+ *   load down-for HOST PORT FROM UNTIL STOP     a download until STOP; counts the bytes between FROM and UNTIL (all in ms)
  *   load up    HOST PORT BYTES                  one upload, counted and checked by the server
- *   load up-for   HOST PORT FROM UNTIL          an upload until UNTIL; the bytes that arrived between
- *   load short HOST PORT COUNT THREADS          connections of one small request and answer each
- *   load hold  HOST PORT COUNT                  opens idle connections, prints `held`, and keeps them until it is ended: then resets them
+ *   load up-for   HOST PORT FROM UNTIL          an upload until UNTIL; counts the bytes that arrived between
+ *   load short HOST PORT COUNT THREADS          connections with one small request and answer each
+ *   load hold  HOST PORT COUNT                  opens idle connections, prints `held`, and keeps them until it is ended; then they are reset
  *
- * A client's first line says what it wants: `D seed bytes` a stream (0 bytes: until the client ends), `U seed from until` takes one and
- * answers `bytes windowBytes windowMs intact`, `H` answers one byte and waits. Clients print a line of JSON and exit with 1 where a byte
- * was wrong or missing.
+ * A client's first line says what it wants. `D seed bytes`: the server sends a stream (0 bytes: until the client ends). `U seed from until`:
+ * the server receives a stream and answers `bytes windowBytes windowMs intact`. `H`: the server answers one byte and waits. Clients print a
+ * line of JSON, and exit with 1 if a byte was wrong or missing.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -33,7 +33,7 @@
 
 namespace {
 
-// A prime number of bytes: no power of two shifts the stream onto itself.
+// A prime number of bytes, so that no shift by a power of two maps the stream onto itself.
 constexpr size_t kPeriod = 1048573;
 constexpr size_t kChunk = 262144;
 constexpr size_t kShortBytes = 100;
@@ -50,7 +50,7 @@ void makePattern() {
   memcpy(pattern.data() + kPeriod, pattern.data(), kChunk);
 }
 
-/** At most kChunk bytes of it. */
+/** The stream from byte `at` on. The caller may read at most kChunk bytes. */
 const unsigned char* streamAt(uint64_t seed, uint64_t at) { return pattern.data() + (seed * 7919 + at) % kPeriod; }
 
 double nowMs() {
@@ -59,7 +59,7 @@ double nowMs() {
   return static_cast<double>(time.tv_sec) * 1e3 + static_cast<double>(time.tv_nsec) / 1e6;
 }
 
-/** What one end has received of a stream, and how much of it from one moment to another. */
+/** What one end has received of a stream, and how much of it between two moments. */
 struct Received {
   uint64_t seed = 0;
   uint64_t bytes = 0;
@@ -107,7 +107,7 @@ bool reply(Peer& peer) {
   return false;
 }
 
-/** False: done with it. */
+/** False: the peer can be closed. */
 bool readPeer(Peer& peer, unsigned char* buffer) {
   for (;;) {
     const ssize_t got = recv(peer.fd, buffer, kChunk, MSG_DONTWAIT);
@@ -217,7 +217,7 @@ int report(bool isIntact, const Received& got, double ms, uint64_t windowBytes) 
   return isIntact ? 0 : 1;
 }
 
-/** Reads to the end; with a moment to stop at, asks the server to end then. */
+/** Reads to the end. If `stopMs` is not 0, asks the server to end then. */
 bool receive(int fd, Received& got, unsigned char* buffer, double stopMs) {
   bool isStopped = stopMs == 0;
   for (;;) {
@@ -248,7 +248,7 @@ int up(const Target& target, double bytes, double fromMs, double untilMs) {
   Received got;
   got.seed = static_cast<uint64_t>(getpid());
   const int fd = dial(target);
-  // What it would hold unsent at the end would only prolong the run.
+  // Few unsent bytes in the socket, because at the end they would only prolong the run.
   const int unsent = 131072;
   setsockopt(fd, SOL_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof unsent);
   bool isIntact = fd >= 0 && say(fd, request('U', got.seed, fromMs, untilMs));
@@ -306,7 +306,7 @@ int hold(const Target& target, long count) {
       printf("{\"intact\":false,\"held\":%ld,\"errno\":\"%s\"}\n", index, strerror(errno));
       return 1;
     }
-    // So many in TIME_WAIT would leave the next ones no source port.
+    // Close with a RST: so many connections in TIME_WAIT would leave the next ones no source port.
     const linger abort{1, 0};
     setsockopt(fd, SOL_SOCKET, SO_LINGER, &abort, sizeof abort);
   }

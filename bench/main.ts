@@ -1,4 +1,4 @@
-/** Side by side in one run: see `usage`. */
+/** Measures the candidates side by side in one run: see `usage`. */
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { cpus, release } from 'node:os'
@@ -153,7 +153,7 @@ async function interrupt(): Promise<void> {
   process.exit(130)
 }
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, interrupt)
-// Interrupt also when the reader of our output has gone.
+// A reader of our output that has gone is an interrupt, too.
 for (const stream of [process.stdout, process.stderr]) stream.on('error', interrupt)
 try {
   await main()

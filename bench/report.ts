@@ -21,7 +21,7 @@ export interface Row {
   metric: Metric
   /** By candidate. */
   cells: Record<string, { median: number; low: number; high: number } | undefined>
-  /** What was asked of bondsocks, and whether it was reached (undefined: not known). Undefined if nothing was asked. */
+  /** The bound for bondsocks, and whether it was met (undefined: not known). Undefined if there is no bound. */
   asked?: { text: string; met: boolean | undefined }
 }
 
@@ -73,7 +73,7 @@ function grid({ candidates }: Results, rows: readonly Row[], text: (cell: Cell) 
   )
 }
 
-/** Medians, with the smallest and greatest value if there are several. */
+/** Medians, with the smallest and the largest value if there are several. */
 export function table(results: Results, rows: readonly Row[]): string {
   const spread = ({ low, high }: Cell) => (results.repetitions > 1 ? ` (${format(low)}-${format(high)})` : '')
   const lines = grid(results, rows, (cell) => `${format(cell.median)}${spread(cell)}`)

@@ -1,11 +1,11 @@
 /*
- * The yardstick: as little as a redirector over MPTCP can do. One thread, epoll, splice; no policy, no timeouts, no retries, no
- * statistics, no fairness. What a program with all of that costs above this one is the price of it.
+ * The yardstick: the least that a redirector over MPTCP must do. One thread, epoll, splice; no policy, no timeouts, no retries, no
+ * statistics, no fairness. What another program costs more than this one is the price of its features.
  *
  *   yardstick PORT HAG_ADDRESS HAG_PORT
  *
- * accept, SO_ORIGINAL_DST, connect over MPTCP, and once connected SOCKS5's greeting, CONNECT (RFC 1928) and what the client has said by
- * then in one write; then bytes through pipes, half-close both ways.
+ * It accepts, reads SO_ORIGINAL_DST and connects over MPTCP. Once connected it sends SOCKS5's greeting, CONNECT (RFC 1928) and the client's
+ * bytes so far in one write. Then it moves bytes through pipes, with half-close in both directions.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -24,7 +24,7 @@
 
 namespace {
 
-// Not in the headers of older systems.
+// Older systems lack these in their headers.
 constexpr int kIpProtoMptcp = 262;
 constexpr int kSoOriginalDst = 80;
 constexpr size_t kChunk = 65536;
@@ -64,7 +64,7 @@ struct Connection {
 int poller;
 sockaddr_in hagAddress{};
 std::vector<Pipe> pipes;
-// A connection may have two events in one round: it is freed after the round.
+// A connection may have two events in one round, so it is freed after the round.
 std::vector<Connection*> dead;
 
 void die(const char* what) {
@@ -112,7 +112,7 @@ bool takePipe(Flow& flow) {
   return true;
 }
 
-/** Moves until one side would block, as edge-triggered epoll wants it. False: the connection is broken. */
+/** Moves bytes until one side would block, as edge-triggered epoll requires. False: the connection is broken. */
 bool pump(Flow& flow) {
   constexpr unsigned kFlags = SPLICE_F_MOVE | SPLICE_F_NONBLOCK;
   while (!flow.shut) {
@@ -141,7 +141,7 @@ bool pump(Flow& flow) {
   return true;
 }
 
-/** Greeting, CONNECT and what the client has said, in one segment. */
+/** Sends the greeting, CONNECT and the client's bytes so far in one segment. */
 bool ask(Connection& connection) {
   unsigned char message[kGreetingAndConnect + kEarlyBytes] = {5, 1, 0, 5, 1, 0, 1};
   memcpy(message + 7, &connection.destination.sin_addr, 4);
@@ -186,7 +186,7 @@ bool advance(Connection& connection, unsigned events) {
   }
   if (connection.state == State::kNegotiating) {
     if (!readReply(connection)) return false;
-    // Not before: a client that can be written to says nothing about the HAG.
+    // Not earlier: an event of the client would be taken for one of the HAG.
     if (connection.state == State::kRelaying) watch(connection.client(), &connection);
   }
   if (connection.state != State::kRelaying) return true;

@@ -1,6 +1,6 @@
 /**
- * A long download: its steady goodput, the bytes that wait between server and client meanwhile, and the time to the first byte of other
- * connections beside it.
+ * A long download: its steady goodput, the bytes that wait between server and client meanwhile, and the time to the first byte for other
+ * connections during the download.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { median } from '../../src/lab/measure.js'
@@ -11,7 +11,7 @@ import { firstByteMs } from './first-byte.js'
 /** By then slow start is over, and the second WAN has joined. */
 const settleMs = 4000
 const quickSettleMs = 2000
-/** Longer than a connection beside the download takes. */
+/** Longer than another connection takes during the download. */
 const besideMs = 600
 
 export const bulkDown: Figure = {
@@ -35,7 +35,7 @@ export const bulkDown: Figure = {
       samples.push(await bed.world.parkedBytes(loadPort))
     }
     await sleep(startedAt + untilMs - performance.now())
-    // Not earlier, because these connections would reduce the goodput.
+    // Only now, because these connections reduce the goodput.
     const firstMs = await firstByteMs(bed, times)
     if (!bulk.running) throw new Error('the download ended before what was measured beside it')
     const { windowBytes } = await bed.outcome(bulk, 'download')

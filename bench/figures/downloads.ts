@@ -19,7 +19,7 @@ export const downloads: Figure = {
       const times = bytes > 1e6 ? 1 : bed.quick ? 2 : 5
       const all: number[] = []
       for (let index = 0; index < times; index++) {
-        // Then the queues of the WANs are empty again.
+        // Wait until the queues of the WANs are empty again.
         await sleep(150)
         all.push((await bed.load('down', bytes)).ms / 1000)
       }

@@ -44,7 +44,7 @@ export const failover: Figure = {
         } finally {
           await hows[how](stage, wan, false)
         }
-        // Until the WAN is in use again.
+        // Wait until the WAN is in use again.
         if (!quick) await sleep(2500)
       }
       return values

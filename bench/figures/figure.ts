@@ -9,7 +9,7 @@ export interface Metric {
   id: string
   label: string
   unit: string
-  /** The bound that bondsocks must keep; a relative one is computed from the medians of the same run. Undefined: nothing was asked. */
+  /** The bound that bondsocks must keep; a relative one is computed from the medians of the same run. Undefined: there is no bound. */
   atMost?(others: Medians): number | undefined
   atLeast?(others: Medians): number | undefined
 }

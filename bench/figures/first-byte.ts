@@ -4,7 +4,7 @@ import { median } from '../../src/lab/measure.js'
 import type { Bed } from '../bed.js'
 import type { Figure } from './figure.js'
 
-/** Long enough that one is over, and a prepared connection is there again, before the next begins. */
+/** Long enough that a connection is over, and another one is prepared again, before the next begins. */
 const everyMs = 200
 
 export async function firstByteMs(bed: Bed, times: number): Promise<number> {

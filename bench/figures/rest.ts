@@ -1,4 +1,4 @@
-/** What a redirector costs without any client, as most of the day in a home. */
+/** What a redirector costs while it has no client, as during most of the day in a home. */
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { busySeconds, type Figure } from './figure.js'
@@ -38,7 +38,7 @@ export const rest: Figure = {
   ],
   async measure(bed, { pid }) {
     if (pid === undefined) return {}
-    // Then its work at the start is over.
+    // By then its work at the start is over.
     await sleep(bed.quick ? 5000 : 15_000)
     const seconds = bed.quick ? 10 : 30
     const look = () => ({ cpu: busySeconds(pid) + endedSeconds(pid), wakeUps: wakeUps(pid) })

@@ -18,7 +18,7 @@ export const shortConnections: Figure = {
   ],
   async measure(bed, running) {
     const count = bed.quick ? 1500 : 8000
-    // The first ones load code and fill pools.
+    // The first connections load code and fill pools, so they are not measured.
     await bed.load('short', 200, atOnce)
     const { ms, cpu } = await measureCpu(bed, running, 'short', 1e6 / count, () => bed.load('short', count, atOnce))
     return { 'short-rate': (count * 1000) / ms, ...cpu }

@@ -34,7 +34,7 @@ void oneClientLeavesHalf() {
   }
   CHECK(held <= 32 * kMega && held > 31 * kMega);
   CHECK(budget.offered(other) == 16 * kMega);
-  // Also with what each of its connections needs to get on.
+  // The same if the client is charged above its half for what its connections need.
   budget.charge(one, 100 * kMega);
   CHECK(budget.offered(one) == 0 && budget.offered(other) == 16 * kMega);
   CHECK(budget.take(other, 16 * kMega));
@@ -44,7 +44,7 @@ void oneClientLeavesHalf() {
   CHECK(budget.offered(one) == 16 * kMega && budget.offered(other) == 16 * kMega);
 }
 
-// A client may hold what its connections need beyond its half, but not for as many as it likes, and others lose nothing by it.
+// A client may hold more than its half if its connections need it, but only up to twice the limit, and the others lose nothing by it.
 void neededBeyondTheHalf() {
   BufferBudget budget;
   CHECK(!budget.isOverdrawn(one) && budget.takeNeeded(one, 1000 * kMega));  // no limit
@@ -66,7 +66,7 @@ void tightBeforeOverdrawn() {
   CHECK(budget.isTight(one) && !budget.isOverdrawn(one) && !budget.isTight(other));
 }
 
-// However many clients there are, all together are bounded, and the next one still gets something.
+// The sum of all clients is bounded, however many there are, and a client below its half still gets something.
 void neededByMany() {
   BufferBudget budget;
   budget.setLimit(32 * kMega);
@@ -74,7 +74,7 @@ void neededByMany() {
   for (uint64_t client = 1; client <= 100; ++client) {
     const Source greedy = {2, client};
     int64_t held = 0;
-    // As connections do that begin, and then as those that move.
+    // First like connections that begin, which are charged regardless, then like those that move bytes.
     for (; !budget.isOverdrawn(greedy); held += 2 * kMega) budget.charge(greedy, 2 * kMega);
     for (; budget.takeNeeded(greedy, 2 * kMega); held += 2 * kMega) continue;
     all += held;

@@ -49,7 +49,7 @@ struct Relayed {
   }
 };
 
-// All rest, and then all begin at once: their other ends may send what their buffers take, so these stay bounded.
+// All connections rest, then all begin at once: their other ends may fill the buffers, so the sum of the buffers must be bounded.
 void restedConnectionsStayBounded() {
   BufferBudget budget;
   BufferBudget idle;
@@ -60,7 +60,7 @@ void restedConnectionsStayBounded() {
   std::vector<std::unique_ptr<Relayed>> all;
   int64_t held = 0;
   for (int wave = 0; wave < 4; ++wave) {
-    // Large buffers, until the client has its half.
+    // Large buffers, until the client holds its half.
     while (!budget.isOverdrawn(one)) {
       all.push_back(std::make_unique<Relayed>());
       Connection* const connection = &all.back()->connection;
@@ -86,7 +86,7 @@ void restedConnectionsStayBounded() {
   CHECK(budget.offered(one) == offered && idle.offered(one) == offered);
 }
 
-// Otherwise the kernel would let the buffer grow with the next bytes, before they count.
+// While a connection rests, its buffer keeps its size. Otherwise the kernel would let it grow with the next bytes, before they are charged.
 void restKeepsTheSize() {
   BufferBudget budget;
   BufferBudget idle;

@@ -1,4 +1,4 @@
-// What the native tests need: a check that says where it failed, and the count at the end.
+// For all native tests: a check that prints where it failed, and the count of checks at the end.
 #pragma once
 
 #include <atomic>

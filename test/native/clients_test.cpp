@@ -20,7 +20,7 @@ void shares() {
   CHECK(take("192.0.2.2", 3));
   shares.giveBack(sourceOf(at("192.0.2.1")));
   CHECK(take("192.0.2.1", 3));
-  // Of IPv6 a network of 64 bits is one client.
+  // An IPv6 network of 64 bits counts as one client.
   CHECK(take("2001:db8::1", 2) && take("2001:db8::ffff:1", 2));
   CHECK(!take("2001:db8::2", 2));
   CHECK(take("2001:db8:0:1::1", 2));
@@ -37,7 +37,7 @@ void refusals() {
   CHECK(!refusals.add(RefusalCause::NotAClient, at("192.0.2.1"), noAddress()));
   CHECK(refusals.take().size() == 2);
   CHECK(refusals.take().empty());
-  // However many come, what is kept is bounded, and nobody is forgotten.
+  // However many clients are refused, the list is bounded, and every refusal is counted.
   for (unsigned i = 0; i < 100000; ++i) {
     Address client = at("10.0.0.0");
     client.in.sin_addr.s_addr += htonl(i);

@@ -1,4 +1,4 @@
-// When there is a crowd: a moved clock.
+// When there is a crowd, with a clock that the test moves.
 #include "core/crowd.h"
 
 #include <thread>
@@ -9,7 +9,7 @@
 namespace {
 constexpr uint64_t kWindow = Crowd::kWindowMs;
 
-// What `count` connections that are busy until `untilMs` tell, and so often as they do.
+// The reports of `count` busy connections, one a window each until `untilMs`, with `percent` of their packets retransmitted.
 uint64_t report(Crowd* crowd, uint64_t fromMs, uint64_t untilMs, unsigned count, uint64_t percent) {
   uint64_t now = fromMs;
   for (; now < untilMs; now += kWindow) {
@@ -23,7 +23,7 @@ void manyThatLoseMuch() {
   CHECK(!crowd.isThere(1));
   uint64_t now = report(&crowd, 1, 3 * kWindow, 20, 30);
   CHECK(crowd.isThere(now));
-  // They yield, and lose less: that is no reason to go back to where they lose much.
+  // With CUBIC they lose less. That is no reason to go back to BBR, with which they lose much.
   now = report(&crowd, now, now + 20 * kWindow, 20, 8);
   CHECK(crowd.isThere(now));
   now = report(&crowd, now, now + 3 * kWindow, 20, 1);
@@ -52,7 +52,7 @@ void itEndsWithTheLast() {
   CHECK(crowd.isThere(now));
   now += 4 * kWindow;
   CHECK(!crowd.isThere(now));
-  // What was told before the pause says nothing of now.
+  // Reports from before the pause do not count.
   crowd.report(100, 40, now);
   CHECK(!crowd.isThere(now));
   now = report(&crowd, now, now + 3 * kWindow, 5, 40);

@@ -1,4 +1,4 @@
-// What both ends have ended is on its way still when the engine is closed: it arrives all the same.
+// When the engine is closed, the last bytes of a connection that both ends have ended may still be on their way: they must arrive.
 #include "engine_fixture.h"
 
 #ifndef IPPROTO_MPTCP
@@ -6,7 +6,7 @@
 #endif
 
 namespace {
-// Of a server that answers with what it was sent, through a HAG; `size` bytes wait for a client that does not read yet.
+// A server sends `text` back through a HAG. The client has not read it yet when the HAG's engine is closed.
 void closedBeforeItArrived(const std::string& text) {
   const int client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_MPTCP);
   if (client < 0) return;  // a kernel without MPTCP

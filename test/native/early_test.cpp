@@ -1,4 +1,4 @@
-// What a client has said by then leaves with the handshake of a new connection: a little in the same packet, more in packets of its own.
+// The bytes that a client has sent by then leave with the handshake of a new connection: a few in the same packet, more in packets of their own.
 #include "engine_fixture.h"
 
 #include <netinet/tcp.h>
@@ -18,7 +18,7 @@ void leaves(size_t words, bool isApart) {
   Owner cpe(options(), [&](Engine& engine, const Event& event) {
     const auto* const it = std::get_if<Accepted>(&event);
     if (it == nullptr) return;
-    usleep(50000);  // until the client has said all
+    usleep(50000);  // until the client has sent all
     DialSpec spec = through(localAddress(hag), localAddress(hag), true, false);
     spec.mptcp = false;
     engine.dial(it->id, spec);
@@ -31,7 +31,7 @@ void leaves(size_t words, bool isApart) {
   int came = 0;
   CHECK(eventually([&] { return ioctl(taken, FIONREAD, &came) == 0 && static_cast<size_t>(came) >= all; }));
   CHECK(static_cast<size_t>(came) == all);
-  // Loopback's packets are larger than all of it.
+  // A packet on loopback has room for all of it, so a second packet was made on purpose.
   CHECK((packetsWithData(taken) > 1) == isApart);
   for (const int fd : {client, taken, hag}) closeFd(fd);
   cpe.close();

@@ -1,4 +1,4 @@
-// For tests of the engine whole, on loopback: its owner, a server, clients, and the ways of a CPE and a HAG.
+// For tests of the whole engine on loopback: its owner, a server, clients, and the dial specs of a CPE and a HAG.
 #pragma once
 
 #include "engine/engine.h"
@@ -45,7 +45,7 @@ inline Address loopback(uint16_t port = 0) {
   return address;
 }
 
-// Takes connections into its queue, and never says anything.
+// A listener: connections wait in its queue, and nobody answers them unless the test accepts them.
 inline int silentListener() {
   Protocol protocol;
   Failure failure;
@@ -54,7 +54,7 @@ inline int silentListener() {
   return fd;
 }
 
-// Refuses connections.
+// An address that refuses connections.
 inline Address nobodyThere() {
   const int fd = silentListener();
   const Address address = localAddress(fd);
@@ -69,7 +69,7 @@ inline int dialTo(const Address& address, const Address* source = nullptr) {
   setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
   setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
   CHECK(source == nullptr || bind(fd, &source->sa, sizeof source->in) == 0);
-  // A slow machine may have heard the RST of one that was accepted and reset at once before connect() returns.
+  // If the connection is accepted and reset at once, its RST may come before connect() returns on a slow machine.
   CHECK(connect(fd, &address.sa, sizeof address.in) == 0 || errno == ECONNRESET);
   return fd;
 }
@@ -83,7 +83,7 @@ inline bool sendAll(int fd, const std::string& text) {
   return true;
 }
 
-// All until the FIN; *reset where it ended otherwise.
+// Returns all bytes until the FIN. *reset: whether the connection ended without one.
 inline std::string receiveAll(int fd, bool* reset = nullptr) {
   std::string text;
   char data[16384];
@@ -93,7 +93,7 @@ inline std::string receiveAll(int fd, bool* reset = nullptr) {
   return text;
 }
 
-// A client's whole exchange with a Server: what comes back is what was sent. Closes.
+// A client's whole exchange with a Server: the bytes that were sent must come back. Closes the socket.
 inline void exchange(int fd, const std::string& text) {
   CHECK(sendAll(fd, text));
   shutdown(fd, SHUT_WR);
@@ -103,7 +103,7 @@ inline void exchange(int fd, const std::string& text) {
   closeFd(fd);
 }
 
-// Clients that go away at any moment: answered, reset or not at all, but never left waiting.
+// A client that may leave at any moment. It may be answered, reset or get nothing, but it must not be left waiting.
 inline void comeAndGo(int fd, unsigned i) {
   sendAll(fd, std::string(1000, 'x'));
   if (i % 5 == 0) return abortFd(fd);
@@ -114,7 +114,7 @@ inline void comeAndGo(int fd, unsigned i) {
   closeFd(fd);
 }
 
-// Answers each connection with what it received, turned around by its FIN: so half-close has to work.
+// Sends the bytes of each connection back once its FIN has come, so half-close has to work.
 class Server {
  public:
   Server() {
@@ -209,7 +209,7 @@ class Owner {
   void note(const Event& event) {
     if (const auto* const limit = std::get_if<Limit>(&event)) {
       if (limit->cause == LimitCause::Pipes) return;
-      CHECK(limit->limited == (limits % 2 == 0));  // once a change
+      CHECK(limit->limited == (limits % 2 == 0));  // one event for each change
       ++limits;
     }
     if (std::holds_alternative<Inspected>(event)) ++inspected;
@@ -230,7 +230,7 @@ class Owner {
     decide_(*engine_, event);
   }
 
-  // Nothing follows `closed`.
+  // No event of a connection follows its `Closed`.
   void see(std::atomic<unsigned>* counter, ConnectionId id) {
     CHECK(gone_.count(id) == 0);
     ++*counter;
@@ -269,7 +269,7 @@ inline DialSpec through(const Address& hag, const Address& destination, bool pip
   return spec;
 }
 
-// A HAG's owner: checks the password, opens what is asked for.
+// A HAG's owner: checks the password, and dials the requested destination.
 inline void serve(Engine& engine, const Event& event) {
   if (const auto* const it = std::get_if<Credentials>(&event)) engine.authenticate(it->id, it->username == "home" && it->password == "secret");
   if (const auto* const it = std::get_if<Request>(&event)) {

@@ -11,7 +11,7 @@ void idle() {
   });
   const int fd = dialTo(owner.listen(ListenerKind::Redirect));
   bool reset = false;
-  // On a busy machine it may be over before it has said anything.
+  // On a busy machine the connection may idle out before the client has sent anything.
   if (sendAll(fd, "x"))
     receiveAll(fd, &reset);
   else
@@ -22,7 +22,7 @@ void idle() {
   owner.close();
 }
 
-// Sockets of this process that notice when the other end has vanished.
+// Counts this process's sockets with keepalive, which notice when the other end has vanished.
 unsigned keptAlive() {
   unsigned count = 0;
   for (int fd = 3; fd < 1024; ++fd) {
@@ -35,7 +35,8 @@ unsigned keptAlive() {
   return count;
 }
 
-// Both ends of both connections, once they have lasted; the client of a redirection, and that of the server here, from the beginning.
+// Both sockets of both relayed connections have keepalive once the connections have lasted. The redirected client's socket and the test server's
+// have it from the beginning.
 void vanishedPeers() {
   Server server;
   EngineOptions few = options();
@@ -56,13 +57,14 @@ void vanishedPeers() {
   hag.close();
 }
 
-// No pipe to be had while a connection idles out: it must not be pumped after its end.
+// A connection that waits for a pipe idles out: it must not be pumped after its end.
 void starvedAndIdle() {
   Server server;
   EngineOptions few = options();
   few.workers = 1;
   few.idleTimeoutMs = 100;
-  // What the engine keeps for its owner (64, and 2 a worker), and 4: a listener, two ends, and too little for a pipe.
+  // The descriptors that the engine keeps for its owner (64, and 2 for each worker), and 4: a listener, the connection's two sockets, and one, too
+  // few for a pipe.
   rlimit files;
   CHECK(getrlimit(RLIMIT_NOFILE, &files) == 0);
   const rlimit low = {descriptors() + 64 + 2 + 4, files.rlim_max};
@@ -72,7 +74,7 @@ void starvedAndIdle() {
   });
   CHECK(setrlimit(RLIMIT_NOFILE, &files) == 0);
   const Address front = owner.listen(ListenerKind::Redirect);
-  // On a busy machine one may be over before it has said anything: then the next.
+  // On a busy machine a connection may idle out before the client has sent anything. Then the next one is tried.
   bool said = false;
   for (unsigned count = 1; !said && count <= 20; ++count) {
     const int fd = dialTo(front);
@@ -100,16 +102,16 @@ void limits() {
   for (unsigned i = 0; i < 20; ++i) clients.push_back(dialTo(front));
   CHECK(eventually([&] { return owner.limits == 1; }));
   usleep(300000);
-  // Every worker may be one ahead of the count.
+  // Each worker may accept one connection before it sees the count of the others.
   CHECK(owner.limits == 1 && owner.counters().connections <= 4 + 2);
-  // All of them first: those that wait are let in only when others end.
+  // All clients end before one is read: those that wait are accepted only when others have ended.
   for (const int fd : clients) shutdown(fd, SHUT_WR);
   for (const int fd : clients) {
     receiveAll(fd);
     closeFd(fd);
   }
   CHECK(eventually([&] { return owner.ended == 20 && owner.limits % 2 == 0; }));
-  // A listener that stops while it is paused.
+  // A listener is stopped while the limit pauses it.
   clients.clear();
   for (unsigned i = 0; i < 20; ++i) clients.push_back(dialTo(front));
   CHECK(eventually([&] { return owner.limits % 2 == 1; }));

@@ -1,10 +1,10 @@
-// Attempts that race, are abandoned or lose their HAG, and sockets that go to the owner.
+// Attempts that race, are abandoned or lose their HAG, and sockets that are handed to the owner.
 #include "engine_fixture.h"
 
 #include <map>
 
 namespace {
-// Three attempts at once: two at the HAG, one at a server that accepts and never answers. One CONNECT arrives a client, with its early data.
+// Three attempts at once: two at the HAG, one at a server that never answers. For each client one CONNECT arrives, with its early data.
 void races() {
   Server server;
   const int silent = silentListener();
@@ -20,7 +20,7 @@ void races() {
       }
       if (const auto* const it = std::get_if<Opened>(&event)) {
         CHECK(it->attempt == 1 || it->attempt == 2);
-        engine.dial(it->id, direct(server.address), 3);  // ignored: decided
+        engine.dial(it->id, direct(server.address), 3);  // ignored: the race is decided
       }
     });
     const Address front = cpe.listen(ListenerKind::Redirect);
@@ -35,14 +35,14 @@ void races() {
   closeFd(silent);
 }
 
-// Attempts that fail, win and are joined late, owners' resets, and clients that leave, all at once.
+// All at once: attempts that fail, win or are added late, resets by the owner, and clients that leave.
 void racesInTurmoil() {
   Server server;
   const int silent = silentListener();
   const Address nobody = nobodyThere();
   Owner hag(options(), serve);
   const Address entry = hag.listen(ListenerKind::Socks, true);
-  std::map<ConnectionId, std::set<uint32_t>> underWay;  // as the owner knows it; aborted ones are still in it
+  std::map<ConnectionId, std::set<uint32_t>> underWay;  // as the owner knows it: aborted attempts are still in it
   Owner cpe(options(), [&](Engine& engine, const Event& event) {
     const auto start = [&](ConnectionId id, uint32_t number) {
       const bool wrong = number == 3;
@@ -62,7 +62,7 @@ void racesInTurmoil() {
       underWay[it->id].erase(it->attempt);
       if (it->left == 0) {
         underWay[it->id].clear();
-        start(it->id, 2);  // the good one, which may have been aborted when another went on alone
+        start(it->id, 2);  // the attempt that works; it may have been aborted when another went on alone
       } else if (it->attempt == 1) {
         start(it->id, 4);
       }
@@ -83,7 +83,7 @@ void racesInTurmoil() {
     const bool ended = shutdown(fd, SHUT_WR) == 0;
     bool reset;
     const std::string heard = receiveAll(fd, &reset);
-    // The owner's reset is told once, to whatever call comes first.
+    // The kernel reports the owner's reset once, to whichever call comes first.
     if (!sent || !ended) reset = true;
     CHECK(reset || heard == text);  // whole, once, in order
     whole += reset ? 0 : 1;
@@ -97,7 +97,7 @@ void racesInTurmoil() {
   closeFd(silent);
 }
 
-// All that goes to a HAG ends, relayed or under way, and nothing else.
+// All connections and attempts to one HAG end, and no others.
 void aHagThatDied() {
   Server server;
   const int silent = silentListener();
@@ -144,7 +144,7 @@ void aHagThatDied() {
   closeFd(silent);
 }
 
-// Sockets for the owner: each arrives once; those that are not fetched in time are closed with the engine (main counts descriptors).
+// Each socket is handed to the owner once. Those that the owner has not fetched are closed with the engine (main() counts descriptors).
 void handedOver() {
   Server server;
   const Address nobody = nobodyThere();

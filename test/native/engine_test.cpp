@@ -1,11 +1,11 @@
-// A `redirect` engine in front of a `socks` engine, as CPE and HAG, under clients of every kind.
+// A `redirect` engine in front of a `socks` engine, as CPE and HAG, with clients of every kind.
 #include "engine_fixture.h"
 
 #include <signal.h>
 #include <sys/wait.h>
 
 namespace {
-// Every other first attempt fails at a HAG that wants another password, after the early data left: the second must bring them all.
+// Every other first attempt has a wrong password and fails after the early data left: the second attempt must send all of them again.
 void transfers(bool pipelined, bool withPassword) {
   Server server;
   Owner hag(options(), serve);
@@ -23,7 +23,7 @@ void transfers(bool pipelined, bool withPassword) {
   const Address front = cpe.listen(ListenerKind::Redirect);
   constexpr unsigned kCount = 100;
   inParallel(kCount, [&](unsigned i) { exchange(dialTo(front), pattern(i, i * 700)); });
-  // An owner hears of an end after the counters know of it.
+  // The owner gets the event of an end after the counters have changed.
   CHECK(eventually([&] { return cpe.closed(Reason::End) == kCount && hag.closed(Reason::End) == kCount; }));
   CHECK(cpe.opened == kCount && cpe.ended == kCount && hag.counters().connections == 0);
   if (withPassword) CHECK(cpe.failed > 0);
@@ -31,7 +31,7 @@ void transfers(bool pipelined, bool withPassword) {
   hag.close();
 }
 
-// Clients abort, owners reset, and the CPE closes while all of it goes on.
+// Clients abort, owners reset, and the CPE closes meanwhile.
 void turmoil() {
   Server server;
   Owner hag(options(), serve);
@@ -69,7 +69,7 @@ void turmoil() {
     shutdown(fd, SHUT_WR);
     errno = 0;
     receiveAll(fd);
-    // The receive's own time limit: nobody told this client that it is over.
+    // EAGAIN is the timeout of recv(): then nobody has told this client that its connection is over.
     CHECK(errno != EAGAIN);
     closeFd(fd);
   };
@@ -113,7 +113,7 @@ void clientsThatDoNotBelong() {
   EngineOptions impatient = options();
   impatient.handshakeTimeoutMs = 150;
   Owner other(impatient, serve);
-  CHECK(ask(other.listen(ListenerKind::Socks), std::string("\5\1", 2)).empty());  // and no more: the handshake times out
+  CHECK(ask(other.listen(ListenerKind::Socks), std::string("\5\1", 2)).empty());  // nothing follows, so the handshake times out
   CHECK(eventually([&] { return other.closed(Reason::Handshake) == 1; }));
   other.close();
 }
@@ -156,7 +156,7 @@ void lostAnswers() {
   owner.close();
 }
 
-// A server that answers and closes with the request unread: the answer is heard, and behind it comes the reset, not an end.
+// A server answers and resets with the request unread: the client gets the answer, and then the RST, not a FIN.
 void lastWords() {
   Protocol protocol;
   Failure failure;
@@ -186,8 +186,8 @@ void lastWords() {
   owner.close();
 }
 
-// Its owner starts programs: until such a child calls exec it has a copy of every descriptor, and what ends here lives on there. A relayed
-// connection and an attempt, each ended under a child's copy, and then the other end says something.
+// The owner starts programs. Until such a child calls exec it has a copy of every descriptor, so sockets that are closed here stay open there. A
+// relayed connection and an attempt end while a child has copies; what their other ends send then must reach no freed connection.
 void endedDuringFork() {
   Protocol protocol;
   Failure failure;

@@ -1,4 +1,4 @@
-// Connections that could each keep their worker busy for ever, and one beside them that seldom says a word.
+// Connections that could each keep their worker busy forever, and beside them one that seldom sends a byte.
 #include "engine_fixture.h"
 
 #include <algorithm>
@@ -6,7 +6,7 @@
 namespace {
 constexpr unsigned kFloods = 6;
 
-// Sends for as long as somebody reads where the client says `f`, and else sends back what comes.
+// If the client sends `f`, sends as long as somebody reads. Otherwise sends back what comes.
 void floodOrEcho(int fd) {
   const std::string much(1 << 20, 'x');
   char byte;
@@ -26,7 +26,7 @@ int askFor(char what, const Address& front) {
   return fd;
 }
 
-// What the floods got while each word of the other one went to the server and back.
+// The bytes that the floods received while each byte of another connection went to the server and back, sorted.
 std::vector<uint64_t> betweenWordAndEcho(const Address& front, const std::atomic<uint64_t>& flooded) {
   std::vector<uint64_t> all;
   const int fd = askFor('e', front);
@@ -75,7 +75,7 @@ void floodsLeaveOthersTheirTurns() {
   for (auto& thread : servers) thread.join();
   owner.close();
   closeFd(listener);
-  // A turn for the word and one for its echo, each behind half a megabyte of every flood; without turns it was 30 to 340 MB.
+  // The byte and its echo wait for one turn each, behind half a megabyte of every flood. Without turns it was 30 to 340 MB.
   CHECK(between[between.size() * 9 / 10] < (24U << 20));
 }
 }  // namespace

@@ -1,4 +1,4 @@
-// Clients who need no decision: in a network namespace of its own, where iptables redirects them.
+// The fast path: clients that need no decision of the owner, redirected by iptables in a network namespace of the test's own.
 #include <net/if.h>
 #include <sched.h>
 #include <sys/ioctl.h>
@@ -12,7 +12,7 @@ constexpr uint16_t kFront = 12345;
 constexpr char kElsewhere[] = "192.0.2.9";
 constexpr char kBypassed[] = "192.0.2.130";
 
-// False, with the reason said, where this machine does not let us.
+// Returns false, and prints why, if this machine does not allow it.
 bool makeNamespace() {
   if (unshare(CLONE_NEWNET) != 0) {
     std::printf("# skipped: no network namespace can be made: %s\n", strerror(errno));
@@ -39,7 +39,7 @@ Address at(const char* text, uint16_t port) {
   return address;
 }
 
-// Opens the server, whatever is asked for.
+// Connects every request to the server, whatever its destination.
 Owner::Decide serving(const Address& server) {
   return [server](Engine& engine, const Event& event) {
     if (const auto* const it = std::get_if<Credentials>(&event)) engine.authenticate(it->id, it->password == "secret");
@@ -69,12 +69,12 @@ void listenAtFront(Owner* owner) {
 
 void give(Owner* owner, const std::shared_ptr<const FastPath>& order) {
   owner->engine().setFastPath(order);
-  usleep(20000);  // every worker has it
+  usleep(20000);  // until every worker has it
 }
 
 void exchanged(unsigned i, const char* destination = kElsewhere) { exchange(dialTo(at(destination, 443)), pattern(i, 1 + i * 300)); }
 
-// While the path works the owner hears of each connection once, when it is over, and of many together.
+// While the fast path works, the owner gets one event for each connection, at its end, in batches.
 void heardAtTheEnd() {
   Server server;
   for (const bool pipelined : {false, true}) {
@@ -101,7 +101,7 @@ void heardAtTheEnd() {
   }
 }
 
-// Nobody has to wait for what ends after the last client has come; and a client that left before its path was open is not said to be the path's.
+// Once the listeners have stopped, ends are reported at once. A client that left before its path was open is not counted for the fast path.
 void heardWhileStopping() {
   Server server;
   const int silent = silentListener();
@@ -133,7 +133,7 @@ void heardWhileStopping() {
   closeFd(silent);
 }
 
-// It decides about those that are excepted, and about all when there is no order any more.
+// The owner decides about bypassed destinations, and about all once there is no fast path any more.
 void asked() {
   Server server;
   Owner hag(options(), serving(server.address));
@@ -161,7 +161,7 @@ void asked() {
   hag.close();
 }
 
-// The way fails, or does not answer in time: from there on the owner decides, and the client gets its answer all the same.
+// The fast path fails, or does not answer in time: then the owner decides, and the client still gets its answer.
 void announced() {
   Server server;
   const int silent = silentListener();
@@ -196,7 +196,7 @@ void announced() {
   closeFd(silent);
 }
 
-// Prepared connections are used, and those that are found dead are replaced; the owner hears how many clients came.
+// Prepared connections are used, and dead ones are replaced. The owner is told how many clients came.
 void prepared() {
   Server server;
   auto hag = std::make_unique<Owner>(options(), serving(server.address));
@@ -238,7 +238,7 @@ void prepared() {
   hag->close();
 }
 
-// Orders that change, clients that leave at any moment, a HAG that dies and WANs that are lost, all at once.
+// All at once: fast paths that change, clients that leave at any moment, a HAG that dies, and WANs that are lost.
 void turmoil() {
   Server server;
   const int silent = silentListener();
@@ -275,7 +275,7 @@ void turmoil() {
   closeFd(silent);
 }
 
-// The order's way fails, and the owner, who is asked then, never answers.
+// The fast path fails, and the owner, which is asked then, never answers.
 void lostAnswer() {
   EngineOptions few = options();
   few.decisionTimeoutMs = 150;

@@ -1,4 +1,4 @@
-// The link emulator, measured: timestamped UDP between two namespaces that only this process knows, so nothing can be left behind.
+// Measures the link emulator: timestamped UDP between two namespaces that only this process holds, so nothing can be left behind.
 #include "lab/link_emulator.h"
 
 #include <algorithm>
@@ -40,10 +40,10 @@ namespace {
   } while (false)
 
 constexpr size_t kPayload = 1472;       // 1500 bytes of IP packet
-constexpr double kLineBits = 1514 * 8;  // and a header of Ethernet
+constexpr double kLineBits = 1514 * 8;  // and an Ethernet header
 constexpr double kSecond = 1e9;
 
-// What the kernel stamps received packets with.
+// The clock of the kernel's timestamps of received packets.
 double Now() {
   timespec now{};
   clock_gettime(CLOCK_REALTIME, &now);
@@ -57,7 +57,7 @@ void SleepUntil(double when) {
   clock_nanosleep(CLOCK_REALTIME, TIMER_ABSTIME, &at, nullptr);
 }
 
-// A thread of its own, so that ours stays where it is. -1: a new namespace.
+// Runs `work` in a network namespace (-1: a new one), in a thread of its own, so that ours stays in its namespace.
 void Inside(int netns, const std::function<void()>& work) {
   std::thread([&] {
     CHECK((netns < 0 ? unshare(CLONE_NEWNET) : setns(netns, CLONE_NEWNET)) == 0, "%s", strerror(errno));
@@ -90,7 +90,7 @@ ifreq Request(const char* device) {
 int Configure(int netns, const char* device, const char* text) {
   int udp = -1;
   Inside(netns, [&] {
-    // The kernel's own router solicitations would be counted with our packets. There is no such file where there is no IPv6.
+    // The kernel's own router solicitations would be counted with our packets. Without IPv6 there is no such file.
     const std::string file = std::string("/proc/sys/net/ipv6/conf/") + device + "/disable_ipv6";
     const int disable = open(file.c_str(), O_WRONLY | O_CLOEXEC);
     if (disable >= 0) CHECK(write(disable, "1", 1) == 1 && close(disable) == 0, "%s", strerror(errno));
@@ -102,7 +102,7 @@ int Configure(int netns, const char* device, const char* text) {
     CHECK(ioctl(udp, SIOCSIFADDR, &request) == 0, "%s", strerror(errno));
     std::memcpy(&request.ifr_netmask, &mask, sizeof mask);
     CHECK(ioctl(udp, SIOCSIFNETMASK, &request) == 0, "%s", strerror(errno));
-    // As the device comes, it holds 500 packets: a sender that catches up after waiting for the CPU would lose some before they got to us.
+    // By default the device holds 500 packets: a sender that catches up after waiting for the CPU would lose some before they reach us.
     request.ifr_qlen = 20'000;
     CHECK(ioctl(udp, SIOCSIFTXQLEN, &request) == 0, "%s", strerror(errno));
     request.ifr_flags = IFF_UP;
@@ -123,7 +123,7 @@ struct Packet {
   double received;
 };
 
-// Copied, not computed: under ThreadSanitizer a loop would be slower than the line.
+// The bytes are copied, not computed: under ThreadSanitizer a loop would be slower than the line.
 void Fill(std::vector<uint8_t>& payload, uint32_t number, double sent) {
   constexpr size_t kShifts = 251;
   static const auto pattern = [] {
@@ -136,7 +136,7 @@ void Fill(std::vector<uint8_t>& payload, uint32_t number, double sent) {
   std::memcpy(payload.data() + 8, &sent, sizeof sent);
 }
 
-// Sends `count` packets at `rate` bits per second on the line, and gathers what arrives until it was waited for in vain six times.
+// Sends `count` packets at `rate` bits per second on the line, and collects what arrives, until six waits in a row bring nothing.
 std::vector<Packet> Transmit(int from, int to, const char* address, uint32_t count, double rate) {
   std::vector<Packet> arrived;
   std::atomic<double> end{0};
@@ -144,7 +144,7 @@ std::vector<Packet> Transmit(int from, int to, const char* address, uint32_t cou
     std::vector<uint8_t> payload(kPayload + 1), expected(kPayload);
     timeval patience{0, 50'000};
     setsockopt(to, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    // Not by the clock, which goes on when all of us are stopped.
+    // Waits are counted, not timed: the clock goes on while the whole process is stopped.
     for (int silent = 0; silent < 6;) {
       iovec part{payload.data(), payload.size()};
       alignas(cmsghdr) char control[64];
@@ -194,7 +194,7 @@ struct Ends {
   int first, second;
 };
 
-// A measurement is repeated where the line was not what it is meant to be: this process, too, may have had to wait for the CPU.
+// A measurement is repeated if it does not fit: this process, too, may have had to wait for the CPU.
 constexpr int kAttempts = 5;
 
 void Delay(LinkEmulator& link, const Ends& ends) {
@@ -218,7 +218,7 @@ void Delay(LinkEmulator& link, const Ends& ends) {
   }
 }
 
-// The sender may be stopped for longer than the queue lasts, so only those moments count in which the line certainly was busy or full.
+// The sender may be stopped for longer than the queue lasts, so only moments count at which the line was certainly busy or the queue full.
 void Overload(LinkEmulator& link, const Ends& ends) {
   constexpr double kRate = 100e6, kQueueBytes = 250'000, kDelay = 5e6, kMargin = 1e6;
   constexpr double kFull = kQueueBytes * 8 / kRate * kSecond + kDelay;
@@ -237,14 +237,14 @@ void Overload(LinkEmulator& link, const Ends& ends) {
         rates.push_back(packets * kLineBits / busy * kSecond);
         busy = packets = 0;
       }
-      // The next one found no place.
+      // The packet after `before` was dropped, so the queue was full.
       if (packet.number > before.number + 1) full.push_back(before.received - before.sent);
     }
     const bool enough = full.size() > 200 && rates.size() > 20;
     const bool last = attempt == kAttempts;
     if (!enough && !last) continue;
     CHECK(enough, "the line was never overloaded");
-    // Medians: this process, too, may be stopped for a while.
+    // Medians, because this process, too, may be stopped for a while.
     const double rate = Percentile(rates, 0.5), waited = Percentile(full, 0.5);
     std::printf("overload: %.2f of 100 Mbit/s; a full queue lasts %.1f of %.1f ms\n", rate / 1e6, waited / 1e6, kFull / 1e6);
     const bool as_set = std::abs(rate / kRate - 1) < 0.02, as_long = std::abs(waited - kFull) < 2e6;
@@ -281,7 +281,7 @@ void Cuts(LinkEmulator& link, const Ends& ends) {
     CHECK(ioctl(ends.first, SIOCGIFFLAGS, &request) == 0, "%s", strerror(errno));
     return (request.ifr_flags & IFF_RUNNING) != 0;
   };
-  // The kernel tells of a lost carrier, and of a new one, within a second.
+  // The kernel reports a carrier that is lost or comes back within a second.
   const auto settles = [&](bool up) {
     for (int i = 0; i < 100 && has_carrier() != up; i++) usleep(20'000);
     return has_carrier() == up;

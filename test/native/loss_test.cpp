@@ -1,5 +1,5 @@
-// One of those that a connection goes through is gone in the middle of it: what is not whole must not end with a FIN. The clients and the
-// servers read by recv(2) itself: libuv takes a RST that comes with the last bytes for the end.
+// The gateway, the HAG or the client is lost in the middle of a connection: a stream that is not whole must not end with a FIN. Clients and
+// servers call recv(2) themselves, because libuv takes a RST that comes with the last bytes for the end.
 #include "engine_fixture.h"
 
 namespace {
@@ -21,8 +21,8 @@ int acceptFrom(int listener) {
   return fd;
 }
 
-// The end that does not send takes leave first; then the other one sends `kBytes` and its FIN, at moments around the one at which `lose` ends
-// an engine. Whole with a FIN, or reset: nothing else may come.
+// The end that does not send half-closes first. Then the other end sends `kBytes` and a FIN, at about the moment at which one engine is ended.
+// The receiver must get either all bytes and the FIN, or a RST.
 void lostBetween(bool upload, bool losesHag) {
   const int listener = silentListener();
   const Address server = localAddress(listener);
@@ -71,8 +71,8 @@ void lostBetween(bool upload, bool losesHag) {
   closeFd(listener);
 }
 
-// A client that asks, sends much and is gone around the moment of the HAG's answer: often the answer is what hears of its RST first, and
-// what could be read behind it was passed on with a FIN.
+// A client sends a request and many bytes, and resets at about the moment of the HAG's answer. Often the send(2) of the answer is the call that
+// reports the RST. What can still be read from the client must not be passed on with a FIN then.
 void goneBeforeTheAnswer() {
   const int listener = silentListener();
   const Address server = localAddress(listener);
@@ -92,7 +92,7 @@ void goneBeforeTheAnswer() {
       if (fd < 0) continue;
       const timeval patience = {20, 0};
       setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-      bool reset = !sendAll(fd, "!");  // what it says of a RST recv(2) does not say again
+      bool reset = !sendAll(fd, "!");  // if send(2) reports the RST, recv(2) does not report it again
       if (!reset) receiveAll(fd, &reset);
       ++came;
       if (!reset) ++ended;

@@ -16,7 +16,7 @@ constexpr uint64_t kDsl = 2500000;
 constexpr uint64_t kLte = 3750000;
 
 void asMuchAsTheLongestRoundTripTakes() {
-  // 70 ms, and 17 that 64 kB take there.
+  // 87 ms: the round trip of 70 ms, and the 17 ms that 64 kB take on that path.
   const int64_t empty = roomOf({path(30000, kDsl, 0), path(70000, kLte, 0)}, 0);
   CHECK(empty > 87 * (2500 + 3750) && empty < 88 * (2500 + 3750));
   CHECK(roomOf({path(30000, kDsl, 200000), path(70000, kLte, 300000)}, 0) == empty - 500000);
@@ -29,21 +29,21 @@ void aDeadPathTakesNothingFromTheOther() {
   CHECK(roomOf({path(30000, kDsl, 900000), path(70000, kLte, 900000)}, 0) == 0);
 }
 
-// The kernel gives one that is still joining no round trip at all; over a dead WAN it tries for minutes.
+// The kernel knows no round trip of a subflow that is still joining. Over a dead WAN it tries to join for minutes.
 void aJoiningOneChangesNothing() {
   const auto joining = path(UINT32_MAX, 100000, 0);
   CHECK(roomOf({path(30000, kDsl, 0), joining}, 0) == roomOf({path(30000, kDsl, 0)}, 0));
   CHECK(roomOf({joining}, 0) == -1);
 }
 
-// Congestion control drains its queue.
+// Congestion control paces below the path's rate while it drains the queue.
 void theHigherRateCounts() {
   Subflow draining = path(50000, kDsl, 0);
   draining.pacingRate = kDsl * 3 / 4;
   CHECK(roomOf({draining}, 0) >= roomOf({path(50000, kDsl, 0)}, 0));
 }
 
-// In slow start as much as twice what comes through has to be on the way, and what is given beyond that only waits.
+// In slow start, about twice the bytes that get through must be on the way. More than that would only wait.
 void aGrowingOneIsGivenWhatItGrowsBy() {
   Subflow growing = path(70000, kLte, 0);
   growing.deliveryRate = kLte / 3;
@@ -54,7 +54,7 @@ void aGrowingOneIsGivenWhatItGrowsBy() {
   CHECK(roomOf({quick, growing}, 0) < roomOf({path(30000, kDsl, 0), path(70000, kLte, 0)}, 0));
 }
 
-// A radio that answers later than it once did must be filled all the same: it was kept at a seventh of its rate.
+// A radio link whose round trip has grown must still be filled. (It was once kept at a seventh of its rate.)
 void aPathThatBecameLongerIsFilled() {
   Subflow longer = path(70000, kLte, 0);
   longer.rttUs = 200000;
@@ -62,7 +62,7 @@ void aPathThatBecameLongerIsFilled() {
 }
 
 void slowOnes() {
-  // 64 kB at a time are 105 ms of 5 Mbit/s, in which the other one sends on.
+  // At 5 Mbit/s 64 kB take 105 ms. The other path must not run dry meanwhile.
   CHECK(roomOf({path(30000, 625000, 0), path(70000, 1250000, 0)}, 0) > 1250000 / 10 * 13 / 10 + 65536);
   CHECK(roomOf({path(600000, 10000, 0)}, 0) == 65536);
   CHECK(roomOf({path(0, 0, 0)}, 0) == 65536);

@@ -1,10 +1,10 @@
-// Random schedules of what a client and a server do, played through the engine on each of its paths, and on a direct connection: the same
-// bytes in order, and the same kind of end. Play judges both by what TCP promises; a schedule whose every step has settled before the next
-// one must also end exactly as the direct connection ended.
+// Plays random schedules of what a client and a server do, through the engine over each kind of path, and on a direct connection. The same bytes
+// must arrive in order, with the same kind of end. `Play` judges each connection by what TCP promises. A schedule in which each step settles
+// before the next one must also end exactly as on the direct connection.
 //
-//   MODEL_SECONDS=600     how long (8)
-//   MODEL_SEED=1          the first schedule's seed; each run says which it took
-//   MODEL_REPLAY='prepared6: c send 10, s urgent, settle, s reset'     that one, some times over
+//   MODEL_SECONDS=600     how long to play; default: 8
+//   MODEL_SEED=1          the first schedule's seed; each run prints it
+//   MODEL_REPLAY='prepared6: c send 10, s urgent, settle, s reset'     only this schedule, 50 times
 #include "play.h"
 
 #include <map>
@@ -40,7 +40,7 @@ Address any(int family) {
   return address;
 }
 
-// An engine that may have so few descriptors more that its connections have to share a few pipes.
+// Leaves so few descriptors to an engine that is made meanwhile that its connections have to share a few pipes.
 class FewDescriptors {
  public:
   FewDescriptors() {
@@ -54,7 +54,7 @@ class FewDescriptors {
   rlimit before_;
 };
 
-// A gateway and a HAG, and the way of each client between them.
+// A gateway, one with few descriptors, and a HAG, and how each client's connection is dialled.
 class World {
  public:
   World() : hag(options(), serve), gateway(options(), decideIts()) {
@@ -80,7 +80,7 @@ class World {
     hag.close();
   }
 
-  // What is wrong; empty: nothing.
+  // Returns what was wrong; empty: nothing.
   std::string play(const Schedule& schedule, const Path& path, std::string* outcome, bool* isCertain) {
     const int listener = socket(path.family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     const int client = socket(path.family, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -181,7 +181,7 @@ std::string compare(World* world, const Schedule& schedule, const Path& path) {
   return outcome + " instead of " + straight;
 }
 
-// What fails now and then fails among others of its kind, so some are played at once.
+// A rare failure shows sooner if the same schedule is played several times at once.
 std::string compareOften(World* world, const Schedule& schedule, const Path& path, unsigned times) {
   std::mutex mutex;
   std::string found;
@@ -197,7 +197,7 @@ std::string compareOften(World* world, const Schedule& schedule, const Path& pat
   return found;
 }
 
-// Leaves out, and makes smaller, what is not needed for the failure.
+// Leaves out deeds, and makes amounts smaller, as long as the schedule still fails.
 Schedule shrink(World* world, Schedule schedule, const Path& path) {
   const auto until = Clock::now() + std::chrono::seconds(60);
   const auto stillFails = [&](const Schedule& tried) { return Clock::now() < until && !compareOften(world, tried, path, 16).empty(); };

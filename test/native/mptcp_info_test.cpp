@@ -1,4 +1,4 @@
-// What is said of a connection's subflows while it lives and after it ended. Where this kernel has no MPTCP, of a TCP connection.
+// What is known of a connection's subflows while it lives and after its end. If the kernel has no MPTCP, that of a TCP connection.
 #include "core/mptcp_info.h"
 
 #include <errno.h>
@@ -27,7 +27,7 @@ bool isSame(const Subflow& one, const Subflow& other) {
          one.timeouts == other.timeouts && one.minRttUs == other.minRttUs && one.unackedBytes == other.unackedBytes;
 }
 
-// What is told by both of the kernel's ways to tell it, of a connection on which nothing moves.
+// Reads the subflows of a connection on which nothing moves in both of the kernel's ways, which must agree.
 std::vector<Subflow> asked(int fd, const char* subflow) {
   Address local;
   CHECK(parseAddress(subflow, 0, &local));
@@ -51,7 +51,7 @@ std::vector<Subflow> asked(int fd, const char* subflow) {
   return answers[1];
 }
 
-// Three subflows, of which the first one and then another go: in a network namespace of its own.
+// Three subflows, which are removed one after the other, beginning with the first. In a network namespace of its own.
 int bothWays() {
   constexpr int kSkipped = 77;
   const auto sh = [](const char* command) { return system(command) == 0; };
@@ -68,7 +68,6 @@ int bothWays() {
   CHECK(client >= 0 && wait(client, POLLOUT) == 1 && wait(listener, POLLIN) == 1);
   const int server = accept(listener, nullptr, nullptr);
   if (protocolOf(client) != Protocol::Mptcp) return kSkipped;
-  // The older way is all that some kernels have.
   const std::string text(30000, 'x');
   char some[30000];
   const auto exchange = [&] {
@@ -87,7 +86,7 @@ int bothWays() {
   const bool hasBoth = subflowsOf(client).size() == 3;
   readSubflowsFrom(SubflowSource::Separate);
   CHECK(subflowsOf(client).size() == 3 && subflowsOf(server).size() == 3);
-  if (!hasBoth) return kSkipped;
+  if (!hasBoth) return kSkipped;  // some kernels have only the older way
   const auto all = asked(client, "10.9.0.2");
   uint64_t received = 0;
   for (const Subflow& one : all) received += one.bytesReceived;
@@ -103,7 +102,7 @@ int bothWays() {
   poll(nullptr, 0, 100);
   CHECK(asked(client, "10.9.0.3").empty() && hasNoSubflow(client));
 
-  // What never was MPTCP has no subflows either way, and that does not decide which way is taken.
+  // A connection that never was MPTCP has no subflows in either way, and does not decide which way is used.
   const int plain = dialSocket(address, nullptr, false, &protocol, &failure);
   CHECK(wait(plain, POLLOUT) == 1 && asked(plain, "10.9.0.1").empty() && !hasNoSubflow(plain));
   closeFd(plain);
@@ -151,7 +150,7 @@ int main() {
   const int server = accept(listener, nullptr, nullptr);
   CHECK(server >= 0 && protocolOf(client) == protocol);
 
-  // Both ends use BBR where this kernel has it.
+  // Both ends use BBR if this kernel has it.
   Protocol plain;
   const int any = dialSocket(address, nullptr, false, &plain, &failure);
   const bool hasBbr = setsockopt(any, IPPROTO_TCP, TCP_CONGESTION, "bbr", 3) == 0;
@@ -163,7 +162,7 @@ int main() {
     CHECK(!hasBbr || protocolOf(end) != Protocol::Mptcp || std::string(name) == "bbr");
   }
 
-  // What waited for long sends as before, by the congestion control that it had.
+  // For a connection that has waited for long, BBR's filter is reset. It must keep its congestion control.
   for (const int end : {client, server}) {
     char before[16] = "", after[16] = "";
     socklen_t length = sizeof before;
@@ -185,7 +184,7 @@ int main() {
 
   CHECK(!hasReceivedEnd(client));
 
-  // Both have ended it. What was not read yet needs no subflow any more: it may still be on its way to somebody slow.
+  // Both ends have ended the connection. Bytes that are not read yet need no subflow any more: they may still be on their way to a slow reader.
   shutdown(client, SHUT_WR);
   char end;
   CHECK(wait(server, POLLIN) == 1 && recv(server, &end, 1, 0) == 0);

@@ -1,4 +1,4 @@
-// Plays a schedule on one connection, over whatever path, and judges what both ends saw by what TCP promises.
+// Plays a schedule on one connection, over any path, and judges by what TCP promises whether both ends saw what they should.
 #pragma once
 
 #include <errno.h>
@@ -18,7 +18,7 @@
 #include "schedule.h"
 
 constexpr auto kSettling = std::chrono::seconds(15);
-// And looked so often: a machine may stand still for longer.
+// A connection that does not settle fails after kSettling and this many looks, because the machine may stand still for longer.
 constexpr unsigned kLooks = 500;
 class Play {
  public:
@@ -53,7 +53,7 @@ class Play {
 
   const std::string& complaint() const { return complaint_; }
   const Peer& peer(unsigned who) const { return peers_[who]; }
-  // Nothing was left to chance: another connection must end in the same way.
+  // True if nothing was left to chance: then another connection must end in the same way.
   bool isCertain() const { return isCertain_; }
   std::string outcome() const {
     std::string text;
@@ -112,7 +112,7 @@ class Play {
     const bool isAllRead = static_cast<size_t>(matched(peer->received, other.sent)) >= other.sent.size();
     const bool hasUrgent = other.sent.find(kUrgentByte) != std::string::npos;
     if (peer->isKilled || (hasUrgent && !reset)) {
-      peer->aborts = Aborts::Perhaps;  // killed: there is no connection that it could end
+      peer->aborts = Aborts::Perhaps;  // if killed, no connection is left that it could reset
     } else if (reset || unread > 0) {
       peer->aborts = Aborts::Surely;
       peer->isReset = !peer->isShut;
@@ -125,7 +125,7 @@ class Play {
     reset ? abortFd(peer->fd) : closeFd(peer->fd);
   }
 
-  // Moves what can be moved now, or within so many ms.
+  // Sends and receives what is possible now, or within `ms`.
   void turn(int ms) {
     move(ms);
     for (Peer& one : peers_) {
@@ -157,7 +157,7 @@ class Play {
       if (one.isReading && one.end == End::Open) progress |= read(&one);
       progress |= write(&one);
     }
-    // A hang-up that nobody acts upon would be told of without end.
+    // poll() reports a hang-up again and again if nobody acts on it.
     if (!progress && ms > 0) usleep(500);
   }
 
@@ -192,7 +192,7 @@ class Play {
       if (size < 0 && errno == EAGAIN) return progress;
       progress = true;
       if (size <= 0) {
-        // It takes the error that recv() would have said.
+        // send() took the error, so recv() will not report it.
         if (size < 0) peer->error = errno;
         peer->isKilled = true;
         peer->waiting.clear();
@@ -207,19 +207,19 @@ class Play {
     return progress;
   }
 
-  // Why the direction from `from` has not settled yet; nullptr: it has. *arrived: how much is known to have come.
+  // Why the direction from `from` has not settled yet; nullptr: it has. *arrived: how many bytes are known to have arrived.
   const char* unsettled(const Peer& from, size_t* arrived) {
     const Peer& to = peers_[1 - from.who];
     if (to.isClosed) return from.isKilled || from.isShut || from.waiting.empty() ? nullptr : "cannot send";
     if (to.fd < 0) {
       if (from.aborts == Aborts::No) return "is not connected";
-      isCertain_ = false;  // nobody has to hear of a client that was gone at once
+      isCertain_ = false;  // a client that was gone at once need not reach the server
       return nullptr;
     }
     if (from.isLive() && !from.isKilled && !from.waiting.empty() && to.isReading) return "cannot send";
     if (from.aborts == Aborts::Surely && !to.isShut && !to.isKilled) {
       if (to.isReading || from.arrived == from.sent.size()) return "left by a RST that did not come";
-      // A RST behind what a full receive buffer has no room for is out of its window (RFC 5961 section 3).
+      // If the receive buffer has no room for the bytes before a RST, the RST is outside the window and ignored (RFC 5961 section 3).
       isCertain_ = false;
       return nullptr;
     }
@@ -227,7 +227,7 @@ class Play {
     if (count < 0) return nullptr;  // for judge() to say
     *arrived = static_cast<size_t>(count);
     if (from.aborts == Aborts::Perhaps || to.isKilled) {
-      // What was on the way when it left may come or not.
+      // Bytes that were on the way when it left may arrive or not.
       if (to.isReading && to.isKilled && to.end == End::Open) return "left, and its end did not come";
       if (!to.isReading) isCertain_ = false;
       return nullptr;

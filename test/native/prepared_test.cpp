@@ -1,4 +1,4 @@
-// Connections to a HAG that are opened and greeted in advance: used, found dead, closed, and all of it at once.
+// Prepared connections, opened and greeted in advance: used, found dead, closed, and all of that at once.
 #include "engine_fixture.h"
 
 namespace {
@@ -8,7 +8,7 @@ DialSpec greeting(const Address& hag) {
   return spec;
 }
 
-// A CPE that tries a prepared connection first, and counts.
+// A CPE that tries a prepared connection first, and counts events.
 class Cpe {
  public:
   Cpe(const Address& hag, const Address& server)
@@ -49,7 +49,7 @@ void used() {
   CHECK(cpe.prepared == 10);
   CHECK(eventually([&] { return cpe.owner.closed(Reason::End) == 30 && hag.closed(Reason::End) == 30; }));
 
-  // Another password is another way; what is not asked for, or is old, is closed.
+  // Another password means another path. Connections over paths that are not asked for, or that are too old, are closed.
   cpe.prepare(entry, 3);
   CHECK(eventually([&] { return cpe.ready == 13; }));
   DialSpec other = greeting(entry);
@@ -60,11 +60,11 @@ void used() {
   CHECK(eventually([&] { return hag.counters().connections == 0; }));
   cpe.prepare(entry, 3);
   CHECK(eventually([&] { return cpe.ready == 16; }));
-  cpe.owner.close();  // which checks that no descriptor is left
+  cpe.owner.close();  // checks that no descriptor is left
   hag.close();
 }
 
-// Its HAG has ended those that wait, or another one is there now: clients notice nothing.
+// The HAG has ended the prepared connections, or another one has taken its place: clients notice nothing.
 void foundDead() {
   Server server;
   auto hag = std::make_unique<Owner>(options(), serve);

@@ -37,14 +37,14 @@ void look(Flow* flow, const Side& source) {
   if (size > 0) enlargeReceiveBuffer(*flow, source, size);
 }
 
-// A fast source whose bytes go on slowly: little waits, and always something. Where they go on quickly there is more room.
+// If the source is fast and the target slow, few bytes wait, but always some. If the target is fast too, the buffer grows.
 void backlog() {
   const Pair pair = tcpPair();
   Flow flow;
   Side source = {pair.near, true, true};
   source.protocol = Protocol::Tcp;
   boundBacklog(source);
-  if (receiveBuffer(pair.near) != kReceiveBuffer) return;  // not without CAP_NET_ADMIN
+  if (receiveBuffer(pair.near) != kReceiveBuffer) return;  // the kernel refuses it without CAP_NET_ADMIN
   std::atomic<bool> over{false};
   std::thread sender([&] {
     const std::string text(64 * 1024, 'x');
@@ -74,14 +74,14 @@ void backlog() {
   }
   CHECK(most > 0 && most <= kReceiveBuffer && receiveBuffer(pair.near) == kReceiveBuffer);
   CHECK(longestPauseMs < 500);
-  // As through a fast path: what waits is always a little, and gone at once.
+  // Like a fast target: many bytes have moved, though some always wait.
   flow.bytes += 10 * kReceiveBuffer;
   look(&flow, source);
   CHECK(receiveBuffer(pair.near) == 2 * kReceiveBuffer);
   over = true;
   sender.join();
   while (recv(pair.near, heard.data(), heard.size(), MSG_DONTWAIT) > 0) poll(nullptr, 0, 5);
-  // As from a distant server: all that its window lets through has been read.
+  // Like a distant server: all bytes that the window lets through have been read.
   for (int i = 0; i < 3; ++i) {
     flow.bytes += static_cast<uint64_t>(receiveBuffer(pair.near));
     look(&flow, source);
@@ -89,14 +89,14 @@ void backlog() {
   CHECK(receiveBuffer(pair.near) == 16 * kReceiveBuffer);
   for (const int fd : {pair.near, pair.far}) closeFd(fd);
 }
-// A target that goes on reading takes at once what has waited for it: no sign of a fast source.
+// A target that reads on takes at once the bytes that have waited for it. They are no sign of a fast source.
 void whatHasWaited() {
   const Pair pair = tcpPair();
   Flow flow;
   Side source = {pair.near, true, true};
   source.protocol = Protocol::Tcp;
   boundBacklog(source);
-  if (receiveBuffer(pair.near) != kReceiveBuffer) return;  // not without CAP_NET_ADMIN
+  if (receiveBuffer(pair.near) != kReceiveBuffer) return;  // the kernel refuses it without CAP_NET_ADMIN
   flow.bytes = flow.looked = 1 << 20;
   const std::string text(kReceiveBuffer, 'x');
   int queued = 0;
@@ -114,7 +114,7 @@ void whatHasWaited() {
   for (const int fd : {pair.near, pair.far}) closeFd(fd);
 }
 
-// Of this thread: as a HAG that does not run as root.
+// Drops the capability of this thread, as a HAG that does not run as root lacks it.
 void dropNetAdmin() {
   __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
   __user_cap_data_struct data[2];
@@ -123,7 +123,7 @@ void dropNetAdmin() {
   CHECK(syscall(SYS_capset, &header, data) == 0);
 }
 
-// Without CAP_NET_ADMIN a buffer that is to be held may become smaller than it should be, never larger.
+// Without CAP_NET_ADMIN a held buffer may become smaller than asked for, but never larger.
 void heldByWhomever() {
   for (const bool isMptcp : {false, true}) {
     const Pair pair = tcpPair(isMptcp);

@@ -35,12 +35,12 @@ struct World {
     for (const int fd : {in.near, in.far, out.near, out.far}) closeFd(fd);
   }
   Pumped pump(int64_t budget = 1 << 30) { return ::pump(&flow, &source, &target, budget, &pipes, &counters); }
-  // Until what was sent, or an abort, has arrived: also on loopback that may take a moment.
+  // Waits until sent bytes, or an abort, have arrived: even on loopback that may take a moment.
   void arrives(const Side& side) {
     pollfd here = {side.fd, static_cast<short>(&side == &source ? POLLIN : 0), 0};
     CHECK(poll(&here, 1, 5000) == 1);
   }
-  // Waits as epoll would; true where something changed.
+  // Waits as epoll would. True if something changed.
   bool wait(int timeout = 5000) {
     pollfd both[] = {{source.readable ? -1 : source.fd, POLLIN, 0}, {target.writable ? -1 : target.fd, POLLOUT, 0}};
     if (poll(both, 2, timeout) <= 0) return false;
@@ -105,7 +105,7 @@ void budget() {
   CHECK(!world.source.readable && !world.flow.pipe.open());
 }
 
-// What its target does not take stays in the source: such a flow holds nothing.
+// Without a pipe, bytes that the target does not take stay in the source's socket: the flow itself holds none.
 void slowTargetWithoutPipe() {
   World world(0);
   const std::string sent = pattern(1 << 20);
@@ -122,7 +122,7 @@ void slowTargetWithoutPipe() {
   CHECK(world.flow.parked == 0 && world.counters.bytesParked == 0 && world.counters.pipesInUse == 0 && world.counters.descriptors == 0);
 }
 
-// Pipes whose bytes nobody reads leave most descriptors to others.
+// All pipes together take at most a quarter of the descriptors, even if nobody reads what is in them.
 void pipesShare() {
   Counters counters;
   PipePool pipes(&counters, 100);
@@ -164,7 +164,7 @@ void room(bool withPipe) {
   CHECK(world.pump() == Pumped::Waiting && world.flow.bytes == sent.size() && world.flow.room == -1);
 }
 
-// A send(2) to the source heard of its reset, and recv(2) does not say it again.
+// send(2) to the source has reported its reset, and recv(2) does not report it again.
 void resetThatWasTold(bool withPipe) {
   World world(withPipe ? 100 : 0);
   const std::string sent = pattern(3000);
@@ -197,7 +197,7 @@ void resets() {
     CHECK(world.pump() == Pumped::TargetFailed);
   }
   {
-    // The source ends when the target is lost already: no normal end.
+    // The source ends after the target was lost: that is no normal end.
     World world;
     shutdown(world.in.near, SHUT_WR);
     abortFd(world.out.far);

@@ -1,4 +1,4 @@
-// What the two ends of a connection do, in an order: made from a seed, and written as text that can be replayed.
+// A schedule: what the two ends of a connection do, in order. It is made from a seed, and written as text that can be replayed.
 #pragma once
 
 #include <algorithm>
@@ -9,16 +9,16 @@
 #include <vector>
 
 enum class Act : uint8_t {
-  Small,   // a receive buffer of the least size; before all others
-  Inline,  // SO_OOBINLINE; before all others
-  Send,    // `amount` bytes, behind what waits to be sent
-  Urgent,  // a byte with MSG_OOB, behind what waits to be sent
-  Shut,    // half-close, behind what waits to be sent
+  Small,   // the smallest receive buffer; before all other deeds
+  Inline,  // SO_OOBINLINE; before all other deeds
+  Send,    // `amount` bytes, after those that wait to be sent
+  Urgent,  // a byte with MSG_OOB, after those that wait to be sent
+  Shut,    // half-close, after the bytes that wait to be sent
   Reset,   // close with linger 0, at once
-  Close,   // close, whatever is unread or waits to be sent
+  Close,   // close, even if bytes are unread or wait to be sent
   Stop,    // read no more
   ReadOn,
-  Settle,  // both: wait until all has arrived that can
+  Settle,  // both: wait until everything has arrived that can arrive
   Pause,   // both: `amount` ms
 };
 constexpr const char* kActs[] = {"small", "inline", "send", "urgent", "shut", "reset", "close", "stop", "read", "settle", "pause"};
@@ -76,7 +76,7 @@ inline Schedule makeSchedule(uint32_t seed) {
     if (below(4) == 0) schedule.push_back({who, Act::Inline, 0});
   }
   const bool isSmall = std::any_of(schedule.begin(), schedule.end(), [](const Deed& deed) { return deed.act == Act::Small; });
-  // In half of them every deed has had its effect before the next one: they end alike each time, and as a direct connection ends.
+  // In half of the schedules each deed has settled before the next one. They must end in the same way each time, as a direct connection ends.
   const bool isOrderly = below(2) == 0;
   static constexpr struct {
     Act act;
@@ -89,7 +89,7 @@ inline Schedule makeSchedule(uint32_t seed) {
     while (at >= kWeights[kind].weight) at -= kWeights[kind++].weight;
     Deed deed = {below(2), kWeights[kind].act, 0};
     if (deed.act == Act::Pause) deed.amount = 1 + below(below(8) == 0 ? 60 : 8);
-    // Through a small buffer much would take long.
+    // Few bytes if a buffer is small, because many would take long.
     if (deed.act == Act::Send) deed.amount = 1 + below(1U << (isSmall ? 1 + below(15) : below(30) == 0 ? 21 : 1 + below(18)));
     schedule.push_back(deed);
     if (isOrderly && deed.act != Act::Settle) schedule.push_back({0, Act::Settle, 0});

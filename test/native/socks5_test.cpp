@@ -1,4 +1,4 @@
-// The SOCKS5 codec: what the client's side writes the server's side reads, however it is cut; and nothing makes it read too far. And the
+// The SOCKS5 codec: the server's side reads what the client's side writes, however it is split, and no input makes it read too far. Also the
 // client's steps.
 #include "handshakes/socks5.h"
 #include "handshakes/socks5_client.h"
@@ -22,7 +22,7 @@ Parsed parseFirst(const std::string& text, size_t size, Parse parse) {
   return parse(exact.data(), exact.size());
 }
 
-// Every prefix is incomplete; the whole, with another message behind it, uses its own bytes only.
+// Every prefix is incomplete. The whole message uses only its own bytes, even if another one follows.
 template <typename Parse>
 void splits(const std::string& text, const size_t* used, Parse parse) {
   for (size_t size = 0; size < text.size(); ++size) CHECK(parseFirst(text, size, parse) == Parsed::Incomplete);
@@ -111,7 +111,7 @@ void noise() {
   while (std::chrono::steady_clock::now() < until) {
     std::string text(random() % 600, '\0');
     for (char& one : text) one = static_cast<char>(random());
-    // Mostly what begins well, or nearly all of it would end at the first byte.
+    // Most messages begin correctly. Otherwise nearly all would be rejected at the first byte.
     if (text.size() > 4 && random() % 8 != 0) {
       text[0] = static_cast<char>(random() % 2 == 0 ? 5 : 1);
       text[3] = static_cast<char>(random() % 5);
@@ -130,7 +130,7 @@ void noise() {
     });
   }
 }
-// Answers one after the other, each read as far as it is expected to go.
+// Gives the client one answer after the other, and of each only as many bytes as it expects.
 Socks5Client::Outcome answered(bool withPassword, const std::vector<std::string>& answers, int* reply = nullptr) {
   Socks5Client client(withPassword);
   auto outcome = Socks5Client::Outcome::Next;

@@ -1,4 +1,4 @@
-// Two connected sockets, for tests of what lies between a source and a target.
+// Two connected sockets, for tests of the relay between a source and a target.
 #pragma once
 
 #include <poll.h>
@@ -12,7 +12,7 @@ struct Pair {
   int far = -1;
 };
 
-// Over loopback TCP: only there is a reset what it is in service.
+// Over loopback TCP, because a socketpair(2) has no RST.
 inline Pair tcpPair(bool mptcp = false) {
   Address address;
   Protocol protocol;

@@ -1,4 +1,4 @@
-// TCP's urgent data, as FTP's ABOR and telnet's interrupt send it: every byte arrives in its place, whatever comes behind it.
+// TCP's urgent data, as FTP's ABOR and telnet's interrupt send it: every byte arrives in its place, whatever follows it.
 #include "engine_fixture.h"
 
 #include <netinet/tcp.h>
@@ -8,7 +8,7 @@
 namespace {
 struct Said {
   std::string text;
-  bool urgent = false;  // its last byte
+  bool urgent = false;  // whether the last byte is urgent
 };
 using Speech = std::vector<Said>;
 
@@ -55,9 +55,9 @@ void hears(int fd, const std::string& expected, Ending ending, unsigned pauseUs)
 
 const Speech kSpeeches[] = {
     {{"one "}, {"!", true}, {"two "}, {"three"}},
-    {{"!", true}, {"one "}, {"two "}},  // the first byte
-    {{"one "}, {"two"}, {"!", true}},   // the last one
-    {{"!", true}},                      // the only one
+    {{"!", true}, {"one "}, {"two "}},  // urgent: the first byte
+    {{"one "}, {"two"}, {"!", true}},   // the last byte
+    {{"!", true}},                      // the only byte
     {{"one "}, {"!", true}, {"?", true}, {"two "}, {"!", true}, {"three"}},
     {{"one "}, {"ABOR\r\n!", true}, {"?", true}},
     {{std::string(300000, 'x')}, {"!", true}, {std::string(300000, 'y')}, {"!", true}},
@@ -72,22 +72,22 @@ int acceptFrom(int listener) {
   return fd;
 }
 
-// Both directions of connections that `dial` makes to what listens on `listener`.
+// Plays every speech in both directions of connections that `dial` makes to `listener`.
 template <typename Dial>
 void everySpeech(int listener, const Owner& owner, Dial dial, bool withResets) {
   for (const Speech& speech : kSpeeches) {
     for (const unsigned pauseUs : {0U, 3000U}) {
       for (const Ending ending : {Ending::None, Ending::Fin, Ending::Reset}) {
         if (ending == Ending::Reset && !withResets) continue;
-        if (ending == Ending::Reset && all(speech).size() > 1000) continue;  // only as much as the target takes at once goes on
+        if (ending == Ending::Reset && all(speech).size() > 1000) continue;  // before a RST only as much is passed on as the target takes at once
         for (const bool fromClient : {true, false}) {
-          // Whether the connection is relayed already when it comes.
+          // Early: the speech may come before the connection is relayed.
           for (const bool isEarly : {true, false}) {
             const unsigned opened = owner.opened;
             int client = dial();
             if (isEarly && fromClient) say(client, speech, pauseUs, ending == Ending::Reset ? Ending::None : ending);
             int server = acceptFrom(listener);
-            // What a client says and takes back before that reaches nobody.
+            // If a client resets before that, its bytes reach nobody.
             if (!isEarly || ending == Ending::Reset) CHECK(eventually([&] { return owner.opened > opened; }));
             int& speaker = fromClient ? client : server;
             int& hearer = fromClient ? server : client;
@@ -104,7 +104,7 @@ void everySpeech(int listener, const Owner& owner, Dial dial, bool withResets) {
   }
 }
 
-// The target takes nothing for a while: neither what is in front of the mark nor what is behind it gets lost.
+// The target reads nothing for a while: no byte before or after the urgent one gets lost.
 template <typename Dial>
 void blockedTarget(int listener, Dial dial) {
   const int client = dial();
@@ -149,7 +149,7 @@ void throughHag(bool pipelined) {
   closeFd(listener);
 }
 
-// A plain TCP client of the HAG, whose first words come right behind its request.
+// A plain TCP client of the HAG, whose first bytes follow its request at once.
 void socksClient() {
   const int listener = silentListener();
   Owner hag(options(), serve);
@@ -162,7 +162,7 @@ void socksClient() {
     return fd;
   };
   for (const Speech& speech : kSpeeches) {
-    // What waits of it when there is more the kernel may have dropped.
+    // When an urgent byte comes, the kernel may drop an earlier one that still waits.
     if (std::count_if(speech.begin(), speech.end(), [](const Said& one) { return one.urgent; }) > 1) continue;
     const int client = dial();
     say(client, speech, 0, Ending::Fin);

@@ -1,10 +1,10 @@
-/** What befalls the lab while the soak's load runs: one WAN at a time, and the HAG. Never both WANs. */
+/** The faults in the lab while the soak's load runs: they hit one WAN at a time, or the HAG, never both WANs. */
 import type { World } from '../support/hybrid.js'
 import type { Program } from '../support/process.js'
 import { sleep } from '../support/wait.js'
 import type { Chance } from './random.js'
 
-/** When a request may fail: it has to have ended in the window. */
+/** The time in which a request may fail: it must have ended within the window. */
 export interface Window {
   what: string
   from: number
@@ -25,9 +25,9 @@ const restarts: Restart[] = [
   { what: 'HAG killed', signal: 'SIGKILL' },
 ]
 
-/** A connection whose only subflow is lost with its WAN is reset within 2 s of the WAN's being found down, which takes about a second. */
+/** It takes about 1 s until a WAN is found down. Connections whose only subflow went over it are reset within 2 s after that. */
 const cutMs = 4000
-/** docs/behaviour.md: a HAG that died resets what went over it, at the latest when another one answers in its place. Its clients are found one by one. */
+/** docs/behaviour.md: connections over a dead HAG are reset, at the latest when another HAG answers in its place. They are found one by one. */
 const hagMs = 12_000
 
 export class Chaos {
@@ -39,13 +39,13 @@ export class Chaos {
   constructor(
     private readonly world: World,
     private readonly chance: Chance,
-    /** Of the HAG that runs now. */
+    /** The HAG that runs now. */
     private hag: Program,
     private readonly onHag: (hag: Program) => void,
     private readonly say: (what: string) => void,
   ) {}
 
-  /** Blow after blow, until `stop` is called; resolves when all is whole again. */
+  /** Makes one fault after another until `stop` is called. Resolves when the last one is over. */
   async run(): Promise<void> {
     this.isOver = false
     while (await this.rest(this.chance.between(2000, 6000))) {
@@ -63,7 +63,7 @@ export class Chaos {
     this.isOver = true
   }
 
-  /** Of both kinds in a short run, too. */
+  /** Mixes cuts and restarts, so that a short run has both. */
   private shuffle(): (Cut | Restart)[] {
     const [one, two] = this.chance.shuffled(restarts)
     const [first, second, third, fourth] = this.chance.shuffled(cuts)
@@ -82,7 +82,7 @@ export class Chaos {
     await (how === 'carrier' ? lab.carrier(wan, false) : lab.blackHole(wan, true))
     await sleep(this.chance.between(2500, 8000))
     await (how === 'carrier' ? lab.carrier(wan, true) : lab.blackHole(wan, false))
-    // Until it is back in the bundle the other one must not go.
+    // The other WAN must not be cut before this one is back in the bundle.
     await sleep(6000)
   }
 
@@ -98,5 +98,5 @@ export class Chaos {
   }
 }
 
-/** An orderly end must not take as long as its longest connection. */
+/** Otherwise an orderly end of the HAG would take as long as its longest connection. */
 export const hagKeys = { drain_seconds: 2 }

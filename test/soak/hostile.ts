@@ -1,4 +1,4 @@
-/** The soak's other clients: what they do must harm nobody else. Runs in agents in the LAN and outside. */
+/** The soak's hostile clients: what they do must harm nobody else. Runs in agents in the LAN and outside. */
 import { randomBytes } from 'node:crypto'
 import { createConnection, type Socket } from 'node:net'
 import { sleep } from '../support/wait.js'
@@ -8,7 +8,7 @@ export interface Targets {
   seed: number
   /** The soak's server, through the gateway. */
   server?: { host: string; port: number }
-  /** The gateway's own listener, for who goes there without having been redirected. */
+  /** The gateway's own listener, for clients that connect to it without having been redirected. */
   redirector?: { host: string; port: number }
   hag?: { host: string; port: number }
 }
@@ -151,7 +151,7 @@ export const soakHostile = {
     start(atHag, hag)
   },
 
-  /** Resolves when none of them holds a connection; how often each deed was done. */
+  /** Ends all connections, and resolves when none is left. Returns how often each deed was done. */
   soakPeace: async (): Promise<Record<string, number>> => {
     goesOn = false
     await sleep(500)

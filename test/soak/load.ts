@@ -1,4 +1,4 @@
-/** The soak's ordinary clients: each request checks every byte and is asked once. Runs in an agent in the LAN. */
+/** The soak's ordinary clients: each request is sent once, and each byte of the answer is checked. Runs in an agent in the LAN. */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
@@ -11,10 +11,10 @@ import { Chance } from './random.js'
 export interface Outcome {
   kind: string
   id: number
-  /** Of Date.now(). */
+  /** From Date.now(), like `ended`. */
   begun: number
   ended: number
-  /** Where it failed: an errno, STALLED, or what was wrong with the bytes. */
+  /** If it failed: an errno, STALLED, or what was wrong with the bytes. */
   error?: string
 }
 
@@ -24,7 +24,7 @@ export interface Load {
   seed: number
 }
 
-/** Nothing came for so long although something had to. */
+/** A request fails as STALLED if no byte moves for so long. */
 const stallMs = 20_000
 
 const outcomes: Outcome[] = []
@@ -35,7 +35,7 @@ let chance = new Chance(0)
 
 class Broken extends Error {}
 
-/** One connection: errors and silence become a rejection of what is waited for. */
+/** One connection. Errors and silence reject the promise that is waited for. */
 class Exchange {
   readonly socket: Socket
   private failure: Error | undefined
@@ -48,7 +48,7 @@ class Exchange {
     this.socket.setNoDelay(true)
     this.socket.on('connect', () => (this.port = this.socket.localPort ?? 0))
     this.socket.on('error', (error: NodeJS.ErrnoException) => this.fail(new Broken(error.code ?? error.message)))
-    // Who does not read hears of no RST.
+    // A socket that does not read gets no event of a RST.
     this.socket.on('data', () => {})
     this.socket.write(line)
   }
@@ -58,13 +58,13 @@ class Exchange {
     this.waiting?.(this.failure)
   }
 
-  /** Waits, but not once the load is to pause, and not for what was reset. */
+  /** Waits, but ends early when the load is to pause, and throws when the connection has failed. */
   async idle(ms: number): Promise<void> {
     for (const until = Date.now() + ms; goesOn && this.failure === undefined && Date.now() < until; ) await sleep(50)
     if (this.failure !== undefined) throw this.failure
   }
 
-  /** Resolves when `onData` says true, or at the end. The silence is counted from the last byte in either direction. */
+  /** Resolves when `onData` returns true, or at the end. Silence is counted from the last byte in either direction. */
   receive(onData: (data: Buffer) => boolean | undefined): Promise<void> {
     return new Promise((resolve, reject) => {
       const { socket } = this
@@ -94,8 +94,8 @@ class Exchange {
   }
 
   /**
-   * Where the end came too early. libuv takes a RST that comes with the last bytes for the end (uv__stream_io: a hang-up behind a partial
-   * read), but of what was reset the kernel forgets the port at once, and what was ended in order it remembers.
+   * The error if the end came too early. libuv takes a RST that comes with the last bytes for the end (uv__stream_io: a hang-up after a
+   * partial read). But the kernel at once forgets the port of a connection that was reset, and remembers one that ended in order.
    */
   cutShort(what: string): Broken {
     const port = `:${this.port.toString(16).toUpperCase().padStart(4, '0')} `
@@ -103,7 +103,7 @@ class Exchange {
     return new Broken(known ? what : 'ECONNRESET')
   }
 
-  /** All until the end. */
+  /** Receives the stream of `seed` until the end, and throws unless it has exactly `bytes` intact bytes. */
   async expect(seed: number, bytes: number): Promise<void> {
     const check = new Check(seed)
     await this.receive((data) => {
@@ -115,7 +115,7 @@ class Exchange {
     throw check.differsAt === undefined && check.bytes < bytes ? this.cutShort(what) : new Broken(what)
   }
 
-  /** Says something and hears it again. */
+  /** Sends bytes, and throws unless the same bytes come back. */
   async echo(seed: number, at: number, bytes: number): Promise<void> {
     const sent = streamSlice(seed, at, bytes)
     this.socket.write(sent)
@@ -141,7 +141,7 @@ async function get(id: number, bytes: number, open: (line: string) => Exchange) 
   exchange.socket.end()
 }
 
-/** Waits, but not once the load is to pause. */
+/** Waits, but ends early when the load is to pause. */
 async function idle(ms: number): Promise<void> {
   for (const until = Date.now() + ms; goesOn && Date.now() < until; ) await sleep(100)
 }
@@ -209,7 +209,7 @@ $SIG{ALRM} = sub { print "STALLED"; exit };
 $SIG{PIPE} = "IGNORE";
 alarm 20;
 my $socket = IO::Socket::INET->new(PeerAddr => $host, PeerPort => $port) or do { print "ECONN: $!"; exit };
-# What a RST says is said once, and a send may be the one that hears it.
+# A RST is reported once, and a send may be the call that reports it.
 sub say_or_end { defined send($socket, $_[0], $_[1] // 0) or do { print "ECONN: $!"; exit } }
 say_or_end("$id echo 0 0\\none ");
 say_or_end("!", MSG_OOB);
@@ -248,7 +248,7 @@ async function ask(kind: string, load: Load): Promise<void> {
   }
 }
 
-/** So many of a kind at once. */
+/** How many requests of each kind run at once. */
 const steady: Record<string, number> = { download: 2, upload: 1, echo: 12, idle: 40, 'half-closed': 8, urgent: 1 }
 const shortsPerSecond = 12
 const burst = 80
@@ -270,7 +270,7 @@ async function arrive(load: Load): Promise<void> {
 }
 
 export const soakLoad = {
-  /** Until soakPause; `seed` begins the ids and chance. */
+  /** Starts the load, which runs until soakPause. The first call's `seed` determines the random choices. */
   soakLoad: async (load: Load): Promise<void> => {
     goesOn = true
     if (lastId === 0) chance = new Chance(load.seed)
@@ -278,13 +278,13 @@ export const soakLoad = {
     for (const [kind, count] of Object.entries(steady)) for (let i = 0; i < count; i++) void keep(kind, load)
   },
 
-  /** Begins nothing any more, and resolves when what runs is over: how many are still there after a minute. */
+  /** Starts no more requests. Resolves when those that run have ended, at the latest after a minute; returns how many still run. */
   soakPause: async (): Promise<number> => {
     goesOn = false
     for (const until = Date.now() + 60_000; running > 0 && Date.now() < until; ) await sleep(50)
     return running
   },
 
-  /** What has ended since the last call. */
+  /** The requests that have ended since the last call. */
   soakOutcomes: async (): Promise<Outcome[]> => outcomes.splice(0),
 }

@@ -39,7 +39,7 @@ function options(): { minutes: number; seed: number } {
 
 const { minutes, seed } = options()
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-  // npm passes on what its whole process group has got: it comes twice.
+  // The signal comes twice: to the whole process group, and once more from npm, which passes it on.
   process.on(signal, async () => {
     await scope.run()
     process.exit(130)

@@ -1,4 +1,4 @@
-/** Chance that can be repeated: the same seed gives the same numbers (xorshift, period 2^32 - 1). */
+/** Random numbers that can be repeated: the same seed gives the same numbers (xorshift, period 2^32 - 1). */
 export class Chance {
   private state: number
 
@@ -6,7 +6,7 @@ export class Chance {
     this.state = Math.imul(seed + 1, 2_654_435_761) >>> 0 || 1
   }
 
-  /** From 0 up to, and without, 1. */
+  /** A number from 0 to below 1. */
   next(): number {
     this.state ^= this.state << 13
     this.state ^= this.state >>> 17
@@ -20,7 +20,7 @@ export class Chance {
     return least + Math.floor(this.next() * (most - least + 1))
   }
 
-  /** Small ones as often as large ones: each doubling is as likely as the next. */
+  /** Small sizes are as likely as large ones: each doubling has the same probability. */
   size(least: number, most: number): number {
     return Math.round(least * (most / least) ** this.next())
   }

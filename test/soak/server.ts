@@ -1,4 +1,4 @@
-/** The soak's server: it does what a request's first line asks for, and knows how often each request came. */
+/** The soak's server: it does what a request's first line asks for, and counts how often each request came. */
 import { once } from 'node:events'
 import { createServer, type Socket } from 'node:net'
 import { writeStream } from '../support/servers.js'
@@ -6,10 +6,10 @@ import { Check } from '../support/stream.js'
 
 /**
  * The first line is `<id> <kind> <bytes> <waitMs>`.
- * get: that many bytes of the stream of the id, and the end.
+ * get: the answer is that many bytes of the id's stream, and the end.
  * put: the client sends a stream and ends; the answer is `<bytes> <intact>` and the end.
  * late: the client ends at once; after waitMs the answer is as for get.
- * echo: what follows comes back.
+ * echo: the bytes that follow come back.
  */
 const kinds: Record<string, (socket: Socket, rest: Buffer, id: number, bytes: number, waitMs: number) => unknown> = {
   get: async (socket, _rest, id, bytes) => {

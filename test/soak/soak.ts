@@ -1,4 +1,4 @@
-/** The soak: the `hybrid` lab with the real programs under everything at once, and what must be true all the time. */
+/** The soak: the real programs in the `hybrid` lab under load, hostile clients and faults at once, and what must hold all the time. */
 
 import { startAgent } from '../support/agent.js'
 import { sleep, World } from '../support/hybrid.js'
@@ -16,20 +16,20 @@ export interface SoakOptions {
 }
 
 export interface SoakReport {
-  /** Lines of a table. */
+  /** The lines of a table. */
   summary: string[]
-  /** Empty: all was as it has to be. */
+  /** Empty: nothing was wrong. */
   violations: string[]
 }
 
 const serverPort = 9100
-/** Between two calms. */
+/** The time between two calms; in a calm there is no load, and resources are measured. */
 const stretchMs = 80_000
-/** Growth of what is the process's alone, from the first calm to the last: V8 returns memory when it likes. */
+/** How much private memory may grow from the first calm to the last, because V8 returns memory when it likes. */
 const memoryMb = 12
-/** The prepared connections, and the pipes in the pools. */
+/** How many descriptors may be added from the first calm to the last: for prepared connections, and for the pipes in the pools. */
 const descriptors = 60
-/** Lines at the info level, a minute: some for each blow, and what is said of strangers. */
+/** How many lines a program may log each minute at the info level: some for each fault, and some about strangers. */
 const linesPerMinute = 60
 
 interface Calm {
@@ -90,7 +90,7 @@ export async function soak(scope: Scope, { minutes, seed, say = () => {} }: Soak
     const each = (ask: (program: Program) => number) => ({ gateway: ask(both.gateway), hag: ask(both.hag) })
     await sleep(3000)
     const open = []
-    // The probes come and go.
+    // Probes open and close sockets meanwhile, so the smallest count is taken.
     for (let i = 0; i < 20; i++) {
       open.push(each(({ pid }) => countDescriptors(pid)))
       await sleep(50)
@@ -166,10 +166,10 @@ function judge(outcomes: readonly Outcome[], windows: readonly Window[], begun: 
     rows.set(kind, row)
     row.begun += 1
     if (error === undefined) continue
-    // One that began while no HAG answered has one WAN only, and ends with it, whenever it finds out.
+    // A connection that began while no HAG answered has one WAN only. It ends with that WAN, whenever it notices.
     const mayBeDirect = windows.some(({ isDirect, from, until }) => isDirect && since >= from && since <= until)
     const window = windows.find(({ from, until }) => ended >= from && (ended <= until || (mayBeDirect && since < from)))
-    // A connection may be reset; its bytes may not be others, and nobody may be left waiting.
+    // A connection may be reset. Wrong bytes are never excused, nor is a client that was left waiting.
     const isReset = /^(ECONN|EPIPE|ETIMEDOUT)/.test(error)
     if (window !== undefined && isReset) {
       row.excused += 1
@@ -190,14 +190,14 @@ function judge(outcomes: readonly Outcome[], windows: readonly Window[], begun: 
   return { table, violations }
 }
 
-/** From the first calm, behind the warm-up, to the last one. */
+/** What grew too much from the first calm, after the warm-up, to the last one. */
 function growth(calms: readonly Calm[]): string[] {
   const first = calms[0]
   const last = calms.at(-1)
   if (first === undefined || last === undefined) return []
   const found: string[] = []
   for (const name of programs) {
-    // A HAG that was started anew begins anew.
+    // The memory of a HAG that was restarted is compared with its own first calm.
     const since = calms.find(({ pid }) => pid[name] === last.pid[name]) ?? last
     const more = last.memoryMb[name] - since.memoryMb[name]
     if (more > memoryMb) found.push(`the ${name}'s memory grew by ${more.toFixed(1)} MB`)
