@@ -1,11 +1,12 @@
 /** Files with secrets. Their content never gets into a message. */
 import { statSync } from 'node:fs'
 import { BondsocksError } from '../base/errors.js'
+import type { Emit } from '../telemetry/events.js'
 import { readText } from './text.js'
 
-/** The password in the first line of a file. Throws BondsocksError with exit code 2. `warn` is called if others can read the file. */
-export function readPassword(file: string, warn: (message: string) => void): string {
-  const password = readSecret(file, 'password_file', warn).split(/\r?\n/, 1)[0] as string
+/** The password in the first line of a file. Throws BondsocksError with exit code 2. Says if others can read the file. */
+export function readPassword(file: string, emit: Emit): string {
+  const password = readSecret(file, 'password_file', emit).split(/\r?\n/, 1)[0] as string
   const bytes = Buffer.byteLength(password)
   // RFC 1929 section 2: the length is one octet.
   if (bytes === 0) throw wrong(`password_file ${file} is empty: its first line must be the password`)
@@ -15,11 +16,11 @@ export function readPassword(file: string, warn: (message: string) => void): str
 
 /**
  * User names and passwords from lines of `name:password`; empty lines and lines that begin with `#` are skipped. The password may
- * contain colons. Throws BondsocksError with exit code 2.
+ * contain colons. Throws BondsocksError with exit code 2. Says if others can read the file.
  */
-export function readUsers(file: string, warn: (message: string) => void): Map<string, string> {
+export function readUsers(file: string, emit: Emit): Map<string, string> {
   const users = new Map<string, string>()
-  readSecret(file, 'users_file', warn)
+  readSecret(file, 'users_file', emit)
     .split(/\r?\n/)
     .forEach((line, index) => {
       if (line === '' || line.startsWith('#')) return
@@ -35,10 +36,10 @@ export function readUsers(file: string, warn: (message: string) => void): Map<st
   return users
 }
 
-function readSecret(file: string, key: string, warn: (message: string) => void): string {
+function readSecret(file: string, key: string, emit: Emit): string {
   try {
     const text = readText(file)
-    if ((statSync(file).mode & 0o077) !== 0) warn(`${key} ${file} can be read by others: chmod 600 ${file}`)
+    if ((statSync(file).mode & 0o077) !== 0) emit({ type: 'secret-exposed', key, file })
     return text
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException

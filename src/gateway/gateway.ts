@@ -45,15 +45,16 @@ async function realParts(config: GatewayConfig): Promise<GatewayParts> {
   const { watchKernel } = await import('../network/watch.js')
   const { watchFirewall } = await import('../network/watch-firewall.js')
   const log = createLog(config.log_level)
+  const emit = toLog(log)
   return {
     native,
     network: new Network(systemKernel({ standby: true })),
-    guard: () => guardGateway(log),
+    guard: () => guardGateway(emit),
     watch: async (events, signal) => {
-      await Promise.all([watchKernel({ ...events, log }, signal), watchFirewall(events, signal)])
+      await Promise.all([watchKernel({ ...events, emit }, signal), watchFirewall(events, signal)])
     },
     log,
-    signals: new StopSignals(log),
+    signals: new StopSignals(log, emit),
   }
 }
 
@@ -64,7 +65,7 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
   const emit = toLog(log)
   try {
     requireMptcp(native.mptcpUnavailable())
-    const entries = readPasswords(config, log)
+    const entries = readPasswords(config, emit)
     const limits = limitTexts(config)
     // Nobody is redirected to us before the network is set up.
     let sessions: Sessions | undefined
@@ -109,7 +110,7 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
           log,
         })
         const stop = AbortSignal.any([signals.stop, over.signal])
-        const running = Promise.all([hub.run(plan, parts.watch, stop, signals.fail), watchOptions(native, log, stop)])
+        const running = Promise.all([hub.run(plan, parts.watch, stop, signals.fail), watchOptions(native, emit, stop)])
         try {
           await begin(hub, config, emit, stop)
         } catch (error) {
@@ -119,7 +120,7 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
         }
         await running
         // First, new connections are no longer redirected, so that none meets a closed port.
-        await hub.stopRedirecting().catch((error: Error) => log.warn(`the redirection stays until the end: ${error.message}`))
+        await hub.stopRedirecting().catch(({ message }: Error) => emit({ type: 'redirection-stays', reason: message }))
         await drain(engine, config.drain_seconds, signals.hurry, emit)
       } finally {
         await network.remove()
@@ -142,10 +143,10 @@ function requireMptcp(why: string | undefined): void {
   throw new BondsocksError('NO_MPTCP', `this kernel has no MPTCP (${why}): use ${mptcpKernel}`)
 }
 
-function readPasswords(config: GatewayConfig, log: Log): HagEntryWithPassword[] {
+function readPasswords(config: GatewayConfig, emit: Emit): HagEntryWithPassword[] {
   return config.hags.map((entry) => {
     if (entry.password_file === undefined) return entry
-    return { ...entry, password: readPassword(entry.password_file, (message) => log.warn(message)) }
+    return { ...entry, password: readPassword(entry.password_file, emit) }
   })
 }
 

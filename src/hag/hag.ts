@@ -28,19 +28,19 @@ export interface HagParts {
   log: Log
   signals: Pick<StopSignals, 'stop' | 'hurry' | 'dispose'>
   /** Keeps the machine's network as a HAG needs it, until the signal. */
-  keepNetwork(emit: Emit, signal: AbortSignal): Promise<unknown>
+  keepNetwork(signal: AbortSignal): Promise<unknown>
 }
 
 async function realParts(config: HagConfig): Promise<HagParts> {
   const { native } = await import('../engine/load.js')
   const { keepNetwork, realKeepParts } = await import('./keep-network.js')
   const log = createLog(config.log_level)
-  const keep = realKeepParts(config, log)
+  const emit = toLog(log)
   return {
     native,
     log,
-    signals: new StopSignals(log),
-    keepNetwork: (emit, signal) => keepNetwork(config, { ...keep, emit }, signal),
+    signals: new StopSignals(log, emit),
+    keepNetwork: (signal) => keepNetwork(config, realKeepParts(config, emit), signal),
   }
 }
 
@@ -49,8 +49,8 @@ export async function runHag(config: HagConfig, given?: HagParts): Promise<void>
   const { native, log, signals, keepNetwork } = given ?? (await realParts(config))
   const emit = toLog(log)
   try {
-    const users = config.users_file === undefined ? undefined : new Users(config.users_file, log)
-    const own = new OwnAddresses(native.routeTo, log)
+    const users = config.users_file === undefined ? undefined : new Users(config.users_file, emit)
+    const own = new OwnAddresses(native.routeTo, emit)
     const limits = limitTexts(config)
     const engine: Engine = new native.Engine({
       ...engineLimits(config),
@@ -84,9 +84,9 @@ export async function runHag(config: HagConfig, given?: HagParts): Promise<void>
       emit({ type: 'hag-listens', addresses, port: config.listen.port, protocol, authentication })
       if (protocol === 'tcp') emit({ type: 'hag-without-mptcp', code: native.mptcpUnavailable() })
       const ended = new AbortController()
-      const network = keepNetwork(emit, ended.signal)
+      const network = keepNetwork(ended.signal)
       hasStarted()
-      await Promise.all([aborted(signals.stop), watchOptions(native, log, signals.stop)])
+      await Promise.all([aborted(signals.stop), watchOptions(native, emit, signals.stop)])
       await drain(engine, config.drain_seconds, signals.hurry, emit)
       ended.abort()
       await network

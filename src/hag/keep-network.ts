@@ -11,7 +11,6 @@ import { PassTimer } from '../network/pass-timer.js'
 import { needsRoot } from '../network/state.js'
 import { type WatchEvents, watchKernel } from '../network/watch.js'
 import type { Emit } from '../telemetry/events.js'
-import type { Log } from '../telemetry/log.js'
 
 /** The time from one pass to the next, in times of its duration, so that a flapping link does not take all processor time. */
 const spacing = 8
@@ -26,26 +25,25 @@ const neverMs = 2 ** 30
 
 export interface KeepParts {
   emit: Emit
-  log: Log
   kernel: Kernel
   join(): Promise<Membership>
   guard(): Guardian
   watch(events: WatchEvents, signal: AbortSignal): Promise<void>
 }
 
-export function realKeepParts({ listen }: HagConfig, log: Log): Omit<KeepParts, 'emit'> {
+export function realKeepParts({ listen }: HagConfig, emit: Emit): KeepParts {
   return {
-    log,
+    emit,
     kernel: systemKernel(),
     join: () => joinHags(),
-    guard: () => guardHag(log, listen.port),
-    watch: (events, signal) => watchKernel({ ...events, log }, signal),
+    guard: () => guardHag(emit, listen.port),
+    watch: (events, signal) => watchKernel({ ...events, emit }, signal),
   }
 }
 
-/** Runs until the signal; then the last HAG of the machine puts everything back. Never rejects; logs what it cannot do. */
+/** Runs until the signal; then the last HAG of the machine puts everything back. Never rejects; says what it cannot do. */
 export async function keepNetwork(config: HagConfig, parts: KeepParts, signal: AbortSignal): Promise<void> {
-  const { emit, log, kernel, join, guard, watch } = parts
+  const { emit, kernel, join, guard, watch } = parts
   const notRoot = new BondsocksError('NOT_ROOT', needsRoot)
   const joined = (await kernel.mayAdminister()) ? await join().catch((error: Error) => error) : notRoot
   if (joined instanceof BondsocksError && joined.code === notRoot.code) {
@@ -54,7 +52,7 @@ export async function keepNetwork(config: HagConfig, parts: KeepParts, signal: A
     await complainOfSettings({ kernel, emit })
     return
   }
-  if (joined instanceof Error) log.info(`other HAGs on this machine are not asked: ${joined.message}`)
+  if (joined instanceof Error) emit({ type: 'other-hags-unknown', reason: joined.message })
   const member = joined instanceof Error ? alone : joined
   const hasWindow = config.initial_window > 0
   const guardian = hasWindow ? guard() : undefined
@@ -71,7 +69,7 @@ export async function keepNetwork(config: HagConfig, parts: KeepParts, signal: A
     ...keepers.map((one) => one.run(signal)),
   ])
   if (member.isLast()) {
-    await network.remove().catch((error: Error) => log.warn(error.message))
+    await network.remove().catch(({ message }: Error) => emit({ type: 'hag-network-not-restored', reason: message }))
   }
   await guardian?.dismiss()
   member.release()

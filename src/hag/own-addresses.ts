@@ -1,5 +1,5 @@
 import type { Native } from '../engine/contract.js'
-import type { Log } from '../telemetry/log.js'
+import type { Emit } from '../telemetry/events.js'
 
 /**
  * Tells destinations that are this machine itself, or no single machine. Asks the kernel each time, because only it knows local routes (`ip
@@ -7,12 +7,12 @@ import type { Log } from '../telemetry/log.js'
  */
 export class OwnAddresses {
   readonly #routeTo: Native['routeTo']
-  readonly #log: Pick<Log, 'error'>
+  readonly #emit: Emit
   #hasComplained = false
 
-  constructor(routeTo: Native['routeTo'], log: Pick<Log, 'error'>) {
+  constructor(routeTo: Native['routeTo'], emit: Emit) {
     this.#routeTo = routeTo
-    this.#log = log
+    this.#emit = emit
   }
 
   /** For a TCP connection to this IP address and port. Also true if the kernel does not tell, so that nobody gets in by mistake. */
@@ -24,7 +24,7 @@ export class OwnAddresses {
     } catch (error) {
       if (!this.#hasComplained) {
         this.#hasComplained = true
-        this.#log.error(`destinations are refused: ${(error as Error).message}`)
+        this.#emit({ type: 'destinations-refused', reason: (error as Error).message })
       }
       return true
     }

@@ -1,7 +1,7 @@
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
 import { statSync } from 'node:fs'
 import { readUsers } from '../config/secrets.js'
-import type { Log } from '../telemetry/log.js'
+import type { Emit, Event } from '../telemetry/events.js'
 
 const checkFileMs = 2000
 /** Bytes; enough for some 100,000 users. */
@@ -10,25 +10,25 @@ const largestFile = 10_000_000
 /** The users of a `users_file`. A changed file is read at the next login. A faulty one is reported, and the former users stay. */
 export class Users {
   readonly #file: string
-  readonly #log: Pick<Log, 'info' | 'warn'>
+  readonly #emit: Emit
   // Digests of equal length make the time of a comparison independent of the password. With a random key they are useless elsewhere.
   readonly #key = randomBytes(32)
   #digests: Map<string, Buffer>
   /** Identifies the version of the file that was read. */
   #version: string
-  /** What was logged about a file that cannot be read, because each look tries again. */
+  /** What was said about a file that cannot be read, because each look tries again. */
   readonly #complaints = new Set<string>()
   readonly #now: () => number
   #checkedAt: number
 
   /** Throws BondsocksError if the file is missing or faulty. */
-  constructor(file: string, log: Pick<Log, 'info' | 'warn'>, now: () => number = () => performance.now()) {
+  constructor(file: string, emit: Emit, now: () => number = () => performance.now()) {
     this.#file = file
-    this.#log = log
+    this.#emit = emit
     this.#now = now
     this.#checkedAt = now()
     this.#version = versionOf(file)
-    this.#digests = this.#read((message) => log.warn(message))
+    this.#digests = this.#read(emit)
   }
 
   accepts(username: string, password: string): boolean {
@@ -39,8 +39,8 @@ export class Users {
     return timingSafeEqual(given, expected ?? this.#key) && expected !== undefined
   }
 
-  #read(warn: (message: string) => void): Map<string, Buffer> {
-    const users = readUsers(this.#file, warn)
+  #read(emit: Emit): Map<string, Buffer> {
+    const users = readUsers(this.#file, emit)
     return new Map([...users].map(([name, password]) => [name, this.#digest(password)]))
   }
 
@@ -63,19 +63,20 @@ export class Users {
       if (stat !== undefined && !(stat.isFile() && stat.size <= largestFile)) {
         throw new Error(`users_file ${this.#file} is no file of at most ${largestFile / 1e6} MB`)
       }
-      this.#digests = this.#read((message) => this.#complain(message))
+      this.#digests = this.#read((event) => this.#complain(event))
       this.#version = version
       this.#complaints.clear()
-      this.#log.info(`users_file ${this.#file} read again: ${this.#digests.size} users`)
+      this.#emit({ type: 'users-read', file: this.#file, users: this.#digests.size })
     } catch (error) {
-      this.#complain(`${(error as Error).message}; the former users stay`)
+      this.#complain({ type: 'users-kept', reason: (error as Error).message })
     }
   }
 
-  #complain(message: string): void {
-    if (this.#complaints.has(message)) return
-    this.#complaints.add(message)
-    this.#log.warn(message)
+  #complain(event: Event): void {
+    const complaint = JSON.stringify(event)
+    if (this.#complaints.has(complaint)) return
+    this.#complaints.add(complaint)
+    this.#emit(event)
   }
 }
 

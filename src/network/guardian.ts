@@ -6,7 +6,7 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Log } from '../telemetry/log.js'
+import type { Emit } from '../telemetry/events.js'
 import { takeLock } from './lock.js'
 import { owned } from './state.js'
 
@@ -66,10 +66,10 @@ done >/dev/null 2>&1
 `
 
 /** Rejects with `LOCKED` if another gateway runs in this network namespace. */
-export async function guardGateway(log: Pick<Log, 'warn'>): Promise<Guardian> {
+export async function guardGateway(emit: Emit): Promise<Guardian> {
   const lock = await takeLock('gateway', patienceMs)
   const remove = [process.execPath, ...process.execArgv, process.argv[1] ?? '', 'remove']
-  const guardian = startGuardian(log, forGateway, [lock.path, ...remove], lock.fd ?? 'ignore')
+  const guardian = startGuardian(emit, forGateway, [lock.path, ...remove], lock.fd ?? 'ignore')
   return {
     async dismiss() {
       await guardian.dismiss()
@@ -78,11 +78,11 @@ export async function guardGateway(log: Pick<Log, 'warn'>): Promise<Guardian> {
   }
 }
 
-export function guardHag(log: Pick<Log, 'warn'>, port: number): Guardian {
-  return startGuardian(log, forHag, [String(port)], 'ignore')
+export function guardHag(emit: Emit, port: number): Guardian {
+  return startGuardian(emit, forHag, [String(port)], 'ignore')
 }
 
-function startGuardian(log: Pick<Log, 'warn'>, script: string, args: readonly string[], lock: number | 'ignore'): Guardian {
+function startGuardian(emit: Emit, script: string, args: readonly string[], lock: number | 'ignore'): Guardian {
   let child: ChildProcess | undefined
   let ended: Promise<unknown> = Promise.resolve()
   let timer: NodeJS.Timeout | undefined
@@ -93,7 +93,7 @@ function startGuardian(log: Pick<Log, 'warn'>, script: string, args: readonly st
     const gone = (why: string) => {
       child = undefined
       if (isDismissed) return
-      log.warn(`the guardian ended and is started again: ${why}`, { milliseconds: restartMs })
+      emit({ type: 'guardian-ended', reason: why, restartMs })
       timer = setTimeout(start, restartMs).unref()
       restartMs = Math.min(restartMs * 2, longestRestartMs)
     }

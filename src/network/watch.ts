@@ -3,7 +3,7 @@
  * hops are watched because a route that ends with its next hop is not reported.
  */
 import { pause } from '../base/pause.js'
-import type { Log } from '../telemetry/log.js'
+import type { Emit } from '../telemetry/events.js'
 import { streamCommand } from './kernel/command.js'
 
 /** If a monitor dies at once, the wait doubles from this to the longest. */
@@ -24,13 +24,13 @@ export interface WatchEvents {
 }
 
 export interface WatchOptions extends WatchEvents {
-  log: Log
+  emit: Emit
   /** Tests pass their own. Runs a command, hands over its output, ends it on the signal, and resolves with the reason why it ended. */
   stream?: (argv: readonly string[], onOutput: (text: string) => void, signal: AbortSignal) => Promise<string>
 }
 
 /** Runs until the signal. Never rejects. */
-export async function watchKernel({ log, stream = streamCommand, ...events }: WatchOptions, signal: AbortSignal): Promise<void> {
+export async function watchKernel({ emit, stream = streamCommand, ...events }: WatchOptions, signal: AbortSignal): Promise<void> {
   let restartMs = firstRestartMs
   let said = ''
   while (!signal.aborted) {
@@ -50,7 +50,7 @@ export async function watchKernel({ log, stream = streamCommand, ...events }: Wa
     // A signal to our whole group or unit ends it a moment before we hear of it.
     if (signal.aborted) return
     // If `ip` is not installed, it is tried for ever.
-    if (wasSound || why !== said) log.warn(`the watch on the network ended and is started again: ${why}`)
+    if (wasSound || why !== said) emit({ type: 'network-watch-ended', reason: why })
     said = why
     events.onChange()
   }

@@ -1,45 +1,44 @@
-/** Socket options that the kernel does not take on MPTCP sockets, or not from this user: logs once what one would notice. */
+/** Socket options that the kernel does not take on MPTCP sockets, or not from this user: says once what one would notice. */
 
 import { pause } from '../base/pause.js'
 import type { Native } from '../engine/contract.js'
-import type { Log } from '../telemetry/log.js'
+import type { OptionEffect } from '../telemetry/events/service.js'
+import type { Emit, Event } from '../telemetry/events.js'
 
 const lookMs = 10_000
 
-/** What one notices if an option is missing. The lack of others is not noticed. */
-const consequences: Record<string, string> = {
-  IP_BIND_ADDRESS_NO_PORT:
-    'a WAN carries at most as many connections at once as net.ipv4.ip_local_port_range has ports, to all HAGs together',
-  SO_KEEPALIVE: 'what idles behind a NAT may die unnoticed',
-  TCP_KEEPIDLE: 'what idles behind a NAT may die unnoticed',
-  SO_OOBINLINE: "urgent data, as FTP's abort sends it, may be lost",
-  SO_RCVBUFFORCE: 'a fast WAN with a long round trip is not filled by a single download',
-  SO_RCVLOWAT: 'a fast WAN with a long round trip is not filled by a single download',
-  SO_SNDBUFFORCE: 'a slower second WAN is not filled by a single upload',
-  TCP_NODELAY: 'small messages may wait for an acknowledgement',
+/** The lack of others is not noticed. */
+const effects: Record<string, OptionEffect> = {
+  IP_BIND_ADDRESS_NO_PORT: 'few-ports',
+  SO_KEEPALIVE: 'idle-dies',
+  TCP_KEEPIDLE: 'idle-dies',
+  SO_OOBINLINE: 'urgent-lost',
+  SO_RCVBUFFORCE: 'slow-download',
+  SO_RCVLOWAT: 'slow-download',
+  SO_SNDBUFFORCE: 'slow-upload',
+  TCP_NODELAY: 'small-waits',
 }
 
-/** Texts about options that were not reported yet; adds them to `told`. */
-export function newsOfOptions(refused: ReturnType<Native['refusedOptions']>, told: Set<string>): string[] {
-  return refused.flatMap(({ option, code }) => {
-    const consequence = consequences[option]
-    if (consequence === undefined || told.has(consequence)) return []
-    told.add(consequence)
-    const why = code === 'EPERM' ? 'needs CAP_NET_ADMIN' : `is not taken by this kernel (${code})`
-    return [`the socket option ${option} ${why}: ${consequence}`]
+/** Events of options whose effect was not told yet; adds it to `told`. */
+export function newsOfOptions(refused: ReturnType<Native['refusedOptions']>, told: Set<OptionEffect>): Event[] {
+  return refused.flatMap(({ option, code }): Event[] => {
+    const effect = effects[option]
+    if (effect === undefined || told.has(effect)) return []
+    told.add(effect)
+    return [{ type: 'option-refused', option, code, effect }]
   })
 }
 
 /** Runs until the signal. Never rejects. */
 export async function watchOptions(
   native: Pick<Native, 'refusedOptions'>,
-  log: Log,
+  emit: Emit,
   signal: AbortSignal,
   everyMs = lookMs,
 ): Promise<void> {
-  const told = new Set<string>()
+  const told = new Set<OptionEffect>()
   while (!signal.aborted) {
     await pause(everyMs, signal)
-    for (const text of newsOfOptions(native.refusedOptions(), told)) log.info(text)
+    for (const event of newsOfOptions(native.refusedOptions(), told)) emit(event)
   }
 }

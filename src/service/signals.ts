@@ -1,3 +1,4 @@
+import type { Emit } from '../telemetry/events.js'
 import type { Log } from '../telemetry/log.js'
 import { reportFault } from './faults.js'
 
@@ -6,7 +7,8 @@ const longestEndMs = 30_000
 
 /** The first signal asks to stop, the second not to wait for connections. An uncaught error acts like a second signal. */
 export class StopSignals {
-  readonly #log: Pick<Log, 'error' | 'info'>
+  readonly #log: Pick<Log, 'error'>
+  readonly #emit: Emit
   readonly #stop = new AbortController()
   readonly #hurry = new AbortController()
   readonly stop = this.#stop.signal
@@ -22,13 +24,14 @@ export class StopSignals {
       () => (this.#stop.signal.aborted ? this.#hurry : this.#stop).abort(),
     ]),
     // SIGHUP comes also when a terminal closes, which is no reason to end the LAN's connections.
-    ['SIGHUP', () => this.#log.info('SIGHUP is ignored: SIGTERM stops')],
+    ['SIGHUP', () => this.#emit({ type: 'hangup-ignored' })],
     ['unhandledRejection', (error) => reportFault(this.#log, 'unexpected error in what nobody waits for', error)],
     ['uncaughtException', (error) => this.fail(error)],
   ]
 
-  constructor(log: Pick<Log, 'error' | 'info'>) {
+  constructor(log: Pick<Log, 'error'>, emit: Emit) {
     this.#log = log
+    this.#emit = emit
     for (const [name, listener] of this.#listeners) process.on(name, listener)
   }
 

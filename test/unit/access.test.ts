@@ -3,6 +3,7 @@ import { type Cidr, parseCidr } from '../../src/base/address.js'
 import type { Native } from '../../src/engine/contract.js'
 import { Access } from '../../src/hag/access.js'
 import { OwnAddresses } from '../../src/hag/own-addresses.js'
+import { toLog } from '../../src/telemetry/events.js'
 import { memoryLog } from '../support/memory-log.js'
 
 const networks = (...texts: string[]) => texts.map((text) => parseCidr(text) as Cidr)
@@ -84,7 +85,7 @@ t.test('the kernel is asked about every destination, and its silence lets nobody
     asked.push(`${address} ${port}`)
     if (address === '198.51.100.66') throw new Error('EMFILE: the kernel does not tell its routes')
     return kinds[address] ?? 'unicast'
-  }, log)
+  }, toLog(log))
   const access = new Access({ clients: [], allow: networks('198.51.100.255') }, (address, port) => owner.has(address, port))
   for (const address of ['198.51.100.1', '2001:db8::', '198.51.100.66', '64:ff9b::198.51.100.1', '2002:c633:6401::1'])
     t.equal(access.destination(address, 22), false, address)

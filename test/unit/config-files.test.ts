@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import { checkConfig, loadGateway, loadHag } from '../../src/config/load.js'
 import { readPassword, readUsers } from '../../src/config/secrets.js'
+import type { Event } from '../../src/telemetry/events.js'
 import { faults, least } from '../support/config.js'
 
 t.test('files: not there, neither kind, relative secrets', async (t) => {
@@ -32,20 +33,20 @@ t.test('secrets', async (t) => {
     twice: 'ann:1\nann:2\n',
     none: '# nobody\n',
   })
-  const warnings: string[] = []
-  const warn = (message: string) => warnings.push(message)
+  const exposed: Event[] = []
+  const emit = (event: Event) => exposed.push(event)
   chmodSync(join(folder, 'password'), 0o600)
-  t.equal(readPassword(join(folder, 'password'), warn), 'open sesame')
-  t.same(warnings, [])
+  t.equal(readPassword(join(folder, 'password'), emit), 'open sesame')
+  t.same(exposed, [])
   chmodSync(join(folder, 'users'), 0o644)
   t.same(
-    [...readUsers(join(folder, 'users'), warn)],
+    [...readUsers(join(folder, 'users'), emit)],
     [
       ['ann', 'a:b'],
       ['bob', 'pw'],
     ],
   )
-  t.same(warnings, [`users_file ${folder}/users can be read by others: chmod 600 ${folder}/users`])
+  t.same(exposed, [{ type: 'secret-exposed', key: 'users_file', file: join(folder, 'users') }])
   const long = join(folder, 'long')
   writeFileSync(long, 'x'.repeat(256))
   mkdirSync(join(folder, 'dir'))
@@ -57,7 +58,7 @@ t.test('secrets', async (t) => {
     ['dir', `password_file ${file('dir')} cannot be read: is a folder`],
   ] as const) {
     t.same(
-      faults(() => readPassword(file(name), warn)),
+      faults(() => readPassword(file(name), emit)),
       [text],
     )
   }
@@ -67,7 +68,7 @@ t.test('secrets', async (t) => {
     ['none', `users_file ${file('none')} has no user: write lines of name:password`],
   ] as const) {
     t.same(
-      faults(() => readUsers(file(name), warn)),
+      faults(() => readUsers(file(name), emit)),
       [text],
     )
   }

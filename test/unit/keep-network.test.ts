@@ -45,7 +45,6 @@ function begin(kernel: FakeKernel, { member = alone, join = async () => member, 
     config,
     {
       emit: toLog(log),
-      log,
       kernel,
       join,
       guard: () => {

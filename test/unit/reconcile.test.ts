@@ -140,7 +140,7 @@ t.test('a monitor that dies is started again, and what went by unseen is looked 
   let starts = 0
   const watching = watchKernel(
     {
-      log,
+      emit: toLog(log),
       onChange: () => changes++,
       onGone: () => {},
       onAddressGone: () => {},
@@ -169,7 +169,10 @@ t.test('the signal that ends us may end the monitor a moment before: nothing is 
     setTimeout(() => stop.abort(), 10)
     return 'killed with SIGTERM'
   }
-  const watching = watchKernel({ log, onChange: () => {}, onGone: () => {}, onAddressGone: () => {}, stream }, stop.signal)
+  const watching = watchKernel(
+    { emit: toLog(log), onChange: () => {}, onGone: () => {}, onAddressGone: () => {}, stream },
+    stop.signal,
+  )
   await time.until(() => stop.signal.aborted)
   await watching
   t.same(log.lines, [])
@@ -183,7 +186,10 @@ t.test('a monitor that cannot be started is said once', async (t) => {
     if (++starts === 3) stop.abort()
     return 'ip ENOENT'
   }
-  const watching = watchKernel({ log, onChange: () => {}, onGone: () => {}, onAddressGone: () => {}, stream }, stop.signal)
+  const watching = watchKernel(
+    { emit: toLog(log), onChange: () => {}, onGone: () => {}, onAddressGone: () => {}, stream },
+    stop.signal,
+  )
   await time.until(() => stop.signal.aborted)
   await watching
   t.same(log.lines, ['warn the watch on the network ended and is started again: ip ENOENT'])
@@ -227,7 +233,7 @@ t.test('what has gone is told at once, whatever the pieces in which the monitor 
     }
     const onGone = (device: string, what: string) => heard.push(`${device} ${what}`)
     const onAddressGone = (address: string) => heard.push(`${address} has gone`)
-    await watchKernel({ log: memoryLog(), onChange: () => changes++, onGone, onAddressGone, stream }, stop.signal)
+    await watchKernel({ emit: toLog(memoryLog()), onChange: () => changes++, onGone, onAddressGone, stream }, stop.signal)
     t.same(heard, expected, `in pieces of ${size}`)
     t.equal(changes, Math.ceil(text.length / size))
   }

@@ -2,6 +2,7 @@ import t from 'tap'
 import type { EngineEvent } from '../../src/engine/contract.js'
 import { eachEvent, reportFault } from '../../src/service/faults.js'
 import { StopSignals } from '../../src/service/signals.js'
+import { toLog } from '../../src/telemetry/events.js'
 import { memoryLog } from '../support/memory-log.js'
 
 const limit = { type: 'limit', limited: true, cause: 'memory' } as const
@@ -47,7 +48,7 @@ t.test('ten faults a minute are logged, and how many more there were', async (t)
 t.test('SIGTERM asks to stop, and then to hurry; SIGHUP and a forgotten promise do not', async (t) => {
   const log = memoryLog()
   const before = process.listenerCount('SIGHUP')
-  const signals = new StopSignals(log)
+  const signals = new StopSignals(log, toLog(log))
   process.emit('SIGHUP', 'SIGHUP')
   process.listeners('unhandledRejection').at(-1)?.(new Error('forgotten'), Promise.resolve())
   t.equal(signals.stop.aborted, false)
@@ -63,7 +64,7 @@ t.test('SIGTERM asks to stop, and then to hurry; SIGHUP and a forgotten promise 
 
 t.test('an uncaught exception ends all in good order, and is what all fails with', async (t) => {
   const log = memoryLog()
-  const signals = new StopSignals(log)
+  const signals = new StopSignals(log, toLog(log))
   const error = new Error('nobody caught me')
   process.listeners('uncaughtException').at(-1)?.(error, 'uncaughtException')
   signals.fail(new Error('and one more'))

@@ -14,12 +14,13 @@ import {
 import { join } from 'node:path'
 import t from 'tap'
 import { Users } from '../../src/hag/users.js'
+import { toLog } from '../../src/telemetry/events.js'
 import { memoryLog } from '../support/memory-log.js'
 
 t.test('names and passwords', async (t) => {
   const file = join(t.testdir({ users: 'ann:open:sesame\nbob:pässword\n' }), 'users')
   chmodSync(file, 0o600)
-  const users = new Users(file, memoryLog())
+  const users = new Users(file, toLog(memoryLog()))
   t.equal(users.accepts('ann', 'open:sesame'), true)
   t.equal(users.accepts('bob', 'pässword'), true)
   for (const [name, password] of [
@@ -39,7 +40,7 @@ t.test('a changed file counts; a faulty one does not lock everybody out', async 
   chmodSync(file, 0o600)
   const log = memoryLog()
   let now = 0
-  const users = new Users(file, log, () => now)
+  const users = new Users(file, toLog(log), () => now)
   const change = (text: string) => {
     writeFileSync(file, text)
     now += 2001
@@ -81,7 +82,7 @@ for (const [what, put, reason] of troubles) {
     chmodSync(file, 0o600)
     const log = memoryLog()
     let now = 0
-    const users = new Users(file, log, () => now)
+    const users = new Users(file, toLog(log), () => now)
     const accepts = (name: string, password: string) => {
       now += 2001
       return users.accepts(name, password)
@@ -103,7 +104,7 @@ t.test('a changed file that could not be opened for want of descriptors is read 
   chmodSync(file, 0o600)
   const log = memoryLog()
   let now = 0
-  const users = new Users(file, log, () => now)
+  const users = new Users(file, toLog(log), () => now)
   writeFileSync(file, 'ann:2\nbob:1\n')
   const taken: number[] = []
   t.throws(() => {

@@ -131,11 +131,11 @@ export class Steer {
   }
 
   async #dropEndpoints({ addresses, afterMs, reconciles }: Extract<Deed, { type: 'drop-endpoints' }>): Promise<void> {
-    const { dropEndpoints, log, reconcile } = this.#options
+    const { dropEndpoints, emit, reconcile } = this.#options
     if (afterMs > 0) await pause(afterMs, this.#ended.signal)
     if (this.#ended.signal.aborted) return
     this.#waitForJoins()
-    await dropEndpoints(addresses).catch((error: Error) => log.warn(`an endpoint could not be deleted: ${error.message}`))
+    await dropEndpoints(addresses).catch(({ message }: Error) => emit({ type: 'endpoint-not-deleted', reason: message }))
     if (reconciles) reconcile()
   }
 

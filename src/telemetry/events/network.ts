@@ -25,8 +25,17 @@ export interface NetworkEvents {
   'lan-redirected': object
   /** Without a WAN, or without the LAN's interface. */
   'lan-not-redirected': object
-  /** At the end. */
+  /** A WAN was lost, and connections may not leave it yet. */
+  'endpoint-not-deleted': { readonly reason: string }
+  /** A part of the program that the set-up needs; it is started again. */
+  'network-watch-ended': { readonly reason: string }
+  'guardian-ended': { readonly reason: string; readonly restartMs: number }
+  /** At the end: while connections drain, new ones still come. */
+  'redirection-stays': { readonly reason: string }
   'network-restored': object
+  /** Of a HAG, at its start and its end. */
+  'other-hags-unknown': { readonly reason: string }
+  'hag-network-not-restored': { readonly reason: string }
 }
 
 export const networkLines: Lines<NetworkEvents> = {
@@ -43,5 +52,12 @@ export const networkLines: Lines<NetworkEvents> = {
   'hag-window': ({ family, segments }) => info(`answers over IPv${family} begin with ${segments} segments again`),
   'lan-redirected': () => info('the LAN is redirected'),
   'lan-not-redirected': () => info('the LAN is not redirected: its connections go as without bondsocks'),
+  'endpoint-not-deleted': ({ reason }) => warn(`an endpoint could not be deleted: ${reason}`),
+  'network-watch-ended': ({ reason }) => warn(`the watch on the network ended and is started again: ${reason}`),
+  'guardian-ended': ({ reason, restartMs }) =>
+    warn(`the guardian ended and is started again: ${reason}`, { milliseconds: restartMs }),
+  'redirection-stays': ({ reason }) => warn(`the redirection stays until the end: ${reason}`),
   'network-restored': () => info('network is as before'),
+  'other-hags-unknown': ({ reason }) => info(`other HAGs on this machine are not asked: ${reason}`),
+  'hag-network-not-restored': ({ reason }) => warn(reason),
 }

@@ -1,5 +1,8 @@
 /** Events of the programs: how they begin and end. */
-import { info, type Lines, warn } from './line.js'
+import { error, info, type Lines, warn } from './line.js'
+
+/** What one notices if the kernel does not take a socket option. */
+export type OptionEffect = 'few-ports' | 'idle-dies' | 'urgent-lost' | 'slow-download' | 'slow-upload' | 'small-waits'
 
 export interface ServiceEvents {
   'gateway-listens': { readonly port: number; readonly hasIpv6: boolean }
@@ -19,6 +22,27 @@ export interface ServiceEvents {
   stopping: { readonly seconds: number; readonly connections: number }
   'connections-aborted': { readonly count: number }
   'hag-stopped': object
+  /** SIGHUP came. */
+  'hangup-ignored': object
+  /** `code`: the kernel's error. */
+  'option-refused': { readonly option: string; readonly code: string; readonly effect: OptionEffect }
+  /** Others can read a file with secrets; `key`: the config's. */
+  'secret-exposed': { readonly key: string; readonly file: string }
+  /** A changed file of users: the users in it count now, or the former ones still. */
+  'users-read': { readonly file: string; readonly users: number }
+  'users-kept': { readonly reason: string }
+  /** Until the kernel tells which addresses are this machine's. */
+  'destinations-refused': { readonly reason: string }
+}
+
+const effects: Record<OptionEffect, string> = {
+  'few-ports':
+    'a WAN carries at most as many connections at once as net.ipv4.ip_local_port_range has ports, to all HAGs together',
+  'idle-dies': 'what idles behind a NAT may die unnoticed',
+  'urgent-lost': "urgent data, as FTP's abort sends it, may be lost",
+  'slow-download': 'a fast WAN with a long round trip is not filled by a single download',
+  'slow-upload': 'a slower second WAN is not filled by a single upload',
+  'small-waits': 'small messages may wait for an acknowledgement',
 }
 
 export const serviceLines: Lines<ServiceEvents> = {
@@ -39,4 +63,13 @@ export const serviceLines: Lines<ServiceEvents> = {
   stopping: ({ seconds, connections }) => info('stopping: connections may end', { seconds, connections }),
   'connections-aborted': ({ count }) => warn(`${count} connections aborted`),
   'hag-stopped': () => info('stopped'),
+  'hangup-ignored': () => info('SIGHUP is ignored: SIGTERM stops'),
+  'option-refused': ({ option, code, effect }) => {
+    const why = code === 'EPERM' ? 'needs CAP_NET_ADMIN' : `is not taken by this kernel (${code})`
+    return info(`the socket option ${option} ${why}: ${effects[effect]}`)
+  },
+  'secret-exposed': ({ key, file }) => warn(`${key} ${file} can be read by others: chmod 600 ${file}`),
+  'users-read': ({ file, users }) => info(`users_file ${file} read again: ${users} users`),
+  'users-kept': ({ reason }) => warn(`${reason}; the former users stay`),
+  'destinations-refused': ({ reason }) => error(`destinations are refused: ${reason}`),
 }
