@@ -106,14 +106,15 @@ function afterHags(before: State, after: State): Deed[] {
   })
 }
 
-/** Whether the network set-up has to change. */
+/**
+ * Whether the network set-up has to change. A pass that has found a new address could not know that it is to have an endpoint; one that has
+ * found that an address is gone has nothing left to do.
+ */
 function isReconcileDue(before: Target, after: Target): boolean {
-  // The pass that has found its address could not know.
-  const gainsEndpoint = ({ bind }: WanLink) => hasEndpoint(after, bind) && !hasEndpoint(before, bind)
+  const isChanged = ({ bind }: WanLink) => hasEndpoint(before, bind) !== hasEndpoint(after, bind)
   return (
-    families.some((family) => after.links[family].some(gainsEndpoint)) ||
+    families.some((family) => after.links[family].some(isChanged)) ||
     !isSame(before.hagFamilies, after.hagFamilies) ||
-    !isSame([...before.withoutEndpoint].sort(), [...after.withoutEndpoint].sort()) ||
     !isSame(before.best, after.best) ||
     before.remaking !== after.remaking ||
     before.isIpv6Carried !== after.isIpv6Carried

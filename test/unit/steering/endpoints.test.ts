@@ -93,6 +93,17 @@ t.test('one that comes while it cannot be known yet whether it answers gets an e
   t.same(endpointsOf(steering, both), both)
 })
 
+t.test('no other pass follows the one that has found a WAN gone, whether it had an endpoint or not', async (t) => {
+  const steering = home({ wans: [dsl, lte, sat], roles: { sat: 'backup' } })
+  t.same(endpointsOf(steering, [...both, sat.address4]), both)
+  for (const wans of [[dsl, lte], [dsl]]) {
+    const texts = deedTexts(steering.take({ type: 'wans-planned', wans }))
+    t.ok(texts.includes(`use WANs ${wans.map(({ name }) => name).join()}`))
+    t.notOk(texts.includes('reconcile'), texts.join())
+  }
+  t.same(endpointsOf(steering, [...both, sat.address4]), [dsl.address4])
+})
+
 t.test('a WAN that works and is not in use has none, and leaves with the pass', async (t) => {
   const steering = home({ roles: { lte: 'backup' } })
   t.same(endpointsOf(steering, both), [dsl.address4])
