@@ -1,17 +1,12 @@
 /** What was said last arrives, although both ends have ended the connection and the path is silent or slow meanwhile. */
 import { setTimeout as sleep } from 'node:timers/promises'
-import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { startAgent } from '../support/agent.js'
 import { needsAddon } from '../support/engine.js'
 import type { Setup } from '../support/engine-child.js'
+import { portOf, startChild } from '../support/engine-paths.js'
 import { connect, createNamespace, type Namespace, needsRoot, type Scope } from '../support/namespaces.js'
-import { type Program, start } from '../support/process.js'
 
-const script = fileURLToPath(new URL('../support/engine-child.ts', import.meta.url))
-const startChild = (scope: Scope, place: Namespace, setup: Setup): Program =>
-  start(scope, place.argv(process.execPath, '--import=tsx', script, JSON.stringify(setup)))
-const portOf = async (child: Program) => Number((await child.waitFor(/listening (\d+)/))[1])
 const sinkPort = 9001
 const closed = /"type":"closed".*"reason":"([a-z-]+)"/
 

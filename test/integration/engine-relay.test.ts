@@ -1,20 +1,15 @@
 /** The engine's relay, its limits, its listening and its end, closer than `run` and `hag` show them. */
-import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { call, EngineUnderTest, echo, needsAddon, serve, wayTo } from '../support/engine.js'
-import type { Setup } from '../support/engine-child.js'
+import { here, hereWith, portOf, startChild } from '../support/engine-paths.js'
 import { remeasure, settle, sleep } from '../support/hybrid.js'
 import type { Scope } from '../support/namespaces.js'
 import { countDescriptors, cpuSeconds } from '../support/proc.js'
-import { type Program, start } from '../support/process.js'
+import type { Program } from '../support/process.js'
 import { streamSlice } from '../support/stream.js'
 
-const script = fileURLToPath(new URL('../support/engine-child.ts', import.meta.url))
-/** The engine in a process of its own; `before` goes before its command line. */
-const startChild = (scope: Scope, setup: Setup, ...before: string[]): Program =>
-  start(scope, [...before, process.execPath, '--import=tsx', script, JSON.stringify(setup)])
 const loopback = { kind: 'redirect', address: '127.0.0.1', port: 0 } as const
-const listening = async (child: Program) => ({ address: '127.0.0.1', port: Number((await child.waitFor(/listening (\d+)/))[1]) })
+const listening = async (child: Program) => ({ address: '127.0.0.1', port: await portOf(child) })
 const limits = (child: Program) =>
   [...child.output.matchAll(/"limited":(true|false),"cause":"(\w+)"/g)].map(([, on, cause]) => `${cause} ${on}`)
 
@@ -168,7 +163,7 @@ t.test('idle: one that talks in one direction lives', { skip: needsAddon }, asyn
 
 t.test('listen', { skip: needsAddon }, async (t) => {
   const { engine } = new EngineUnderTest(t)
-  const child = startChild(t, { listen: loopback })
+  const child = startChild(t, here, { listen: loopback })
   const taken = await listening(child)
   for (const kind of ['redirect', 'socks'] as const) {
     const listen = (address: string, port: number) => () => engine.listen({ kind, address, port })
@@ -190,7 +185,7 @@ t.test('limits', { skip: needsAddon }, async (t) => {
   const world = await echo(t)
 
   t.test('connections: the rest waits, unharmed, until there is room; told once a change', async (t) => {
-    const child = startChild(t, { options: { maxConnections: 20 }, listen: loopback, way: wayTo(world) })
+    const child = startChild(t, here, { options: { maxConnections: 20 }, listen: loopback, way: wayTo(world) })
     const front = await listening(child)
     const callers = Array.from({ length: 60 }, (_, i) => call(t, front, `client ${i}`))
     await settle(
@@ -220,12 +215,7 @@ t.test('limits', { skip: needsAddon }, async (t) => {
   })
 
   t.test('descriptors: it pauses, does not spin, and goes on by itself', async (t) => {
-    const child = startChild(
-      t,
-      { options: { maxConnections: 100_000 }, listen: loopback, way: wayTo(world) },
-      'prlimit',
-      '--nofile=256',
-    )
+    const child = startChild(t, hereWith(256), { options: { maxConnections: 100_000 }, listen: loopback, way: wayTo(world) })
     const front = await listening(child)
     const callers = Array.from({ length: 400 }, (_, i) => call(t, front, `client ${i}`))
     await settle(
@@ -261,13 +251,17 @@ t.test('limits', { skip: needsAddon }, async (t) => {
 })
 
 t.test('the end of the process', { skip: needsAddon }, async (t) => {
-  t.match(await startChild(t, { listen: loopback, finish: 'close' }).exited, { code: 0 }, 'after close() nothing keeps it alive')
-  t.match(await startChild(t, { listen: loopback, finish: 'exit' }).exited, { code: 0 }, 'exit without close() is clean')
-  const open = startChild(t, { listen: loopback })
+  t.match(
+    await startChild(t, here, { listen: loopback, finish: 'close' }).exited,
+    { code: 0 },
+    'after close() nothing keeps it alive',
+  )
+  t.match(await startChild(t, here, { listen: loopback, finish: 'exit' }).exited, { code: 0 }, 'exit without close() is clean')
+  const open = startChild(t, here, { listen: loopback })
   await listening(open)
   await sleep(300)
   t.ok(open.running, 'an open engine keeps it alive')
-  const relaying = startChild(t, { listen: loopback, way: wayTo(await echo(t)) })
+  const relaying = startChild(t, here, { listen: loopback, way: wayTo(await echo(t)) })
   const client = call(t, await listening(relaying), 'x')
   await relaying.waitFor(/"opened"/)
   t.match(await relaying.end('SIGTERM'), { signal: 'SIGTERM' })

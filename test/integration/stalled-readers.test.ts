@@ -1,16 +1,14 @@
 /** Readers that have stopped: nobody else waits for them, although they are more than there are pipes, and they cost nothing. */
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
-import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { type Caller, call, needsAddon, serve, wayTo } from '../support/engine.js'
+import { hereWith, portOf, startChild } from '../support/engine-paths.js'
 import { ports, remeasure, settle, sleep, World } from '../support/hybrid.js'
 import { needsRoot } from '../support/namespaces.js'
 import { workerSeconds } from '../support/proc.js'
-import { start } from '../support/process.js'
 import { streamSlice } from '../support/stream.js'
 
-const script = fileURLToPath(new URL('../support/engine-child.ts', import.meta.url))
 const bytes = 1_000_000
 const [stalled, others, wanted] = [160, 170, 64] as const
 
@@ -23,9 +21,9 @@ t.test('readers that have stopped', { skip: needsAddon }, async (t) => {
       pipeline(Readable.from(parts), socket).catch(() => undefined)
     })
   })
-  const setup = { listen: { kind: 'redirect', address: '127.0.0.1', port: 0 }, way: wayTo(source) }
-  const child = start(t, ['prlimit', '--nofile=1024', process.execPath, '--import=tsx', script, JSON.stringify(setup)])
-  const front = { address: '127.0.0.1', port: Number((await child.waitFor(/listening (\d+)/))[1]) }
+  const listen = { kind: 'redirect', address: '127.0.0.1', port: 0 } as const
+  const child = startChild(t, hereWith(1024), { listen, way: wayTo(source) })
+  const front = { address: '127.0.0.1', port: await portOf(child) }
   const callers: Caller[] = []
   // One that is being opened counts for more.
   while (callers.length < stalled + others) {

@@ -1,4 +1,4 @@
-/** Engines in processes of their own, on a CPE and a HAG with two paths between them. */
+/** Engines in processes of their own; a CPE and a HAG for them, with two paths between them. */
 import { fileURLToPath } from 'node:url'
 import type { EngineEvent, Inspection } from '../../src/engine/contract.js'
 import { type Agent, startAgent } from './agent.js'
@@ -6,8 +6,15 @@ import type { Setup } from './engine-child.js'
 import { connect, createNamespace, type Namespace, type Scope } from './namespaces.js'
 import { type Program, start } from './process.js'
 
-const script = fileURLToPath(new URL('../support/engine-child.ts', import.meta.url))
-export const startChild = (scope: Scope, place: Namespace, setup: Setup): Program =>
+const script = fileURLToPath(new URL('engine-child.ts', import.meta.url))
+
+/** Where a program runs: a namespace, or here. */
+type Place = Pick<Namespace, 'argv'>
+export const here: Place = { argv: (...argv) => argv }
+/** With so many descriptors. */
+export const hereWith = (descriptors: number): Place => ({ argv: (...argv) => ['prlimit', `--nofile=${descriptors}`, ...argv] })
+
+export const startChild = (scope: Scope, place: Place, setup: Setup): Program =>
   start(scope, place.argv(process.execPath, '--import=tsx', script, JSON.stringify(setup)))
 export const portOf = async (child: Program) => Number((await child.waitFor(/listening (\d+)/))[1])
 export const events = (child: Program) =>
