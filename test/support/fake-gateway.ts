@@ -9,11 +9,9 @@ import type { WatchEvents } from '../../src/network/watch.js'
 import { fakeNative } from './fake-native.js'
 import type { FarSide } from './far-side.js'
 import { memoryLog } from './memory-log.js'
-import { VirtualTime } from './virtual-time.js'
+import { virtualTime } from './virtual-time.js'
 
-const time = new VirtualTime()
-time.start()
-t.teardown(() => time.end())
+const time = virtualTime(t)
 
 const twoWans = `  - {name: dsl, interface: dsl}
   - {name: lte, interface: lte}`

@@ -8,7 +8,7 @@ import { Steer } from '../../src/gateway/steering/steer.js'
 import { LinkProber } from '../../src/gateway/wans/link-prober.js'
 import { toLog } from '../../src/telemetry/events.js'
 import { memoryLog } from './memory-log.js'
-import { VirtualTime } from './virtual-time.js'
+import { virtualTime } from './virtual-time.js'
 
 export const dsl = { name: 'dsl', interface: 'dsl', address4: '10.1.0.2' }
 export const lte = { name: 'lte', interface: 'lte', address4: '10.2.0.2' }
@@ -45,9 +45,7 @@ export interface World {
 
 export async function start(t: Test, world: World) {
   const { hags = [hag], metered = [], wans = [dsl, lte] } = world
-  const time = new VirtualTime()
-  time.start()
-  t.teardown(() => time.end())
+  const time = virtualTime(t)
   const log = memoryLog()
   const asked: string[] = []
   /** Whether the HAG answered, as was reported of it. */

@@ -1,4 +1,5 @@
 /** A clock that the test moves: `performance.now`, `setTimeout` and `clearTimeout` follow it while it is in force. */
+import type { Scope } from './namespaces.js'
 
 const real = { setTimeout, clearTimeout, now: performance.now }
 
@@ -67,4 +68,12 @@ export class VirtualTime {
   async settle(): Promise<void> {
     await new Promise((resolve) => setImmediate(resolve))
   }
+}
+
+/** In force until the end of the test. */
+export function virtualTime(scope: Scope): VirtualTime {
+  const time = new VirtualTime()
+  time.start()
+  scope.teardown(() => time.end())
+  return time
 }

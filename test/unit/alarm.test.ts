@@ -1,12 +1,10 @@
 /** A loop's wait for its next due moment. */
 import t from 'tap'
 import { Alarm } from '../../src/base/alarm.js'
-import { VirtualTime } from '../support/virtual-time.js'
+import { virtualTime } from '../support/virtual-time.js'
 
 t.test('waits for the time, for who rings, and for the end', async (t) => {
-  const time = new VirtualTime()
-  time.start()
-  t.teardown(() => time.end())
+  const time = virtualTime(t)
   const [alarm, end] = [new Alarm(), new AbortController()]
   let isOver = false
   const wait = async (milliseconds: number) => {

@@ -2,7 +2,7 @@
 import t, { type Test } from 'tap'
 import type { WanFact } from '../../src/gateway/facts.js'
 import { FullSize, type FullSizeOptions, passesFullSize } from '../../src/gateway/wans/full-size.js'
-import { VirtualTime } from '../support/virtual-time.js'
+import { virtualTime } from '../support/virtual-time.js'
 
 const hag = { address: '192.0.2.1', port: 1080 }
 const engine: FullSizeOptions['engine'] = {
@@ -14,9 +14,7 @@ function start(
   t: Test,
   { metered = false, isDown = false, says }: { metered?: boolean; isDown?: boolean; says: (boolean | undefined)[] },
 ) {
-  const time = new VirtualTime()
-  time.start()
-  t.teardown(() => time.end())
+  const time = virtualTime(t)
   const facts: WanFact[] = []
   const asked: number[] = []
   const health: { state: 'up' | 'down' } = { state: isDown ? 'down' : 'up' }

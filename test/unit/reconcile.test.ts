@@ -5,11 +5,9 @@ import { watchKernel } from '../../src/network/watch.js'
 import { watchFirewall } from '../../src/network/watch-firewall.js'
 import { toLog } from '../../src/telemetry/events.js'
 import { memoryLog } from '../support/memory-log.js'
-import { VirtualTime } from '../support/virtual-time.js'
+import { virtualTime } from '../support/virtual-time.js'
 
-const time = new VirtualTime()
-time.start()
-t.teardown(() => time.end())
+const time = virtualTime(t)
 /** Within a pass. */
 const sleep = (milliseconds: number) => new Promise<void>((resolve) => setTimeout(resolve, milliseconds))
 

@@ -11,7 +11,7 @@ import { Steer } from '../../../src/gateway/steering/steer.js'
 import { toLog } from '../../../src/telemetry/events.js'
 import { memoryLog } from '../../support/memory-log.js'
 import { dsl, first, lte, overDsl, overLte, second } from '../../support/steering.js'
-import { VirtualTime } from '../../support/virtual-time.js'
+import { virtualTime } from '../../support/virtual-time.js'
 
 const failed = (stage: 'connect' | 'greeting' | 'authentication', code: string): ProbeResult => ({
   ok: false,
@@ -24,9 +24,7 @@ const fine: ProbeResult = { ok: true, local: { address: '10.1.0.2', port: 1 }, p
 
 /** DSL answers in 10 ms; LTE, in 20 ms, is metered. */
 async function start(t: Test, hags: readonly Hag[], says: (probe: Probe) => ProbeResult, inspect: () => Inspection[] = () => []) {
-  const time = new VirtualTime()
-  time.start()
-  t.teardown(() => time.end())
+  const time = virtualTime(t)
   const log = memoryLog()
   const asked: string[] = []
   /** Connections over a HAG that were reset, or made to find out themselves. */

@@ -7,15 +7,13 @@ import type { StepKind } from '../../../src/network/step.js'
 import { toLog } from '../../../src/telemetry/events.js'
 import { memoryLog } from '../../support/memory-log.js'
 import { dsl, first, home, lte, silences } from '../../support/steering.js'
-import { VirtualTime } from '../../support/virtual-time.js'
+import { virtualTime } from '../../support/virtual-time.js'
 
 const planned = [dsl, lte]
 const addresses = [dsl.address4, lte.address4]
 
 async function start(t: Test, { onHagDown = 'direct' as 'direct' | 'reject' } = {}) {
-  const time = new VirtualTime()
-  time.start()
-  t.teardown(() => time.end())
+  const time = virtualTime(t)
   const core = home({ hags: [first], onHagDown })
   const log = memoryLog()
   const told: string[] = []

@@ -4,12 +4,10 @@ import { Steer } from '../../../src/gateway/steering/steer.js'
 import { toLog } from '../../../src/telemetry/events.js'
 import { memoryLog } from '../../support/memory-log.js'
 import { dsl, first, lte, overDsl, overLte, second } from '../../support/steering.js'
-import { VirtualTime } from '../../support/virtual-time.js'
+import { virtualTime } from '../../support/virtual-time.js'
 
 function start(t: Test, dropEndpoints = async () => {}) {
-  const time = new VirtualTime()
-  time.start()
-  t.teardown(() => time.end())
+  const time = virtualTime(t)
   const log = memoryLog()
   const done: string[] = []
   const steer = new Steer({
