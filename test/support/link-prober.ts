@@ -1,6 +1,6 @@
 /** The prober of two WANs and the state it reports to, on a clock that the test moves. */
 import type { Test } from 'tap'
-import type { Engine, Inspection, Probe, ProbeResult } from '../../src/engine/contract.js'
+import type { Inspection, Probe, ProbeResult } from '../../src/engine/contract.js'
 import { isUsable } from '../../src/gateway/model.js'
 import * as schedule from '../../src/gateway/steering/schedule.js'
 import { wanLinks } from '../../src/gateway/steering/state.js'
@@ -8,6 +8,7 @@ import { Steer } from '../../src/gateway/steering/steer.js'
 import { LinkProber } from '../../src/gateway/wans/link-prober.js'
 import { toLog } from '../../src/telemetry/events.js'
 import { memoryLog } from './memory-log.js'
+import { answer, probingEngine } from './probing-engine.js'
 import { virtualTime } from './virtual-time.js'
 
 export const dsl = { name: 'dsl', interface: 'dsl', address4: '10.1.0.2' }
@@ -15,19 +16,6 @@ export const lte = { name: 'lte', interface: 'lte', address4: '10.2.0.2' }
 export const hag = { address: '203.0.113.3', port: 1080 }
 export const other = { address: '203.0.113.4', port: 1080 }
 export const hag6 = { address: '2001:db8::3', port: 1080 }
-
-export const answer = (connectMs = 30, protocol: 'mptcp' | 'tcp' = 'mptcp'): ProbeResult => ({
-  ok: true,
-  local: { address: '10.1.0.2', port: 1 },
-  protocol,
-  connectMs,
-})
-export const trouble = (stage: 'connect' | 'greeting', code: string): ProbeResult => ({
-  ok: false,
-  stage,
-  failure: { code, errno: 0, syscall: 'connect' },
-})
-export const silence = trouble('connect', 'ETIMEDOUT')
 
 /** The rest of the world; what is left out answers, carries nothing and has no connections. */
 export interface World {
@@ -47,23 +35,18 @@ export async function start(t: Test, world: World) {
   const { hags = [hag], metered = [], wans = [dsl, lte] } = world
   const time = virtualTime(t)
   const log = memoryLog()
-  const asked: string[] = []
   /** Whether the HAG answered, as was reported of it. */
   const reported: boolean[] = []
-  const engine = {
-    async probe(probe: Probe) {
-      asked.push(`${probe.protocol} ${probe.remote.address} via ${probe.bind}`)
-      const result = world.probe?.(probe) ?? answer()
-      const isSilence = !result.ok && result.failure.code === 'ETIMEDOUT' && result.connectMs === undefined
-      await new Promise((resolve) => setTimeout(resolve, isSilence ? probe.connectTimeoutMs : 2))
-      return result
+  const { engine, asked } = probingEngine(
+    {
+      probe: (probe) => world.probe?.(probe) ?? answer(),
+      answerMs: 2,
+      silenceMs: ({ connectTimeoutMs }) => connectTimeoutMs,
+      inspect: world.inspect,
+      relaying: world.relaying ?? 1,
     },
-    inspect: async () => world.inspect?.() ?? [],
-    stats: () => ({ relaying: world.relaying ?? 1 }),
-    connect: async () => ({ ok: false, failure: { code: 'ETIMEDOUT', errno: 110, syscall: 'connect' } }),
-    useDevices() {},
-    abandon() {},
-  } as unknown as Engine
+    { connect: async () => ({ ok: false, failure: { code: 'ETIMEDOUT', errno: 110, syscall: 'connect' } }) },
+  )
   const steer = new Steer({
     config: {
       wans: wans.map((wan) => ({ ...wan, role: 'normal', metered: metered.includes(wan.name) })),

@@ -1,6 +1,7 @@
 /** When the prober asks over a WAN, and how often, on a clock that the test moves. */
 import t, { type Test } from 'tap'
-import { answer, dsl, lte, silence, start, trouble, type World } from '../support/link-prober.js'
+import { dsl, lte, start, type World } from '../support/link-prober.js'
+import { answer, failed, silence } from '../support/probing-engine.js'
 
 t.test('a steady stream that stops', async (t) => {
   const flowing = async (t: Test, probe: World['probe'], relaying = 1) => {
@@ -54,7 +55,7 @@ t.test('an idle metered WAN is asked once', async (t) => {
 })
 
 t.test('while no HAG greets, a metered WAN is asked once a minute, and no more once one has', async (t) => {
-  const kinds = [trouble('connect', 'ECONNREFUSED'), trouble('greeting', 'ECONNRESET'), trouble('greeting', 'EPROTO')]
+  const kinds = [failed('connect', 'ECONNREFUSED'), failed('greeting', 'ECONNRESET'), failed('greeting', 'EPROTO')]
   for (const says of kinds)
     await t.test(says.ok ? '' : says.failure.code, async (t) => {
       let isBack = false
@@ -82,7 +83,7 @@ t.test(
     let received = 0
     const { time, asked } = await start(t, {
       wans: [dsl],
-      probe: () => trouble('connect', 'EHOSTUNREACH'),
+      probe: () => failed('connect', 'EHOSTUNREACH'),
       received: () => {
         received += 5000
         return { dsl: received }

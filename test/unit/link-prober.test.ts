@@ -2,10 +2,11 @@
 import t from 'tap'
 import type { Inspection, Subflow } from '../../src/engine/contract.js'
 import { isUsable } from '../../src/gateway/model.js'
-import { answer, dsl, hag, hag6, lte, other, silence, start, trouble } from '../support/link-prober.js'
+import { dsl, hag, hag6, lte, other, start } from '../support/link-prober.js'
+import { answer, failed, silence } from '../support/probing-engine.js'
 
 t.test('a WAN over which somebody else refuses, or babbles, has no Internet', async (t) => {
-  for (const wrong of [trouble('connect', 'ECONNREFUSED'), trouble('greeting', 'EPROTO'), trouble('greeting', 'ETIMEDOUT')]) {
+  for (const wrong of [failed('connect', 'ECONNREFUSED'), failed('greeting', 'EPROTO'), failed('greeting', 'ETIMEDOUT')]) {
     await t.test(wrong.ok ? '' : `${wrong.stage} ${wrong.failure.code}`, async (t) => {
       let isWalled = false
       const { time, bothUp, isUp, log, reported, asked, until } = await start(t, {
@@ -132,7 +133,7 @@ t.test('WANs that answer come first, by their round trip', async (t) => {
 })
 
 t.test('where a HAG refuses us or talks nonsense over all WANs, none is down', async (t) => {
-  for (const says of [trouble('greeting', 'EPROTO'), trouble('connect', 'ECONNREFUSED')]) {
+  for (const says of [failed('greeting', 'EPROTO'), failed('connect', 'ECONNREFUSED')]) {
     const { time, bothUp, until } = await start(t, { probe: () => says })
     t.ok(await until(bothUp))
     await time.advance(2500)
@@ -169,7 +170,7 @@ t.test('a WAN over which no HAG answers is down after three silences, and what h
 t.test('a HAG that takes connections and says nothing tells how far away it is', async (t) => {
   let isSilent = false
   const { bothUp, asked, links, until } = await start(t, {
-    probe: () => (isSilent ? { ...trouble('greeting', 'ETIMEDOUT'), connectMs: 2 } : answer(2)),
+    probe: () => (isSilent ? { ...failed('greeting', 'ETIMEDOUT'), connectMs: 2 } : answer(2)),
   })
   t.ok(await until(bothUp))
   isSilent = true
