@@ -38,13 +38,7 @@ void look(Flow* flow, const Side& source) {
 }
 
 // If the source is fast and the target slow, few bytes wait, but always some. If the target is fast too, the buffer grows.
-void backlog() {
-  const Pair pair = tcpPair();
-  Flow flow;
-  Side source = {pair.near, true, true};
-  source.protocol = Protocol::Tcp;
-  boundBacklog(source);
-  if (receiveBuffer(pair.near) != kReceiveBuffer) return;  // the kernel refuses it without CAP_NET_ADMIN
+void backlog(const Pair& pair, Flow& flow, const Side& source) {
   std::atomic<bool> over{false};
   std::thread sender([&] {
     const std::string text(64 * 1024, 'x');
@@ -52,16 +46,16 @@ void backlog() {
       if (send(pair.far, text.data(), text.size(), MSG_DONTWAIT) < 0) poll(nullptr, 0, 1);
     }
   });
-  std::string heard(1 << 20, '\0');
+  std::string received(1 << 20, '\0');
   uint64_t cameMs = nowMs();
   uint64_t longestPauseMs = 0;
-  const auto take = [&](size_t most) {
-    const ssize_t size = recv(pair.near, heard.data(), most, MSG_DONTWAIT);
+  const auto take = [&](size_t maxBytes) {
+    const ssize_t size = recv(pair.near, received.data(), maxBytes, MSG_DONTWAIT);
     if (size > 0) flow.bytes += static_cast<uint64_t>(size);
     if (size > 0) cameMs = nowMs();
     longestPauseMs = std::max(longestPauseMs, nowMs() - cameMs);
   };
-  int most = 0;
+  int maxQueued = 0;
   uint64_t lookMs = nowMs();
   for (const uint64_t untilMs = lookMs + 1500; nowMs() < untilMs; poll(nullptr, 0, 10)) {
     take(20000);
@@ -69,10 +63,10 @@ void backlog() {
     lookMs += 100;
     int queued = 0;
     CHECK(ioctl(pair.near, SIOCINQ, &queued) == 0);
-    most = std::max(most, queued);
+    maxQueued = std::max(maxQueued, queued);
     look(&flow, source);
   }
-  CHECK(most > 0 && most <= kReceiveBuffer && receiveBuffer(pair.near) == kReceiveBuffer);
+  CHECK(maxQueued > 0 && maxQueued <= kReceiveBuffer && receiveBuffer(pair.near) == kReceiveBuffer);
   CHECK(longestPauseMs < 500);
   // Like a fast target: many bytes have moved, though some always wait.
   flow.bytes += 10 * kReceiveBuffer;
@@ -80,23 +74,17 @@ void backlog() {
   CHECK(receiveBuffer(pair.near) == 2 * kReceiveBuffer);
   over = true;
   sender.join();
-  while (recv(pair.near, heard.data(), heard.size(), MSG_DONTWAIT) > 0) poll(nullptr, 0, 5);
+  while (recv(pair.near, received.data(), received.size(), MSG_DONTWAIT) > 0) poll(nullptr, 0, 5);
   // Like a distant server: all bytes that the window lets through have been read.
   for (int i = 0; i < 3; ++i) {
     flow.bytes += static_cast<uint64_t>(receiveBuffer(pair.near));
     look(&flow, source);
   }
   CHECK(receiveBuffer(pair.near) == 16 * kReceiveBuffer);
-  for (const int fd : {pair.near, pair.far}) closeFd(fd);
 }
+
 // A target that reads on takes at once the bytes that have waited for it. They are no sign of a fast source.
-void whatHasWaited() {
-  const Pair pair = tcpPair();
-  Flow flow;
-  Side source = {pair.near, true, true};
-  source.protocol = Protocol::Tcp;
-  boundBacklog(source);
-  if (receiveBuffer(pair.near) != kReceiveBuffer) return;  // the kernel refuses it without CAP_NET_ADMIN
+void whatHasWaited(const Pair& pair, Flow& flow, const Side& source) {
   flow.bytes = flow.looked = 1 << 20;
   const std::string text(kReceiveBuffer, 'x');
   int queued = 0;
@@ -107,10 +95,20 @@ void whatHasWaited() {
   }
   CHECK(queued >= kReceiveBuffer / 4 + 32 * 1024);
   look(&flow, source);
-  std::string heard(kReceiveBuffer, '\0');
-  for (ssize_t size; (size = recv(pair.near, heard.data(), heard.size(), MSG_DONTWAIT)) > 0;) flow.bytes += static_cast<uint64_t>(size);
+  std::string received(kReceiveBuffer, '\0');
+  for (ssize_t size; (size = recv(pair.near, received.data(), received.size(), MSG_DONTWAIT)) > 0;) flow.bytes += static_cast<uint64_t>(size);
   look(&flow, source);
   CHECK(receiveBuffer(pair.near) == kReceiveBuffer);
+}
+
+void withBoundedBacklog(void (*test)(const Pair&, Flow&, const Side&)) {
+  const Pair pair = tcpPair();
+  Flow flow;
+  Side source = {pair.near, true, true};
+  source.protocol = Protocol::Tcp;
+  boundBacklog(source);
+  // Without CAP_NET_ADMIN the kernel refuses it.
+  if (receiveBuffer(pair.near) == kReceiveBuffer) test(pair, flow, source);
   for (const int fd : {pair.near, pair.far}) closeFd(fd);
 }
 
@@ -132,12 +130,12 @@ void heldByWhomever() {
     source.protocol = isMptcp ? Protocol::Mptcp : Protocol::Tcp;
     const int size = 512 * 1024;
     const std::string text(size, 'x');
-    std::string heard(size, '\0');
+    std::string received(size, '\0');
     const auto sendMuch = [&](bool isRead) {
       for (int i = 0; i < 100; ++i) {
         send(pair.far, text.data(), text.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
         poll(nullptr, 0, 2);
-        while (isRead && recv(pair.near, heard.data(), heard.size(), MSG_DONTWAIT) > 0) continue;
+        while (isRead && recv(pair.near, received.data(), received.size(), MSG_DONTWAIT) > 0) continue;
       }
     };
     std::thread([&] {
@@ -159,8 +157,8 @@ void heldByWhomever() {
 
 int main() {
   signal(SIGPIPE, SIG_IGN);  // as on the engine's threads
-  backlog();
-  whatHasWaited();
+  withBoundedBacklog(backlog);
+  withBoundedBacklog(whatHasWaited);
   heldByWhomever();
   return passed();
 }

@@ -20,7 +20,7 @@ class BufferBudget {
   bool isOverdrawn(const Source& client) const;
   // Charges the client with so many more bytes; false if fewer are offered.
   bool take(const Source& client, int64_t bytes);
-  // The same for the buffer that a fast path needs. For that one client alone may hold up to twice the limit, all together four times.
+  // The same for the buffer that fast WANs need. For that one client alone may hold up to twice the limit, all together four times.
   bool takeNeeded(const Source& client, int64_t bytes);
   // Charges regardless of what is offered; a negative number gives back.
   void charge(const Source& client, int64_t bytes);

@@ -167,7 +167,7 @@ Pumped pump(Flow* flow, Side* source, Side* target, int64_t budget, PipePool* pi
 // The kernel sizes a TCP receive buffer by the time that a full window takes to be read. Here a slow target makes that long, so megabytes would
 // gather that help nobody. Shrinking the buffer later does not help: the other end sends what it was granted, the kernel drops it, and it is
 // sent again after longer and longer pauses. So the buffer begins small. It grows if much comes through while it is nearly empty, or if so much
-// comes through that a full buffer lasts only milliseconds: then each byte costs less on a fast path.
+// comes through that a full buffer lasts only milliseconds: then each byte costs less over fast WANs.
 void boundBacklog(const Side& source) { resizeReceiveBuffer(source, kReceiveBuffer, false); }
 
 // For an MPTCP connection the kernel waits an eighth of its estimated round trip before it grows the buffer (mptcp_rcv_space_adjust), and after
@@ -185,7 +185,7 @@ int widerBacklog(Flow* flow, const Side& source) {
   const int size = moved < kMinBytes ? -1 : receiveBuffer(source);
   if (size < 0 || size >= kMaxBuffer) return 0;
   const uint64_t quarter = static_cast<uint64_t>(size) / 4;
-  // A buffer below what a fast path needs grows also while bytes wait: the target may be slow because we write little ahead.
+  // A buffer below what fast WANs need grows also while bytes wait: the target may be slow because we write little ahead.
   if (flow->isHeld && size < neededBuffer(source.protocol)) return moved >= std::max<uint64_t>(quarter, kLittle) ? 2 * size : 0;
   // Bytes that had waited for a slow target say nothing about the source's rate.
   const uint64_t came = moved - std::min(moved, waited);

@@ -72,7 +72,7 @@ void enlargeReceiveBuffer(const Flow& flow, const Side& source, int size);
 // From now on the buffer has the size that we give it. False if the kernel cannot do that.
 bool holdReceiveBuffer(Flow* flow, const Side& source, int size);
 int receiveBuffer(const Side& source);  // -1: unknown
-// The size that a fast path needs. Half of it is window, so an MPTCP one keeps WANs of 100 Mbit/s and 80 ms busy, in sum. (1 MB is enough for
+// The size that fast WANs need. Half of it is window, so an MPTCP one keeps WANs of 100 Mbit/s and 80 ms busy, in sum. (1 MB is enough for
 // the lab's 50 Mbit/s, with 256 kB they give 18.) That of plain TCP begins with it.
 constexpr int neededBuffer(Protocol from) { return from == Protocol::Tcp ? kReceiveBuffer : 2 * 1024 * 1024; }
 
