@@ -3,23 +3,21 @@
 import { BondsocksError } from '../base/errors.js'
 import { mptcpKernel } from '../base/kernel-version.js'
 import { aborted } from '../base/pause.js'
-import { engineLimits, limitTexts } from '../config/defaults.js'
 import type { GatewayConfig } from '../config/schema.js'
 import { readPassword } from '../config/secrets.js'
-import type { Engine, EngineEvent, EngineOptions, Native } from '../engine/contract.js'
+import type { Engine, EngineEvent, Native } from '../engine/contract.js'
 import type { Guardian } from '../network/guardian.js'
 import type { NetworkPlan } from '../network/state.js'
 import type { WatchEvents } from '../network/watch.js'
 import type { FirewallEvents } from '../network/watch-firewall.js'
 import { drain } from '../service/drain.js'
-import { eachEvent } from '../service/faults.js'
-import { limitEvent, listenError } from '../service/limits.js'
+import { listenError } from '../service/limits.js'
 import { hasStarted } from '../service/memory.js'
-import { Refusals } from '../service/refusals.js'
+import { type OpenOptions, openEngine, startProgram } from '../service/program.js'
 import { watchOptions } from '../service/refused-options.js'
-import { StopSignals } from '../service/signals.js'
+import type { StopSignals } from '../service/signals.js'
 import { type Emit, toLog } from '../telemetry/events.js'
-import { createLog, type Log } from '../telemetry/log.js'
+import type { Log } from '../telemetry/log.js'
 import { Bypass } from './connections/policy.js'
 import { Sessions } from './connections/session.js'
 import type { HagEntryWithPassword } from './hags/directory.js'
@@ -39,13 +37,11 @@ export interface GatewayParts {
 }
 
 async function realParts(config: GatewayConfig): Promise<GatewayParts> {
-  const { native } = await import('../engine/load.js')
   const { Network, systemKernel } = await import('../network/network.js')
   const { guardGateway } = await import('../network/guardian.js')
   const { watchKernel } = await import('../network/watch.js')
   const { watchFirewall } = await import('../network/watch-firewall.js')
-  const log = createLog(config.log_level)
-  const emit = toLog(log)
+  const { native, log, emit, signals } = await startProgram(config)
   return {
     native,
     network: new Network(systemKernel({ standby: true })),
@@ -54,7 +50,7 @@ async function realParts(config: GatewayConfig): Promise<GatewayParts> {
       await Promise.all([watchKernel({ ...events, emit }, signal), watchFirewall(events, signal)])
     },
     log,
-    signals: new StopSignals(log, emit),
+    signals,
   }
 }
 
@@ -66,27 +62,12 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
   try {
     requireMptcp(native.mptcpUnavailable())
     const entries = readPasswords(config, emit)
-    const limits = limitTexts(config)
     // Nobody is redirected to us before the network is set up.
     let sessions: Sessions | undefined
-    const engineOptions: EngineOptions = {
-      ...engineLimits(config),
-      idleTimeoutMs: config.idle_timeout_seconds * 1000,
-      handshakeTimeoutMs: 10_000,
-      onEvents: eachEvent(
-        () => engine,
-        log,
-        (event) => {
-          if (event.type === 'limit') emit(limitEvent(event, limits))
-          else if (event.type === 'refused') refusals.refused()
-          else if (sessions !== undefined) sessions.handle(event)
-          else turnAway(engine, event)
-        },
-      ),
-    }
+    const engineOptions: OpenOptions['engineOptions'] = { handshakeTimeoutMs: 10_000 }
     if (config.mark !== undefined) engineOptions.mark = config.mark
-    const engine: Engine = new native.Engine(engineOptions)
-    const refusals = new Refusals(engine, limits, emit)
+    const handle = (event: EngineEvent): void => (sessions === undefined ? turnAway(engine, event) : sessions.handle(event))
+    const { engine, close } = openEngine({ native, config, engineOptions, log, emit, handle })
     try {
       const hasIpv6 = listen(engine, config.listen.port)
       if (signals.stop.aborted) return
@@ -129,8 +110,7 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
       }
       emit({ type: 'network-restored' })
     } finally {
-      refusals.close()
-      engine.close()
+      close()
     }
   } finally {
     signals.dispose()

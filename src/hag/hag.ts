@@ -2,18 +2,17 @@
 
 import { familyOf, formatSocketAddress, toNetwork } from '../base/address.js'
 import { aborted } from '../base/pause.js'
-import { engineLimits, limitTexts } from '../config/defaults.js'
+import { engineLimits } from '../config/defaults.js'
 import type { HagConfig } from '../config/schema.js'
 import type { Engine, Native, Protocol } from '../engine/contract.js'
 import { drain } from '../service/drain.js'
-import { eachEvent } from '../service/faults.js'
-import { limitEvent, listenError } from '../service/limits.js'
+import { listenError } from '../service/limits.js'
 import { hasStarted } from '../service/memory.js'
-import { Refusals } from '../service/refusals.js'
+import { openEngine, startProgram } from '../service/program.js'
 import { watchOptions } from '../service/refused-options.js'
-import { StopSignals } from '../service/signals.js'
+import type { StopSignals } from '../service/signals.js'
 import { type Emit, toLog } from '../telemetry/events.js'
-import { createLog, type Log } from '../telemetry/log.js'
+import type { Log } from '../telemetry/log.js'
 import { Access } from './access.js'
 import { Dialer, type DialOptions } from './dialer.js'
 import { Names } from './names.js'
@@ -32,14 +31,12 @@ export interface HagParts {
 }
 
 async function realParts(config: HagConfig): Promise<HagParts> {
-  const { native } = await import('../engine/load.js')
   const { keepNetwork, realKeepParts } = await import('./keep-network.js')
-  const log = createLog(config.log_level)
-  const emit = toLog(log)
+  const { native, log, emit, signals } = await startProgram(config)
   return {
     native,
     log,
-    signals: new StopSignals(log, emit),
+    signals,
     keepNetwork: (signal) => keepNetwork(config, realKeepParts(config, emit), signal),
   }
 }
@@ -51,23 +48,11 @@ export async function runHag(config: HagConfig, given?: HagParts): Promise<void>
   try {
     const users = config.users_file === undefined ? undefined : new Users(config.users_file, emit)
     const own = new OwnAddresses(native.routeTo, emit)
-    const limits = limitTexts(config)
-    const engine: Engine = new native.Engine({
-      ...engineLimits(config),
-      idleTimeoutMs: config.idle_timeout_seconds * 1000,
+    const engineOptions = {
       handshakeTimeoutMs: config.handshake_timeout_seconds * 1000,
       decisionTimeoutMs: (config.connect_timeout_seconds + decisionMarginSeconds) * 1000,
-      onEvents: eachEvent(
-        () => engine,
-        log,
-        (event) => {
-          if (event.type === 'limit') emit(limitEvent(event, limits))
-          else if (event.type === 'refused') refusals.refused()
-          else dialer.handle(event)
-        },
-      ),
-    })
-    const refusals = new Refusals(engine, limits, emit)
+    }
+    const { engine, close } = openEngine({ native, config, engineOptions, log, emit, handle: (event) => dialer.handle(event) })
     const options: DialOptions = {
       engine,
       access: new Access(config, (address, port) => own.has(address, port)),
@@ -92,8 +77,7 @@ export async function runHag(config: HagConfig, given?: HagParts): Promise<void>
       await network
       emit({ type: 'hag-stopped' })
     } finally {
-      refusals.close()
-      engine.close()
+      close()
     }
   } finally {
     signals.dispose()

@@ -1,0 +1,58 @@
+/** What gateway and HAG begin with: a log, signals, and an engine that says which limits are reached and who is refused. */
+import { engineLimits, limitTexts } from '../config/defaults.js'
+import type { GatewayConfig, HagConfig } from '../config/schema.js'
+import type { Engine, EngineEvent, EngineOptions, Native } from '../engine/contract.js'
+import { type Emit, toLog } from '../telemetry/events.js'
+import { createLog, type Log } from '../telemetry/log.js'
+import { eachEvent } from './faults.js'
+import { limitEvent } from './limits.js'
+import { Refusals } from './refusals.js'
+import { StopSignals } from './signals.js'
+
+export async function startProgram({ log_level: level }: Pick<GatewayConfig | HagConfig, 'log_level'>) {
+  const { native } = await import('../engine/load.js')
+  const log = createLog(level)
+  const emit = toLog(log)
+  return { native, log, emit, signals: new StopSignals(log, emit) }
+}
+
+export interface OpenOptions {
+  native: Pick<Native, 'Engine'>
+  config: GatewayConfig | HagConfig
+  /** What is not in both configs. */
+  engineOptions: Pick<EngineOptions, 'handshakeTimeoutMs' | 'decisionTimeoutMs' | 'mark'>
+  log: Log
+  emit: Emit
+  /** Takes all events but those of limits and refusals. */
+  handle(event: EngineEvent): void
+}
+
+/** `close` also says who has been refused since it was last said. */
+export function openEngine({ native, config, engineOptions, log, emit, handle }: OpenOptions): {
+  engine: Engine
+  close(): void
+} {
+  const limits = limitTexts(config)
+  const engine: Engine = new native.Engine({
+    ...engineLimits(config),
+    ...engineOptions,
+    idleTimeoutMs: config.idle_timeout_seconds * 1000,
+    onEvents: eachEvent(
+      () => engine,
+      log,
+      (event) => {
+        if (event.type === 'limit') emit(limitEvent(event, limits))
+        else if (event.type === 'refused') refusals.refused()
+        else handle(event)
+      },
+    ),
+  })
+  const refusals = new Refusals(engine, limits, emit)
+  return {
+    engine,
+    close() {
+      refusals.close()
+      engine.close()
+    },
+  }
+}
