@@ -5,17 +5,18 @@
  */
 import type { Family } from '../base/address.js'
 import type { GatewayConfig } from '../config/schema.js'
-import { ipOf, programOf } from './kernel/firewall.js'
+import { inputRules } from './input-rules.js'
 import type { Kernel } from './kernel/kernel.js'
-import { rulesetJson } from './kernel/nft.js'
 import type { KernelChain } from './state.js'
 
 /** One SYN may be between the counters; a client sends it again after one second. */
 const minRedirected = 2
 /** Looks in a row that must fail if some connections arrived before: a single device may send packets that the kernel drops. */
 const minLooks = 2
-/** How long connections are not redirected before the next try. */
+/** How long connections are not redirected before the next try, unless the firewall's rules change. */
 const retryMs = 10 * 60_000
+/** A try in vain holds the LAN's connections up for some seconds. So that is how often changed rules lead to one. */
+const minRetryMs = 60_000
 
 export interface Blocked {
   family: Family
@@ -35,7 +36,8 @@ export class Arrivals {
   readonly #kernel: Kernel
   readonly #now: () => number
   readonly #lines = new Map<string, Line>()
-  readonly #blocked = new Map<string, Blocked & { until: number }>()
+  readonly #blocked = new Map<string, Blocked & { until: number; rules: string }>()
+  #retriedAt = Number.NEGATIVE_INFINITY
 
   /** Tests move the clock (ms). */
   constructor(kernel: Kernel, now = () => performance.now()) {
@@ -49,7 +51,7 @@ export class Arrivals {
 
   /** After each look at the tables. */
   async look(chains: readonly KernelChain[], config: Pick<GatewayConfig, 'listen' | 'on_hag_down'>): Promise<void> {
-    for (const [key, { until }] of this.#blocked) if (this.#now() >= until) this.#blocked.delete(key)
+    await this.#unblock(chains)
     for (const nat of chains) {
       const filter = chains.find((one) => one.family === nat.family && one.isUsed && one.table === 'filter')
       // If others' rules came before ours, that is mended first.
@@ -59,10 +61,23 @@ export class Arrivals {
         // If there is no counter, we refuse the connections ourselves.
         const count = arrived === undefined ? undefined : this.#count(`${nat.family} ${device}`, redirected, arrived)
         if (count === undefined) continue
-        const found = await suspects(this.#kernel, nat.family, filter?.program)
-        const note = noteOn(nat.family, device, count, found, config)
-        this.#blocked.set(`${nat.family} ${device}`, { family: nat.family, device, note, until: this.#now() + retryMs })
+        const { suspects, text: rules } = await inputRules(this.#kernel, nat.family, chains)
+        const note = noteOn(nat.family, device, count, suspects, config)
+        this.#blocked.set(`${nat.family} ${device}`, { family: nat.family, device, note, until: this.#now() + retryMs, rules })
       }
+    }
+  }
+
+  /** Those for which it is time to try again, or for which somebody may have mended the firewall. */
+  async #unblock(chains: readonly KernelChain[]): Promise<void> {
+    const now = this.#now()
+    const mayRetry = now - this.#retriedAt >= minRetryMs
+    for (const [key, { family, until, rules }] of this.#blocked) {
+      const isChanged = async () => rules !== (await inputRules(this.#kernel, family, chains)).text
+      const isDue = now >= until || (mayRetry && (await isChanged()))
+      if (!isDue) continue
+      this.#blocked.delete(key)
+      this.#retriedAt = now
     }
   }
 
@@ -87,10 +102,10 @@ function noteOn(
   family: Family,
   device: string,
   count: number,
-  found: readonly Suspect[],
+  suspects: readonly string[],
   { listen: { port }, on_hag_down: onHagDown }: Pick<GatewayConfig, 'listen' | 'on_hag_down'>,
 ): string {
-  const commands = found.map(({ where }) => `nft insert rule ${where} tcp dport ${port} ct status dnat accept`)
+  const commands = suspects.map((where) => `nft insert rule ${where} tcp dport ${port} ct status dnat accept`)
   const mend =
     commands.length > 0
       ? `let them in: ${commands.join('; ')}`
@@ -98,29 +113,6 @@ function noteOn(
   return (
     `a firewall of this machine drops the LAN's redirected IPv${family} connections from ${device} (of the last ${count} none arrived), ` +
     `so they ${onHagDown === 'direct' ? 'go straight to their servers, without bonding,' : 'are not served (on_hag_down: reject)'} ` +
-    `for ${retryMs / 60_000} minutes; ${mend}`
+    `for ${retryMs / 60_000} minutes, or until its rules change; ${mend}`
   )
-}
-
-interface Suspect {
-  /** Family, table and chain, as nft wants them. */
-  where: string
-}
-
-/** Chains of INPUT that can drop packets, without the one in which our rule is first. */
-async function suspects(kernel: Kernel, family: Family, ours: string | undefined): Promise<Suspect[]> {
-  const { code, stdout } = await kernel.run(['nft', '-j', 'list', 'ruleset'])
-  if (code !== 0) return []
-  const parsed = rulesetJson.safeParse(JSON.parse(stdout))
-  const items = parsed.success ? parsed.data.nftables : []
-  const drops = (expr: unknown) => typeof expr === 'object' && expr !== null && ('drop' in expr || 'reject' in expr)
-  const own = ipOf(family)
-  return items.flatMap(({ chain }) => {
-    if (chain?.hook !== 'input' || ![own, 'inet'].includes(chain.family)) return []
-    const isOurs = chain.family === own && chain.table === 'filter' && chain.name === 'INPUT'
-    if (isOurs && ours === programOf(family)) return []
-    const isOfTable = ({ rule }: (typeof items)[number]) => rule?.family === chain.family && rule.table === chain.table
-    const mayDrop = chain.policy === 'drop' || items.some((one) => isOfTable(one) && one.rule?.expr.some(drops))
-    return mayDrop ? [{ where: `${chain.family} ${chain.table} ${chain.name}` }] : []
-  })
 }
