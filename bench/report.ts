@@ -36,12 +36,12 @@ export function rowsOf({ values, candidates }: Results, metrics: readonly Metric
     }
     const medians: Medians = Object.fromEntries(Object.entries(cells).map(([name, cell]) => [name, cell?.median]))
     const own = medians[ours]
-    const [most, least] = [metric.atMost?.(medians), metric.atLeast?.(medians)]
+    const [max, min] = [metric.max?.(medians), metric.min?.(medians)]
     const row: Row = { metric, cells }
-    if (most !== undefined) {
-      row.asked = { text: `<= ${format(most)}`, met: own === undefined ? undefined : own <= most }
-    } else if (least !== undefined) {
-      row.asked = { text: `>= ${format(least)}`, met: own === undefined ? undefined : own >= least }
+    if (max !== undefined) {
+      row.asked = { text: `<= ${format(max)}`, met: own === undefined ? undefined : own <= max }
+    } else if (min !== undefined) {
+      row.asked = { text: `>= ${format(min)}`, met: own === undefined ? undefined : own >= min }
     }
     return row
   })

@@ -1,7 +1,7 @@
 /**
  * Part of `npm run check:structure`, what the import rules do not see: no file above 350 lines, C++ includes neither upwards nor in a circle,
- * no clock in what decides, no spread of an object that hides misspelt keys, and in the names of src/ no word that the glossary of docs/ARCHITECTURE.md replaces. Prints what is wrong; then the
- * exit status is 1.
+ * no clock in what decides, no spread of an object that hides misspelt keys, and in the names of src/, scripts/ and
+ * test/ no word that the glossary of docs/ARCHITECTURE.md replaces. Prints what is wrong; then the exit status is 1.
  */
 import { readdirSync, readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -35,7 +35,7 @@ const faults = [
   ...['src', 'bench', 'scripts', 'test'].flatMap((folder) => inFolder(folder, longFiles(filesIn(folder)))),
   ...inFolder('src/native', includeFaults(filesIn('src/native'))),
   ...inFolder('src', spreadFaults(typescript(filesIn('src')))),
-  ...inFolder('src', wordFaults(filesIn('src'), words)),
+  ...['src', 'scripts', 'test'].flatMap((folder) => inFolder(folder, wordFaults(filesIn(folder), words))),
   ...clockFaults(deciding),
 ]
 for (const fault of faults) console.error(fault)

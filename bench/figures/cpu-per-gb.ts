@@ -1,5 +1,5 @@
 /** CPU time of redirector and HAG for a GB in one direction, and the rate on this machine. */
-import { type Figure, least, measureCpu, times } from './figure.js'
+import { type Figure, measureCpu, minOf, times } from './figure.js'
 
 export const cpuPerGb = (direction: 'down' | 'up'): Figure => ({
   name: `cpu-${direction}`,
@@ -9,7 +9,7 @@ export const cpuPerGb = (direction: 'down' | 'up'): Figure => ({
       id: `cpu-${direction}`,
       label: `CPU per GB, ${direction}`,
       unit: 's',
-      atMost: ({ yardstick, redsocks }) => least(times(1.05, yardstick), redsocks),
+      max: ({ yardstick, redsocks }) => minOf(times(1.05, yardstick), redsocks),
     },
     { id: `hag-cpu-${direction}`, label: `HAG's CPU per GB, ${direction}`, unit: 's' },
     { id: `rate-${direction}`, label: `unshaped, ${direction}`, unit: 'Gbit/s' },

@@ -11,8 +11,8 @@ export const failover: Figure = {
   name: 'failover',
   lab: 'shaped',
   metrics: [
-    { id: 'gap-link-down', label: 'stream: gap at link down', unit: 'ms', atMost: () => 150 },
-    { id: 'gap-black-hole', label: 'stream: gap at a silent cut', unit: 'ms', atMost: () => 500 },
+    { id: 'gap-link-down', label: 'stream: gap at link down', unit: 'ms', max: () => 150 },
+    { id: 'gap-black-hole', label: 'stream: gap at a silent cut', unit: 'ms', max: () => 500 },
   ],
   async measure({ world, quick }, { pid }) {
     // Without a proxy a stream dies with its WAN.

@@ -10,8 +10,8 @@ export interface Metric {
   label: string
   unit: string
   /** The bound that bondsocks must keep; a relative one is computed from the medians of the same run. Undefined: there is no bound. */
-  atMost?(others: Medians): number | undefined
-  atLeast?(others: Medians): number | undefined
+  max?(others: Medians): number | undefined
+  min?(others: Medians): number | undefined
 }
 
 export interface Figure {
@@ -52,7 +52,7 @@ const payloadShare = 0.943
 export const ceiling = ({ world }: Bed, direction: 'rateDown' | 'rateUp') =>
   payloadShare * world.lab.wans.reduce((sum, wan) => sum + wan[direction], 0)
 
-export const least = (...values: (number | undefined)[]) => {
+export const minOf = (...values: (number | undefined)[]) => {
   const known = values.filter((value) => value !== undefined)
   return known.length === 0 ? undefined : Math.min(...known)
 }

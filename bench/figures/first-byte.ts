@@ -19,7 +19,7 @@ export async function firstByteMs(bed: Bed, times: number): Promise<number> {
 export const firstByte: Figure = {
   name: 'first-byte',
   lab: 'shaped',
-  metrics: [{ id: 'first-byte', label: 'first byte, idle', unit: 'RTT', atMost: () => 1.1 }],
+  metrics: [{ id: 'first-byte', label: 'first byte, idle', unit: 'RTT', max: () => 1.1 }],
   async measure(bed) {
     const roundTripMs = 2 * (bed.world.lab.wans[0]?.delayMs ?? Number.NaN)
     return { 'first-byte': (await firstByteMs(bed, bed.quick ? 5 : 11)) / roundTripMs }

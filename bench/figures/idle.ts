@@ -12,15 +12,15 @@ export const idle: Figure = {
   name: 'idle',
   lab: 'unshaped',
   metrics: [
-    { id: 'resident', label: 'resident memory at start', unit: 'MB', atMost: () => 64 },
-    { id: 'private', label: 'private memory at start', unit: 'MB', atMost: () => 18 },
+    { id: 'resident', label: 'resident memory at start', unit: 'MB', max: () => 64 },
+    { id: 'private', label: 'private memory at start', unit: 'MB', max: () => 18 },
     { id: 'idle-count', label: 'idle connections held', unit: '' },
-    { id: 'idle-added', label: 'private memory above start with them', unit: 'MB', atMost: () => 10 },
+    { id: 'idle-added', label: 'private memory above start with them', unit: 'MB', max: () => 10 },
     // All candidates use the same HAG, which keeps memory that it once needed.
     { id: 'hag-idle-added', label: "HAG's private memory above start with them", unit: 'MB' },
-    { id: 'idle-memory', label: 'private memory per idle connection', unit: 'bytes', atMost: () => 1000 },
+    { id: 'idle-memory', label: 'private memory per idle connection', unit: 'bytes', max: () => 1000 },
     // A pipe or two may be out of its pool at the moment of counting.
-    { id: 'idle-fds', label: 'descriptors per idle connection', unit: '', atMost: () => 2.02 },
+    { id: 'idle-fds', label: 'descriptors per idle connection', unit: '', max: () => 2.02 },
   ],
   async measure(bed, { pid, descriptorsEach = 2 }) {
     if (pid === undefined) return {}

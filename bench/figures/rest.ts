@@ -33,8 +33,8 @@ export const rest: Figure = {
   name: 'rest',
   lab: 'shaped',
   metrics: [
-    { id: 'rest-cpu', label: 'CPU at rest, with children', unit: 'ms/s', atMost: () => 1 },
-    { id: 'rest-wake-ups', label: 'wake-ups at rest', unit: '/s', atMost: () => 5 },
+    { id: 'rest-cpu', label: 'CPU at rest, with children', unit: 'ms/s', max: () => 1 },
+    { id: 'rest-wake-ups', label: 'wake-ups at rest', unit: '/s', max: () => 5 },
   ],
   async measure(bed, { pid }) {
     if (pid === undefined) return {}

@@ -1,5 +1,5 @@
 /** Connections with one request and an answer of 100 bytes: CPU time of redirector and HAG for each, and their number per second. */
-import { type Figure, least, measureCpu, times } from './figure.js'
+import { type Figure, measureCpu, minOf, times } from './figure.js'
 
 const atOnce = 16
 
@@ -11,7 +11,7 @@ export const shortConnections: Figure = {
       id: 'cpu-short',
       label: 'CPU per short connection',
       unit: 'us',
-      atMost: ({ yardstick, redsocks }) => least(times(1.15, yardstick), redsocks),
+      max: ({ yardstick, redsocks }) => minOf(times(1.15, yardstick), redsocks),
     },
     { id: 'hag-cpu-short', label: "HAG's CPU per short connection", unit: 'us' },
     { id: 'short-rate', label: 'short connections', unit: '1/s' },

@@ -55,7 +55,7 @@ class Events {
   }
 }
 
-const way = (remote: SocketAddress, connectTimeoutMs = 20_000): DialSpec => ({ protocol: 'tcp', remote, connectTimeoutMs })
+const spec = (remote: SocketAddress, connectTimeoutMs = 20_000): DialSpec => ({ protocol: 'tcp', remote, connectTimeoutMs })
 /** Long enough for an event that must not come. */
 const quiet = (milliseconds = 100) => new Promise((resolve) => setTimeout(resolve, milliseconds))
 /** Of attempts that must be over before they would time out: long enough for a busy machine to get there. */
@@ -74,7 +74,7 @@ export function engineContract(t: Test, name: string, make: MakeHarness): void {
     const client = redirected()
     const { connection } = await events.next('accepted')
     t.equal(engine.stats().connections, 1)
-    engine.dial(connection, way(accepting))
+    engine.dial(connection, spec(accepting))
     const opened = await events.next('opened')
     t.equal(opened.connection, connection)
     t.equal(opened.protocol, 'tcp')
@@ -87,14 +87,14 @@ export function engineContract(t: Test, name: string, make: MakeHarness): void {
     t.equal(engine.stats().connections, 0)
   })
 
-  behaviour('a failed attempt leaves the client waiting, and another way may succeed', async (t, harness, events) => {
+  behaviour('a failed attempt leaves the client waiting, and another path may succeed', async (t, harness, events) => {
     const { engine, redirected, accepting, refusing } = harness
     const client = redirected()
     const { connection } = await events.next('accepted')
-    engine.dial(connection, way(refusing))
+    engine.dial(connection, spec(refusing))
     t.match(await events.next('failed'), { connection, stage: 'connect', failure: { code: 'ECONNREFUSED' } })
     t.equal(engine.stats().connections, 1)
-    engine.dial(connection, way(accepting))
+    engine.dial(connection, spec(accepting))
     await events.next('opened')
     client.end()
     await events.next('closed')
@@ -104,7 +104,7 @@ export function engineContract(t: Test, name: string, make: MakeHarness): void {
   behaviour('an attempt that nobody answers fails with ETIMEDOUT', async (t, { engine, redirected, silent }, events) => {
     redirected()
     const { connection } = await events.next('accepted')
-    engine.dial(connection, way(silent, 100))
+    engine.dial(connection, spec(silent, 100))
     t.match(await events.next('failed'), { connection, stage: 'connect', failure: { code: 'ETIMEDOUT' } })
   })
 
@@ -112,11 +112,11 @@ export function engineContract(t: Test, name: string, make: MakeHarness): void {
     const { engine, redirected, accepting, silent } = harness
     const client = redirected()
     const { connection } = await events.next('accepted')
-    engine.dial(connection, way(silent, patienceMs), 0)
-    engine.dial(connection, way(silent, patienceMs), 1)
-    engine.dial(connection, way(accepting), 2)
+    engine.dial(connection, spec(silent, patienceMs), 0)
+    engine.dial(connection, spec(silent, patienceMs), 1)
+    engine.dial(connection, spec(accepting), 2)
     t.match(await events.next('opened'), { connection, attempt: 2 })
-    engine.dial(connection, way(accepting), 3)
+    engine.dial(connection, spec(accepting), 3)
     await quiet(patienceMs + 100)
     t.same(events.types(), ['accepted', 'opened'])
     client.end()
@@ -126,14 +126,14 @@ export function engineContract(t: Test, name: string, make: MakeHarness): void {
   behaviour('a failed attempt says how many are left', async (t, { engine, redirected, refusing, silent, accepting }, events) => {
     redirected()
     const { connection } = await events.next('accepted')
-    engine.dial(connection, way(silent, 1500), 7)
-    engine.dial(connection, way(refusing), 7)
-    engine.dial(connection, way(silent, 500), 8)
-    engine.dial(connection, way(refusing), 9)
+    engine.dial(connection, spec(silent, 1500), 7)
+    engine.dial(connection, spec(refusing), 7)
+    engine.dial(connection, spec(silent, 500), 8)
+    engine.dial(connection, spec(refusing), 9)
     t.match(await events.next('failed'), { connection, attempt: 9, left: 2, failure: { code: 'ECONNREFUSED' } })
     t.match(await events.next('failed', 2), { connection, attempt: 8, left: 1, failure: { code: 'ETIMEDOUT' } })
     t.match(await events.next('failed', 3), { connection, attempt: 7, left: 0, failure: { code: 'ETIMEDOUT' } })
-    engine.dial(connection, way(accepting), 7)
+    engine.dial(connection, spec(accepting), 7)
     t.match(await events.next('opened'), { connection, attempt: 7 })
     t.same(events.types(), ['accepted', 'failed', 'failed', 'failed', 'opened'], 'a number under way is taken')
   })
@@ -144,7 +144,7 @@ export function engineContract(t: Test, name: string, make: MakeHarness): void {
       const from = events.all.length
       const client = end === 'refuse' ? requesting('nowhere.example', 443) : redirected()
       const { connection } = await events.next(end === 'refuse' ? 'request' : 'accepted', from)
-      for (const attempt of [0, 1, 2]) engine.dial(connection, way(silent, patienceMs), attempt)
+      for (const attempt of [0, 1, 2]) engine.dial(connection, spec(silent, patienceMs), attempt)
       await quiet()
       if (end === 'reset') engine.reset(connection)
       else if (end === 'refuse') engine.refuse(connection, 5)
@@ -156,7 +156,7 @@ export function engineContract(t: Test, name: string, make: MakeHarness): void {
     }
   })
 
-  behaviour('a prepared connection is used once, by the way for which it was made', async (t, harness, events) => {
+  behaviour('a prepared connection is used once, over the path for which it was made', async (t, harness, events) => {
     const { engine, redirected, accepting, hag } = harness
     const probe = { protocol: 'mptcp' as const, remote: hag, bind: '127.0.0.1', connectTimeoutMs: 2000, timeoutMs: 2000 }
     t.match(await engine.prepare(probe), { ok: true })
@@ -196,7 +196,7 @@ export function engineContract(t: Test, name: string, make: MakeHarness): void {
   behaviour('reset aborts a relayed connection', async (t, { engine, redirected, accepting }, events) => {
     const client = redirected()
     const { connection } = await events.next('accepted')
-    engine.dial(connection, way(accepting))
+    engine.dial(connection, spec(accepting))
     await events.next('opened')
     engine.reset(connection)
     t.match(await events.next('closed'), { connection, reason: 'reset' })
@@ -208,11 +208,11 @@ export function engineContract(t: Test, name: string, make: MakeHarness): void {
     async (t, { engine, redirected, silent }, events) => {
       const client = redirected()
       const { connection } = await events.next('accepted')
-      engine.dial(connection, way(silent, patienceMs))
+      engine.dial(connection, spec(silent, patienceMs))
       await quiet()
       client.abort()
       t.match(await events.next('closed'), { connection, reason: 'client-reset' })
-      engine.dial(connection, way(silent, 100))
+      engine.dial(connection, spec(silent, 100))
       engine.refuse(connection, 1)
       engine.reset(connection)
       await quiet(patienceMs)
@@ -223,9 +223,9 @@ export function engineContract(t: Test, name: string, make: MakeHarness): void {
   behaviour('abandon ends the attempts that are bound to an address', async (t, { engine, redirected, silent }, events) => {
     redirected()
     const { connection } = await events.next('accepted')
-    engine.dial(connection, { ...way(silent), bind: '127.0.0.1' }, 0)
-    engine.dial(connection, { ...way(silent), bind: '127.0.0.2' }, 1)
-    engine.dial(connection, way(silent), 2)
+    engine.dial(connection, { ...spec(silent), bind: '127.0.0.1' }, 0)
+    engine.dial(connection, { ...spec(silent), bind: '127.0.0.2' }, 1)
+    engine.dial(connection, spec(silent), 2)
     engine.abandon('127.0.0.2')
     t.match(await events.next('failed'), { connection, attempt: 1, left: 2, stage: 'connect', failure: { code: 'ENETDOWN' } })
     engine.abandon('127.0.0.3')
@@ -238,11 +238,11 @@ export function engineContract(t: Test, name: string, make: MakeHarness): void {
     const { engine, redirected, accepting, silent } = harness
     const relayed = redirected()
     const first = await events.next('accepted')
-    engine.dial(first.connection, way(accepting))
+    engine.dial(first.connection, spec(accepting))
     await events.next('opened')
     redirected()
     const second = await events.next('accepted', events.all.length)
-    engine.dial(second.connection, way(silent))
+    engine.dial(second.connection, spec(silent))
     await quiet()
     t.equal(await engine.resetConnectionsTo({ ...accepting, port: 9 }), 0)
     t.equal(await engine.resetConnectionsTo(accepting), 1)
@@ -257,7 +257,7 @@ export function engineContract(t: Test, name: string, make: MakeHarness): void {
   })
 
   behaviour('connect tells why it could not', async (t, { engine, refusing }) => {
-    const connected = await engine.connect(way(refusing))
+    const connected = await engine.connect(spec(refusing))
     t.match(connected, { ok: false, failure: { code: 'ECONNREFUSED', syscall: 'connect' } })
   })
 
@@ -274,7 +274,7 @@ export function engineContract(t: Test, name: string, make: MakeHarness): void {
     const client = redirected()
     const { connection } = await events.next('accepted')
     engine.stopListening()
-    engine.dial(connection, way(accepting))
+    engine.dial(connection, spec(accepting))
     await events.next('opened')
     client.end()
     t.match(await events.next('closed'), { reason: 'end' })
@@ -283,7 +283,7 @@ export function engineContract(t: Test, name: string, make: MakeHarness): void {
   behaviour('close: no event follows, and a second close is nothing', async (t, { engine, redirected, accepting }, events) => {
     redirected()
     const { connection } = await events.next('accepted')
-    engine.dial(connection, way(accepting))
+    engine.dial(connection, spec(accepting))
     await events.next('opened')
     engine.close()
     engine.close()

@@ -24,7 +24,7 @@ async function home(scope: Scope) {
     network,
     /** What the gateway does after each change while it runs. */
     pass: () => network.apply(config),
-    way: async (source: string) => ip(`route get ${source.includes(':') ? '2001:db8:3::3' : '203.0.113.3'} from ${source}`),
+    routeFrom: async (source: string) => ip(`route get ${source.includes(':') ? '2001:db8:3::3' : '203.0.113.3'} from ${source}`),
     endpoints: async () => (await ip('mptcp endpoint show')).split('\n').flatMap((line) => line.split(' ')[0] || []),
   }
 }
@@ -35,25 +35,25 @@ async function until(isSo: () => Promise<boolean>): Promise<void> {
 }
 
 t.test('from the default route, through a DHCP renewal with another gateway and address', { skip: needsRoot }, async (t) => {
-  const { world, ip, network, pass, way, endpoints } = await home(t)
+  const { world, ip, network, pass, routeFrom, endpoints } = await home(t)
   await world.addDevice('dsl')
   t.match((await pass()).notes, ['WAN dsl is down: interface dsl has no address: start its DHCP or PPP client, or give it one'])
   await ip('address add 10.1.0.2/24 dev dsl')
   t.match((await pass()).notes, [/^WAN dsl is down: interface dsl has no default route to learn the gateway from/])
   await ip('route add default via 10.1.0.1 dev dsl')
   t.same((await pass()).notes, [])
-  t.match(await way('10.1.0.2'), /via 10\.1\.0\.1 dev dsl table 5800/)
+  t.match(await routeFrom('10.1.0.2'), /via 10\.1\.0\.1 dev dsl table 5800/)
   t.same(await endpoints(), ['10.1.0.2'])
 
   await ip('address delete 10.1.0.2/24 dev dsl')
   await ip('address add 10.1.0.77/24 dev dsl')
   await ip('route replace default via 10.1.0.9 dev dsl')
   t.same((await pass()).notes, [])
-  t.match(await way('10.1.0.77'), /via 10\.1\.0\.9 dev dsl table 5800/)
+  t.match(await routeFrom('10.1.0.77'), /via 10\.1\.0\.9 dev dsl table 5800/)
   t.same(await endpoints(), ['10.1.0.77'])
   await ip('route replace default via 10.1.0.1 dev dsl')
   await pass()
-  t.match(await way('10.1.0.77'), /via 10\.1\.0\.1 dev dsl table 5800/, 'another gateway alone')
+  t.match(await routeFrom('10.1.0.77'), /via 10\.1\.0\.1 dev dsl table 5800/, 'another gateway alone')
 
   await ip('address add 10.5.0.2/24 dev dsl')
   t.match(
@@ -64,7 +64,7 @@ t.test('from the default route, through a DHCP renewal with another gateway and 
   await ip('address delete 10.1.0.77/24 dev dsl')
   await ip('route replace default via 10.5.0.1 dev dsl')
   await pass()
-  t.match(await way('10.5.0.2'), /via 10\.5\.0\.1 dev dsl table 5800/, 'and takes over when the first goes')
+  t.match(await routeFrom('10.5.0.2'), /via 10\.5\.0\.1 dev dsl table 5800/, 'and takes over when the first goes')
   t.same(await endpoints(), ['10.5.0.2'])
   t.same((await pass()).steps, [])
   await network.remove()
@@ -82,13 +82,13 @@ t.test(
     }
     const config = gateway({ wans: ['dsl', 'lte'].map((name) => ({ name, interface: name })) })
     const pass = async () => (await network.apply(config)).notes
-    const way = () => ip('route get 203.0.113.3 from 10.2.0.2')
+    const routeFrom = () => ip('route get 203.0.113.3 from 10.2.0.2')
     await ip('route add default via 10.1.0.1 dev dsl')
     await t.rejects(ip('route add default via 10.2.0.1 dev lte'), /File exists/, 'as both clients try it')
     t.match(await pass(), [/^WAN lte is down: interface lte has no default route to learn the gateway from/])
     await ip('route add default via 10.2.0.7 dev lte table 100')
     t.same(await pass(), [])
-    t.match(await way(), /via 10\.2\.0\.7 dev lte table 5801/)
+    t.match(await routeFrom(), /via 10\.2\.0\.7 dev lte table 5801/)
     await ip('route flush table 100')
     world.kernel.leases = [
       { address: '10.2.0.2', gateway: '10.2.0.3' },
@@ -96,7 +96,7 @@ t.test(
       { address: '10.2.0.99', gateway: '10.2.0.98' },
     ]
     t.same(await pass(), [])
-    t.match(await way(), /via 10\.2\.0\.1 dev lte table 5801/, 'the latest of its address')
+    t.match(await routeFrom(), /via 10\.2\.0\.1 dev lte table 5801/, 'the latest of its address')
   },
 )
 
@@ -166,13 +166,13 @@ t.test('which of several addresses, and one that two modems give', { skip: needs
 })
 
 t.test('none on a point-to-point device, which goes and comes back with another address', { skip: needsRoot }, async (t) => {
-  const { world, ip, pass, way, endpoints } = await home(t)
+  const { world, ip, pass, routeFrom, endpoints } = await home(t)
   for (const address of ['10.64.0.2', '10.64.0.3']) {
     await world.addDevice('dsl')
     await ip('link set dsl arp off')
     await ip(`address add ${address} peer 10.64.0.1/32 dev dsl`)
     t.same((await pass()).notes, [])
-    t.match(await way(address), /203\.0\.113\.3 from 10\.64\.0\.\d dev dsl table 5800/)
+    t.match(await routeFrom(address), /203\.0\.113\.3 from 10\.64\.0\.\d dev dsl table 5800/)
     t.match(
       await ip('route get 203.0.113.3'),
       new RegExp(`203.0.113.3 dev dsl .*src ${address}`),
@@ -214,7 +214,7 @@ t.test(
   'from router advertisements, also after we made a router of the machine',
   { skip: needsRoot || lacksPerl() },
   async (t) => {
-    const { world, ip, network, pass, way, endpoints } = await home(t)
+    const { world, ip, network, pass, routeFrom, endpoints } = await home(t)
     // The test's own kernels have no addresses that come by themselves; this one is about them.
     await world.namespace.exec('sysctl', '-qw', 'net.ipv6.conf.default.addr_gen_mode=0')
     await world.addDevice('dsl')
@@ -232,7 +232,7 @@ t.test(
     t.match(address, /^2001:db8:7:/)
     const plan = await pass()
     t.ok(plan.steps.some(({ text }) => text === 'sysctl -w net.ipv6.conf.dsl.accept_ra=2'))
-    t.match(await way(address), /via fe80:\S+ dev dsl table 5800/)
+    t.match(await routeFrom(address), /via fe80:\S+ dev dsl table 5800/)
     t.same(await endpoints(), [address])
     t.ok(await hasDefault(), 'the advertised route is still there')
     await send(1800)
@@ -244,7 +244,7 @@ t.test(
     t.match((await pass()).notes.join(), /interface dsl has no default route to learn the gateway from: set "gateway6"/)
     await learned()
     await pass()
-    t.match(await way(address), /via fe80:\S+ dev dsl table 5800/, 'and is learned again')
+    t.match(await routeFrom(address), /via fe80:\S+ dev dsl table 5800/, 'and is learned again')
     await network.remove()
     t.notMatch(await ip('-6 route show table all'), /table 5800/)
   },

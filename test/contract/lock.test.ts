@@ -13,17 +13,17 @@ const place = (t: Test) => ({ folder: join(t.testdir({}), 'run'), owner })
 t.test('one holder at a time, and nothing is left', { skip: needsAddon }, async (t) => {
   const options = place(t)
   let holders = 0
-  let most = 0
+  let maxHolders = 0
   await Promise.all(
     Array.from({ length: 20 }, async () => {
       const { release } = await takeLock('network', 10_000, options)
-      most = Math.max(most, ++holders)
+      maxHolders = Math.max(maxHolders, ++holders)
       await new Promise((resolve) => setTimeout(resolve, 5))
       holders--
       release()
     }),
   )
-  t.equal(most, 1)
+  t.equal(maxHolders, 1)
   t.notOk(existsSync(options.folder))
 })
 

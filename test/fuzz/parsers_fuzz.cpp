@@ -67,7 +67,7 @@ void addresses(const uint8_t* data, size_t size) {
 // No event may take more room than hasRoom() has looked for.
 void numbers(const uint8_t* data, size_t size) {
   struct {
-    uint8_t type, reason, protocol, prepared, order, error;
+    uint8_t type, reason, protocol, prepared, attempt, error;
     Address client, destination, local;
     uint64_t id, sent, received, milliseconds;
   } input = {};
@@ -75,20 +75,20 @@ void numbers(const uint8_t* data, size_t size) {
   const Failure failure = {input.error % 2, ""};
   const Protocol protocol = static_cast<Protocol>(input.protocol % 3);
   const Reason reason = static_cast<Reason>(input.reason % 7);
-  const uint64_t fastPathId = input.order % 2;
+  const uint64_t fastPathId = input.attempt % 2;
   Event event;
   switch (input.type % 4) {
     case 0:
       event = Accepted{input.id, input.client, input.destination, input.local, fastPathId, input.error % 2 == 1};
       break;
     case 1:
-      event = Opened{input.id, input.order, input.local, protocol, input.prepared % 2 == 1};
+      event = Opened{input.id, input.attempt, input.local, protocol, input.prepared % 2 == 1};
       break;
     case 2:
       event = Closed{input.id, reason, failure, input.client, input.destination, fastPathId, input.sent, input.received, input.milliseconds};
       break;
     default:
-      event = Failed{input.id, input.order, 0, 0, Stage::Connect, failure};
+      event = Failed{input.id, input.attempt, 0, 0, Stage::Connect, failure};
   }
   double* const room = new double[Numbers::kMax];  // exactly, for AddressSanitizer
   Numbers numbers(room, Numbers::kMax);

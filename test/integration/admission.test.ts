@@ -2,7 +2,7 @@
 import { connect as dial, type Socket } from 'node:net'
 import t, { type Test } from 'tap'
 import type { SocketAddress } from '../../src/base/address.js'
-import { EngineUnderTest, echo, needsAddon, wayTo } from '../support/engine.js'
+import { EngineUnderTest, echo, needsAddon, specTo } from '../support/engine.js'
 import { remeasure, settle } from '../support/wait.js'
 
 const greeting = Buffer.from([5, 1, 0])
@@ -29,24 +29,24 @@ function callFrom(t: Test, localAddress: string, { address: host, port }: Socket
     ending = error.code ?? 'error'
   })
   const over = new Promise<{ bytes: Buffer; ending: string }>((resolve) => socket.on('close', () => resolve({ bytes, ending })))
-  const hears = async (length: number) => {
+  const receive = async (length: number) => {
     await settle(
       () => bytes.length >= length || socket.destroyed,
       (isOver) => isOver,
     )
-    const heard = bytes.subarray(0, length)
+    const received = bytes.subarray(0, length)
     bytes = bytes.subarray(length)
-    return heard
+    return received
   }
   if (say !== undefined) socket.write(say)
-  return { socket, over, hears }
+  return { socket, over, receive }
 }
 
 /** A whole SOCKS connection to an echo server; stays open. */
 async function relays(t: Test, from: string, hag: SocketAddress, server: SocketAddress): Promise<Socket> {
-  const { socket, hears } = callFrom(t, from, hag, Buffer.concat([greeting, requestFor(server), Buffer.from('hello')]))
-  const heard = await hears(2 + 10 + 5)
-  t.same([heard[0], heard[1], heard[3], heard.subarray(12).toString()], [5, 0, 0, 'hello'], `${from} is served`)
+  const { socket, receive } = callFrom(t, from, hag, Buffer.concat([greeting, requestFor(server), Buffer.from('hello')]))
+  const received = await receive(2 + 10 + 5)
+  t.same([received[0], received[1], received[3], received.subarray(12).toString()], [5, 0, 0, 'hello'], `${from} is served`)
   return socket
 }
 
@@ -54,7 +54,7 @@ async function relays(t: Test, from: string, hag: SocketAddress, server: SocketA
 function hagFor(t: Test, options: ConstructorParameters<typeof EngineUnderTest>[1], clients: string[]) {
   const tested = new EngineUnderTest(t, options)
   tested.always((event) =>
-    wayTo(event.type === 'request' ? { address: event.host, port: event.port } : { address: '127.0.0.1', port: 9 }),
+    specTo(event.type === 'request' ? { address: event.host, port: event.port } : { address: '127.0.0.1', port: 9 }),
   )
   return { tested, engine: tested.engine, entry: tested.listen('socks', { clients: networks(...clients) }) }
 }
@@ -96,14 +96,14 @@ t.test('who asks for nothing makes room, the greediest first', { skip: needsAddo
   const relayed = []
   for (let i = 0; i < 10; ++i) relayed.push(await relays(t, '127.0.0.2', entry, server))
   const prepared = [1, 2].map(() => callFrom(t, '127.0.0.4', entry, greeting))
-  for (const { hears } of prepared) t.same([...(await hears(2))], [5, 0])
+  for (const { receive } of prepared) t.same([...(await receive(2))], [5, 0])
   const greedy = Array.from({ length: 60 }, () => callFrom(t, '127.0.0.3', entry, greeting))
   for (const { over } of greedy.slice(0, 32)) t.match((await over).ending, reset, 'one of its oldest')
   t.equal(engine.stats().connections, max)
   for (let i = 0; i < 6; ++i) relayed.push(await relays(t, '127.0.0.4', entry, server))
   for (const socket of [...relayed, ...prepared.map(({ socket }) => socket)]) t.equal(socket.destroyed, false)
   prepared[0]?.socket.write(requestFor(server))
-  t.equal((await prepared[0]?.hears(10))?.[1], 0, 'one that greeted in advance is still good')
+  t.equal((await prepared[0]?.receive(10))?.[1], 0, 'one that greeted in advance is still good')
   t.equal(engine.takeRefusals().find(({ cause }) => cause === 'waited')?.client, '127.0.0.3')
   t.notOk(
     tested.events.some(({ type }) => type === 'limit'),
@@ -118,8 +118,8 @@ t.test('a gateway that opens many at once waits for its own', { skip: needsAddon
   const callers = Array.from({ length: 18 }, () => callFrom(t, '127.0.0.2', entry, greeting))
   for (const { socket } of callers) socket.write(Buffer.concat([requestFor(server), Buffer.from('hello')]))
   // A place becomes free for each of those that wait.
-  for (const { socket, hears } of callers) {
-    t.equal((await hears(2 + 10 + 5)).subarray(-5).toString(), 'hello')
+  for (const { socket, receive } of callers) {
+    t.equal((await receive(2 + 10 + 5)).subarray(-5).toString(), 'hello')
     socket.end()
   }
   t.same(engine.takeRefusals(), [])
@@ -138,9 +138,9 @@ t.test('passwords that are wrong hold no places either', { skip: needsAddon }, a
   const login = (user: string) => Buffer.from([5, 1, 2, 1, 1, user.charCodeAt(0), 1, 1])
   // They stay open after the answer, as long as they are let.
   const wrong = Array.from({ length: 10 }, () => callFrom(t, '127.0.0.3', entry, login('b')))
-  await Promise.all(wrong.map(({ hears }) => hears(4)))
-  const { hears } = callFrom(t, '127.0.0.2', entry, login('a'))
-  t.same([...(await hears(4))], [5, 2, 1, 0])
+  await Promise.all(wrong.map(({ receive }) => receive(4)))
+  const { receive } = callFrom(t, '127.0.0.2', entry, login('a'))
+  t.same([...(await receive(4))], [5, 2, 1, 0])
   t.same(
     tested.engine.takeRefusals().find(({ cause }) => cause === 'credentials'),
     {
@@ -149,7 +149,7 @@ t.test('passwords that are wrong hold no places either', { skip: needsAddon }, a
       count: 10,
     },
   )
-  t.same([...(await callFrom(t, '127.0.0.2', entry, greeting).hears(2))], [5, 0xff])
+  t.same([...(await callFrom(t, '127.0.0.2', entry, greeting).receive(2))], [5, 0xff])
   t.same(tested.engine.takeRefusals().find(({ cause }) => cause === 'method')?.client, '127.0.0.2')
 })
 
@@ -185,7 +185,7 @@ t.test('who waits at another worker makes room, too', { skip: needsAddon }, asyn
   const max = 16
   const { tested, engine, entry } = hagFor(t, { maxConnections: max, workers: 4 }, ['127.0.0.2', '127.0.0.3'])
   const server = await echo(t)
-  for (let i = 0; i < 12; ++i) t.same([...(await callFrom(t, '127.0.0.3', entry, greeting).hears(2))], [5, 0])
+  for (let i = 0; i < 12; ++i) t.same([...(await callFrom(t, '127.0.0.3', entry, greeting).receive(2))], [5, 0])
   // Each worker gets some of these by chance, some more than waited there.
   for (let i = 0; i < max; ++i) await relays(t, '127.0.0.2', entry, server)
   t.equal(engine.stats().relaying, max)
@@ -204,7 +204,7 @@ t.test('whose credentials were right stays before those that have proven nothing
   }
   const login = Buffer.from([5, 1, 2, 1, 1, 97, 1, 1])
   const prepared = Array.from({ length: 16 }, () => callFrom(t, '127.0.0.2', entry, login))
-  for (const { hears } of prepared) t.same([...(await hears(4))], [5, 2, 1, 0])
+  for (const { receive } of prepared) t.same([...(await receive(4))], [5, 2, 1, 0])
   // Each from an address of its own, so that nobody has as many as the gateway.
   const ended = Array.from({ length: 60 }, (_, i) => callFrom(t, `127.0.1.${i + 1}`, entry, login.subarray(0, 3)).over)
   for (const over of ended.slice(0, 50)) t.match((await over).ending, reset)
@@ -229,26 +229,26 @@ t.test('however many clients are greedy, others find a place', { skip: needsAddo
   await t.test('of a gateway', async (t) => {
     const tested = new EngineUnderTest(t, limits)
     const entry = tested.listen('redirect')
-    tested.always(() => wayTo(server))
-    const serves = async (client: string) => (await callFrom(t, client, entry, 'hello').hears(5)).toString() === 'hello'
+    tested.always(() => specTo(server))
+    const serves = async (client: string) => (await callFrom(t, client, entry, 'hello').receive(5)).toString() === 'hello'
     t.same(await placesBy(serves), [30, 5, 3, 1])
   })
 
   await t.test('of a HAG, beside those that ask for nothing', async (t) => {
     const { entry } = hagFor(t, limits, [...clients, '127.0.0.9'])
     const idle = Array.from({ length: 39 }, () => callFrom(t, '127.0.0.9', entry, greeting))
-    for (const { hears } of idle) await hears(2)
+    for (const { receive } of idle) await receive(2)
     const request = Buffer.concat([greeting, requestFor(server)])
-    const serves = async (client: string) => (await callFrom(t, client, entry, request).hears(12))[3] === 0
+    const serves = async (client: string) => (await callFrom(t, client, entry, request).receive(12))[3] === 0
     t.same(await placesBy(serves), [30, 5, 3, 1])
   })
 
   await t.test('unless one may have them all', async (t) => {
     const tested = new EngineUnderTest(t, { maxConnections: 40, maxConnectionsPerClient: 40 })
     const entry = tested.listen('redirect')
-    tested.always(() => wayTo(server))
+    tested.always(() => specTo(server))
     const open = Array.from({ length: 40 }, () => callFrom(t, '127.0.0.2', entry, 'hello'))
-    for (const { hears } of open) t.equal((await hears(5)).toString(), 'hello')
+    for (const { receive } of open) t.equal((await receive(5)).toString(), 'hello')
   })
 })
 
@@ -256,11 +256,11 @@ t.test('who gave up before it was accepted is not taken for one that nothing red
   const tested = new EngineUnderTest(t, { maxConnections: 1 })
   const server = await echo(t)
   const [entry, strict] = [tested.listen('redirect'), tested.listen('redirect', { refuseLoops: true })]
-  tested.always(() => wayTo(server))
+  tested.always(() => specTo(server))
   t.match((await callFrom(t, '127.0.0.2', strict).over).ending, reset)
   t.match(tested.engine.takeRefusals(), [{ cause: 'not-redirected', client: '127.0.0.2' }])
   const first = callFrom(t, '127.0.0.2', entry, 'hello')
-  await first.hears(5)
+  await first.receive(5)
   const late = callFrom(t, '127.0.0.3', strict)
   late.socket.end()
   await settle(
@@ -296,12 +296,12 @@ t.test('one client gets its share', { skip: needsAddon }, async (t) => {
   await t.test('of a gateway', async (t) => {
     const tested = new EngineUnderTest(t, limits)
     const entry = tested.listen('redirect')
-    tested.always(() => wayTo(server))
+    tested.always(() => specTo(server))
     const open = Array.from({ length: 4 }, () => callFrom(t, '127.0.0.2', entry, 'hello'))
-    for (const { hears } of open) t.equal((await hears(5)).toString(), 'hello')
+    for (const { receive } of open) t.equal((await receive(5)).toString(), 'hello')
     t.match(await callFrom(t, '127.0.0.2', entry).over, { ending: 'ECONNRESET' })
     const other = callFrom(t, '127.0.0.3', entry, 'hello')
-    t.equal((await other.hears(5)).toString(), 'hello')
+    t.equal((await other.receive(5)).toString(), 'hello')
     t.same(tested.engine.takeRefusals(), [{ cause: 'share', client: '127.0.0.2', count: 1 }])
     open[0]?.socket.end()
     await settle(
@@ -309,6 +309,6 @@ t.test('one client gets its share', { skip: needsAddon }, async (t) => {
       (count) => count === 4,
     )
     const again = callFrom(t, '127.0.0.2', entry, 'hello')
-    t.equal((await again.hears(5)).toString(), 'hello')
+    t.equal((await again.receive(5)).toString(), 'hello')
   })
 })

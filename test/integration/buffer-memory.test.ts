@@ -36,7 +36,7 @@ async function worldOf(t: Test, addresses: string[], megabytes = budget) {
    * Beside the budget each has what a buffer may always have. With 2 MB for each, 160 downloads hold 367 MB on the gateway and 227 on the HAG,
    * as many uploads 166 and 358.
    */
-  const check = async (most: number, connections: number) => {
+  const check = async (maxMegabytes: number, connections: number) => {
     for (const host of ['cpe', 'hag']) {
       // Once nothing more comes.
       let before = -1
@@ -46,7 +46,7 @@ async function worldOf(t: Test, addresses: string[], megabytes = budget) {
         return isSame
       }
       const megabytes = await settle(() => held(world, host), stands, 10_000)
-      t.ok(megabytes < most + 0.6 * connections + 2, `${host}: ${megabytes.toFixed(1)} MB`)
+      t.ok(megabytes < maxMegabytes + 0.6 * connections + 2, `${host}: ${megabytes.toFixed(1)} MB`)
     }
     // Twice what the lab's WANs carry.
     const rate = await remeasure(download, (one) => one > 100)

@@ -180,7 +180,7 @@ const rest = (engine: AskingEngine): AskingEngine => ({
   probe: (probe) => engine.probe(probe),
   stats: () => engine.stats(),
   inspect: () => engine.inspect(),
-  connect: (way) => engine.connect(way),
+  connect: (spec) => engine.connect(spec),
 })
 
 t.test('a WAN that dies while a HAG is asked does not speak for it', { skip: needsAddon }, async (t) => {
@@ -189,11 +189,11 @@ t.test('a WAN that dies while a HAG is asked does not speak for it', { skip: nee
   const hub = startProbers(hag, {
     ...rest(engine),
     // The state of the WAN follows a moment after its first question.
-    connect(way) {
-      if (way.bind === dsl.address4)
+    connect(spec) {
+      if (spec.bind === dsl.address4)
         for (let times = 0; times < 3; times++)
           hub.steer.report({ type: 'wan-silent', bind: dsl.address4, reason: 'no HAG answers over it', isSure: true })
-      return engine.connect(way)
+      return engine.connect(spec)
     },
   })
   await hub.untilPipelined()
@@ -211,7 +211,8 @@ t.test(
     const hag = { address: '127.0.0.1', port: await serveItself(t, false) }
     const hub = startProbers(hag, {
       ...rest(engine),
-      connect: (way) => engine.connect(way.bind === dsl.address4 ? { ...way, remote: { ...way.remote, port: babbling } } : way),
+      connect: (spec) =>
+        engine.connect(spec.bind === dsl.address4 ? { ...spec, remote: { ...spec.remote, port: babbling } } : spec),
     })
     await hub.untilPipelined()
     t.equal(hub.isPipelined(), true)
@@ -230,9 +231,9 @@ t.test('a HAG that was broken and cannot be reached any more is not asked withou
     hag,
     {
       ...rest(engine),
-      async connect(way) {
+      async connect(spec) {
         asked++
-        return isGone ? gone : engine.connect(way)
+        return isGone ? gone : engine.connect(spec)
       },
     },
     [dsl],

@@ -23,7 +23,7 @@ async function world(t: Scope, hagOptions: Setup['options'] = {}) {
   const entry = startChild(t, hag, { options: hagOptions, listen: { kind: 'socks', address: '10.0.1.2', port: 0 } })
   const gateway = startChild(t, cpe, {
     listen: { kind: 'redirect', address: '127.0.0.1', port: 0 },
-    way: {
+    spec: {
       protocol: 'mptcp',
       remote: { address: '10.0.1.2', port: await portOf(entry) },
       connectTimeoutMs: 5000,

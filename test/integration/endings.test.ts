@@ -48,7 +48,7 @@ t.test('beginnings and endings', { skip: needsRoot }, async (t) => {
     t.match(ending, refusal)
   })
 
-  t.test('when no way is left the client is reset', async (t) => {
+  t.test('when no path is left the client is reset', async (t) => {
     await hag.end()
     const { ending } = await client.call('talk', { host: lab.addresses.server, port: ports.echo }, 'x')
     t.match(ending, refusal)

@@ -1,7 +1,7 @@
 /** The client's side of SOCKS5 in the engine, against HAGs that answer whatever they like. */
 import t from 'tap'
 import type { SocketAddress } from '../../src/base/address.js'
-import { call, EngineUnderTest, echo, needsAddon, serve, wayTo } from '../support/engine.js'
+import { call, EngineUnderTest, echo, needsAddon, serve, specTo } from '../support/engine.js'
 import { credentials, type Handshake, handshakes, scripted, somewhere, through, yes } from '../support/handshake.js'
 import { settle, sleep } from '../support/hybrid.js'
 import { streamSlice } from '../support/stream.js'
@@ -87,7 +87,7 @@ t.test('SOCKS5 client: what a HAG may answer', { skip: needsAddon }, async (t) =
   const world = await echo(t)
   for (const handshake of handshakes) {
     t.test(
-      `${handshake}: every failure is told for what it is, and only a client who was not heard goes another way`,
+      `${handshake}: every failure is told for what it is, and only a client whose words did not arrive gets another path`,
       async (t) => {
         for (const { what, lines, ending: only, failed } of answers) {
           for (const ending of only ? [only] : (['close', 'reset'] as const)) {
@@ -111,16 +111,16 @@ t.test('SOCKS5 client: what a HAG may answer', { skip: needsAddon }, async (t) =
                 through(hag, somewhere, handshake, { ...credentials, timeoutMs: only ? 600 : 10_000 }),
               )
               t.match(await tested.next('failed'), failed, `${what}${cut ? ', byte by byte' : ''}, then ${ending}`)
-              tested.engine.dial(connection, wayTo(world), 1)
+              tested.engine.dial(connection, specTo(world), 1)
               const isRefusal = ['EACCES', 'SOCKS_REPLY'].includes(failed.failure.code)
               if (handshake === 'pipelined' && !isRefusal) {
                 t.match(await tested.next('closed'), { connection, reason: 'upstream-reset' })
-                t.match(await client.heard, { bytes: Buffer.alloc(0), ending: 'ECONNRESET' })
+                t.match(await client.received, { bytes: Buffer.alloc(0), ending: 'ECONNRESET' })
                 continue
               }
               await tested.next('opened')
               client.socket.end()
-              t.ok((await client.heard).bytes.equals(said), 'nothing of what it said is lost or doubled')
+              t.ok((await client.received).bytes.equals(said), 'nothing of what it said is lost or doubled')
               await tested.next('closed')
             }
           }
@@ -144,16 +144,16 @@ t.test('SOCKS5 client: what a HAG may answer', { skip: needsAddon }, async (t) =
       )
       client.socket.resetAndDestroy()
       t.equal(settled, 7)
-      t.equal((await client.heard).bytes.toString(), 'welcome')
+      t.equal((await client.received).bytes.toString(), 'welcome')
       await tested.next('closed')
     })
   }
 
-  t.test('early data of any size arrives once, after ways that failed with some of it sent', async (t) => {
+  t.test('early data of any size arrives once, after dials that failed with some of it sent', async (t) => {
     const hag = new EngineUnderTest(t)
     const entry = hag.listen('socks')
     hag.always(({ connection: _, ...event }) =>
-      wayTo({ address: 'host' in event ? event.host : '', port: 'port' in event ? event.port : 0 }),
+      specTo({ address: 'host' in event ? event.host : '', port: 'port' in event ? event.port : 0 }),
     )
     const refusing = await scripted(t, [Buffer.from([5, 0]), Buffer.from([5, 1, 0, 1, 0, 0, 0, 0, 0, 0])], 'reset')
     for (const bytes of [0, 1, 1000, 16_383, 16_384, 16_385, 60_000, 400_000]) {
@@ -167,8 +167,8 @@ t.test('SOCKS5 client: what a HAG may answer', { skip: needsAddon }, async (t) =
         t.match(await tested.next('failed'), { stage: 'request', reply: 1 })
       }
       tested.engine.dial(connection, through(entry, world, 'pipelined'))
-      const { bytes: heard, ending } = await client.heard
-      t.ok(heard.equals(said), `${bytes} bytes`)
+      const { bytes: received, ending } = await client.received
+      t.ok(received.equals(said), `${bytes} bytes`)
       t.equal(ending, 'end')
       t.match(await tested.next('closed'), { reason: 'end', sent: bytes, received: bytes })
     }
@@ -179,12 +179,12 @@ t.test('SOCKS5 client: what a HAG may answer', { skip: needsAddon }, async (t) =
     /** Replies when it has heard so much behind the request, and sends it back. */
     const waiting = (bytes: number, reply: Buffer) =>
       serve(t, (socket) => {
-        let heard = Buffer.alloc(0)
+        let received = Buffer.alloc(0)
         socket.on('data', (data) => {
-          const before = heard.length
-          heard = Buffer.concat([heard, data])
-          if (before >= request + bytes || heard.length < request + bytes) return
-          socket.end(Buffer.concat([Buffer.from([5, 0]), reply, heard.subarray(request)]))
+          const before = received.length
+          received = Buffer.concat([received, data])
+          if (before >= request + bytes || received.length < request + bytes) return
+          socket.end(Buffer.concat([Buffer.from([5, 0]), reply, received.subarray(request)]))
         })
       })
     const client = call(t, front, Buffer.from('one '))
@@ -201,7 +201,7 @@ t.test('SOCKS5 client: what a HAG may answer', { skip: needsAddon }, async (t) =
     tested.engine.dial(connection, through(await waiting(17, yes), somewhere, 'pipelined'))
     await sleep(50)
     client.socket.write(' four')
-    t.equal((await client.heard).bytes.toString(), 'one two then four')
+    t.equal((await client.received).bytes.toString(), 'one two then four')
     client.socket.end()
     await tested.next('closed')
   })

@@ -6,7 +6,7 @@ import { SocksClient } from 'socks'
 import t from 'tap'
 import type { SocketAddress } from '../../src/base/address.js'
 import type { ProbeResult } from '../../src/engine/contract.js'
-import { call, EngineUnderTest, echo, needsAddon, serve, wayTo } from '../support/engine.js'
+import { call, EngineUnderTest, echo, needsAddon, serve, specTo } from '../support/engine.js'
 import { credentials, scripted, through } from '../support/handshake.js'
 import { settle } from '../support/hybrid.js'
 import { countDescriptors } from '../support/proc.js'
@@ -21,7 +21,7 @@ t.test('probe', { skip: needsAddon }, async (t) => {
   }
   const open = hag.listen('socks')
   const guarded = hag.listen('socks', { authentication: true })
-  const probe = (remote: SocketAddress, more: object = {}) => engine.probe({ ...wayTo(remote), timeoutMs: 10_000, ...more })
+  const probe = (remote: SocketAddress, more: object = {}) => engine.probe({ ...specTo(remote), timeoutMs: 10_000, ...more })
   const failed = (stage: string, code: string) => ({ ok: false, stage, failure: { code } }) as unknown as ProbeResult
   t.match(await probe(open), { ok: true, protocol: 'tcp', local: { address: '127.0.0.1' } })
   t.match(await probe(guarded, credentials), { ok: true })
@@ -52,7 +52,7 @@ t.test(
         ...(guarded ? ['-u', credentials.username, '-P', credentials.password] : []),
       ])
       await settle(
-        () => tested.engine.probe({ ...wayTo(hag), timeoutMs: 1000 }),
+        () => tested.engine.probe({ ...specTo(hag), timeoutMs: 1000 }),
         (result) => result.ok || result.stage !== 'connect',
       )
       const said = streamSlice(3, 0, 300_000)
@@ -69,7 +69,7 @@ t.test(
         (bytes) => bytes >= said.length,
       )
       client.socket.end()
-      t.ok((await client.heard).bytes.equals(said), guarded ? 'with a password' : 'without')
+      t.ok((await client.received).bytes.equals(said), guarded ? 'with a password' : 'without')
       t.match(await tested.next('closed'), { reason: 'end', sent: said.length, received: said.length })
     }
   },
@@ -79,7 +79,7 @@ t.test('connect: a socket that the engine made, in other hands', { skip: needsAd
   const world = await echo(t)
   const hag = new EngineUnderTest(t)
   const proxy = hag.listen('socks')
-  hag.always(() => wayTo(world))
+  hag.always(() => specTo(world))
   const cpe = new EngineUnderTest(t)
   const before = countDescriptors(process.pid)
   const { protocol } = hag.engine.listen({ kind: 'socks', address: '127.0.0.1', port: 0 })
@@ -97,11 +97,11 @@ t.test('connect: a socket that the engine made, in other hands', { skip: needsAd
   } as const
   await SocksClient.createConnection({ ...options, destination: { host: world.address, port: world.port } })
   const said = streamSlice(9, 0, 300_000)
-  const heard: Buffer[] = []
-  socket.on('data', (data) => heard.push(data))
+  const received: Buffer[] = []
+  socket.on('data', (data) => received.push(data))
   socket.resume().end(said)
   await once(socket, 'close')
-  t.ok(Buffer.concat(heard).equals(said))
+  t.ok(Buffer.concat(received).equals(said))
   await hag.next('closed')
   const after = await settle(
     () => countDescriptors(process.pid),

@@ -1,7 +1,7 @@
 /** The server's side of SOCKS5 in the engine, against other people's clients and noise. */
 import { SocksClient } from 'socks'
 import t from 'tap'
-import { call, EngineUnderTest, echo, needsAddon, wayTo } from '../support/engine.js'
+import { call, EngineUnderTest, echo, needsAddon, specTo } from '../support/engine.js'
 import { credentials } from '../support/handshake.js'
 import { settle, sleep } from '../support/hybrid.js'
 import { streamSlice } from '../support/stream.js'
@@ -18,7 +18,7 @@ t.test('SOCKS5 server', { skip: needsAddon }, async (t) => {
       // Noise may ask for any address: nothing of it may leave the machine.
       const address = { 'echo.example': world.address, [world.address]: world.address, '::1': '::1' }[event.host]
       if (address === undefined) tested.engine.refuse(event.connection, 2)
-      else tested.engine.dial(event.connection, wayTo({ address, port: event.port }))
+      else tested.engine.dial(event.connection, specTo({ address, port: event.port }))
     }
     return { tested, proxy: tested.listen('socks', { authentication: true }) }
   }
@@ -58,7 +58,7 @@ t.test('SOCKS5 server', { skip: needsAddon }, async (t) => {
       const client = call(t, proxy, said.subarray(0, cut))
       await sleep(1)
       client.socket.end(said.subarray(cut))
-      const { bytes, ending } = await client.heard
+      const { bytes, ending } = await client.received
       const intact = bytes.subarray(answerBytes).equals(streamSlice(4, 0, 3000)) && bytes[answerBytes - 9] === 0
       if (!intact || ending !== 'end') t.fail(`cut at ${cut}: ${ending}, ${bytes.length} bytes`)
     }
@@ -89,7 +89,7 @@ t.test('SOCKS5 server', { skip: needsAddon }, async (t) => {
       const how = random(3)
       if (how === 0) client.socket.end()
       if (how === 1) client.socket.resetAndDestroy()
-      await Promise.race([client.heard, sleep(600)])
+      await Promise.race([client.received, sleep(600)])
       client.socket.destroy()
     })
     await Promise.all(callers)
@@ -102,14 +102,14 @@ t.test('SOCKS5 server', { skip: needsAddon }, async (t) => {
     )
     const client = call(t, impatient, Buffer.concat([handshake, Buffer.from('still there')]))
     client.socket.end()
-    t.equal((await client.heard).bytes.subarray(answerBytes).toString(), 'still there')
+    t.equal((await client.received).bytes.subarray(answerBytes).toString(), 'still there')
   })
 
   t.test('a slow client is closed, and a refused one gets its reply although it sent more', async (t) => {
     // The ends of those before it are told within 5 ms.
     await sleep(50)
     tested.events.length = 0
-    await call(t, impatient, Buffer.from([5])).heard
+    await call(t, impatient, Buffer.from([5])).received
     t.match(await tested.next('closed'), { reason: 'handshake', failure: { code: 'ETIMEDOUT' } })
     // Its name and password may take as long again.
     const slow = call(t, impatient)
@@ -117,12 +117,12 @@ t.test('SOCKS5 server', { skip: needsAddon }, async (t) => {
     slow.socket.write(Buffer.from([5, 1, 2]))
     await sleep(150)
     slow.socket.write(Buffer.from([1, 1, 97, 1, 98]))
-    t.same([...(await slow.heard).bytes], [5, 2, 1, 1])
+    t.same([...(await slow.received).bytes], [5, 2, 1, 1])
     t.match(await tested.next('closed'), { reason: 'refused' })
     const unguarded = tested.listen('socks')
     tested.onEvent = (event) => event.type === 'request' && tested.engine.refuse(event.connection, 2)
     const { bytes, ending } = await call(t, unguarded, Buffer.concat([Buffer.from([5, 1, 0]), request, Buffer.alloc(100_000)]))
-      .heard
+      .received
     t.equal(ending, 'end')
     t.same([...bytes.subarray(0, 4)], [5, 0, 5, 2])
   })

@@ -1,7 +1,7 @@
 /** The subflows of live connections over two paths, as the engine finds them. */
 import t from 'tap'
 import type { DialSpec, Inspection } from '../../src/engine/contract.js'
-import { native, needsAddon, wayTo } from '../support/engine.js'
+import { native, needsAddon, specTo } from '../support/engine.js'
 import { echoPort, events, inspections, portOf, startChild, twoPaths } from '../support/engine-paths.js'
 import { settle, sleep } from '../support/hybrid.js'
 import { type Namespace, needsRoot, type Scope } from '../support/namespaces.js'
@@ -28,8 +28,8 @@ t.test('inspection', { skip: needsRoot || needsAddon || noMptcp }, async (t) => 
   const socks = { host: '10.0.1.2', port: echoPort, handshake: 'pipelined', timeoutMs: 10_000 } as const
 
   /** Opens one connection over `way`, talks, and returns what its inspection settles on. */
-  const inspected = async (t: Scope, way: DialSpec, isRight: (seen: Inspection) => boolean) => {
-    const child = startChild(t, cpe, { listen: { kind: 'redirect', address: '127.0.0.1', port: 0 }, way, inspect: true })
+  const inspected = async (t: Scope, spec: DialSpec, isRight: (seen: Inspection) => boolean) => {
+    const child = startChild(t, cpe, { listen: { kind: 'redirect', address: '127.0.0.1', port: 0 }, spec, inspect: true })
     const target = { host: '127.0.0.1', port: await portOf(child) }
     await client.call('hold', target, 1)
     let pings = 0
@@ -49,7 +49,7 @@ t.test('inspection', { skip: needsRoot || needsAddon || noMptcp }, async (t) => 
   t.test('MPTCP: both subflows, with addresses, bytes and RTT', async (t) => {
     const { seen, opened, pings } = await inspected(
       t,
-      wayTo(remote, { protocol: 'mptcp', bind: '10.0.1.1', socks }),
+      specTo(remote, { protocol: 'mptcp', bind: '10.0.1.1', socks }),
       ({ subflows }) => subflows.length === 2 && subflows.every(({ rttUs }) => rttUs > 0),
     )
     t.match(opened, { protocol: 'mptcp', local: { address: '10.0.1.1' } })
@@ -73,13 +73,13 @@ t.test('inspection', { skip: needsRoot || needsAddon || noMptcp }, async (t) => 
 
   t.test('what fell back to TCP is told, and has no subflows', async (t) => {
     const plain = { address: '10.0.1.2', port: echoPort }
-    const { seen, opened } = await inspected(t, wayTo(plain, { protocol: 'mptcp' }), ({ protocol }) => protocol !== undefined)
+    const { seen, opened } = await inspected(t, specTo(plain, { protocol: 'mptcp' }), ({ protocol }) => protocol !== undefined)
     t.match(opened, { protocol: 'tcp' })
     t.match(seen, [{ protocol: 'tcp', subflows: [], remote: plain }])
   })
 
   t.test('plain TCP where asked, although the HAG speaks MPTCP', async (t) => {
-    const { seen, opened } = await inspected(t, wayTo(remote, { socks }), () => true)
+    const { seen, opened } = await inspected(t, specTo(remote, { socks }), () => true)
     t.match(opened, { protocol: 'tcp' })
     t.match(seen, [{ protocol: 'tcp', subflows: [] }])
   })
@@ -92,8 +92,8 @@ t.test('a connection without subflows', { skip: needsRoot || needsAddon || noMpt
   await endpoint('add', '10.0.1.1', 'dev', 'wan1', 'id', '1', 'subflow')
   const hagChild = startChild(t, hag, { listen: { kind: 'socks', address: '10.0.1.2', port: 0 } })
   const socks = { host: '10.0.1.2', port: echoPort, handshake: 'sequential', timeoutMs: 10_000 } as const
-  const way = wayTo({ address: '10.0.1.2', port: await portOf(hagChild) }, { protocol: 'mptcp', bind: '10.0.1.1', socks })
-  const child = startChild(t, cpe, { listen: { kind: 'redirect', address: '127.0.0.1', port: 0 }, way, inspect: true })
+  const spec = specTo({ address: '10.0.1.2', port: await portOf(hagChild) }, { protocol: 'mptcp', bind: '10.0.1.1', socks })
+  const child = startChild(t, cpe, { listen: { kind: 'redirect', address: '127.0.0.1', port: 0 }, spec, inspect: true })
   await client.call('hold', { host: '127.0.0.1', port: await portOf(child) }, 1)
   t.equal(await client.call('ping'), 1)
   const subflows = (count: number) =>
@@ -133,8 +133,8 @@ t.test('a HAG finds out subflows that are gone without a word', { skip: needsRoo
   const hagChild = startChild(t, hag, { listen: { kind: 'socks', address: '10.0.1.2', port: 0 } })
   const port = await portOf(hagChild)
   const socks = { host: '10.0.1.2', port: echoPort, handshake: 'sequential', timeoutMs: 10_000 } as const
-  const way = wayTo({ address: '10.0.1.2', port }, { protocol: 'mptcp', bind: '10.0.1.1', socks })
-  const child = startChild(t, cpe, { listen: { kind: 'redirect', address: '127.0.0.1', port: 0 }, way })
+  const spec = specTo({ address: '10.0.1.2', port }, { protocol: 'mptcp', bind: '10.0.1.1', socks })
+  const child = startChild(t, cpe, { listen: { kind: 'redirect', address: '127.0.0.1', port: 0 }, spec })
   await client.call('hold', { host: '127.0.0.1', port: await portOf(child) }, 1)
   t.equal(await client.call('ping'), 1)
   const subflows = (count: number) =>

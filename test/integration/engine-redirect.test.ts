@@ -1,7 +1,7 @@
 /** What only a kernel with two paths or a firewall can show of redirected clients: where they wanted to go, and who is served how. */
 import t from 'tap'
 import { type Agent, startAgent } from '../support/agent.js'
-import { needsAddon, wayTo } from '../support/engine.js'
+import { needsAddon, specTo } from '../support/engine.js'
 import { echoPort, events, portOf, startChild, twoPaths } from '../support/engine-paths.js'
 import { settle, sleep } from '../support/hybrid.js'
 import { connect, createNamespace, needsRoot } from '../support/namespaces.js'
@@ -13,8 +13,8 @@ t.test('REDIRECT: the original destination, IPv4 and IPv6', { skip: needsRoot ||
     { tool: 'ip6tables', address: '::1', destination: '2001:db8:9::9', via: '2001:db8:1::2' },
   ]) {
     await cpe.exec('ip', 'route', 'add', destination, 'via', via)
-    const way = wayTo({ address: via, port: echoPort })
-    const child = startChild(t, cpe, { listen: { kind: 'redirect', address, port: 0 }, way })
+    const spec = specTo({ address: via, port: echoPort })
+    const child = startChild(t, cpe, { listen: { kind: 'redirect', address, port: 0 }, spec })
     const port = await portOf(child)
     const match = ['-p', 'tcp', '-d', destination, '--dport', '443']
     await cpe.exec(tool, '-w', '-t', 'nat', '-A', 'OUTPUT', ...match, '-j', 'REDIRECT', '--to-ports', String(port))
@@ -49,8 +49,8 @@ t.test(
     const acknowledges = ['-p', 'tcp', '--sport', String(port), '--tcp-flags', 'SYN,ACK', 'ACK']
     await hag.exec('ip6tables', '-w', '-A', 'OUTPUT', ...acknowledges, '-j', 'DROP')
     const socks = { host: '192.0.2.9', port: 80, handshake: 'pipelined', timeoutMs: 15_000 } as const
-    const way = { ...wayTo({ address: host, port }), socks }
-    const child = startChild(t, cpe, { listen: { kind: 'redirect', address: '127.0.0.1', port: 0 }, way })
+    const spec = { ...specTo({ address: host, port }), socks }
+    const child = startChild(t, cpe, { listen: { kind: 'redirect', address: '127.0.0.1', port: 0 }, spec })
     const talk = client.call('talk', { host: '127.0.0.1', port: await portOf(child) }, 'pay ten')
     await settle(
       async () => (await hag.exec('ss', '-Htn', 'state', 'established', 'sport', '=', `:${port}`)).trim(),
@@ -77,8 +77,8 @@ t.test('what would come back to us gets a RST, without an event of its own', { s
   await cpe.exec('ip', 'route', 'add', 'local', '198.51.100.0/25', 'dev', 'lo')
   await cpe.exec('ip', 'link', 'set', 'wan2', 'up')
   await hag.exec('ip', 'link', 'set', 'wan2', 'down')
-  const way = wayTo({ address: '10.0.1.2', port: echoPort })
-  const child = startChild(t, cpe, { listen: { kind: 'redirect', address: '0.0.0.0', port: 0, refuseLoops: true }, way })
+  const spec = specTo({ address: '10.0.1.2', port: echoPort })
+  const child = startChild(t, cpe, { listen: { kind: 'redirect', address: '0.0.0.0', port: 0, refuseLoops: true }, spec })
   const port = await portOf(child)
   const toUs = ['-p', 'tcp', '-j', 'REDIRECT', '--to-ports', String(port)]
   await cpe.exec('iptables', '-w', '-t', 'nat', '-A', 'PREROUTING', '-i', 'wan1', ...toUs)
@@ -119,9 +119,9 @@ t.test('a device has one share for all its addresses', { skip: needsRoot || need
   )
   await behind.exec('ip', 'route', 'add', 'default', 'via', '2001:db8:7::1')
   for (const network of [7, 8]) await cpe.exec('ip', 'route', 'add', `2001:db8:${network}::/64`, 'via', '2001:db8:1::4')
-  const way = wayTo({ address: '10.0.1.2', port: echoPort })
+  const spec = specTo({ address: '10.0.1.2', port: echoPort })
   const listen = { kind: 'redirect', address: '2001:db8:1::1', port: 0 } as const
-  const child = startChild(t, cpe, { options: { maxConnectionsPerClient: 4 }, listen, way })
+  const child = startChild(t, cpe, { options: { maxConnectionsPerClient: 4 }, listen, spec })
   const target = { host: '2001:db8:1::1', port: await portOf(child) }
   const hello = async (agent: Agent, host: number | string, received: string, what: string) =>
     t.match(await agent.call('talk', { ...target, localAddress: `2001:db8:${host}` }, 'hello', 5), { received }, what)
@@ -163,7 +163,7 @@ t.test('the fast path: clients who need no decision, and those who do', { skip: 
     }
     for (const isThere of [true, false]) {
       const socks = { handshake: 'pipelined', timeoutMs: 5000 } as const
-      const order = {
+      const fastPath = {
         id: 5,
         protocol: 'tcp' as const,
         remote: isThere ? remote : nobody,
@@ -172,8 +172,8 @@ t.test('the fast path: clients who need no decision, and those who do', { skip: 
         socks,
         askAboutDestinations: [excepted.network],
       } as const
-      const way = { ...order, remote, socks: { ...socks, host: '10.0.1.2', port: 443 } }
-      const child = startChild(t, cpe, { listen: { kind: 'redirect', address, port: 0 }, way, order })
+      const spec = { ...fastPath, remote, socks: { ...socks, host: '10.0.1.2', port: 443 } }
+      const child = startChild(t, cpe, { listen: { kind: 'redirect', address, port: 0 }, spec, fastPath })
       const port = await portOf(child)
       const redirect = ['OUTPUT', '-p', 'tcp', '--dport', '443', '-j', 'REDIRECT', '--to-ports', String(port)]
       await cpe.exec(tool, '-w', '-t', 'nat', '-A', ...redirect)

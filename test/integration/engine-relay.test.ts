@@ -1,6 +1,6 @@
 /** The engine's relay, its limits, its listening and its end, closer than `run` and `hag` show them. */
 import t from 'tap'
-import { call, EngineUnderTest, echo, needsAddon, serve, wayTo } from '../support/engine.js'
+import { call, EngineUnderTest, echo, needsAddon, serve, specTo } from '../support/engine.js'
 import { here, hereWith, portOf, startChild } from '../support/engine-paths.js'
 import { remeasure, settle, sleep } from '../support/hybrid.js'
 import type { Scope } from '../support/namespaces.js'
@@ -19,7 +19,7 @@ t.test('relay', { skip: needsAddon }, async (t) => {
     return { tested, front: tested.listen('redirect') }
   }
 
-  t.test('the last words before a reset are heard', async (t) => {
+  t.test('the last words before a reset arrive', async (t) => {
     const { tested, front } = make(t)
     for (const bytes of [1, 20_000]) {
       const server = await serve(t, (socket) => {
@@ -29,11 +29,11 @@ t.test('relay', { skip: needsAddon }, async (t) => {
           setImmediate(() => socket.resetAndDestroy())
         })
       })
-      tested.always(() => wayTo(server))
+      tested.always(() => specTo(server))
       for (let i = 0; i < 100; i++) {
-        const heard = await call(t, front, 'a request that is too large').heard
+        const received = await call(t, front, 'a request that is too large').received
         const closed = await tested.next('closed')
-        if (!heard.bytes.equals(streamSlice(5, 0, bytes))) t.fail(`heard ${heard.bytes.length} of ${bytes} bytes`)
+        if (!received.bytes.equals(streamSlice(5, 0, bytes))) t.fail(`heard ${received.bytes.length} of ${bytes} bytes`)
         // Not the client's view of it: libuv makes an end of a reset that comes with data, without a proxy too.
         if (closed.reason !== 'upstream-reset') t.equal(closed.reason, 'upstream-reset')
       }
@@ -49,7 +49,7 @@ t.test('relay', { skip: needsAddon }, async (t) => {
       socket.on('data', (data) => (said += data.toString()))
       socket.on('error', (error: NodeJS.ErrnoException) => over(error.code ?? '')).on('end', () => over('end'))
     })
-    tested.always(() => wayTo(server))
+    tested.always(() => specTo(server))
     for (const atOnce of [true, false]) {
       for (let i = 0; i < 50; i++) {
         said = ''
@@ -60,7 +60,7 @@ t.test('relay', { skip: needsAddon }, async (t) => {
         if (!atOnce)
           await settle(
             () => said,
-            (heard) => heard === 'goodbye',
+            (received) => received === 'goodbye',
           )
         socket.resetAndDestroy()
         const seen = await ending
@@ -80,8 +80,8 @@ t.test('relay', { skip: needsAddon }, async (t) => {
       socket.end('that is all')
       socket.resume()
     })
-    tested.always(() => wayTo(server))
-    const { socket, heard } = call(t, front)
+    tested.always(() => specTo(server))
+    const { socket, received } = call(t, front)
     socket.removeAllListeners('end')
     const ended = new Promise((resolve) => socket.once('end', resolve))
     await tested.next('opened')
@@ -92,7 +92,7 @@ t.test('relay', { skip: needsAddon }, async (t) => {
     }
     t.equal(tested.engine.stats().relaying, 1)
     socket.end()
-    t.equal((await heard).bytes.toString(), 'that is all')
+    t.equal((await received).bytes.toString(), 'that is all')
     t.match(await tested.next('closed'), { reason: 'end', sent: 50_000, received: 11 })
   })
 
@@ -103,7 +103,7 @@ t.test('relay', { skip: needsAddon }, async (t) => {
       for (let i = 0; i < 20; i++) socket.write(streamSlice(7, 0, bytes))
       socket.end()
     })
-    tested.always(() => wayTo(server))
+    tested.always(() => specTo(server))
     const slow = call(t, front)
     slow.socket.pause()
     // Once the flow has come to rest.
@@ -111,15 +111,15 @@ t.test('relay', { skip: needsAddon }, async (t) => {
       const before = tested.engine.stats()
       await sleep(300)
       const after = tested.engine.stats()
-      return { ...after, rests: after.bytesParked === before.bytesParked }
+      return { ...after, isAtRest: after.bytesParked === before.bytesParked }
     }
-    const { bytesParked, pipesInUse } = await settle(stats, ({ rests, bytesParked }) => rests && bytesParked > 0)
+    const { bytesParked, pipesInUse } = await settle(stats, ({ isAtRest, bytesParked }) => isAtRest && bytesParked > 0)
     t.ok(pipesInUse === 1 && bytesParked > 0 && bytesParked <= 1 << 20, `${bytesParked} bytes in ${pipesInUse} pipe`)
     slow.socket.resume()
-    const heard = await slow.heard
-    t.equal(heard.bytes.length, 20 * bytes)
+    const received = await slow.received
+    t.equal(received.bytes.length, 20 * bytes)
     for (let i = 0; i < 20; i++) {
-      if (!heard.bytes.subarray(i * bytes, (i + 1) * bytes).equals(streamSlice(7, 0, bytes))) t.fail(`part ${i} differs`)
+      if (!received.bytes.subarray(i * bytes, (i + 1) * bytes).equals(streamSlice(7, 0, bytes))) t.fail(`part ${i} differs`)
     }
     await tested.next('closed')
     t.match(tested.engine.stats(), { connections: 0, relaying: 0, pipesInUse: 0, bytesParked: 0 })
@@ -130,11 +130,11 @@ t.test('idle: aborted after the time without a byte, and not before', { skip: ne
   const tested = new EngineUnderTest(t, { idleTimeoutMs: 600 })
   const front = tested.listen('redirect')
   const quiet = await echo(t)
-  tested.always(() => wayTo(quiet))
+  tested.always(() => specTo(quiet))
   const measure = async () => {
     const started = performance.now()
     const silent = call(t, front, 'x')
-    t.match(await silent.heard, { ending: 'ECONNRESET' })
+    t.match(await silent.received, { ending: 'ECONNRESET' })
     const after = performance.now() - started
     t.match(await tested.next('closed'), { reason: 'idle', failure: { code: 'ETIMEDOUT' } })
     t.ok(after > 590, `after ${after.toFixed(0)} ms, not before`)
@@ -152,7 +152,7 @@ t.test('idle: one that talks in one direction lives', { skip: needsAddon }, asyn
     socket.on('close', () => clearInterval(timer))
     socket.on('end', () => socket.end())
   })
-  tested.always(() => wayTo(chatty))
+  tested.always(() => specTo(chatty))
   const busy = call(t, front)
   await tested.next('opened')
   await sleep(3000)
@@ -185,7 +185,7 @@ t.test('limits', { skip: needsAddon }, async (t) => {
   const world = await echo(t)
 
   t.test('connections: the rest waits, unharmed, until there is room; told once a change', async (t) => {
-    const child = startChild(t, here, { options: { maxConnections: 20 }, listen: loopback, way: wayTo(world) })
+    const child = startChild(t, here, { options: { maxConnections: 20 }, listen: loopback, spec: specTo(world) })
     const front = await listening(child)
     const callers = Array.from({ length: 60 }, (_, i) => call(t, front, `client ${i}`))
     await settle(
@@ -202,9 +202,9 @@ t.test('limits', { skip: needsAddon }, async (t) => {
     t.ok(served >= 20 && served <= 22, `${served} of 60 served`)
     t.same(limits(child), ['connections true'])
     for (const { socket } of callers) socket.end()
-    const heard = await Promise.all(callers.map(({ heard }) => heard))
+    const received = await Promise.all(callers.map(({ received }) => received))
     t.same(
-      heard.map(({ bytes }) => bytes.toString()),
+      received.map(({ bytes }) => bytes.toString()),
       callers.map((_, i) => `client ${i}`),
     )
     await settle(
@@ -215,7 +215,7 @@ t.test('limits', { skip: needsAddon }, async (t) => {
   })
 
   t.test('descriptors: it pauses, does not spin, and goes on by itself', async (t) => {
-    const child = startChild(t, hereWith(256), { options: { maxConnections: 100_000 }, listen: loopback, way: wayTo(world) })
+    const child = startChild(t, hereWith(256), { options: { maxConnections: 100_000 }, listen: loopback, spec: specTo(world) })
     const front = await listening(child)
     const callers = Array.from({ length: 400 }, (_, i) => call(t, front, `client ${i}`))
     await settle(
@@ -233,9 +233,9 @@ t.test('limits', { skip: needsAddon }, async (t) => {
     t.ok(spent < 0.1, `${spent.toFixed(2)} s of CPU in a second of waiting`)
     t.ok(countDescriptors(child.pid) < 256, `${countDescriptors(child.pid)} descriptors`)
     for (const { socket } of callers) socket.end()
-    const heard = await Promise.all(callers.map(({ heard }) => heard))
+    const received = await Promise.all(callers.map(({ received }) => received))
     t.same(
-      heard.map(({ bytes }) => bytes.toString()),
+      received.map(({ bytes }) => bytes.toString()),
       callers.map((_, i) => `client ${i}`),
       'every client was served in the end',
     )
@@ -261,9 +261,9 @@ t.test('the end of the process', { skip: needsAddon }, async (t) => {
   await listening(open)
   await sleep(300)
   t.ok(open.running, 'an open engine keeps it alive')
-  const relaying = startChild(t, here, { listen: loopback, way: wayTo(await echo(t)) })
+  const relaying = startChild(t, here, { listen: loopback, spec: specTo(await echo(t)) })
   const client = call(t, await listening(relaying), 'x')
   await relaying.waitFor(/"opened"/)
   t.match(await relaying.end('SIGTERM'), { signal: 'SIGTERM' })
-  t.match(await client.heard, { ending: /^(end|ECONNRESET)$/ })
+  t.match(await client.received, { ending: /^(end|ECONNRESET)$/ })
 })

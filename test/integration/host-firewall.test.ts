@@ -144,7 +144,7 @@ t.test('hosts with firewalls of their own', { skip: needsRoot }, async (t) => {
         addresses: ['192.168.20.1/24', 'fd00:20::1/64'],
       },
     )
-    for (const way of ['192.168.20.1', 'fd00:20::1']) await guest.exec('ip', 'route', 'add', 'default', 'via', way)
+    for (const router of ['192.168.20.1', 'fd00:20::1']) await guest.exec('ip', 'route', 'add', 'default', 'via', router)
     await guest.exec('ip', 'address', 'add', '10.20.0.9/32', 'dev', 'lo')
     const modem = { argv: (...argv: string[]) => world.lab.argv('hag', argv) }
     const ourselves = { argv: (...argv: string[]) => world.lab.argv('cpe', argv) }

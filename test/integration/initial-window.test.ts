@@ -83,13 +83,13 @@ t.test('no packet goes another way, whatever rules there are', { skip: needsRoot
   const hagHost = world.execute('hag')
   const ip = (words: string) => hagHost('ip', ...words.split(' '))
   /** Device and table that the kernel chooses for an answer of the HAG, or for what it is told. */
-  const way = async (more = `from ${address} ipproto tcp sport 1080`, to = '192.0.2.9') => {
+  const route = async (more = `from ${address} ipproto tcp sport 1080`, to = '192.0.2.9') => {
     const text = await ip(`route get ${to} ${more}`)
     return `${/ dev (\S+)/.exec(text)?.[1]} ${/ table (\S+)/.exec(text)?.[1] ?? 'main'}`
   }
-  const becomes = (wanted: string, ...what: Parameters<typeof way>) =>
+  const becomes = (wanted: string, ...what: Parameters<typeof route>) =>
     settle(
-      () => way(...what),
+      () => route(...what),
       (now) => now === wanted,
     )
   await ip('route add default via 10.1.0.2')
@@ -103,18 +103,18 @@ t.test('no packet goes another way, whatever rules there are', { skip: needsRoot
       ['by port', ['pref 20000 ipproto tcp sport 1080 lookup 100']],
     ] as const) {
       for (const rule of rules) await ip(`rule add ${rule}`)
-      const without = await way()
+      const without = await route()
       const hag = await world.startHag()
       await settle(
         () => ip('rule show'),
         (text) => text.includes(window),
       )
       t.match(await ip('rule show'), window, `${what}: it is there`)
-      t.equal(await way(), without, `${what}: the same way as without`)
+      t.equal(await route(), without, `${what}: the same way as without`)
       t.equal(without, 'lte 100')
       await hag.end()
       for (const rule of rules) await ip(`rule del ${rule}`)
-      t.equal(await way(), 'dsl main')
+      t.equal(await route(), 'dsl main')
     }
   })
 
@@ -145,16 +145,16 @@ t.test('no packet goes another way, whatever rules there are', { skip: needsRoot
     }
     await ip('rule add fwmark 0x7 lookup 100')
     const marked = `from ${address} ipproto tcp sport 1080 mark 7`
-    t.equal(await way(marked), 'lte 100')
-    t.equal(await way(), 'dsl 5808')
+    t.equal(await route(marked), 'lte 100')
+    t.equal(await route(), 'dsl 5808')
     await ip('rule del fwmark 0x7 lookup 100')
   })
 
   await t.test('what is forwarded, and what others send, is left alone', async (t) => {
     const forwarded = 'from 198.51.100.2 iif internet ipproto tcp sport 1080'
-    t.equal(await way(forwarded), 'dsl main')
-    t.equal(await way(`from ${address} ipproto tcp sport 1081`), 'dsl main')
-    t.equal(await way(`from ${address} ipproto udp sport 1080`), 'dsl main')
+    t.equal(await route(forwarded), 'dsl main')
+    t.equal(await route(`from ${address} ipproto tcp sport 1081`), 'dsl main')
+    t.equal(await route(`from ${address} ipproto udp sport 1080`), 'dsl main')
   })
 
   await t.test('where the main table is not asked next it goes, says so once, and comes back', async (t) => {

@@ -19,8 +19,8 @@ async function up(scope: Scope, topology: Topology, options: Partial<LabOptions>
 /** The process that emulates its links. */
 const linksOf = ({ name }: Lab) => Number(readFileSync(`/run/bondsocks/lab/${name}/links.pid`, 'utf8'))
 
-/** Milliseconds until a TCP connection to a closed port is refused: one round trip; at most `most`, where that can be had. */
-async function roundTrip(lab: Lab, host: string, target: string, most: number, timeoutMs = 10_000): Promise<number> {
+/** Milliseconds until a TCP connection to a closed port is refused: one round trip; at most `maxMs`, if that can be had. */
+async function roundTrip(lab: Lab, host: string, target: string, maxMs: number, timeoutMs = 10_000): Promise<number> {
   // The fastest of five to thirty: a busy machine makes some late, none early.
   const script = `
     const all = []
@@ -28,7 +28,7 @@ async function roundTrip(lab: Lab, host: string, target: string, most: number, t
       const start = process.hrtime.bigint()
       require('net').connect(9, '${target}').on('error', ({ code }) => {
         all.push(Number(process.hrtime.bigint() - start) / 1e6)
-        if ((all.length < 5 || (all.length < 30 && Math.min(...all) > ${most})) && code === 'ECONNREFUSED') once()
+        if ((all.length < 5 || (all.length < 30 && Math.min(...all) > ${maxMs})) && code === 'ECONNREFUSED') once()
         else console.log(code, Math.min(...all))
       })
     }

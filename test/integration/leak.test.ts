@@ -6,13 +6,13 @@ import { countDescriptors } from '../support/proc.js'
 
 /** The fewest within 2.5 s: the gateway's probes come and go. */
 async function atRest(count: () => { gateway: number; hag: number }) {
-  let least = count()
+  let min = count()
   for (let i = 0; i < 50; i++) {
     await sleep(50)
     const now = count()
-    least = { gateway: Math.min(least.gateway, now.gateway), hag: Math.min(least.hag, now.hag) }
+    min = { gateway: Math.min(min.gateway, now.gateway), hag: Math.min(min.hag, now.hag) }
   }
-  return least
+  return min
 }
 
 t.test('descriptors', { skip: needsRoot }, async (t) => {

@@ -21,9 +21,9 @@ t.test('a link that goes down and comes back', { skip: needsRoot }, async (t) =>
   )
   t.same(without, ['lte'], 'its endpoint is gone')
   await gateway.waitFor(/WAN dsl is down: interface dsl has no carrier/)
-  const around = () => world.execute('cpe')('ip', 'route', 'get', '203.0.113.99')
+  const unredirected = () => world.execute('cpe')('ip', 'route', 'get', '203.0.113.99')
   // The line is written when it is known; `ip` then takes its time.
-  const lte = await settle(around, (text) => text.includes(' dev lte '), 2000)
+  const lte = await settle(unredirected, (text) => text.includes(' dev lte '), 2000)
   t.match(lte, / dev lte /, 'what is not redirected goes the other way')
   const fresh = await world.client.call('download', { host, port: ports.source, bytes: 10_000 })
   t.match(fresh, { intact: true, error: undefined }, 'new connections begin on the other WAN')
@@ -35,7 +35,7 @@ t.test('a link that goes down and comes back', { skip: needsRoot }, async (t) =>
     5000,
   )
   t.same(again, ['dsl', 'lte'], 'and back')
-  t.match(await settle(around, (text) => text.includes(' dev dsl ')), / dev dsl /)
+  t.match(await settle(unredirected, (text) => text.includes(' dev dsl ')), / dev dsl /)
   const carry = async () => {
     const start = (await world.lab.wanBytes()).dsl?.down ?? 0
     await sleep(1500)
@@ -96,12 +96,12 @@ t.test('another program takes away a rule and the chain, and puts its own beside
   t.match(rules, /77:\s+from 10\.9\.9\.9/, "somebody else's stays")
   // As a DHCP client does it, on the WAN that is not the best.
   await cpe('ip', 'route', 'replace', 'default', 'dev', 'lte')
-  const around = await settle(
+  const unredirected = await settle(
     () => cpe('ip', 'route', 'get', '203.0.113.99'),
     (text) => text.includes(' dev dsl '),
     5000,
   )
-  t.match(around, / dev dsl /, 'the default route by the best WAN is in front again')
+  t.match(unredirected, / dev dsl /, 'the default route by the best WAN is in front again')
   t.match(await cpe('ip', 'route', 'show', 'default', 'dev', 'lte'), /default/, "and somebody else's stays")
   await sleep(1000)
   const quiet = await remeasure(

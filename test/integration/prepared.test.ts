@@ -210,7 +210,7 @@ t.test('prepared connections die unnoticed', { skip: needsRoot }, async (t) => {
     const { ending, ms } = await world.client.call('talk', { host: server, port: ports.witness }, 'pay ten')
     t.equal(ending, 'ECONNRESET', `after ${ms.toFixed(0)} ms`)
     await sleep(1000)
-    t.same(await world.server.call('heard'), ['pay ten'])
+    t.same(await world.server.call('witnessed'), ['pay ten'])
   })
 
   await t.test('silent for half a minute: found dead before a client comes', async (t) => {

@@ -37,10 +37,10 @@ t.test('the first change after a quiet time is followed within a moment', { skip
   const world = await World.run(t, { shaped: false })
   const cpe = world.execute('cpe')
   /** In the namespace, so that no start of a process is measured but those of the looks. */
-  const measure = async (act: string, isRight: string, mostSeconds: number) => {
+  const measure = async (act: string, isRight: string, maxSeconds: number) => {
     const now = 'date +%s%N'
     const script = `${act}; start=$(${now}); until ${isRight}; do sleep 0.005; done; echo $((($(${now}) - start) / 100000))`
-    return Number(await cpe('timeout', String(mostSeconds), 'sh', '-c', script)) / 10
+    return Number(await cpe('timeout', String(maxSeconds), 'sh', '-c', script)) / 10
   }
   let onePassMs = 0
   for (const [what, { act, isRight, passes }] of Object.entries(changes)) {

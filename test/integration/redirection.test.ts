@@ -29,9 +29,9 @@ async function home(t: Scope, lanDevice: (cpe: Namespace) => Promise<void>) {
   const [lan, server, listener] = (await Promise.all([client, router, cpe].map((place) => startAgent(t, place)))) as Agent[]
   await server?.call('mirror', 80)
   await listener?.call('greeter', 12345)
-  const route = async (way: string) => {
-    await client.exec('ip', 'route', 'replace', 'default', 'via', `192.168.1.${way}`)
-    await client.exec('ip', '-6', 'route', 'replace', 'default', 'via', `${near}:${way}`)
+  const route = async (router: string) => {
+    await client.exec('ip', 'route', 'replace', 'default', 'via', `192.168.1.${router}`)
+    await client.exec('ip', '-6', 'route', 'replace', 'default', 'via', `${near}:${router}`)
   }
   const talk = async (host: string) => (await lan?.call('talk', { host, port: 80 }, '', taken.length))?.received.trim()
   return { ...world, cpe, router, route, talk, network: new Network(world.kernel) }

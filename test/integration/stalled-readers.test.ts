@@ -2,7 +2,7 @@
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import t from 'tap'
-import { type Caller, call, needsAddon, serve, wayTo } from '../support/engine.js'
+import { type Caller, call, needsAddon, serve, specTo } from '../support/engine.js'
 import { hereWith, portOf, startChild } from '../support/engine-paths.js'
 import { ports, remeasure, settle, sleep, World } from '../support/hybrid.js'
 import { needsRoot } from '../support/namespaces.js'
@@ -22,7 +22,7 @@ t.test('readers that have stopped', { skip: needsAddon }, async (t) => {
     })
   })
   const listen = { kind: 'redirect', address: '127.0.0.1', port: 0 } as const
-  const child = startChild(t, hereWith(1024), { listen, way: wayTo(source) })
+  const child = startChild(t, hereWith(1024), { listen, spec: specTo(source) })
   const front = { address: '127.0.0.1', port: await portOf(child) }
   const callers: Caller[] = []
   // One that is being opened counts for more.
@@ -38,20 +38,20 @@ t.test('readers that have stopped', { skip: needsAddon }, async (t) => {
   // Until as much as fits has come for each.
   await settle(
     () => Math.min(...lazy.map(({ socket }) => socket.bytesRead)),
-    (least) => least > 0,
+    (min) => min > 0,
   )
   const ask = async (millions: number) => {
-    const { socket, heard } = callers.pop() as Caller
+    const { socket, received } = callers.pop() as Caller
     socket.setTimeout(5000, () => socket.destroy()).write(Buffer.from([millions]))
-    return heard
+    return received
   }
 
   const download = async () => {
     const started = performance.now()
-    const heard = await ask(wanted)
+    const received = await ask(wanted)
     const seconds = (performance.now() - started) / 1000
-    const parts = Array.from({ length: wanted }, (_, part) => heard.bytes.subarray(part * bytes, (part + 1) * bytes))
-    t.ok(heard.ending === 'end' && heard.bytes.length === wanted * bytes, 'another reader gets all')
+    const parts = Array.from({ length: wanted }, (_, part) => received.bytes.subarray(part * bytes, (part + 1) * bytes))
+    t.ok(received.ending === 'end' && received.bytes.length === wanted * bytes, 'another reader gets all')
     t.ok(
       parts.every((part) => part.equals(streamSlice(7, 0, bytes))),
       'and as it was sent',
@@ -63,16 +63,16 @@ t.test('readers that have stopped', { skip: needsAddon }, async (t) => {
 
   const small = await Promise.all(Array.from({ length: callers.length }, () => ask(1)))
   t.ok(
-    small.every((heard) => heard.ending === 'end' && heard.bytes.equals(streamSlice(7, 0, bytes))),
+    small.every((received) => received.ending === 'end' && received.bytes.equals(streamSlice(7, 0, bytes))),
     `${small.length} more get theirs at the same time`,
   )
   t.notMatch(child.output, /"cause":"descriptors"/, 'nobody was kept waiting')
   t.equal(child.output.match(/"cause":"pipes"/g)?.length, 1, 'that there are too few pipes is told once')
   for (const { socket } of lazy.splice(10)) socket.destroy()
   for (const { socket } of lazy) socket.resume()
-  const late = await Promise.all(lazy.map(({ heard }) => heard))
+  const late = await Promise.all(lazy.map(({ received }) => received))
   t.ok(
-    late.every((heard) => heard.ending === 'end' && heard.bytes.length === 20 * bytes),
+    late.every((received) => received.ending === 'end' && received.bytes.length === 20 * bytes),
     'those that go on reading get all',
   )
 })

@@ -26,8 +26,8 @@ void closedBeforeItArrived(const std::string& text) {
   CHECK(hag.counters().connections == 1);
   hag.close();
   bool reset;
-  const std::string heard = receiveAll(client, &reset);
-  CHECK(!reset && heard.size() == 12 + text.size() && heard.substr(12) == text);
+  const std::string received = receiveAll(client, &reset);
+  CHECK(!reset && received.size() == 12 + text.size() && received.substr(12) == text);
   closeFd(client);
 }
 }  // namespace

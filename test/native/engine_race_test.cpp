@@ -82,10 +82,10 @@ void racesInTurmoil() {
     }
     const bool ended = shutdown(fd, SHUT_WR) == 0;
     bool reset;
-    const std::string heard = receiveAll(fd, &reset);
+    const std::string received = receiveAll(fd, &reset);
     // The kernel reports the owner's reset once, to whichever call comes first.
     if (!sent || !ended) reset = true;
-    CHECK(reset || heard == text);  // whole, once, in order
+    CHECK(reset || received == text);  // whole, once, in order
     whole += reset ? 0 : 1;
     closeFd(fd);
   });

@@ -62,8 +62,8 @@ void floodsLeaveOthersTheirTurns() {
   for (unsigned i = 0; i < kFloods; ++i) {
     clients.emplace_back([&] {
       const int fd = askFor('f', front);
-      std::string heard(1 << 20, '\0');
-      while (!over) flooded += static_cast<uint64_t>(std::max<ssize_t>(0, recv(fd, heard.data(), heard.size(), 0)));
+      std::string buffer(1 << 20, '\0');
+      while (!over) flooded += static_cast<uint64_t>(std::max<ssize_t>(0, recv(fd, buffer.data(), buffer.size(), 0)));
       abortFd(fd);
     });
   }

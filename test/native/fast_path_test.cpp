@@ -51,13 +51,13 @@ Owner::Decide serving(const Address& server) {
   };
 }
 
-std::shared_ptr<FastPath> orderFor(const Address& hag, bool pipelined, uint64_t id = 1) {
-  auto order = std::make_shared<FastPath>();
-  order->id = id;
-  order->spec = through(hag, hag, pipelined, true);
-  order->patienceMs = 5000;
-  order->destinations = {{at("192.0.2.128", 0), 25}};
-  return order;
+std::shared_ptr<FastPath> fastPathTo(const Address& hag, bool pipelined, uint64_t id = 1) {
+  auto fastPath = std::make_shared<FastPath>();
+  fastPath->id = id;
+  fastPath->spec = through(hag, hag, pipelined, true);
+  fastPath->patienceMs = 5000;
+  fastPath->destinations = {{at("192.0.2.128", 0), 25}};
+  return fastPath;
 }
 
 void listenAtFront(Owner* owner) {
@@ -67,15 +67,15 @@ void listenAtFront(Owner* owner) {
   CHECK(owner->engine().listen({ListenerKind::Redirect, loopback(kFront), false}, &bound, &protocol, &failure));
 }
 
-void give(Owner* owner, const std::shared_ptr<const FastPath>& order) {
-  owner->engine().setFastPath(order);
+void give(Owner* owner, const std::shared_ptr<const FastPath>& fastPath) {
+  owner->engine().setFastPath(fastPath);
   usleep(20000);  // until every worker has it
 }
 
 void exchanged(unsigned i, const char* destination = kElsewhere) { exchange(dialTo(at(destination, 443)), pattern(i, 1 + i * 300)); }
 
 // While the fast path works, the owner gets one event for each connection, at its end, in batches.
-void heardAtTheEnd() {
+void reportedAtTheEnd() {
   Server server;
   for (const bool pipelined : {false, true}) {
     Owner hag(options(), serving(server.address));
@@ -90,7 +90,7 @@ void heardAtTheEnd() {
       received += it->received;
     });
     listenAtFront(&cpe);
-    give(&cpe, orderFor(entry, pipelined, 3));
+    give(&cpe, fastPathTo(entry, pipelined, 3));
     inParallel(100, [](unsigned i) { exchanged(i); });
     CHECK(eventually([&] { return cpe.ended == 100 && hag.closed(Reason::End) == 100; }));
     CHECK(hag.seen == 100 && cpe.counters().connections == 0);
@@ -102,7 +102,7 @@ void heardAtTheEnd() {
 }
 
 // Once the listeners have stopped, ends are reported at once. A client that left before its path was open is not counted for the fast path.
-void heardWhileStopping() {
+void reportedWhileStopping() {
   Server server;
   const int silent = silentListener();
   Owner hag(options(), serving(server.address));
@@ -114,10 +114,10 @@ void heardWhileStopping() {
     if (it->fastPathId == 0) ++unopened;
   });
   listenAtFront(&cpe);
-  give(&cpe, orderFor(entry, true));
+  give(&cpe, fastPathTo(entry, true));
   const int client = dialTo(at(kElsewhere, 443));
   CHECK(eventually([&] { return cpe.counters().relaying == 1; }));
-  give(&cpe, orderFor(localAddress(silent), true));
+  give(&cpe, fastPathTo(localAddress(silent), true));
   const int leaver = dialTo(at(kElsewhere, 443));
   CHECK(eventually([&] { return cpe.counters().connections == 2; }));
   cpe.engine().stopListening();
@@ -147,7 +147,7 @@ void asked() {
     engine.dial(it->id, spec);
   });
   listenAtFront(&cpe);
-  give(&cpe, orderFor(entry, true));
+  give(&cpe, fastPathTo(entry, true));
   exchanged(1, kBypassed);
   CHECK(eventually([&] { return cpe.ended == 1; }));
   CHECK(cpe.seen == 1 && cpe.opened == 1);
@@ -184,9 +184,9 @@ void announced() {
       if (const auto* const it = std::get_if<Opened>(&event)) CHECK(it->attempt == 1);
     });
     listenAtFront(&cpe);
-    const auto order = orderFor(timedOut ? localAddress(silent) : nobody, false, 7);
-    order->patienceMs = 30;
-    give(&cpe, order);
+    const auto fastPath = fastPathTo(timedOut ? localAddress(silent) : nobody, false, 7);
+    fastPath->patienceMs = 30;
+    give(&cpe, fastPath);
     inParallel(40, [](unsigned i) { exchanged(i); });
     CHECK(eventually([&] { return cpe.closed(Reason::End) == 40; }));
     CHECK(cpe.seen == 40 && cpe.opened == 40 && cpe.failed == (timedOut ? 0 : 40));
@@ -208,10 +208,10 @@ void prepared() {
     if (std::holds_alternative<Accepted>(event)) ++announcedLate;
   });
   listenAtFront(&cpe);
-  const auto order = orderFor(entry, true);
-  order->spec.prepared = true;
-  give(&cpe, order);
-  DialSpec greeting = order->spec;
+  const auto fastPath = fastPathTo(entry, true);
+  fastPath->spec.prepared = true;
+  give(&cpe, fastPath);
+  DialSpec greeting = fastPath->spec;
   greeting.connectRequest = greeting.pipelined = false;
   const auto prepare = [&](uint64_t count) {
     for (uint64_t i = 0; i < count; ++i) cpe.engine().probe(100 + i, greeting, Purpose::Prepare);
@@ -255,12 +255,12 @@ void turmoil() {
   std::atomic<bool> over{false};
   std::thread owner([&] {
     for (unsigned turn = 0; !over; ++turn) {
-      const auto order = orderFor(turn % 3 == 0 ? localAddress(silent) : entry, turn % 2 == 0, turn + 1);
-      order->patienceMs = turn % 5;
-      order->spec.prepared = turn % 4 == 0;
-      order->spec.bound = true;
-      order->spec.source = loopback();
-      cpe.engine().setFastPath(turn % 7 == 0 ? nullptr : order);
+      const auto fastPath = fastPathTo(turn % 3 == 0 ? localAddress(silent) : entry, turn % 2 == 0, turn + 1);
+      fastPath->patienceMs = turn % 5;
+      fastPath->spec.prepared = turn % 4 == 0;
+      fastPath->spec.bound = true;
+      fastPath->spec.source = loopback();
+      cpe.engine().setFastPath(turn % 7 == 0 ? nullptr : fastPath);
       usleep(2000);
       if (turn % 5 == 0) cpe.engine().abandon(loopback());
       if (turn % 11 == 0) cpe.engine().resetConnectionsTo(0, entry);
@@ -281,7 +281,7 @@ void lostAnswer() {
   few.decisionTimeoutMs = 150;
   Owner cpe(few, [](Engine&, const Event&) {});
   listenAtFront(&cpe);
-  give(&cpe, orderFor(nobodyThere(), true));
+  give(&cpe, fastPathTo(nobodyThere(), true));
   const int client = dialTo(at(kElsewhere, 80));
   bool reset = false;
   receiveAll(client, &reset);
@@ -296,8 +296,8 @@ void lostAnswer() {
 int main() {
   if (!makeNamespace()) return passed();
   const unsigned before = descriptors();
-  heardAtTheEnd();
-  heardWhileStopping();
+  reportedAtTheEnd();
+  reportedWhileStopping();
   asked();
   announced();
   lostAnswer();

@@ -92,7 +92,7 @@ class World {
     if (path.kind != Kind::Direct) {
       to = (path.kind == Kind::Poor ? poorFronts_ : fronts_)[path.family];
       const std::lock_guard<std::mutex> lock(mutex_);
-      ways_[{path.family, portOf(localAddress(client))}] = wayTo(server, path);
+      specs_[{path.family, portOf(localAddress(client))}] = specTo(server, path);
     }
     const Play played(schedule, client, listener, [&to](int fd) { return connect(fd, &to.sa, sizeOf(to)) == 0; });
     closeFd(listener);
@@ -111,7 +111,7 @@ class World {
     return bound;
   }
 
-  DialSpec wayTo(const Address& server, const Path& path) {
+  DialSpec specTo(const Address& server, const Path& path) {
     if (path.kind == Kind::Redirect || path.kind == Kind::Poor) return direct(server);
     DialSpec spec = through(entries_[path.family], server, path.kind != Kind::Sequential, true);
     spec.host = formatAddress(server);
@@ -130,13 +130,13 @@ class World {
     const auto* const it = std::get_if<Accepted>(&event);
     if (it == nullptr) return;
     const std::lock_guard<std::mutex> lock(mutex_);
-    engine.dial(it->id, ways_[{it->client.sa.sa_family, portOf(it->client)}]);
+    engine.dial(it->id, specs_[{it->client.sa.sa_family, portOf(it->client)}]);
   }
 
   void prepare() {
     std::vector<DialSpec> specs;
     for (const int family : {AF_INET, AF_INET6}) {
-      DialSpec spec = wayTo(any(family), {"", Kind::Prepared, family});
+      DialSpec spec = specTo(any(family), {"", Kind::Prepared, family});
       spec.connectRequest = spec.pipelined = spec.prepared = false;
       specs.push_back(spec);
     }
@@ -149,7 +149,7 @@ class World {
   }
 
   std::mutex mutex_;
-  std::map<std::pair<int, uint16_t>, DialSpec> ways_;
+  std::map<std::pair<int, uint16_t>, DialSpec> specs_;
   std::map<int, Address> entries_, fronts_, poorFronts_;
   std::atomic<bool> over_{false};
   std::thread preparing_;

@@ -27,7 +27,7 @@ bool isSame(const Subflow& one, const Subflow& other) {
          one.timeouts == other.timeouts && one.minRttUs == other.minRttUs && one.unackedBytes == other.unackedBytes;
 }
 
-// Reads the subflows of a connection on which nothing moves in both of the kernel's ways, which must agree.
+// Reads the subflows of a connection on which nothing moves by both of the kernel's calls, which must agree.
 std::vector<Subflow> asked(int fd, const char* subflow) {
   Address local;
   CHECK(parseAddress(subflow, 0, &local));
@@ -52,7 +52,7 @@ std::vector<Subflow> asked(int fd, const char* subflow) {
 }
 
 // Three subflows, which are removed one after the other, beginning with the first. In a network namespace of its own.
-int bothWays() {
+int bothCalls() {
   constexpr int kSkipped = 77;
   const auto sh = [](const char* command) { return system(command) == 0; };
   if (unshare(CLONE_NEWNET) != 0 || !sh("ip link set lo up && ip mptcp limits set subflows 4 2>/dev/null")) return kSkipped;
@@ -86,7 +86,7 @@ int bothWays() {
   const bool hasBoth = subflowsOf(client).size() == 3;
   readSubflowsFrom(SubflowSource::Separate);
   CHECK(subflowsOf(client).size() == 3 && subflowsOf(server).size() == 3);
-  if (!hasBoth) return kSkipped;  // some kernels have only the older way
+  if (!hasBoth) return kSkipped;  // some kernels have only the older call
   const auto all = asked(client, "10.9.0.2");
   uint64_t received = 0;
   for (const Subflow& one : all) received += one.bytesReceived;
@@ -102,7 +102,7 @@ int bothWays() {
   poll(nullptr, 0, 100);
   CHECK(asked(client, "10.9.0.3").empty() && hasNoSubflow(client));
 
-  // A connection that never was MPTCP has no subflows in either way, and does not decide which way is used.
+  // A connection that never was MPTCP has no subflows by either call, and does not decide which one is used.
   const int plain = dialSocket(address, nullptr, false, &protocol, &failure);
   CHECK(wait(plain, POLLOUT) == 1 && asked(plain, "10.9.0.1").empty() && !hasNoSubflow(plain));
   closeFd(plain);
@@ -122,13 +122,13 @@ void countsWhatIsRefused() {
   closeFd(ends[1]);
 }
 
-void compareBothWays() {
+void compareBothCalls() {
   const pid_t child = fork();
-  if (child == 0) _exit(bothWays());
+  if (child == 0) _exit(bothCalls());
   int status = 0;
   CHECK(child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status));
   if (WEXITSTATUS(status) == 77) {
-    printf("# skipped: both specs to tell subflows (needs root, iproute2, MPTCP and Linux 6.5)\n");
+    printf("# skipped: both calls that tell subflows (needs root, iproute2, MPTCP and Linux 6.5)\n");
   } else {
     CHECK(WEXITSTATUS(status) == 0);
   }
@@ -137,7 +137,7 @@ void compareBothWays() {
 
 int main() {
   countsWhatIsRefused();
-  compareBothWays();
+  compareBothCalls();
   Address address;
   CHECK(parseAddress("127.0.0.1", 0, &address));
   Protocol protocol;
@@ -192,8 +192,8 @@ int main() {
   CHECK(wait(client, POLLHUP) == 1);
   while (!subflowsOf(client).empty()) CHECK(poll(nullptr, 0, 10) == 0);
   CHECK(hasReceivedEnd(client));
-  std::string heard(30000, '\0');
-  CHECK(recv(client, heard.data(), heard.size(), MSG_WAITALL) == static_cast<ssize_t>(text.size()));
+  std::string buffer(30000, '\0');
+  CHECK(recv(client, buffer.data(), buffer.size(), MSG_WAITALL) == static_cast<ssize_t>(text.size()));
   CHECK(hasReceivedEnd(client));
   closeFd(client);
   closeFd(listener);

@@ -186,9 +186,9 @@ class Play {
     while (!peer->waiting.empty()) {
       char data[65536];
       Peer::Waiting& next = peer->waiting.front();
-      const size_t most = std::min(next.bytes, sizeof data);
-      for (size_t i = 0; i < most; ++i) data[i] = next.isUrgent ? kUrgentByte : byteAt(peer->who, peer->sent.size() + i);
-      const ssize_t size = peer->isKilled ? 0 : send(peer->fd, data, most, MSG_NOSIGNAL | (next.isUrgent ? MSG_OOB : 0));
+      const size_t length = std::min(next.bytes, sizeof data);
+      for (size_t i = 0; i < length; ++i) data[i] = next.isUrgent ? kUrgentByte : byteAt(peer->who, peer->sent.size() + i);
+      const ssize_t size = peer->isKilled ? 0 : send(peer->fd, data, length, MSG_NOSIGNAL | (next.isUrgent ? MSG_OOB : 0));
       if (size < 0 && errno == EAGAIN) return progress;
       progress = true;
       if (size <= 0) {

@@ -35,19 +35,19 @@ void say(int fd, const Speech& speech, unsigned pauseUs, Ending ending) {
   if (ending == Ending::Reset) abortFd(fd);
 }
 
-void hears(int fd, const std::string& expected, Ending ending, unsigned pauseUs) {
-  std::string heard;
+void receives(int fd, const std::string& expected, Ending ending, unsigned pauseUs) {
+  std::string received;
   char data[65536];
-  while (heard.size() < expected.size()) {
-    const ssize_t size = recv(fd, data, std::min(sizeof data, expected.size() - heard.size()), 0);
+  while (received.size() < expected.size()) {
+    const ssize_t size = recv(fd, data, std::min(sizeof data, expected.size() - received.size()), 0);
     if (size <= 0) break;
-    heard.append(data, static_cast<size_t>(size));
+    received.append(data, static_cast<size_t>(size));
   }
-  if (heard != expected) {
-    std::fprintf(stderr, "%zu of %zu bytes, ending %d, pause %u: %.40s\n", heard.size(), expected.size(), static_cast<int>(ending), pauseUs,
-                 heard.c_str());
+  if (received != expected) {
+    std::fprintf(stderr, "%zu of %zu bytes, ending %d, pause %u: %.40s\n", received.size(), expected.size(), static_cast<int>(ending), pauseUs,
+                 received.c_str());
   }
-  CHECK(heard == expected);
+  CHECK(received == expected);
   errno = 0;
   if (ending == Ending::Fin) CHECK(recv(fd, data, 1, 0) == 0);
   if (ending == Ending::Reset) CHECK(recv(fd, data, 1, 0) < 0 && errno == ECONNRESET);
@@ -90,11 +90,11 @@ void everySpeech(int listener, const Owner& owner, Dial dial, bool withResets) {
             // If a client resets before that, its bytes reach nobody.
             if (!isEarly || ending == Ending::Reset) CHECK(eventually([&] { return owner.opened > opened; }));
             int& speaker = fromClient ? client : server;
-            int& hearer = fromClient ? server : client;
+            int& receiver = fromClient ? server : client;
             if (!isEarly || !fromClient) say(speaker, speech, pauseUs, ending);
             if (isEarly && fromClient && ending == Ending::Reset) say(speaker, {}, 0, ending);
             if (ending == Ending::Reset) speaker = -1;
-            hears(hearer, all(speech), ending, pauseUs);
+            receives(receiver, all(speech), ending, pauseUs);
             closeFd(client);
             closeFd(server);
           }
@@ -113,7 +113,7 @@ void blockedTarget(int listener, Dial dial) {
   for (const bool fromClient : {true, false}) {
     std::thread speaker([&] { say(fromClient ? client : server, speech, 0, Ending::Fin); });
     usleep(150000);
-    hears(fromClient ? server : client, all(speech), Ending::Fin, 0);
+    receives(fromClient ? server : client, all(speech), Ending::Fin, 0);
     speaker.join();
   }
   closeFd(client);
@@ -167,11 +167,11 @@ void socksClient() {
     const int client = dial();
     say(client, speech, 0, Ending::Fin);
     const int server = acceptFrom(listener);
-    hears(server, all(speech), Ending::Fin, 0);
+    receives(server, all(speech), Ending::Fin, 0);
     char answers[12];
     CHECK(recv(client, answers, sizeof answers, MSG_WAITALL) == sizeof answers);
     say(server, speech, 0, Ending::Fin);
-    hears(client, all(speech), Ending::Fin, 0);
+    receives(client, all(speech), Ending::Fin, 0);
     closeFd(client);
     closeFd(server);
   }

@@ -46,11 +46,11 @@ t.test('it is asked seldom, believed once, and tried again', async (t) => {
         async ask(_, __, how: { destination: SocketAddress }) {
           const what = how.destination.address
           const last = asked.findLast((one) => one.what === what)
-          const leastMs = what === nobody ? 1000 : metered ? 15 * 60_000 : 10_000
+          const minMs = what === nobody ? 1000 : metered ? 15 * 60_000 : 10_000
           // What it could not reach is asked for again, to see whether it has been mended.
           const { isIpv6Carried: isAboutUsers } = core.target
           if (isAboutUsers && what === own.address && last !== undefined) faults.push('its own address twice')
-          if (last !== undefined && core.now - last.at < leastMs) faults.push(`${what} after ${core.now - last.at} ms`)
+          if (last !== undefined && core.now - last.at < minMs) faults.push(`${what} after ${core.now - last.at} ms`)
           if (what === nobody && isServing) faults.push('what a user proves')
           if (isAboutUsers && what !== own.address && refusals < 2) faults.push('without a reason')
           asked.push({ what, at: core.now })

@@ -102,10 +102,10 @@ async function happen(world: Walker, addresses: Map<string, string>, event: Even
   if (event.type === 'default') {
     // As one that came before ours, and of a protocol of its own: `ip route add` of our metric would be refused where we are.
     const { family, add, rank, wan } = event
-    const way = `default via ${family === 4 ? `10.${wan + 1}.0.1` : 'fe80::1'} dev ${name} proto 16`
+    const route = `default via ${family === 4 ? `10.${wan + 1}.0.1` : 'fe80::1'} dev ${name} proto 16`
     const metric = family === 4 ? ['', ' metric 1', ' metric 100'][rank] : ` metric ${512 + wan}`
     const verb = !add ? 'del' : family === 4 ? 'prepend' : 'add'
-    await world.kernel.run(`ip -${family} route ${verb} ${way}${metric}`.split(' '))
+    await world.kernel.run(`ip -${family} route ${verb} ${route}${metric}`.split(' '))
     return
   }
   if (!has) return

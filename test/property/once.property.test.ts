@@ -106,11 +106,11 @@ function hag(scope: Test, script: Script, server: SocketAddress): Promise<Socket
 
 /** What was wrong: clients that did not fare as they should, or of whom the server has heard more than once, be it only the first byte. */
 async function play(t: Test, scenario: Scenario): Promise<string[]> {
-  const heard = new Map<string, number>()
+  const requests = new Map<string, number>()
   const server = await serve(t, (socket) => {
     let text = ''
     socket.on('data', (data) => {
-      if (text === '') heard.set(`${data}`.charAt(0), (heard.get(`${data}`.charAt(0)) ?? 0) + 1)
+      if (text === '') requests.set(`${data}`.charAt(0), (requests.get(`${data}`.charAt(0)) ?? 0) + 1)
       text += data
       if (text.endsWith('\n')) socket.end(`done ${text}`)
     })
@@ -161,14 +161,14 @@ async function play(t: Test, scenario: Scenario): Promise<string[]> {
     }
     // Of one that waits for a silent HAG all is known by then. One that must be served is, however busy the machine.
     const timer = setTimeout(() => client.socket.destroy(), mustServe ? 10_000 : 1200)
-    const { bytes, ending } = await client.heard
+    const { bytes, ending } = await client.received
     clearTimeout(timer)
     const answer = bytes.toString()
     if (answer !== `done ${text}` && (mustServe || (ending === 'end' && !mayEnd))) faults.push(`${ending} after "${answer}"`)
   }
   await Promise.all(Array.from({ length: count }, (_, index) => one(index)))
   await sleep(50)
-  for (const [text, times] of heard) if (times > 1) faults.push(`client ${text} was heard ${times} times`)
+  for (const [text, times] of requests) if (times > 1) faults.push(`client ${text} was heard ${times} times`)
   faults.push(...log.lines.filter((line) => line.startsWith('error')))
   engine.close()
   return faults

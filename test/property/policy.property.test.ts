@@ -65,22 +65,22 @@ t.test('no loop, no bypassed destination through a HAG, and every connection end
         const made = connections.map((one) => ({ ...one, id: engine.accept(one) }))
         await settle()
         for (const { id, client, destination, port } of made) {
-          const ways = engine.opens.filter(({ connection }) => connection === id).map(({ way }) => way)
+          const specs = engine.opens.filter(({ connection }) => connection === id).map(({ spec }) => spec)
           // What we open has one of our own addresses as source, by which the engine knows it if it comes back (`refuseLoops`).
-          for (const way of ways) {
-            t.ok(isOwn(way.bind as string), 'refused when it comes back')
-            t.equal(familyOf(way.bind as string), familyOf(way.remote.address), 'source of the family of the far end')
+          for (const spec of specs) {
+            t.ok(isOwn(spec.bind as string), 'refused when it comes back')
+            t.equal(familyOf(spec.bind as string), familyOf(spec.remote.address), 'source of the family of the far end')
           }
-          if (isOwn(client) || (isOwn(destination) && port === 12_345)) t.same(ways, [], 'never opened')
-          if (isInside(destination, bypassed)) t.ok(ways.every(({ socks }) => socks === undefined))
+          if (isOwn(client) || (isOwn(destination) && port === 12_345)) t.same(specs, [], 'never opened')
+          if (isInside(destination, bypassed)) t.ok(specs.every(({ socks }) => socks === undefined))
           // A service on a HAG's own machine that the HAG refuses is reached without it.
           const isHags = hags.some((hag) => hag.address === destination)
           if (onHagDown === 'reject' && !isHags && !isInside(destination, bypassed))
-            t.ok(ways.every(({ socks }) => socks !== undefined))
+            t.ok(specs.every(({ socks }) => socks !== undefined))
           t.equal(
-            new Set(ways.map((way) => `${way.remote.address} ${way.bind} ${way.socks === undefined}`)).size,
-            ways.length,
-            'no way twice',
+            new Set(specs.map((spec) => `${spec.remote.address} ${spec.bind} ${spec.socks === undefined}`)).size,
+            specs.length,
+            'no path twice',
           )
         }
         const { connections: open, relaying } = engine.stats()

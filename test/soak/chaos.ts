@@ -50,12 +50,12 @@ export class Chaos {
     this.isOver = false
     while (await this.rest(this.chance.between(2000, 6000))) {
       if (this.deck.length === 0) this.deck = this.shuffle()
-      const blow = this.deck.shift()
-      if (blow === undefined) return
-      this.counts[blow.what] = (this.counts[blow.what] ?? 0) + 1
-      this.say(blow.what)
-      if ('signal' in blow) await this.restartHag(blow)
-      else await this.cut(blow)
+      const fault = this.deck.shift()
+      if (fault === undefined) return
+      this.counts[fault.what] = (this.counts[fault.what] ?? 0) + 1
+      this.say(fault.what)
+      if ('signal' in fault) await this.restartHag(fault)
+      else await this.cut(fault)
     }
   }
 
@@ -67,7 +67,7 @@ export class Chaos {
   private shuffle(): (Cut | Restart)[] {
     const [one, two] = this.chance.shuffled(restarts)
     const [first, second, third, fourth] = this.chance.shuffled(cuts)
-    return [first, one, second, third, two, fourth].filter((blow) => blow !== undefined)
+    return [first, one, second, third, two, fourth].filter((fault) => fault !== undefined)
   }
 
   private async rest(ms: number): Promise<boolean> {

@@ -16,13 +16,13 @@ export class Chance {
   }
 
   /** An integer, both ends included. */
-  between(least: number, most: number): number {
-    return least + Math.floor(this.next() * (most - least + 1))
+  between(min: number, max: number): number {
+    return min + Math.floor(this.next() * (max - min + 1))
   }
 
   /** Small sizes are as likely as large ones: each doubling has the same probability. */
-  size(least: number, most: number): number {
-    return Math.round(least * (most / least) ** this.next())
+  size(min: number, max: number): number {
+    return Math.round(min * (max / min) ** this.next())
   }
 
   shuffled<Item>(items: readonly Item[]): Item[] {

@@ -75,10 +75,10 @@ export async function soak(scope: Scope, { minutes, seed, say = () => {} }: Soak
     await server.call('soakHostile', { seed: seed + 3, hag: hagAt })
     await atHag.call('soakHostile', { seed: seed + 4, redirector: { host: '10.1.0.2', port: 12345 } })
     await atCpe.call('soakHostile', { seed: seed + 5, hag: hagAt })
-    const blows = chaos.run()
+    const faults = chaos.run()
     await sleep(ms)
     chaos.stop()
-    await blows
+    await faults
     const left = await client.call('soakPause')
     if (left > 0) violations.push(`${clock()}: ${left} requests are neither answered nor reset`)
     outcomes.push(...(await client.call('soakOutcomes')))
@@ -183,7 +183,7 @@ function judge(outcomes: readonly Outcome[], windows: readonly Window[], begun: 
   const line = (...cells: (string | number)[]) =>
     cells.map((cell, index) => (index === 0 ? String(cell).padEnd(16) : String(cell).padStart(14))).join('')
   const table = [
-    line('requests', 'asked', 'reset by blows', 'failed'),
+    line('requests', 'asked', 'reset by faults', 'failed'),
     ...[...rows].sort().map(([kind, row]) => line(kind, row.begun, row.excused, row.failed)),
     ...Object.entries(byWindow).map(([what, count]) => `reset by ${what}: ${count}`),
   ]

@@ -196,7 +196,7 @@ export const clients = {
     let received = ''
     let ending = 'open'
     let enough: (_?: unknown) => void = () => {}
-    const heard = new Promise((resolve) => (enough = resolve))
+    const hasEnough = new Promise((resolve) => (enough = resolve))
     socket.on('data', (data) => {
       received += data.toString()
       if (received.length >= characters) enough()
@@ -208,7 +208,7 @@ export const clients = {
     })
     socket.on('connect', () => text && socket.write(text))
     const timer = setTimeout(enough, 20_000)
-    await Promise.race([once(socket, 'close').catch(() => {}), heard])
+    await Promise.race([once(socket, 'close').catch(() => {}), hasEnough])
     clearTimeout(timer)
     const ms = performance.now() - started
     socket.destroy()

@@ -1,8 +1,8 @@
-/** The least config, and what a user reads about a wrong one. */
+/** The smallest config, and what a user reads about a wrong one. */
 import t from 'tap'
 import { BondsocksError } from '../../src/base/errors.js'
 
-export const least = `lan:
+export const minimal = `lan:
   interfaces: [br0]
 wans:
   - name: dsl

@@ -74,7 +74,7 @@ function delay(query: Buffer): number {
   return typeof zone === 'object' ? (zone[question(query).name.toLowerCase()]?.delayMs ?? 0) : 0
 }
 
-function answer(query: Buffer, way: 'udp' | 'tcp'): Buffer | undefined {
+function answer(query: Buffer, protocol: 'udp' | 'tcp'): Buffer | undefined {
   asked += 1
   if (zone === 'silent') return undefined
   if (zone === 'garbage')
@@ -84,7 +84,7 @@ function answer(query: Buffer, way: 'udp' | 'tcp'): Buffer | undefined {
   if (records?.silent?.some((one) => types[one] === type)) return undefined
   const code = zone === 'fail' ? codes.serverFailure : records === undefined ? codes.noSuchName : codes.ok
   const found = records === undefined ? [] : recordsOf(records, type)
-  const isCut = records?.truncated !== undefined && way === 'udp'
+  const isCut = records?.truncated !== undefined && protocol === 'udp'
   const told = isCut ? found.slice(0, 1) : found
   const head = Buffer.alloc(12)
   query.copy(head, 0, 0, 2)

@@ -9,8 +9,8 @@ export interface Setup {
   options?: Partial<EngineOptions>
   listen?: ListenOptions
   /** Where every `redirect` client goes; a `socks` client goes where it asks to. */
-  way?: DialSpec
-  order?: FastPath
+  spec?: DialSpec
+  fastPath?: FastPath
   /** Prints all inspections every 100 ms. */
   inspect?: boolean
   // On SIGUSR2 it resets stranded connections and says how many.
@@ -31,7 +31,7 @@ if (process.argv[2] !== undefined) {
     onEvents: (events) => {
       for (const event of events) {
         say(event.type === 'refused' ? { ...event, refusals: engine.takeRefusals() } : event)
-        if (event.type === 'accepted' && setup.way) engine.dial(event.connection, setup.way)
+        if (event.type === 'accepted' && setup.spec) engine.dial(event.connection, setup.spec)
         if (event.type === 'request') {
           engine.dial(event.connection, {
             protocol: 'tcp',
@@ -42,7 +42,7 @@ if (process.argv[2] !== undefined) {
       }
     },
   })
-  engine.setFastPath(setup.order)
+  engine.setFastPath(setup.fastPath)
   if (setup.listen) say(`listening ${engine.listen(setup.listen).port}`)
   if (setup.inspect) setInterval(async () => say({ inspections: await engine.inspect() }), 100)
   process.on('SIGUSR2', async () => say({ stranded: await engine.resetStranded() }))

@@ -46,9 +46,9 @@ export class EngineUnderTest {
   }
 
   /** Dials for every `accepted` and `request`. */
-  always(wayTo: (event: EventOf<'accepted' | 'request'>) => DialSpec): void {
+  always(specTo: (event: EventOf<'accepted' | 'request'>) => DialSpec): void {
     this.onEvent = (event) => {
-      if (event.type === 'accepted' || event.type === 'request') this.engine.dial(event.connection, wayTo(event))
+      if (event.type === 'accepted' || event.type === 'request') this.engine.dial(event.connection, specTo(event))
     }
   }
 
@@ -66,7 +66,7 @@ export class EngineUnderTest {
   }
 }
 
-export const wayTo = (remote: SocketAddress, more: Partial<DialSpec> = {}): DialSpec => ({
+export const specTo = (remote: SocketAddress, more: Partial<DialSpec> = {}): DialSpec => ({
   protocol: 'tcp',
   remote,
   connectTimeoutMs: 10_000,
@@ -94,14 +94,14 @@ export async function serve(scope: Scope, onSocket: (socket: Socket) => unknown,
 export const echo = (scope: Scope, host?: string) => serve(scope, (socket) => socket.pipe(socket), host)
 
 /** What came until the connection ended, and how it ended: `end` or an errno. */
-export interface Heard {
+export interface Received {
   bytes: Buffer
   ending: string
 }
 
 export interface Caller {
   socket: Socket
-  heard: Promise<Heard>
+  received: Promise<Received>
 }
 
 /** A client, ended with the test; `say` is sent at once. */
@@ -118,7 +118,7 @@ export function call(scope: Scope, to: SocketAddress, say?: Buffer | string): Ca
   socket.on('error', (error: NodeJS.ErrnoException) => {
     ending = error.code ?? 'error'
   })
-  const heard = new Promise<Heard>((resolve) => socket.on('close', () => resolve({ bytes: Buffer.concat(chunks), ending })))
+  const received = new Promise<Received>((resolve) => socket.on('close', () => resolve({ bytes: Buffer.concat(chunks), ending })))
   if (say !== undefined) socket.write(say)
-  return { socket, heard }
+  return { socket, received }
 }

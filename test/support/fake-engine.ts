@@ -19,18 +19,17 @@ import type {
 import { type Accepted, type Answer, type FakeConnection, type FarSide, failure, isIn, preparedName } from './far-side.js'
 
 export class FakeEngine implements Engine {
-  readonly opens: { connection: ConnectionId; way: DialSpec; attempt: number }[] = []
+  readonly opens: { connection: ConnectionId; spec: DialSpec; attempt: number }[] = []
   readonly resets: ConnectionId[] = []
   readonly abandoned: string[] = []
   devices: readonly { address: string; device: string }[] = []
-  readonly buried: SocketAddress[] = []
   /** Oldest first. */
   prepared: { probe: Probe; atMs: number }[] = []
   readonly refusals: { connection: ConnectionId; reply: number }[] = []
   readonly authentications: { connection: ConnectionId; accepted: boolean }[] = []
   readonly listening: ListenOptions[] = []
   readonly refused: Refusal[] = []
-  order: FastPath | undefined
+  fastPath: FastPath | undefined
   stopped = false
   closed = false
   readonly #far: FarSide
@@ -68,7 +67,8 @@ export class FakeEngine implements Engine {
     const connection = this.#add(client, { address: destination, port })
     const at = { client: { address: client, port: 40_000 }, local: { address: local, port: localPort } }
     const accepted: Accepted = { type: 'accepted', connection, destination: { address: destination, port }, ...at }
-    if (this.order !== undefined && !isIn(destination, this.order.askAboutDestinations)) this.#follow(this.order, accepted)
+    if (this.fastPath !== undefined && !isIn(destination, this.fastPath.askAboutDestinations))
+      this.#follow(this.fastPath, accepted)
     else this.#emit(accepted)
     return connection
   }
@@ -89,23 +89,23 @@ export class FakeEngine implements Engine {
   /** Gives an attempt under way its answer, if it met 'silence'. */
   answer(connection: ConnectionId, answer: Answer, attempt = 0): void {
     const entry = this.#connections.get(connection)
-    const way = entry?.attempts.get(attempt)
-    if (entry === undefined || way === undefined || answer === 'silence') return
+    const spec = entry?.attempts.get(attempt)
+    if (entry === undefined || spec === undefined || answer === 'silence') return
     if (answer === 'opened') {
       entry.state = 'relaying'
-      entry.remote = way.remote
+      entry.remote = spec.remote
       entry.attempts.clear()
-      if (entry.ordered !== undefined) {
-        clearTimeout(entry.ordered.timer)
+      if (entry.fastPath !== undefined) {
+        clearTimeout(entry.fastPath.timer)
         return
       }
-      const local = { address: way.bind ?? '10.1.0.2', port: 50_000 }
+      const local = { address: spec.bind ?? '10.1.0.2', port: 50_000 }
       this.#emit({
         type: 'opened',
         connection,
         attempt,
         local,
-        protocol: way.protocol,
+        protocol: spec.protocol,
         ...(entry.prepared && { prepared: true }),
       })
       return
@@ -148,23 +148,23 @@ export class FakeEngine implements Engine {
     this.stopped = true
   }
 
-  setFastPath(order: FastPath | undefined): void {
-    this.order = order
+  setFastPath(fastPath: FastPath | undefined): void {
+    this.fastPath = fastPath
   }
 
-  dial(connection: ConnectionId, way: DialSpec, attempt = 0): void {
+  dial(connection: ConnectionId, spec: DialSpec, attempt = 0): void {
     const entry = this.#connections.get(connection)
     if (entry === undefined || entry.state !== 'waiting' || entry.committed || entry.attempts.has(attempt)) return
-    this.opens.push({ connection, way, attempt })
-    entry.attempts.set(attempt, way)
-    const name = way.socks?.prepared ? preparedName({ ...way, ...way.socks }) : undefined
+    this.opens.push({ connection, spec, attempt })
+    entry.attempts.set(attempt, spec)
+    const name = spec.socks?.prepared ? preparedName({ ...spec, ...spec.socks }) : undefined
     const at = this.prepared.findIndex(({ probe }) => preparedName(probe) === name)
     if (at >= 0) {
       this.prepared.splice(at, 1)
       this.commit(connection, attempt)
       entry.prepared = true
     }
-    this.answer(connection, this.#far.answer?.(way) ?? 'opened', attempt)
+    this.answer(connection, this.#far.answer?.(spec) ?? 'opened', attempt)
   }
 
   authenticate(connection: ConnectionId, accepted: boolean): void {
@@ -212,8 +212,8 @@ export class FakeEngine implements Engine {
     return { counts: names.map(countOf) }
   }
 
-  async connect(way: Omit<DialSpec, 'socks'>): Promise<ConnectResult> {
-    return this.#far.connect?.(way) ?? { ok: false, failure: { code: 'ETIMEDOUT', errno: 110, syscall: 'connect' } }
+  async connect(spec: Omit<DialSpec, 'socks'>): Promise<ConnectResult> {
+    return this.#far.connect?.(spec) ?? { ok: false, failure: { code: 'ETIMEDOUT', errno: 110, syscall: 'connect' } }
   }
 
   useDevices(devices: readonly { address: string; device: string }[]): void {
@@ -230,13 +230,12 @@ export class FakeEngine implements Engine {
   }
 
   async resetConnectionsTo(remote: SocketAddress): Promise<number> {
-    this.buried.push(remote)
     const isMeant = (one: SocketAddress | undefined) => one?.address === remote.address && one.port === remote.port
     this.prepared = this.prepared.filter(({ probe }) => !isMeant(probe.remote))
     const entries = [...this.#connections]
     for (const [connection, { attempts }] of entries)
-      for (const [attempt, way] of attempts)
-        if (isMeant(way.remote)) this.answer(connection, failure('connect', 'ECONNRESET'), attempt)
+      for (const [attempt, spec] of attempts)
+        if (isMeant(spec.remote)) this.answer(connection, failure('connect', 'ECONNRESET'), attempt)
     const relayed = entries.filter((entry) => isMeant(entry[1].remote))
     for (const [connection] of relayed) this.#close(connection, 'upstream-reset')
     return relayed.length
@@ -277,21 +276,21 @@ export class FakeEngine implements Engine {
     this.#queue = []
   }
 
-  #follow({ id, askAboutDestinations: _, patienceMs, ...way }: FastPath, accepted: Accepted): void {
+  #follow({ id, askAboutDestinations: _, patienceMs, ...spec }: FastPath, accepted: Accepted): void {
     const entry = this.#connections.get(accepted.connection)
     if (entry === undefined) return
     const timer = setTimeout(() => entry.committed || this.#announce(entry, true), patienceMs).unref()
-    entry.ordered = { id, accepted, timer }
+    entry.fastPath = { id, accepted, timer }
     const { address: host, port } = accepted.destination
-    if (way.socks.prepared) this.#emit({ type: 'demand', clients: 1 })
-    this.dial(accepted.connection, { ...way, socks: { ...way.socks, host, port } })
+    if (spec.socks.prepared) this.#emit({ type: 'demand', clients: 1 })
+    this.dial(accepted.connection, { ...spec, socks: { ...spec.socks, host, port } })
   }
 
   #announce(entry: FakeConnection, late: boolean): void {
-    if (entry.ordered === undefined) return
-    const { accepted, id, timer } = entry.ordered
+    if (entry.fastPath === undefined) return
+    const { accepted, id, timer } = entry.fastPath
     clearTimeout(timer)
-    entry.ordered = undefined
+    entry.fastPath = undefined
     this.#emit({ ...accepted, viaFastPath: { id, timedOut: late } })
   }
 
@@ -311,7 +310,7 @@ export class FakeEngine implements Engine {
     const entry = this.#connections.get(connection)
     if (entry === undefined) return
     this.#connections.delete(connection)
-    clearTimeout(entry.ordered?.timer)
+    clearTimeout(entry.fastPath?.timer)
     entry.over?.(reply ?? (reason === 'end' ? 'end' : 'reset'))
     const isRelayed = entry.state === 'relaying'
     const destination = entry.destination ?? (isRelayed ? entry.remote : undefined)
@@ -325,7 +324,7 @@ export class FakeEngine implements Engine {
     }
     if (reason === 'upstream-reset') closed.failure = { code: 'ECONNRESET', errno: 104, syscall: 'reset' }
     if (destination !== undefined) closed.destination = destination
-    if (isRelayed && entry.ordered !== undefined) closed.fastPath = entry.ordered.id
+    if (isRelayed && entry.fastPath !== undefined) closed.fastPath = entry.fastPath.id
     this.#emit(closed)
   }
 

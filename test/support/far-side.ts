@@ -18,9 +18,9 @@ export interface FarSide {
   /** Addresses of this machine, for `refuseLoops`. */
   own?: readonly string[]
   /** What an attempt meets; default 'opened'. */
-  answer?(way: DialSpec): Answer
+  answer?(spec: DialSpec): Answer
   probe?(probe: Probe): ProbeResult
-  connect?(way: Omit<DialSpec, 'socks'>): ConnectResult
+  connect?(spec: Omit<DialSpec, 'socks'>): ConnectResult
   inspect?(): Inspection[]
   /** Thrown by `listen`. */
   listen?(options: ListenOptions): Error | undefined
@@ -33,7 +33,7 @@ export interface FakeConnection {
   /** Where a redirected client wanted to go. */
   destination?: SocketAddress
   /** Not announced: it takes the fast path. */
-  ordered?: { id: number; accepted: Accepted; timer: NodeJS.Timeout } | undefined
+  fastPath?: { id: number; accepted: Accepted; timer: NodeJS.Timeout } | undefined
   state: 'waiting' | 'relaying'
   /** Those under way, by number. */
   attempts: Map<number, DialSpec>

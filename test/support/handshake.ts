@@ -1,8 +1,8 @@
-/** HAGs that say what a test has them say, and ways through them. */
+/** HAGs that say what a test has them say, and dial specs through them. */
 import type { Socket } from 'node:net'
 import type { SocketAddress } from '../../src/base/address.js'
 import type { DialSpec } from '../../src/engine/contract.js'
-import { serve, wayTo } from './engine.js'
+import { serve, specTo } from './engine.js'
 import { sleep } from './hybrid.js'
 import type { Scope } from './namespaces.js'
 
@@ -10,15 +10,15 @@ export type Handshake = NonNullable<DialSpec['socks']>['handshake']
 export const handshakes: Handshake[] = ['sequential', 'pipelined']
 export const credentials = { username: 'home', password: 'open sesame' }
 
-/** A way through a HAG to `destination`. */
+/** For a dial through a HAG to `destination`. */
 export const through = (hag: SocketAddress, destination: SocketAddress, handshake: Handshake, more: object = {}): DialSpec =>
-  wayTo(hag, { socks: { host: destination.address, port: destination.port, handshake, timeoutMs: 10_000, ...more } })
+  specTo(hag, { socks: { host: destination.address, port: destination.port, handshake, timeoutMs: 10_000, ...more } })
 
 export const somewhere = { address: '192.0.2.1', port: 80 }
 export const yes = Buffer.from([5, 0, 0, 1, 192, 0, 2, 9, 0, 80])
 
 /**
- * A HAG that says its lines, each one after it heard something; a client that sends all at once is waited for only once. Then it does
+ * A HAG that says its lines, each one after it received something; a client that sends all at once is waited for only once. Then it does
  * what `then` says.
  */
 export function scripted(

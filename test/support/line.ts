@@ -5,7 +5,7 @@ import { filePort } from '../../src/lab/download.js'
 import type { Lab, LabWan } from '../../src/lab/lab.js'
 
 export interface Line {
-  /** The least and the longest round trip, ms. */
+  /** The shortest and the longest round trip, ms. */
   minMs: number
   maxMs: number
   /** Mbit/s on the line, counted as `LinkDirection` does, while it was full. */

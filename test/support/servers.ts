@@ -117,7 +117,7 @@ export const servers = {
   /** Echoes, and tells whether a client's connection ended (`end`) or was aborted (an errno): see `lastEnding`. */
   witness: (port: number) =>
     listen(port, (socket) => {
-      socket.on('data', (data) => heard.push(data.toString()) && socket.write(data))
+      socket.on('data', (data) => witnessed.push(data.toString()) && socket.write(data))
       socket.on('end', () => endings.push('end') && socket.end())
       socket.on('error', (error: NodeJS.ErrnoException) => endings.push(error.code ?? 'error'))
     }),
@@ -138,7 +138,7 @@ export const servers = {
   endings: async () => endings,
 
   /** What `witness` has received, in order. */
-  heard: async () => heard,
+  witnessed: async () => witnessed,
 
   /** `GET /<seed>/<bytes>` over HTTP, for curl. */
   http: async (port: number) => {
@@ -155,4 +155,4 @@ export const servers = {
 }
 
 const endings: string[] = []
-const heard: string[] = []
+const witnessed: string[] = []

@@ -34,11 +34,11 @@ export function gateway(
     log,
   })
   /** `remote via bind` of every attempt since the last call. */
-  const tried = () => engine.opens.splice(0).map(({ way }) => `${way.remote.address} via ${way.bind}`)
+  const tried = () => engine.opens.splice(0).map(({ spec }) => `${spec.remote.address} via ${spec.bind}`)
   return { engine, sessions, pathTable, log, clock, tried, suspicions }
 }
 
-export const everyWay = [
+export const everyPath = [
   '203.0.113.3 via 10.1.0.2',
   '203.0.113.3 via 10.2.0.2',
   '203.0.113.4 via 10.1.0.2',
@@ -46,4 +46,4 @@ export const everyWay = [
   '198.51.100.7 via 10.1.0.2',
   '198.51.100.7 via 10.2.0.2',
 ]
-export const isHag = (way: DialSpec) => way.socks !== undefined
+export const isHag = (spec: DialSpec) => spec.socks !== undefined

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import { schemaFile } from '../../src/config/json-schema.js'
 import { checkConfig, loadHag, parseGateway, parseHag } from '../../src/config/load.js'
-import { least } from '../support/config.js'
+import { minimal } from '../support/config.js'
 
 const root = join(import.meta.dirname, '../..')
 
@@ -44,7 +44,7 @@ t.test('what the examples show as defaults are the defaults', async (t) => {
     'rule_priority',
   ])
   for (const [kind, bare, parse] of [
-    ['gateway', parseGateway(least, 'g'), parseGateway],
+    ['gateway', parseGateway(minimal, 'g'), parseGateway],
     ['hag', loadHag(join(root, 'config/hag.yaml')), parseHag],
   ] as const) {
     const file = join(root, `config/${kind}.yaml`)

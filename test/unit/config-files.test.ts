@@ -5,10 +5,10 @@ import t from 'tap'
 import { checkConfig, loadGateway, loadHag } from '../../src/config/load.js'
 import { readPassword, readUsers } from '../../src/config/secrets.js'
 import type { Event } from '../../src/telemetry/events.js'
-import { faults, least } from '../support/config.js'
+import { faults, minimal } from '../support/config.js'
 
 t.test('files: not there, neither kind, relative secrets', async (t) => {
-  const folder = t.testdir({ 'x.yaml': 'a: 1\n', 'g.yaml': `${least}    username: me\n    password_file: secret\n` })
+  const folder = t.testdir({ 'x.yaml': 'a: 1\n', 'g.yaml': `${minimal}    username: me\n    password_file: secret\n` })
   t.same(
     faults(() => checkConfig(join(folder, 'none.yaml'))),
     [`${folder}/none.yaml: cannot be read: no such file`],

@@ -2,10 +2,10 @@
 import t from 'tap'
 import { bufferMemory, connectionsFor, descriptorLimit, engineLimits, limitTexts } from '../../src/config/defaults.js'
 import { parseGateway, parseHag } from '../../src/config/load.js'
-import { faults, least } from '../support/config.js'
+import { faults, minimal } from '../support/config.js'
 
 t.test('the least gateway config has every default', async (t) => {
-  t.same(parseGateway(least, 'g.yaml'), {
+  t.same(parseGateway(minimal, 'g.yaml'), {
     lan: { interfaces: ['br0'] },
     wans: [{ name: 'dsl', interface: 'dsl', role: 'normal' }],
     hags: [{ address: '203.0.113.3', weight: 1 }],
@@ -161,14 +161,14 @@ t.test('text that is no YAML', async (t) => {
     ['g.yaml:2:1: Flow sequence in block collection must be sufficiently indented and end with a ]'],
   )
   t.same(
-    faults(() => parseGateway(`${least}listen: {}\nlisten: {}\n`, 'g.yaml')),
+    faults(() => parseGateway(`${minimal}listen: {}\nlisten: {}\n`, 'g.yaml')),
     ['g.yaml:9:1: Map keys must be unique'],
   )
 })
 
 t.test('the wrong kind of config says which command takes it', async (t) => {
   t.same(
-    faults(() => parseHag(least, 'g.yaml')),
+    faults(() => parseHag(minimal, 'g.yaml')),
     ['g.yaml:1:1: is a gateway config: use it with `bondsocks run`'],
   )
   t.same(
@@ -178,7 +178,7 @@ t.test('the wrong kind of config says which command takes it', async (t) => {
 })
 
 t.test('a HAG has an address or a name, and an SRV name brings its port', async (t) => {
-  const withHag = (hag: string) => faults(() => parseGateway(least.replace('address: 203.0.113.3', hag), 'g.yaml'))
+  const withHag = (hag: string) => faults(() => parseGateway(minimal.replace('address: 203.0.113.3', hag), 'g.yaml'))
   t.same(withHag('name: hag.example.net'), [])
   t.same(withHag('name: _bondsocks._tcp.example.net'), [])
   t.same(withHag('port: 1080'), ['g.yaml:7:5: hags[0]: write either address or name'])
@@ -193,7 +193,7 @@ t.test('a HAG has an address or a name, and an SRV name brings its port', async 
 })
 
 t.test('one WAN at least is a normal one', async (t) => {
-  const text = least.replace('interface: dsl', 'interface: dsl\n    role: backup')
+  const text = minimal.replace('interface: dsl', 'interface: dsl\n    role: backup')
   t.match(
     faults(() => parseGateway(text, 'g.yaml')),
     [/wans: one WAN at least must have the role normal/],

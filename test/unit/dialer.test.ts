@@ -35,7 +35,7 @@ function hag(far: FarSide, options: { users?: Record<string, string>; level?: Lo
         }),
     },
   })
-  return { engine, log, tried: () => engine.opens.map(({ way }) => way.remote.address) }
+  return { engine, log, tried: () => engine.opens.map(({ spec }) => spec.remote.address) }
 }
 
 t.test('an allowed destination is opened with plain TCP', async (t) => {
@@ -43,9 +43,9 @@ t.test('an allowed destination is opened with plain TCP', async (t) => {
   const connection = engine.request('198.51.100.7')
   await settle()
   t.equal(engine.opens.length, 1)
-  const { way } = engine.opens[0] as (typeof engine.opens)[0]
-  t.match(way, { protocol: 'tcp', remote: { address: '198.51.100.7', port: 443 } })
-  t.ok(way.connectTimeoutMs > 9000 && way.connectTimeoutMs <= 10_000)
+  const { spec } = engine.opens[0] as (typeof engine.opens)[0]
+  t.match(spec, { protocol: 'tcp', remote: { address: '198.51.100.7', port: 443 } })
+  t.ok(spec.connectTimeoutMs > 9000 && spec.connectTimeoutMs <= 10_000)
   t.same(engine.refusals, [])
   engine.leave(connection)
 })
@@ -105,7 +105,7 @@ t.test('every address of a name is checked, the bad ones are left out', async (t
 
 t.test('the addresses of a name in turn, the families alternating', async (t) => {
   const { engine, tried } = hag({
-    answer: (way) => (way.remote.address === '2001:db8::8' ? 'opened' : failure('connect', 'ENETUNREACH')),
+    answer: (spec) => (spec.remote.address === '2001:db8::8' ? 'opened' : failure('connect', 'ENETUNREACH')),
   })
   engine.request('both.example')
   await settle()
@@ -114,7 +114,7 @@ t.test('the addresses of a name in turn, the families alternating', async (t) =>
 })
 
 t.test('an address that is silent is joined by the next one after a quarter of a second', async (t) => {
-  const { engine, tried } = hag({ answer: (way) => (way.remote.address === '198.51.100.7' ? 'opened' : 'silence') })
+  const { engine, tried } = hag({ answer: (spec) => (spec.remote.address === '198.51.100.7' ? 'opened' : 'silence') })
   const startedAt = performance.now()
   engine.request('both.example')
   while (engine.opens.length < 2 && performance.now() - startedAt < 5000) await settle()
@@ -127,7 +127,7 @@ t.test('an address that is silent is joined by the next one after a quarter of a
 
 t.test('of several answers the most telling one', async (t) => {
   const { engine } = hag({
-    answer: (way) => failure('connect', way.remote.address === '198.51.100.7' ? 'ECONNREFUSED' : 'ENETUNREACH'),
+    answer: (spec) => failure('connect', spec.remote.address === '198.51.100.7' ? 'ECONNREFUSED' : 'ENETUNREACH'),
   })
   engine.request('both.example')
   await settle()

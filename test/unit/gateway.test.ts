@@ -180,13 +180,13 @@ t.test('an error in one event ends its connection, and no other', async (t) => {
   const [engine] = engines
   if (engine === undefined) throw new Error('no engine')
   engine.setFastPath = () => {}
-  engine.order = undefined
+  engine.fastPath = undefined
   const first = engine.accept()
   const second = engine.accept({ destination: '198.51.100.66' })
   const third = engine.accept()
   await settle()
   t.same(engine.resets, [second])
-  // On a busy machine they have been tried a second way by now.
+  // On a busy machine they have been tried over a second path by now.
   t.same(new Set(engine.opens.map(({ connection }) => connection).filter((one) => one !== second)), new Set([first, third]))
   t.ok(log.lines.some((line) => /error unexpected error, its connection is reset: a fault of ours/.test(line)))
   stop.abort()

@@ -24,7 +24,7 @@ function start(
   t: Test,
   {
     max = 16,
-    ways = [dsl, lte],
+    paths = [dsl, lte],
     works = (): boolean => true,
     hangs = (_: Probe): boolean => false,
     endedMs = 0,
@@ -33,7 +33,7 @@ function start(
 ) {
   const asked: Probe[] = []
   const lives: number[] = []
-  const doubts: string[] = []
+  const fallbacks: string[] = []
   const engine = new FakeEngine(
     { onEvents: () => {} },
     {
@@ -47,7 +47,7 @@ function start(
   )
   const far = { endedMs }
   const clock = { now: 1_000_000 }
-  const state = { ways: ways as readonly HagPath[] }
+  const state = { paths: paths as readonly HagPath[] }
   const pool = new PreparedConnections({
     engine: {
       prepare: (probe) => (hangs(probe) ? new Promise(() => {}) : engine.prepare(probe)),
@@ -59,8 +59,8 @@ function start(
     },
     log: memoryLog(),
     max,
-    paths: () => state.ways,
-    report: (fact) => fact.type === 'mptcp-fell-back' && doubts.push(fact.bind),
+    paths: () => state.paths,
+    report: (fact) => fact.type === 'mptcp-fell-back' && fallbacks.push(fact.bind),
     now: () => clock.now,
   })
   const end = new AbortController()
@@ -80,7 +80,7 @@ function start(
     await settle()
   }
   const prepared = () => engine.prepared.map(({ probe }) => probe.bind)
-  return { pool, serve, engine, asked, lives, doubts, far, clock, state, tend, prepared }
+  return { pool, serve, engine, asked, lives, fallbacks, far, clock, state, tend, prepared }
 }
 
 t.test('a HAG that was started anew is not thought impatient for long; one that ends them again is', async (t) => {
@@ -104,7 +104,7 @@ t.test('a HAG that was started anew is not thought impatient for long; one that 
   }
 })
 
-t.test('none before the first client, and two after it, on the best way', async (t) => {
+t.test('none before the first client, and two after it, over the best path', async (t) => {
   const { pool, asked, prepared } = start(t)
   await settle()
   t.same(prepared(), [])
@@ -160,17 +160,17 @@ t.test('nobody comes for a minute: none is kept', async (t) => {
   t.same(prepared(), [])
 })
 
-t.test('only the best way is served; another best way, or none, changes what is kept', async (t) => {
+t.test('only the best path is served; another best path, or none, changes what is kept', async (t) => {
   const { pool, state, tend, prepared } = start(t)
   t.equal(pool.serves(lte), false)
   t.equal(pool.serves({ ...dsl, hag: undefined } as never), false)
   t.equal(pool.serves(dsl), true)
   pool.demanded(1)
   await settle()
-  state.ways = [lte]
+  state.paths = [lte]
   await tend()
   t.same(prepared(), ['10.2.0.2', '10.2.0.2'], 'the WAN of the others is lost')
-  state.ways = []
+  state.paths = []
   await tend()
   t.same(prepared(), [], 'and so is the HAG')
   t.equal(pool.serves(lte), false)
@@ -184,7 +184,7 @@ t.test('those that hang on a WAN that has died do not count for the next one', a
   isDead = true
   clock.now += 1000
   for (let client = 0; client < 5; client++) pool.demanded(1)
-  state.ways = [lte]
+  state.paths = [lte]
   await tend()
   t.equal(prepared().filter((bind) => bind === lte.bind).length, 5)
 })
@@ -192,8 +192,8 @@ t.test('those that hang on a WAN that has died do not count for the next one', a
 t.test('switched off, or to a HAG that is near: none', async (t) => {
   const off = start(t, { max: 0 })
   t.equal(off.pool.serves(dsl), false)
-  const near = start(t, { ways: [pathOver('lan', '10.1.0.2', { minRttMs: 1 })] })
-  t.equal(near.pool.serves(near.state.ways[0] as HagPath), false)
+  const near = start(t, { paths: [pathOver('lan', '10.1.0.2', { minRttMs: 1 })] })
+  t.equal(near.pool.serves(near.state.paths[0] as HagPath), false)
   await settle()
   t.same([...off.asked, ...near.asked], [])
 })
@@ -212,11 +212,11 @@ t.test('a HAG that cannot be reached is not asked again and again', async (t) =>
   t.ok(prepared().length >= 2)
 })
 
-t.test('what was to be MPTCP and is not casts a doubt on its WAN', async (t) => {
-  const { pool, doubts } = start(t, { protocol: 'tcp' })
+t.test('what was to be MPTCP and is not speaks against its WAN', async (t) => {
+  const { pool, fallbacks } = start(t, { protocol: 'tcp' })
   pool.demanded(1)
   await settle()
-  t.same(doubts, ['10.1.0.2', '10.1.0.2'])
+  t.same(fallbacks, ['10.1.0.2', '10.1.0.2'])
 })
 
 t.test('a HAG that ends those that only wait: they are renewed sooner, and given up where that is too soon', async (t) => {

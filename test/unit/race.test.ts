@@ -7,7 +7,7 @@ import { settle as eventually, sleep } from '../support/wait.js'
 
 type Failed = Extract<EngineEvent, { type: 'failed' }>
 const connectTimeoutMs = 1000
-const wayTo = (address: string): DialSpec => ({ protocol: 'tcp', remote: { address, port: 443 }, connectTimeoutMs })
+const specTo = (address: string): DialSpec => ({ protocol: 'tcp', remote: { address, port: 443 }, connectTimeoutMs })
 
 function setUp(answers: Record<string, Answer> = {}) {
   const engine: FakeEngine = new FakeEngine(
@@ -17,14 +17,14 @@ function setUp(answers: Record<string, Answer> = {}) {
           if (event.type === 'opened' || event.type === 'failed' || event.type === 'closed') attempts.settle(event)
       },
     },
-    { answer: (way) => answers[way.remote.address] ?? 'silence' },
+    { answer: (spec) => answers[spec.remote.address] ?? 'silence' },
   )
   const attempts: DialRaces = new DialRaces(engine)
   const failures: string[] = []
   const lost: string[] = []
   const race = (connection: number, choices: string[], { patienceMs = 10_000, final = (_: Failed): boolean => false } = {}) =>
     attempts.race(connection, choices, {
-      dialSpec: wayTo,
+      dialSpec: specTo,
       patienceMs: () => patienceMs,
       failed: (choice, failed) => {
         failures.push(choice)
@@ -34,7 +34,7 @@ function setUp(answers: Record<string, Answer> = {}) {
     })
   const connection = engine.accept()
   attempts.begin(connection)
-  const tried = () => engine.opens.map(({ way }) => way.remote.address)
+  const tried = () => engine.opens.map(({ spec }) => spec.remote.address)
   /** All that were tried, once there are so many. */
   const triedOnce = (count: number) => eventually(tried, ({ length }) => length >= count)
   return { engine, attempts, connection, race, failures, lost, tried, triedOnce }
@@ -70,7 +70,7 @@ t.test('a session that ends in the middle of a race opens nothing more', async (
   t.same(tried(), ['a'])
 })
 
-t.test('a way that fails is followed by the next one at once, and every failure is told', async (t) => {
+t.test('a path that fails is followed by the next one at once, and every failure is told', async (t) => {
   const { connection, race, failures, tried } = setUp({
     a: failure('connect', 'ECONNREFUSED'),
     b: failure('greeting', 'EPROTO'),
@@ -81,7 +81,7 @@ t.test('a way that fails is followed by the next one at once, and every failure 
   t.same(tried(), ['a', 'b', 'c'])
 })
 
-t.test('a silent way is joined by the next one when patience ends; the first that gets through is it', async (t) => {
+t.test('a silent path is joined by the next one when patience ends; the first that gets through is it', async (t) => {
   const { engine, connection, race, failures, lost, tried, triedOnce } = setUp()
   const raced = race(connection, ['a', 'b', 'c'], { patienceMs: 20 })
   t.same(tried(), ['a'])
@@ -144,7 +144,7 @@ t.test('an attempt whose `open` crossed the failure of the one before may win', 
   t.match(await raced, { outcome: { type: 'opened', attempt: 1 }, choice: 'b' })
 })
 
-t.test('a way without a descriptor for racing waits for its turn, and nothing is learned of it', async (t) => {
+t.test('a path without a descriptor for racing waits for its turn, and nothing is learned of it', async (t) => {
   const { engine, connection, race, failures, triedOnce } = setUp()
   const refuse = (attempt: number) => engine.answer(connection, failure('connect', 'EMFILE'), attempt)
   const raced = race(connection, ['a', 'b'], { patienceMs: 20 })
@@ -167,7 +167,7 @@ t.test('a final failure is the last one', async (t) => {
   t.same(tried(), ['a'])
 })
 
-t.test('no way at all', async (t) => {
+t.test('no path at all', async (t) => {
   const { connection, race } = setUp()
   t.same(await race(connection, []), { outcome: undefined })
 })

@@ -222,17 +222,17 @@ t.test('what has gone is told at once, whatever the pieces in which the monitor 
   const expected = told.flatMap(([, event]) => (event === '' ? [] : [event]))
   for (const size of [1, 7, 100, text.length]) {
     const stop = new AbortController()
-    const heard: string[] = []
+    const seen: string[] = []
     let changes = 0
     const stream = async (_argv: readonly string[], onOutput: (text: string) => void) => {
       for (let at = 0; at < text.length; at += size) onOutput(text.slice(at, at + size))
       stop.abort()
       return ''
     }
-    const onGone = (device: string, what: string) => heard.push(`${device} ${what}`)
-    const onAddressGone = (address: string) => heard.push(`${address} has gone`)
+    const onGone = (device: string, what: string) => seen.push(`${device} ${what}`)
+    const onAddressGone = (address: string) => seen.push(`${address} has gone`)
     await watchKernel({ emit: toLog(memoryLog()), onChange: () => changes++, onGone, onAddressGone, stream }, stop.signal)
-    t.same(heard, expected, `in pieces of ${size}`)
+    t.same(seen, expected, `in pieces of ${size}`)
     t.equal(changes, Math.ceil(text.length / size))
   }
 })

@@ -1,25 +1,25 @@
-/** Which way a session takes next where one fails: what is about the destination, what about the HAG, and how long a HAG rests. */
+/** Which path a session takes next if one fails: what is about the destination, what about the HAG, and how long its cool-down is. */
 import t from 'tap'
 import type { DialSpec } from '../../src/engine/contract.js'
 import { failure, settle } from '../support/far-side.js'
-import { everyWay, first, gateway, isHag, second } from '../support/sessions.js'
+import { everyPath, first, gateway, isHag, second } from '../support/sessions.js'
 import { pathsOf } from '../support/steering.js'
 
-t.test("a way that fails is nobody else's order until it works again", async (t) => {
+t.test('a path that fails is not the fast path until it works again', async (t) => {
   let down = true
   const { engine, clock, pathTable, tried } = gateway({
-    answer: (way) => (down && way.bind === '10.1.0.2' ? failure('connect', 'ETIMEDOUT') : 'opened'),
+    answer: (spec) => (down && spec.bind === '10.1.0.2' ? failure('connect', 'ETIMEDOUT') : 'opened'),
   })
   engine.accept()
   await settle()
-  t.same(tried(), everyWay.slice(0, 2))
-  t.equal(engine.order, undefined)
+  t.same(tried(), everyPath.slice(0, 2))
+  t.equal(engine.fastPath, undefined)
   down = false
   clock.now += 5001
   engine.accept()
   await settle()
-  t.same(tried(), everyWay.slice(0, 1))
-  t.equal(engine.order?.bind, '10.1.0.2')
+  t.same(tried(), everyPath.slice(0, 1))
+  t.equal(engine.fastPath?.bind, '10.1.0.2')
   t.equal(pathTable.fastPath?.wan, 'dsl')
 })
 
@@ -31,17 +31,17 @@ t.test('attempts that end because their WAN is lost: once it is back, connection
     engine.abandon(lost)
     await settle()
   }
-  t.same(tried(), everyWay.slice(0, 3))
+  t.same(tried(), everyPath.slice(0, 3))
   engine.accept()
   await settle()
-  t.same(tried(), everyWay.slice(0, 1))
+  t.same(tried(), everyPath.slice(0, 1))
 })
 
-t.test('every way in order, then a RST', async (t) => {
+t.test('every path in its order, then a RST', async (t) => {
   const { engine, tried } = gateway({ answer: () => failure('connect', 'ETIMEDOUT') })
   const connection = engine.accept()
   await settle()
-  t.same(tried(), everyWay)
+  t.same(tried(), everyPath)
   t.same(engine.resets, [connection])
 })
 
@@ -49,12 +49,12 @@ t.test('on_hag_down reject: never direct', async (t) => {
   const { engine, tried } = gateway({ answer: () => failure('connect', 'ECONNREFUSED') }, { onHagDown: 'reject' })
   engine.accept()
   await settle()
-  t.same(tried(), everyWay.slice(0, 4))
+  t.same(tried(), everyPath.slice(0, 4))
   t.equal(engine.resets.length, 1)
 })
 
 t.test("on_hag_down reject: services of a HAG's own machine are reached without it, where it does not allow them", async (t) => {
-  const isRefused = (way: DialSpec) => (isHag(way) ? failure('request', 'SOCKS_REPLY', 2) : 'opened')
+  const isRefused = (spec: DialSpec) => (isHag(spec) ? failure('request', 'SOCKS_REPLY', 2) : 'opened')
   const { engine, tried } = gateway({ answer: isRefused }, { onHagDown: 'reject', hags: [first] })
   engine.accept({ destination: first.address, port: 22 })
   await settle()
@@ -71,50 +71,50 @@ t.test("a HAG that is down does not open its machine's services to a direct conn
   engine.accept({ destination: first.address, port: 22 })
   await settle()
   t.equal(engine.resets.length, 1)
-  t.same(tried(), everyWay.slice(0, 2), 'nothing but the HAG')
+  t.same(tried(), everyPath.slice(0, 2), 'nothing but the HAG')
 })
 
 for (const reply of [3, 4, 5, 6]) {
-  t.test(`reply ${reply} is about the destination: RST, no other way`, async (t) => {
+  t.test(`reply ${reply} is about the destination: RST, no other path`, async (t) => {
     const { engine, tried } = gateway({ answer: () => failure('request', 'SOCKS_REPLY', reply) })
     engine.accept()
     await settle()
-    t.same(tried(), everyWay.slice(0, 1))
+    t.same(tried(), everyPath.slice(0, 1))
     t.equal(engine.resets.length, 1)
   })
 }
 
 for (const reply of [1, 2, 7, 8]) {
-  t.test(`reply ${reply}: the next way`, async (t) => {
+  t.test(`reply ${reply}: the next path`, async (t) => {
     const { engine, tried } = gateway({
-      answer: (way) => (way.bind === '10.2.0.2' ? 'opened' : failure('request', 'SOCKS_REPLY', reply)),
+      answer: (spec) => (spec.bind === '10.2.0.2' ? 'opened' : failure('request', 'SOCKS_REPLY', reply)),
     })
     engine.accept()
     await settle()
-    t.same(tried(), everyWay.slice(0, 2))
+    t.same(tried(), everyPath.slice(0, 2))
     engine.accept()
     await settle()
-    t.same(tried(), everyWay.slice(0, 2), 'and the HAG is not taken for broken')
+    t.same(tried(), everyPath.slice(0, 2), 'and the HAG is not taken for broken')
   })
 }
 
 t.test('a destination that refuses a direct connection is not asked over the other WAN', async (t) => {
-  const { engine, tried } = gateway({ answer: (way) => failure('connect', isHag(way) ? 'ETIMEDOUT' : 'ECONNREFUSED') })
+  const { engine, tried } = gateway({ answer: (spec) => failure('connect', isHag(spec) ? 'ETIMEDOUT' : 'ECONNREFUSED') })
   engine.accept()
   await settle()
-  t.same(tried(), everyWay.slice(0, 5))
+  t.same(tried(), everyPath.slice(0, 5))
   t.equal(engine.resets.length, 1)
 })
 
-t.test('a HAG that failed rests: direct at once, one try after five seconds, back when it works', async (t) => {
+t.test('a HAG that failed has a cool-down: direct at once, one try after five seconds, back when it works', async (t) => {
   let down = true
   let dslFails = false
-  const fails = (way: DialSpec) => isHag(way) && (down || (dslFails && way.bind === '10.1.0.2'))
+  const fails = (spec: DialSpec) => isHag(spec) && (down || (dslFails && spec.bind === '10.1.0.2'))
   const { engine, tried, clock } = gateway(
-    { answer: (way) => (fails(way) ? failure('connect', 'ETIMEDOUT') : 'opened') },
+    { answer: (spec) => (fails(spec) ? failure('connect', 'ETIMEDOUT') : 'opened') },
     { hags: [second] },
   )
-  const [hagDsl, hagLte, direct] = everyWay.slice(2) as [string, string, string]
+  const [hagDsl, hagLte, direct] = everyPath.slice(2) as [string, string, string]
   engine.accept()
   await settle()
   t.same(tried(), [hagDsl, hagLte, direct])
@@ -139,7 +139,7 @@ t.test('a HAG that failed rests: direct at once, one try after five seconds, bac
   dslFails = true
   engine.accept()
   await settle()
-  t.same(tried(), [hagDsl, hagLte], 'what was never tried again does not go on resting')
+  t.same(tried(), [hagDsl, hagLte], 'what was never tried again does not stay in its cool-down')
 })
 
 t.test('a HAG that is found to be down while a connection tries it is not tried over the other WAN', async (t) => {
@@ -157,15 +157,15 @@ t.test('a HAG that is found to be down while a connection tries it is not tried 
 
 t.test('with reject a HAG that failed is tried last, not skipped', async (t) => {
   const { engine, tried } = gateway(
-    { answer: (way) => (way.remote.address === '203.0.113.3' ? failure('connect', 'ETIMEDOUT') : 'opened') },
+    { answer: (spec) => (spec.remote.address === '203.0.113.3' ? failure('connect', 'ETIMEDOUT') : 'opened') },
     { onHagDown: 'reject' },
   )
   engine.accept()
   await settle()
-  t.same(tried(), everyWay.slice(0, 3))
+  t.same(tried(), everyPath.slice(0, 3))
   engine.accept()
   await settle()
-  t.same(tried(), everyWay.slice(2, 3))
+  t.same(tried(), everyPath.slice(2, 3))
 })
 
 t.test('with reject the only HAG is tried every time', async (t) => {
@@ -173,17 +173,17 @@ t.test('with reject the only HAG is tried every time', async (t) => {
   for (let n = 0; n < 2; n++) {
     engine.accept()
     await settle()
-    t.same(tried(), everyWay.slice(2, 4))
+    t.same(tried(), everyPath.slice(2, 4))
   }
 })
 
 t.test('credentials refused: the next HAG, and the prober is told', async (t) => {
   const { engine, tried, suspicions } = gateway({
-    answer: (way) => (way.remote.address === '203.0.113.3' ? failure('authentication', 'EACCES') : 'opened'),
+    answer: (spec) => (spec.remote.address === '203.0.113.3' ? failure('authentication', 'EACCES') : 'opened'),
   })
   engine.accept()
   await settle()
-  t.same(tried(), everyWay.slice(0, 3))
+  t.same(tried(), everyPath.slice(0, 3))
   t.same(suspicions, ['203.0.113.3 connection', '203.0.113.3 connection'])
 })
 
@@ -194,23 +194,23 @@ t.test('a request without an answer, or with a general failure, makes the HAG su
     [failure('request', 'SOCKS_REPLY', 2), false],
     [failure('request', 'SOCKS_REPLY', 5), false],
   ] as const) {
-    const { engine, suspicions } = gateway({ answer: (way) => (way.bind === '10.1.0.2' ? answer : 'opened') })
+    const { engine, suspicions } = gateway({ answer: (spec) => (spec.bind === '10.1.0.2' ? answer : 'opened') })
     engine.accept()
     await settle()
     t.same(suspicions.slice(0, 1), suspected ? ['203.0.113.3 request'] : [])
   }
 })
 
-t.test('a silent way is joined by the next one after three of its round trips', async (t) => {
+t.test('a silent path is joined by the next one after three of its round trips', async (t) => {
   const { engine, tried } = gateway({ answer: () => 'silence' })
   const connection = engine.accept()
   await settle()
-  t.same(tried(), everyWay.slice(0, 1))
+  t.same(tried(), everyPath.slice(0, 1))
   const startedAt = performance.now()
   while (engine.opens.length === 0 && performance.now() - startedAt < 5000) await settle()
   const after = performance.now() - startedAt
   t.ok(after > 120, `not before ${after} ms`)
-  t.same(tried(), everyWay.slice(1, 2))
+  t.same(tried(), everyPath.slice(1, 2))
   engine.answer(connection, 'opened', 1)
   await settle()
   t.equal(engine.stats().relaying, 1)

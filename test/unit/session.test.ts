@@ -1,7 +1,7 @@
 /** What a session does with a connection, from its client to its count. */
 import t from 'tap'
 import { failure, settle } from '../support/far-side.js'
-import { everyWay, first, gateway, isHag, second } from '../support/sessions.js'
+import { everyPath, first, gateway, isHag, second } from '../support/sessions.js'
 import { dsl, lte, pathsOf } from '../support/steering.js'
 
 t.test('a connection goes to the first HAG over the first WAN', async (t) => {
@@ -12,7 +12,7 @@ t.test('a connection goes to the first HAG over the first WAN', async (t) => {
     {
       connection,
       attempt: 0,
-      way: {
+      spec: {
         protocol: 'mptcp',
         remote: { address: '203.0.113.3', port: 1080 },
         bind: '10.1.0.2',
@@ -21,7 +21,7 @@ t.test('a connection goes to the first HAG over the first WAN', async (t) => {
       },
     },
   ])
-  t.same(tried(), everyWay.slice(0, 1))
+  t.same(tried(), everyPath.slice(0, 1))
   engine.leave(connection)
   await settle()
   t.same(engine.resets, [])
@@ -29,7 +29,7 @@ t.test('a connection goes to the first HAG over the first WAN', async (t) => {
 
 t.test('the engine is told what to do with clients about whom nothing has to be decided', async (t) => {
   const { engine, pathTable } = gateway({})
-  t.match(engine.order, {
+  t.match(engine.fastPath, {
     protocol: 'mptcp',
     remote: { address: '203.0.113.3', port: 1080 },
     bind: '10.1.0.2',
@@ -38,20 +38,20 @@ t.test('the engine is told what to do with clients about whom nothing has to be 
   })
   const text = (networks: readonly { address: string; bits: number }[] = []) =>
     networks.map((one) => `${one.address}/${one.bits}`)
-  t.same(text(engine.order?.askAboutDestinations), ['192.0.2.0/24'])
-  const before = engine.order
+  t.same(text(engine.fastPath?.askAboutDestinations), ['192.0.2.0/24'])
+  const before = engine.fastPath
   pathTable.use(pathsOf({ hags: [first, second] }))
-  t.equal(engine.order, before, 'nothing has changed')
+  t.equal(engine.fastPath, before, 'nothing has changed')
   pathTable.use(pathsOf({ hags: [first, second], down: [first, second] }))
-  t.equal(engine.order, undefined, 'direct connections are ours to decide about')
-  t.match(gateway({}, { level: 'debug' }).engine.order, before, 'whatever is logged')
+  t.equal(engine.fastPath, undefined, 'direct connections are ours to decide about')
+  t.match(gateway({}, { level: 'debug' }).engine.fastPath, before, 'whatever is logged')
 })
 
-t.test('a client of a former order is told from those of the new one', async (t) => {
+t.test('a client of a former fast path is told from those of the new one', async (t) => {
   const { engine, pathTable, tried } = gateway({ answer: ({ bind }) => (bind === '10.1.0.2' ? 'silence' : 'opened') })
   const connection = engine.accept()
   pathTable.use(pathsOf({ hags: [first], wans: [lte, dsl] }))
-  t.equal(engine.order?.bind, '10.2.0.2')
+  t.equal(engine.fastPath?.bind, '10.2.0.2')
   engine.answer(connection, failure('connect', 'ETIMEDOUT'))
   await settle()
   t.same(tried(), ['203.0.113.3 via 10.1.0.2', '203.0.113.3 via 10.2.0.2'])
@@ -60,20 +60,20 @@ t.test('a client of a former order is told from those of the new one', async (t)
   t.equal(pathTable.pathsTo('198.51.100.7')[1]?.hag, undefined, 'it was DSL that failed')
 })
 
-t.test('an IPv6 destination goes through a HAG reached over IPv4, and has no direct way without an IPv6 WAN', async (t) => {
+t.test('an IPv6 destination goes through a HAG reached over IPv4, and has no direct path without an IPv6 WAN', async (t) => {
   const { engine, tried } = gateway({ answer: () => failure('connect', 'ETIMEDOUT') })
   engine.accept({ destination: '2001:db8::7' })
   await settle()
-  t.equal(engine.opens[0]?.way.socks?.host, '2001:db8::7')
-  t.same(tried(), everyWay.slice(0, 4))
+  t.equal(engine.opens[0]?.spec.socks?.host, '2001:db8::7')
+  t.same(tried(), everyPath.slice(0, 4))
   t.equal(engine.resets.length, 1)
 })
 
 t.test('direct is plain TCP to the destination itself', async (t) => {
-  const { engine } = gateway({ answer: (way) => (isHag(way) ? failure('connect', 'ETIMEDOUT') : 'opened') })
+  const { engine } = gateway({ answer: (spec) => (isHag(spec) ? failure('connect', 'ETIMEDOUT') : 'opened') })
   engine.accept()
   await settle()
-  t.same(engine.opens.at(-1)?.way, {
+  t.same(engine.opens.at(-1)?.spec, {
     protocol: 'tcp',
     remote: { address: '198.51.100.7', port: 443 },
     bind: '10.1.0.2',
@@ -82,8 +82,8 @@ t.test('direct is plain TCP to the destination itself', async (t) => {
   t.same(engine.resets, [])
 })
 
-t.test('a HAG that takes it gets all in one go; what may have reached the server is not sent over another way', async (t) => {
-  for (const [answer, ways] of [
+t.test('a HAG that takes it gets all in one go; what may have reached the server is not sent over another path', async (t) => {
+  for (const [answer, count] of [
     [{ ...(failure('request', 'ECONNRESET') as object), early: 5 }, 1],
     [failure('request', 'ECONNRESET'), 6],
     [failure('request', 'SOCKS_REPLY', 1), 6],
@@ -93,10 +93,10 @@ t.test('a HAG that takes it gets all in one go; what may have reached the server
     engine.accept()
     await settle()
     t.same(
-      engine.opens.slice(0, 3).map(({ way }) => way.socks?.handshake),
-      ['pipelined', 'pipelined', 'sequential'].slice(0, ways),
+      engine.opens.slice(0, 3).map(({ spec }) => spec.socks?.handshake),
+      ['pipelined', 'pipelined', 'sequential'].slice(0, count),
     )
-    t.equal(tried().length, ways)
+    t.equal(tried().length, count)
     t.equal(engine.resets.length, 1)
   }
 })
@@ -114,7 +114,7 @@ t.test('a client that goes away while we try', async (t) => {
   await settle()
   engine.leave(connection, 'client-reset')
   await settle()
-  t.same(tried(), everyWay.slice(0, 1))
+  t.same(tried(), everyPath.slice(0, 1))
   t.same(engine.resets, [])
 })
 
@@ -125,7 +125,7 @@ t.test('a client that goes away just when an attempt failed (both events in one 
   engine.answer(connection, failure('connect', 'ETIMEDOUT'))
   engine.leave(connection, 'client-reset')
   await settle()
-  t.same(tried(), everyWay.slice(0, 1), 'no other way is opened for it')
+  t.same(tried(), everyPath.slice(0, 1), 'no other path is dialled for it')
   t.same(engine.resets, [])
 })
 
@@ -180,7 +180,7 @@ t.test('what every path did is counted, whoever chose it', async (t) => {
   }
   const longLived = engine.accept()
   await leave(engine.accept())
-  // Another order for the same path: it is still told whose the first connection is.
+  // Another fast path over the same path: it is still told whose the first connection is.
   pathTable.use(pathsOf({ hags: [first, second], pipelining: [first, second] }))
   await leave(longLived)
   t.same(sessions.countsByPath(), [byDsl])

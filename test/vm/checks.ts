@@ -67,8 +67,8 @@ async function checkLines(): Promise<void> {
     const wan = lab.wans[index]
     if (wan === undefined) continue
     const line = await measureLine(lab, wan, 4, segmentBytes)
-    const [least, full] = [2 * wan.delayMs, 2 * wan.delayMs + 100]
-    const isTimely = line.minMs >= least && line.minMs < least + 10 && line.maxMs > 0.8 * full && line.maxMs < 1.2 * full
+    const [minMs, fullMs] = [2 * wan.delayMs, 2 * wan.delayMs + 100]
+    const isTimely = line.minMs >= minMs && line.minMs < minMs + 10 && line.maxMs > 0.8 * fullMs && line.maxMs < 1.2 * fullMs
     const holds = isTimely && Math.abs(line.rate / wan.rateDown - 1) < 0.05
     check(holds, `the line of ${wan.name} is as planned: ${JSON.stringify(line)}`)
   }

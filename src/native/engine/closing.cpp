@@ -10,7 +10,7 @@
 #include "engine/relays.h"
 
 namespace {
-constexpr uint64_t kUnheardMs = 1000;
+constexpr uint64_t kUntoldMs = 1000;
 }  // namespace
 
 Relays::~Relays() {
@@ -75,7 +75,7 @@ void Relays::closeConnection(Connection* connection, Reason reason, Failure fail
   const uint64_t fastPathId = wasOpened ? connection->fastPathId : 0;
   loop_->tell(Closed{connection->id, reason, failure, connection->clientAddress, connection->destination, fastPathId, connection->forward.bytes,
                      connection->backward.bytes, loop_->now() - connection->acceptedMs},
-              connection->fastPathId == 0 ? 0 : kUnheardMs);
+              connection->fastPathId == 0 ? 0 : kUntoldMs);
 }
 
 void Relays::leaveLobby(Connection* connection) {

@@ -22,7 +22,7 @@ constexpr uint64_t kFirstWordsMs = 3;
 
 // Whether nothing that was sent over a prepared connection was acknowledged. If a WAN was lost, that proves nothing, because its
 // acknowledgements do not come.
-bool isUnheard(const Attempt& attempt) {
+bool isUnacknowledged(const Attempt& attempt) {
   int unacknowledged = 0;
   return attempt.usesPrepared && !attempt.abandoned && ioctl(attempt.side.fd, SIOCOUTQ, &unacknowledged) == 0 &&
          static_cast<size_t>(unacknowledged) >= attempt.sent;
@@ -88,7 +88,7 @@ bool Dialler::lookAtUnanswered(Attempt* attempt) {
 bool Dialler::isForgotten(const Attempt& attempt) {
   const uint64_t waitedMs = loop_->now() - attempt.startedMs;
   const uint64_t forgottenMs = std::max(kForgottenMs, kForgottenRoundTrips * attempt.connectMs);
-  if (waitedMs < forgottenMs || attempt.sent == 0 || !isUnheard(attempt)) return false;
+  if (waitedMs < forgottenMs || attempt.sent == 0 || !isUnacknowledged(attempt)) return false;
   const uint64_t newMs = host_->prepared.drop(attempt.spec.remote, attempt.startedMs);
   return newMs != 0 && waitedMs >= forgottenMs + 2 * (newMs - attempt.startedMs);
 }
@@ -96,7 +96,7 @@ bool Dialler::isForgotten(const Attempt& attempt) {
 // The other end has reset or ended the connection instead of answering. If nothing was acknowledged, a prepared connection may have been dead
 // already; then those made before the attempt are dead, too, and are dropped. If the client has sent nothing, the attempt begins anew.
 void Dialler::lose(Attempt* attempt, Failure failure) {
-  if (isUnheard(*attempt)) host_->prepared.drop(attempt->spec.remote, attempt->startedMs);
+  if (isUnacknowledged(*attempt)) host_->prepared.drop(attempt->spec.remote, attempt->startedMs);
   if (!attempt->usesPrepared || attempt->said() > 0) return fail(attempt, attempt->stage(), failure);
   loop_->end(attempt->side.fd, abortFd);
   attempt->side.fd = -1;

@@ -1,4 +1,4 @@
-/** Which way connections and what is not redirected take while HAGs or WANs fail. */
+/** Which paths connections and what is not redirected take while HAGs or WANs fail. */
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
@@ -18,7 +18,7 @@ t.test('no HAG and on_hag_down reject: says so and runs', async (t) => {
   engines[0]?.accept()
   await settle()
   t.notOk(
-    engines[0]?.opens.some(({ way }) => way.remote.address === '198.51.100.7'),
+    engines[0]?.opens.some(({ spec }) => spec.remote.address === '198.51.100.7'),
     'nothing goes direct',
   )
   stop.abort()
@@ -51,7 +51,7 @@ t.test('no HAG and on_hag_down direct: says so once and runs', async (t) => {
   t.equal(log.lines.filter((line) => line.startsWith('warn no HAG can be reached: connections go direct')).length, 1)
   engines[0]?.accept()
   await settle()
-  t.equal(engines[0]?.opens[0]?.way.remote.address, '198.51.100.7')
+  t.equal(engines[0]?.opens[0]?.spec.remote.address, '198.51.100.7')
   engines[0]?.leave(1)
   stop.abort()
   t.equal(await outcome(ended), undefined)
@@ -82,7 +82,7 @@ t.test('no HAG answers any more: connections go around it over the first WAN, wh
     const [engine] = engines
     engine?.accept()
     await settle()
-    t.match(engine?.opens.at(-1)?.way, { remote: { address: '198.51.100.7' }, bind: '10.1.0.2' }, what)
+    t.match(engine?.opens.at(-1)?.spec, { remote: { address: '198.51.100.7' }, bind: '10.1.0.2' }, what)
     engine?.leave(1)
     stop.abort()
     t.equal(await outcome(ended), undefined)
@@ -158,7 +158,7 @@ t.test('a firewall prohibits the way to the HAG (ICMPv6): that says nothing of o
   t.equal(await outcome(ended), undefined)
 })
 
-t.test('no HAG answers any more: what costs the most is the last way around it, wherever it stands', async (t) => {
+t.test('no HAG answers any more: what costs the most is the last direct path, wherever it stands', async (t) => {
   const dear = [
     '{name: lte, interface: lte, role: overflow}',
     '{name: lte, interface: lte, role: backup}',
@@ -187,7 +187,7 @@ t.test('no HAG answers any more: what costs the most is the last way around it, 
     const [engine] = engines
     engine?.accept()
     await settle()
-    t.match(engine?.opens.at(-1)?.way, { remote: { address: '198.51.100.7' }, bind: '10.1.0.2' }, lte)
+    t.match(engine?.opens.at(-1)?.spec, { remote: { address: '198.51.100.7' }, bind: '10.1.0.2' }, lte)
     engine?.leave(1)
     stop.abort()
     t.equal(await outcome(ended), undefined)
