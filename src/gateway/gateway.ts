@@ -41,13 +41,15 @@ async function realParts(config: GatewayConfig): Promise<GatewayParts> {
   const { guardGateway } = await import('../network/guardian.js')
   const { watchKernel } = await import('../network/watch.js')
   const { watchFirewall } = await import('../network/watch-firewall.js')
+  const { watchLeases } = await import('../network/kernel/leases.js')
   const { native, log, emit, signals } = await startProgram(config)
   return {
     native,
     network: new Network(systemKernel({ standby: true })),
     guard: () => guardGateway(emit),
     watch: async (events, signal) => {
-      await Promise.all([watchKernel({ ...events, emit }, signal), watchFirewall(events, signal)])
+      const leases = watchLeases(() => events.onChange(), signal)
+      await Promise.all([watchKernel({ ...events, emit }, signal), watchFirewall(events, signal), leases])
     },
     log,
     signals,

@@ -54,11 +54,10 @@ export async function observe(
   if (!(await kernel.mayAdminister())) {
     throw new BondsocksError('NOT_ROOT', needsRoot)
   }
-  const [values, stateText, keepsState, leases] = await Promise.all([
+  const [values, stateText, keepsState] = await Promise.all([
     kernel.readSysctls(sysctls),
     kernel.readState(),
     kernel.keepsState(),
-    kernel.readLeases(),
   ])
   const stored = parseSaved(stateText)
   const isKnown = known !== undefined && (stored.isDamaged || stateText === undefined)
@@ -79,6 +78,8 @@ export async function observe(
     showAll(kernel, [], [...common, ...(hasMptcp ? mptcp : [])]),
     families.includes(6) ? showAll(kernel, ['-6'], ['rule show', 'route show table all']) : [],
   ])
+  // Now, because a lease may be written while we look, before the address is set.
+  const leases = await kernel.readLeases()
   const subflows = hasMptcp ? parseSubflowLimit(limits ?? '') : undefined
   const loss = stored.isDamaged && !isKnown ? lossOf({ sysctls: values, saved, subflows }) : undefined
   if (loss !== undefined) notes.push(loss)

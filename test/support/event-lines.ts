@@ -129,11 +129,11 @@ export const lines: [event: Event, line: string, fields?: Fields][] = [
   ]),
   [
     { type: 'wan-without-hag', wan: 'lte', lacks: 6, isOutnumbered: false },
-    'warn WAN lte is not in the bundle: it has no IPv6 address, and no HAG has an IPv4 one',
+    'warn WAN lte is not in the bundle: it has no IPv6 address and gateway, and no HAG has an IPv4 one',
   ],
   [
     { type: 'wan-without-hag', wan: 'lte', lacks: 4, isOutnumbered: true },
-    'warn WAN lte is not in the bundle: it has no IPv4 address, and more WANs have IPv4 than IPv6',
+    'warn WAN lte is not in the bundle: it has no IPv4 address and gateway, and more WANs have IPv4 than IPv6',
   ],
   [
     { type: 'wan-joins-anew', wan: 'lte', lone: 'dsl', count: 7 },

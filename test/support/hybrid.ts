@@ -3,6 +3,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmdirSync, rmSync, writeFileSync 
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parse } from 'yaml'
+import { execute } from '../../src/lab/commands.js'
 import { type Lab, type LabOptions, labUp } from '../../src/lab/lab.js'
 import { type Agent, startAgent } from './agent.js'
 import type { Zone } from './dns.js'
@@ -33,6 +34,8 @@ export interface WorldOptions extends Partial<Pick<LabOptions, 'topology' | 'sha
 }
 
 export class World {
+  private readonly entries = new Map<string, (argv: readonly string[]) => string[]>()
+
   private constructor(
     readonly lab: Lab,
     private readonly scope: Scope,
@@ -106,9 +109,31 @@ export class World {
     return agent
   }
 
+  /**
+   * Programs that the host starts from now on may write where the system's do: /run and the leases are empty, and /etc is a copy; `script`
+   * changes it. Another call begins anew.
+   */
+  async ownFiles(host: string, script = ''): Promise<void> {
+    const folders = ['dhcp', 'dhcpcd'].map((name) => `/var/lib/${name}`)
+    const mounts = [
+      'mount -t tmpfs own /run && cp -a /etc /run/etc && mount --bind /run/etc /etc',
+      `for folder in ${folders.join(' ')}; do [ ! -d $folder ] || mount -t tmpfs own $folder; done`,
+    ]
+    const keep = `set -e\n${mounts.join('\n')}\n${script}\necho made\nexec sleep infinity`
+    const keeper = start(this.scope, this.lab.argv(host, ['unshare', '--mount', '--uts', 'sh', '-c', keep]))
+    await keeper.waitFor(/^made$/m)
+    const enter = ['nsenter', '--target', String(keeper.pid), '--net', '--mount', '--uts', '--']
+    this.entries.set(host, (argv) => [...enter, ...argv])
+  }
+
+  /** The command line that runs `argv` in a host, with its own files if it has some. */
+  argv(host: string, argv: readonly string[]): string[] {
+    return this.entries.get(host)?.(argv) ?? this.lab.argv(host, argv)
+  }
+
   execute(host: string): Execute {
     return async (...argv) => {
-      const { stdout, stderr, code } = await this.lab.exec(host, argv)
+      const { stdout, stderr, code } = await execute(this.argv(host, argv))
       if (code !== 0) throw new Error(`${argv.join(' ')}: exit code ${code}: ${stderr}`)
       return stdout
     }
@@ -159,7 +184,12 @@ export class World {
   }
 
   start(host: string, ...args: string[]): Program {
-    return start(this.scope, this.lab.argv(host, bondsocks(...args)))
+    return this.startOther(host, ...bondsocks(...args))
+  }
+
+  /** Another program than ours. */
+  startOther(host: string, ...argv: string[]): Program {
+    return start(this.scope, this.argv(host, argv))
   }
 
   async startHag(more: object = {}, host: 'hag' | 'hag2' = 'hag'): Promise<Program> {

@@ -2,6 +2,7 @@
 import { execFile, execFileSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { existsSync, readdirSync } from 'node:fs'
+import { join } from 'node:path'
 import { promisify } from 'node:util'
 
 const run = promisify(execFile)
@@ -16,6 +17,13 @@ export const needsRoot: string | false = process.getuid?.() === 0 ? false : 'nee
 
 /** The same, for links of our emulator. */
 export const needsTun: string | false = existsSync('/dev/net/tun') ? false : 'there is no /dev/net/tun'
+
+/** The same, for tests beside programs of others. */
+export function needsPrograms(...names: string[]): string | false {
+  const folders = [...(process.env.PATH ?? '').split(':'), '/usr/sbin', '/sbin']
+  const missing = names.filter((name) => !folders.some((folder) => existsSync(join(folder, name))))
+  return missing.length > 0 && `needs ${missing.join(' and ')}: scripts/setup --test installs them`
+}
 
 /** The same, for tests of speed; scripts/test-kernel sets this. */
 export const needsSpeed: string | false =

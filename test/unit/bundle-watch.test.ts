@@ -7,7 +7,7 @@ t.test('what keeps a WAN out is said once it lasts, and again after it was gone'
   const log = memoryLog()
   const end = new AbortController()
   const obstacle = { type: 'wan-without-hag', wan: 'lte', lacks: 4, isOutnumbered: false } as const
-  const text = 'WAN lte is not in the bundle: it has no IPv4 address, and no HAG has an IPv6 one'
+  const text = 'WAN lte is not in the bundle: it has no IPv4 address and gateway, and no HAG has an IPv6 one'
   const turns = [
     [obstacle],
     [obstacle],

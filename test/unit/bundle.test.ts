@@ -200,9 +200,11 @@ t.test('a WAN that no HAG address can use', async (t) => {
   const none = { name: 'off', interface: 'off' }
   const said = (...all: Parameters<typeof withoutHag>) => withoutHag(...all).map((event) => lineOf(event).text)
   const wans = [both, four, six, none]
-  t.same(said(wans, [4]), ['WAN cable is not in the bundle: it has no IPv4 address, and no HAG has an IPv6 one'])
-  t.same(said(wans, [6]), ['WAN lte is not in the bundle: it has no IPv6 address, and no HAG has an IPv4 one'])
-  t.same(said(wans, [4, 6]), ['WAN cable is not in the bundle: it has no IPv4 address, and more WANs have IPv4 than IPv6'])
+  t.same(said(wans, [4]), ['WAN cable is not in the bundle: it has no IPv4 address and gateway, and no HAG has an IPv6 one'])
+  t.same(said(wans, [6]), ['WAN lte is not in the bundle: it has no IPv6 address and gateway, and no HAG has an IPv4 one'])
+  t.same(said(wans, [4, 6]), [
+    'WAN cable is not in the bundle: it has no IPv4 address and gateway, and more WANs have IPv4 than IPv6',
+  ])
   t.same(said([both, none], [4, 6]), [])
   t.same(said(wans, []), [], 'nothing is known of HAGs yet')
 })

@@ -1,8 +1,9 @@
 /** What DHCP clients write down, in the formats of the usual ones. */
-import { mkdirSync, utimesSync, writeFileSync } from 'node:fs'
+import { appendFileSync, mkdirSync, utimesSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import t from 'tap'
-import { parseLeases, readLeases } from '../../src/network/kernel/leases.js'
+import { parseLeases, readLeases, watchLeases } from '../../src/network/kernel/leases.js'
+import { settle } from '../support/wait.js'
 
 const dhclient = `default-duid "\\000\\001";
 lease {
@@ -67,4 +68,28 @@ t.test('all places, the latest last, and whatever else lies there', async (t) =>
     ['10.6.0.1', '10.3.0.1', '10.2.0.1', '10.2.0.9'],
   )
   t.same(await readLeases(join(root, 'nowhere')), [])
+})
+
+t.test('one that is written is told, because dhclient writes it after all that the kernel reports', async (t) => {
+  const root = t.testdir({ var: { lib: { dhcp: { 'dhclient.lte.leases': '' } } } })
+  const stop = new AbortController()
+  let changes = 0
+  const watching = watchLeases(() => changes++, stop.signal, root)
+  const isTold = async (write: () => void) => {
+    const before = changes
+    write()
+    await settle(
+      () => changes,
+      (now) => now > before,
+      2000,
+    )
+    t.ok(changes > before)
+  }
+  // The watch begins a moment later.
+  await new Promise((resolve) => setTimeout(resolve, 100))
+  await isTold(() => appendFileSync(join(root, 'var/lib/dhcp/dhclient.lte.leases'), dhclient))
+  await isTold(() => writeFileSync(join(root, 'var/lib/dhcp/dhclient.dsl.leases'), dhclient))
+  stop.abort()
+  await watching
+  await watchLeases(() => {}, new AbortController().signal, join(root, 'nowhere'))
 })

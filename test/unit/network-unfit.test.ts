@@ -61,7 +61,7 @@ t.test('a WAN that is not fit is left out, and what mends it is said; the other 
     [
       'no gateway',
       () => {},
-      'WAN dsl is down: interface dsl has no default route to learn the gateway from: set "gateway" in the config',
+      'WAN dsl is down: interface dsl has no default route or DHCP lease to learn the gateway from: if none comes, set "gateway" in the config',
       'lte',
       noGateway,
     ],
@@ -230,4 +230,24 @@ t.test('an ip whose output cannot be read: nothing is changed, and that is said'
     })
   }
   t.same(await snapshot(kernel), before)
+})
+
+t.test('an address whose lease was written before it, while a pass is under way', async (t) => {
+  const { network, kernel } = await fakeNetwork((kernel) => kernel.removeAddress('lte', '10.2.0.2/24'))
+  const run = kernel.run.bind(kernel)
+  kernel.run = async (argv, input) => {
+    const isLook = input?.includes('address show') && kernel.leases.length === 0
+    if (isLook) {
+      kernel.leases = [{ address: '10.2.0.2', gateway: '10.2.0.1' }]
+      kernel.addAddress('lte', '10.2.0.2/24')
+    }
+    return run(argv, input)
+  }
+  const wans = [
+    { name: 'dsl', interface: 'dsl', gateway: '10.1.0.1' },
+    { name: 'lte', interface: 'lte' },
+  ]
+  const plan = await network.plan(gateway({ wans }))
+  t.equal(plan.wans[1]?.address4, '10.2.0.2')
+  t.notMatch(plan.notes.join(), 'WAN lte')
 })

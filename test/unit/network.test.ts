@@ -175,7 +175,7 @@ t.test('a gateway beyond the connected networks is taken to be on the link', asy
 t.test('the IPv6 source is a global address that stays', async (t) => {
   const { network, kernel } = await fakeNetwork()
   kernel.addAddress('lte', 'fd00:2::2/64')
-  t.match((await network.plan(gateway())).notes, ['WAN dsl: no IPv6, because there is neither a default route nor "gateway6"'])
+  t.match((await network.plan(gateway())).notes, ['WAN dsl: no IPv6, because it has neither a default route nor "gateway6"'])
   await kernel.run('ip -6 route add default via fe80::1 dev lte'.split(' '))
   t.equal((await network.plan(gateway())).wans[1]?.address6, 'fd00:2::2')
   kernel.addAddress('lte', '2001:db8:2::2/64')
@@ -189,7 +189,7 @@ t.test('a WAN without a way out by IPv6: said where it has a global address of i
     const { notes } = await network.plan(gateway({ lan: { interfaces: lan } }))
     return notes.filter((one) => one.startsWith('WAN lte'))
   }
-  t.match(await notes('2001:db8:2::2/64'), ['WAN lte: no IPv6, because there is neither a default route nor "gateway6"'])
+  t.match(await notes('2001:db8:2::2/64'), ['WAN lte: no IPv6, because it has neither a default route nor "gateway6"'])
   t.same(await notes('fd00:2::2/64'), [], "the home's own")
   t.same(await notes('2001:db8:2::2/64', ['lte']), [], "the LAN's")
 })

@@ -21,7 +21,7 @@ import {
 } from '../state.js'
 import { connected, type Extra, redirection, type WanGateways } from './redirection.js'
 import { desiredSysctls, withoutFixed } from './sysctls.js'
-import { gatewayKey, networksOf, type UsableWan, uniqueLocal, usableWans, type WanRoute } from './usable-wans.js'
+import { gatewayKey, gatewaySources, networksOf, type UsableWan, uniqueLocal, usableWans, type WanRoute } from './usable-wans.js'
 
 const isLinkLocal = (destination: string) => destination.startsWith('fe80:')
 
@@ -280,6 +280,9 @@ function notesOn({ interfaces }: Observed, wans: readonly UsableWan[], lan: read
     families
       .filter(() => !lan.includes(wan.interface))
       .filter((family) => has(wan.interface, family) && !paths.some((path) => path.family === family))
-      .map((family) => `WAN ${wan.name}: no IPv${family}, because there is neither a default route nor "${gatewayKey[family]}"`),
+      .map((family) => {
+        const lacks = [...gatewaySources[family], `"${gatewayKey[family]}"`].join(' nor ')
+        return `WAN ${wan.name}: no IPv${family}, because it has neither a ${lacks}`
+      }),
   )
 }

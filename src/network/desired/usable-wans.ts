@@ -43,6 +43,8 @@ export function usableWans(config: GatewayConfig, observed: Observed): { wans: U
 }
 
 export const gatewayKey = { 4: 'gateway', 6: 'gateway6' } as const
+/** What names the gateway if the config does not. */
+export const gatewaySources = { 4: ['default route', 'DHCP lease'], 6: ['default route'] } as const
 const addressKey = { 4: 'address', 6: 'address6' } as const
 
 function pathsOf(wan: WanConfig, observed: Observed, withCarrier: boolean): WanRoute[] | { trouble: string } {
@@ -66,8 +68,11 @@ function pathsOf(wan: WanConfig, observed: Observed, withCarrier: boolean): WanR
     return [{ family, gateway: nextHop.gateway, metrics: nextHop.metrics, source }]
   })
   if (paths.length > 0) return paths
-  const key = gatewayKey[families.includes(4) ? 4 : 6]
-  return { trouble: `interface ${device} has no default route to learn the gateway from: set "${key}" in the config` }
+  const family = families.includes(4) ? 4 : 6
+  const sources = gatewaySources[family].join(' or ')
+  return {
+    trouble: `interface ${device} has no ${sources} to learn the gateway from: if none comes, set "${gatewayKey[family]}" in the config`,
+  }
 }
 
 /** Usable addresses; in IPv6 those that stay (no privacy addresses) before others, and global ones before unique local ones. */

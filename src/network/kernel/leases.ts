@@ -2,21 +2,19 @@
  * Leases that DHCP clients wrote down. They tell the gateway of a WAN whose default route the kernel refused because another WAN's has the
  * same metric.
  */
-import { readdir, readFile, stat } from 'node:fs/promises'
+import { readdir, readFile, stat, watch } from 'node:fs/promises'
 import { join } from 'node:path'
 import { parseAddress } from '../../base/address.js'
 import type { Lease } from '../state.js'
 
 /** dhclient (Debian, Red Hat), NetworkManager, systemd-networkd, dhcpcd. */
 const folders = [
-  ...[
-    'var/lib/dhcp',
-    'var/lib/dhclient',
-    'var/lib/NetworkManager',
-    'run/systemd/netif/leases',
-    'var/lib/dhcpcd',
-    'var/lib/dhcpcd5',
-  ],
+  'var/lib/dhcp',
+  'var/lib/dhclient',
+  'var/lib/NetworkManager',
+  'run/systemd/netif/leases',
+  'var/lib/dhcpcd',
+  'var/lib/dhcpcd5',
 ]
 /** dhclient appends to its file, and rewrites it now and then. */
 const maxBytes = 1 << 20
@@ -28,6 +26,17 @@ export async function readLeases(root = '/'): Promise<Lease[]> {
   const latest = files.flat().sort((one, other) => one.changedAt - other.changedAt)
   const contents = latest.slice(-maxFiles).map(({ path }) => readFile(path).catch(() => Buffer.alloc(0)))
   return (await Promise.all(contents)).flatMap(parseLeases)
+}
+
+/**
+ * Calls back when one is written, until the signal. dhclient writes it after its script has set the address, and nothing that the kernel
+ * reports comes later. Folders that do not exist are not watched. Never rejects.
+ */
+export async function watchLeases(onChange: () => void, signal: AbortSignal, root = '/'): Promise<void> {
+  const watchFolder = async (folder: string) => {
+    for await (const _ of watch(join(root, folder), { signal })) onChange()
+  }
+  await Promise.all(folders.map((folder) => watchFolder(folder).catch(() => undefined)))
 }
 
 async function filesOf(folder: string): Promise<{ path: string; changedAt: number }[]> {

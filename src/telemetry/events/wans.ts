@@ -111,7 +111,7 @@ export const wanLines: Lines<WanEvents> = {
   'wan-without-hag': ({ wan, lacks, isOutnumbered }) => {
     const has = lacks === 4 ? 6 : 4
     const why = isOutnumbered ? `more WANs have IPv${lacks} than IPv${has}` : `no HAG has an IPv${has} one`
-    return warn(`WAN ${wan} is not in the bundle: it has no IPv${lacks} address, and ${why}`)
+    return warn(`WAN ${wan} is not in the bundle: it has no IPv${lacks} address and gateway, and ${why}`)
   },
   'wan-joins-anew': ({ wan, lone, count }) =>
     info(`${count} connections have only WAN ${lone}: WAN ${wan} joins all of them anew`),
