@@ -60,8 +60,17 @@ t.test('stalled downloads hold no more than the budget', { skip: needsRoot, time
   const { world, host, check } = await worldOf(t, addresses)
   const { client } = world
   const target = { host, port: ports.source }
+  await world.lab.carrier('lte', false)
+  await world.gateway.waitFor(/WAN lte is down/)
   // One client gets twice the budget at most.
-  await client.call('stall', { ...target, localAddress: addresses.shift() as string }, 160, stalledBytes, 100_000)
+  await client.call('stall', { ...target, localAddress: addresses.shift() as string }, 160, stalledBytes, 1_000_000)
+  // Nor do they hold more when a WAN joins them.
+  await world.lab.carrier('lte', true)
+  await world.gateway.waitFor(/WAN lte is down.*WAN lte is up/s)
+  await settle(
+    () => world.execute('cpe')('ss', '-tniH'),
+    (text) => (text.match(/tcp-ulp-mptcp flags:\S*j/g)?.length ?? 0) >= 160,
+  )
   await check(2 * budget, 160)
   for (const one of addresses) await client.call('stall', { ...target, localAddress: one }, 1, stalledBytes, 1_000_000)
   await check(3 * budget, 169)

@@ -116,7 +116,8 @@ void meter(Flow* flow, const Side& target, uint64_t nowMs, Crowds* crowds, const
   }
   std::vector<uint32_t>& lowest = flow->metered->lowestRttUs;
   if (lowest.size() != subflows.size()) {
-    if (!lowest.empty() && lowest.size() < subflows.size()) widenSendBuffer(target.fd);
+    // The send buffer of a held flow belongs to what the budget was charged (buffers.cpp).
+    if (!lowest.empty() && lowest.size() < subflows.size() && !flow->isHeld) widenSendBuffer(target.fd);
     lowest.assign(subflows.size(), UINT32_MAX);
   }
   shareCrowdedPaths(target.fd, subflows, nowMs, flow->metered.get());

@@ -4,7 +4,6 @@
 #include "engine/buffers.h"
 
 #include <algorithm>
-#include <climits>
 #include <utility>
 
 namespace {
@@ -31,20 +30,13 @@ int64_t weightOf(int receiveBuffer, const Direction& direction) {
   return int64_t{receiveBuffer} + chunkOf(receiveBuffer) + aheadOf(receiveBuffer, direction.target->protocol);
 }
 
-int sendBuffer(const Side& target) {
-  int size = 0;
-  socklen_t length = sizeof size;
-  return getsockopt(target.fd, SOL_SOCKET, SO_SNDBUF, &size, &length) == 0 ? size : INT_MAX;
-}
-
 void writeLessAhead(const Direction& direction, int size) {
   direction.flow->chunk = static_cast<uint32_t>(chunkOf(size));
   const int ahead = aheadOf(size, direction.target->protocol);
   const Protocol to = direction.target->protocol;
   if (to == Protocol::Tcp) boundUnsent(direction.target->fd, ahead);
-  // A metered send buffer holds little more than its subflows lack, and needs its size (meter.h).
-  if (to == Protocol::Mptcp && (direction.flow->metered == nullptr || sendBuffer(*direction.target) < ahead))
-    setOption(direction.target->fd, SOL_SOCKET, SO_SNDBUFFORCE, ahead / 2);
+  // Its subflows get the same size, also those that join later.
+  if (to == Protocol::Mptcp) setOption(direction.target->fd, SOL_SOCKET, SO_SNDBUFFORCE, ahead / 2);
 }
 }  // namespace
 
