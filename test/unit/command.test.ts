@@ -1,10 +1,11 @@
 import { execFile } from 'node:child_process'
-import { existsSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { promisify } from 'node:util'
 import t from 'tap'
 import { startedInAdvance } from '../../src/network/kernel/command.js'
-import { settle, sleep } from '../support/wait.js'
+import { settle } from '../support/wait.js'
 
+const children = () => readFileSync(`/proc/${process.pid}/task/${process.pid}/children`, 'utf8').trim().split(' ')
 const pidOf = (text: string) => Number(/pid (\d+)/.exec(text)?.[1])
 
 t.test('a program that was started in advance', async (t) => {
@@ -18,8 +19,11 @@ t.test('a program that was started in advance', async (t) => {
 })
 
 t.test('one that ended while it waited is not missed', async (t) => {
+  const others = children()
   const run = startedInAdvance('timeout', ['0.3', 'cat'])
-  await sleep(800)
+  const own = () => children().filter((pid) => !others.includes(pid))
+  t.equal((await settle(own, ({ length }) => length === 1)).length, 1, 'it runs')
+  t.same(await settle(own, ({ length }) => length === 0), [], 'and has ended')
   t.match(await run('still\n'), { code: 0, stdout: 'still\n' })
 })
 
@@ -31,8 +35,10 @@ t.test('a failure and a program that is not there are said', async (t) => {
 t.test('what waits keeps nobody awake, and does not outlive us', async (t) => {
   const script = `import { startedInAdvance } from ${JSON.stringify(new URL('../../src/network/kernel/command.ts', import.meta.url).href)}
     await startedInAdvance('sh', ['-c', 'echo pid $$; cat'])('x').then(({ stdout }) => console.log(stdout))
-    await new Promise((resolve) => setTimeout(resolve, 300))
-    console.log('children', (await import('node:child_process')).execFileSync('ps', ['-o', 'pid=,comm=', '--ppid', String(process.pid)]).toString())`
+    const { execFileSync } = await import('node:child_process')
+    const children = () => execFileSync('ps', ['-o', 'pid=,comm=', '--ppid', String(process.pid)]).toString()
+    for (let tries = 0; tries < 100 && !children().includes(' sh'); tries++) await new Promise((resolve) => setTimeout(resolve, 50))
+    console.log('children', children())`
   const { stdout } = await promisify(execFile)(process.execPath, ['--import=tsx', '--input-type=module', '--eval', script], {
     timeout: 15_000,
   })

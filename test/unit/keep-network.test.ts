@@ -119,7 +119,8 @@ t.test('it follows the main table, says what it cannot do once, and when it can 
   t.same((await state()).rules, [false, true], 'IPv6 keeps its own')
   await kernel.run(['ip', '-batch', '-'], many.replaceAll('add', 'del'))
   hag.changed()
-  t.same(await settle(state, isThere), there)
+  // On a busy machine the pass in vain took long, and the next one follows within a minute.
+  t.same(await settle(state, isThere, 65_000), there)
   t.same(hag.log.lines.slice(1), ['info answers over IPv4 begin with 48 segments again'])
   await hag.end()
 })
