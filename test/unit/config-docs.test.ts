@@ -1,5 +1,5 @@
 /** The example configs, the README and the JSON schemas say what the schema says. */
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { schemaFile } from '../../src/config/json-schema.js'
@@ -84,5 +84,31 @@ t.test('the README names every key, none that is not there, and the defaults', a
 t.test('config/*.schema.json is what the schema says (else: npm run schema)', async (t) => {
   for (const kind of ['gateway', 'hag'] as const) {
     t.equal(readFileSync(join(root, `config/${kind}.schema.json`), 'utf8'), schemaFile(kind))
+  }
+})
+
+t.test('docs/ARCHITECTURE.md and CONTRIBUTING.md name files and folders that there are', async (t) => {
+  const folders = ['src', 'test', 'bench', 'scripts', 'config', 'docs']
+  const inside = folders.flatMap((folder) =>
+    readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' }).map((name) => `${folder}/${name}`),
+  )
+  const all = [...readdirSync(root), ...inside]
+  for (const file of ['docs/ARCHITECTURE.md', 'CONTRIBUTING.md']) {
+    const code = readFileSync(join(root, file), 'utf8').matchAll(/`([a-z.][\w./*{},-]*(?:\/[\w.*{},-]*|\.(?:ts|cpp|h|md|cjs)))`/g)
+    // `steering/{state,target}.ts` names each of both, `events/*.ts` any.
+    const paths = [...code].flatMap(([, path = '']) => {
+      const [, head = '', names, tail = ''] = /^(.*)\{(.*)\}(.*)$/.exec(path) ?? []
+      return names === undefined ? [path] : names.split(',').map((name) => `${head}${name}${tail}`)
+    })
+    const isThere = (path: string) => {
+      const text = path.replace(/\/$/, '').replaceAll('.', '\\.').replaceAll('*', '[^/]*')
+      return all.some((one) => new RegExp(`(^|/)${text}(|\\.ts|(\\.property)?\\.test\\.ts)$`).test(one))
+    }
+    t.ok(paths.length > 5, file)
+    t.same(
+      paths.filter((path) => !isThere(path)),
+      [],
+      file,
+    )
   }
 })
