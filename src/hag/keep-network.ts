@@ -1,7 +1,7 @@
 /** Keeps the machine's network as a HAG needs it while it runs: a pass for a need after every change in the kernel. */
 import { BondsocksError } from '../base/errors.js'
 import type { HagConfig } from '../config/schema.js'
-import { type HagNeed, hagNeeds, hagNote } from '../network/desired/hag.js'
+import { type HagNeed, hagNeeds, hagNote, metNotes } from '../network/desired/hag.js'
 import { type Guardian, guardHag } from '../network/guardian.js'
 import { HagNetwork } from '../network/hag-network.js'
 import { alone, joinHags, type Membership } from '../network/lock.js'
@@ -76,8 +76,7 @@ export async function keepNetwork(config: HagConfig, parts: KeepParts, signal: A
 }
 
 function keeper(need: HagNeed, config: HagConfig, network: HagNetwork, isFirstHag: boolean, emit: Emit): PassTimer {
-  const { initial_window: segments } = config
-  const family = need === 'window4' ? 4 : need === 'window6' ? 6 : undefined
+  const isUnwanted = (need === 'window4' || need === 'window6') && config.initial_window === 0
   let said = ''
   let isFirst = true
   const pass = async () => {
@@ -90,10 +89,10 @@ function keeper(need: HagNeed, config: HagConfig, network: HagNetwork, isFirstHa
     } catch (error) {
       note = hagNote(need, (error as Error).message)
     }
-    if (note === said || (family !== undefined && segments === 0)) return
+    if (note === said || isUnwanted) return
     said = note
     if (note !== '') emit({ type: 'hag-need-unmet', need, note })
-    else if (family !== undefined) emit({ type: 'hag-window', family, segments })
+    else emit({ type: 'hag-need-met', need, note: metNotes[need](config) })
   }
   return new PassTimer({
     pass,

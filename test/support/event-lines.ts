@@ -185,7 +185,7 @@ export const lines: [event: Event, line: string, fields?: Fields][] = [
   ],
   [{ type: 'kernel-black-hole-stays', reason: 'r' }, 'warn the kernel does not forget it: r'],
   [{ type: 'hag-need-unmet', need: 'probing', note: 'n' }, 'info n'],
-  [{ type: 'hag-window', family: 6, segments: 48 }, 'info answers over IPv6 begin with 48 segments again'],
+  [{ type: 'hag-need-met', need: 'probing', note: 'n' }, 'info n'],
   [{ type: 'lan-redirected' }, 'info the LAN is redirected'],
   [{ type: 'lan-not-redirected' }, 'info the LAN is not redirected: its connections go as without bondsocks'],
   [{ type: 'endpoint-not-deleted', reason: 'r' }, 'warn an endpoint could not be deleted: r'],

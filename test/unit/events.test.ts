@@ -33,7 +33,7 @@ const names = [
   'kernel-black-hole',
   'kernel-black-hole-stays',
   'hag-need-unmet',
-  'hag-window',
+  'hag-need-met',
   'lan-redirected',
   'lan-not-redirected',
   'endpoint-not-deleted',

@@ -125,6 +125,37 @@ t.test('it follows the main table, says what it cannot do once, and when it can 
   await hag.end()
 })
 
+t.test('what could not be had is said when it is there', async (t) => {
+  const { kernel, ip, state } = machine()
+  const run = kernel.run.bind(kernel)
+  kernel.run = async (argv, input) => {
+    const isForbidden = /mptcp limits set/.test(`${argv.join(' ')} ${input}`) && forbidden
+    return isForbidden ? { code: 2, stdout: '', stderr: 'Operation not permitted' } : run(argv, input)
+  }
+  let forbidden = true
+  kernel.fixed.add(probing)
+  const hag = begin(kernel)
+  const said = (count: number) =>
+    settle(
+      () => hag.log.lines,
+      ({ length }) => length === count,
+    )
+  t.match((await said(2)).toSorted(), [
+    /^info how many WANs can join .* stays as it is: /,
+    /^info what becomes of lines .* stays as it is: /,
+  ])
+  forbidden = false
+  kernel.fixed.delete(probing)
+  hag.changed()
+  t.same((await said(4)).slice(2).toSorted(), [
+    'info now as many WANs can join a connection as a gateway can have',
+    'info now smaller packets are tried on lines that drop full-size ones',
+  ])
+  await settle(state, isThere)
+  await hag.end()
+  t.match(await ip('mptcp limits show'), 'subflows 2')
+})
+
 t.test('without permission that is said in one line, and nothing is begun', async (t) => {
   const { kernel, state, before } = machine()
   const line = `info this machine stays as it is, so answers begin with the kernel's initial window: ${needsRoot}`

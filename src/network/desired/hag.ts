@@ -24,6 +24,14 @@ const kept: Record<HagNeed, string> = {
   window6: "answers over IPv6 begin with the kernel's initial window",
 }
 
+/** What is so if a need is met after all. */
+export const metNotes: Record<HagNeed, (config: HagConfig) => string> = {
+  subflows: () => 'now as many WANs can join a connection as a gateway can have',
+  probing: () => 'now smaller packets are tried on lines that drop full-size ones',
+  window4: ({ initial_window: segments }) => `answers over IPv4 begin with ${segments} segments again`,
+  window6: ({ initial_window: segments }) => `answers over IPv6 begin with ${segments} segments again`,
+}
+
 /** Why a need cannot be met. */
 export const hagNote = (need: HagNeed, why: string) => `${kept[need]}: ${why}`
 

@@ -1,5 +1,4 @@
 /** Events of the machine's network set-up. */
-import type { Family } from '../../base/address.js'
 import { info, type Lines, warn } from './line.js'
 import type { Whereabouts } from './wans.js'
 
@@ -19,8 +18,8 @@ export interface NetworkEvents {
   'kernel-black-hole-stays': { readonly reason: string }
   /** Of a HAG. `note`: what one of its needs stays without, and why. */
   'hag-need-unmet': { readonly need: string; readonly note: string }
-  /** Its answers begin with so many segments again. */
-  'hag-window': { readonly family: Family; readonly segments: number }
+  /** It is met after all. `note`: what is as it should be. */
+  'hag-need-met': { readonly need: string; readonly note: string }
   /** From now on new connections of the LAN come to the gateway. */
   'lan-redirected': object
   /** Without a WAN, or without the LAN's interface. */
@@ -49,7 +48,7 @@ export const networkLines: Lines<NetworkEvents> = {
     warn(`the kernel took MPTCP for blocked and made ${count} connections plain TCP: it is told to forget that`),
   'kernel-black-hole-stays': ({ reason }) => warn(`the kernel does not forget it: ${reason}`),
   'hag-need-unmet': ({ note }) => info(note),
-  'hag-window': ({ family, segments }) => info(`answers over IPv${family} begin with ${segments} segments again`),
+  'hag-need-met': ({ note }) => info(note),
   'lan-redirected': () => info('the LAN is redirected'),
   'lan-not-redirected': () => info('the LAN is not redirected: its connections go as without bondsocks'),
   'endpoint-not-deleted': ({ reason }) => warn(`an endpoint could not be deleted: ${reason}`),
