@@ -1,12 +1,12 @@
 #!/usr/bin/env node
 /** argv -> command; errors -> one line and an exit code. A command is imported only when it runs: so `check` works without the addon. */
 import './service/no-debugger.js'
-import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { setFlagsFromString } from 'node:v8'
 import { BondsocksError } from './base/errors.js'
 import { nearest } from './base/nearest.js'
-import { type Command, usageError } from './cli/command.js'
+import { version } from './base/version.js'
+import { type Command, type ExitCode, usageError } from './cli/command.js'
 import { closeDebugger } from './service/no-debugger.js'
 
 // These flags keep the memory small that starting leaves behind, so they are set before anything else is loaded.
@@ -29,6 +29,7 @@ const commands: Record<string, { summary: string; load(): Promise<{ command: Com
   check: { summary: 'validate a config file of either kind', load: () => import('./cli/check.js') },
   plan: { summary: 'what apply would change here; changes nothing', load: () => import('./cli/plan.js') },
   apply: { summary: 'install the network set-up; a second apply changes nothing', load: () => import('./cli/apply.js') },
+  status: { summary: 'the running gateway or HAG at a glance', load: () => import('./cli/status.js') },
   remove: { summary: 'take away all that is ours, with no config and after any crash', load: () => import('./cli/remove.js') },
   lab: { summary: 'a LAN, a gateway with two WANs, a HAG and a server, in namespaces', load: () => import('./cli/lab.js') },
 }
@@ -48,7 +49,7 @@ ${Object.entries(commands)
 Exit codes: 0 done, 1 failed, 2 wrong use or wrong config.
 `
 
-async function main(argv: readonly string[]): Promise<0 | 1 | 2> {
+async function main(argv: readonly string[]): Promise<ExitCode> {
   const [name, ...rest] = argv
   if (name === undefined || name === '--help' || name === '-h' || name === 'help') {
     ;(name === undefined ? process.stderr : process.stdout).write(help)
@@ -92,11 +93,7 @@ function hint(word: string, known: readonly string[]): string {
   return near === undefined ? '' : `, did you mean \`${near}\`?`
 }
 
-function version(): string {
-  return (JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }).version
-}
-
-function report(thrown: unknown): 0 | 1 | 2 {
+function report(thrown: unknown): ExitCode {
   const error = thrown as NodeJS.ErrnoException
   if (error instanceof BondsocksError) {
     // Config errors are lines of `FILE:LINE:COLUMN: message`, as editors read them.

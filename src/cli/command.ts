@@ -2,6 +2,9 @@
 import type { ParseArgsConfig } from 'node:util'
 import { BondsocksError } from '../base/errors.js'
 
+/** 0 done, 1 failed, 2 wrong use or wrong config; `status`: 3 nothing runs. */
+export type ExitCode = 0 | 1 | 2 | 3
+
 export interface Command {
   /** Printed by `bondsocks NAME --help`: usage, what it does, its options with their defaults. */
   help: string
@@ -10,7 +13,7 @@ export interface Command {
   /** How many operands it takes at most. Default: none. */
   maxOperands?: number
   /** Resolves to the exit code. Errors for people are thrown as BondsocksError. */
-  run(values: Values, operands: string[]): Promise<0 | 1 | 2>
+  run(values: Values, operands: string[]): Promise<ExitCode>
 }
 
 export type Values = Readonly<Record<string, string | boolean | undefined>>

@@ -50,6 +50,8 @@ const common = {
   idle_timeout_seconds: z._default(seconds, 7500),
   /** At SIGTERM: how long connections may go on before they are aborted. */
   drain_seconds: z._default(z.number().check(z.minimum(0), z.maximum(3600)), 10),
+  /** Users of this group may ask for the status, beside root. */
+  control_group: z.optional(nonEmpty(32)),
   log_level: z._default(z.enum(['error', 'warn', 'info', 'debug']), 'info'),
 }
 

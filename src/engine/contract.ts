@@ -155,14 +155,18 @@ export interface Subflow {
   timeouts: number
   /** Its SYN has no answer yet. */
   joining: boolean
+  /** With data, and those of them that were sent once more because they seemed lost. */
+  packetsSent: number
+  packetsSentAgain: number
 }
 
 export interface Inspection {
   connection: ConnectionId
   client: SocketAddress
-  /** The upstream side: our end of the first subflow. undefined protocol: the kernel cannot tell. */
+  /** The upstream side: our end of it (of the first subflow), and the other one. */
   local: SocketAddress
   remote: SocketAddress
+  /** Of the side that may be MPTCP, as are the subflows: to the HAG or, on a HAG, the client. undefined: the kernel cannot tell. */
   protocol: Protocol | undefined
   /** Milliseconds since accept. */
   ageMs: number

@@ -5,6 +5,9 @@ import { mptcpKernel } from '../base/kernel-version.js'
 import { aborted } from '../base/pause.js'
 import type { GatewayConfig } from '../config/schema.js'
 import { readPassword } from '../config/secrets.js'
+import type { Commands, OpenControlOptions } from '../control/open.js'
+import type { ControlSocket } from '../control/socket.js'
+import type { GatewayStatus } from '../control/status.js'
 import type { Engine, EngineEvent, Native } from '../engine/contract.js'
 import type { Guardian } from '../network/guardian.js'
 import type { NetworkPlan } from '../network/state.js'
@@ -16,6 +19,7 @@ import { hasStarted } from '../service/memory.js'
 import { type OpenOptions, openEngine, startProgram } from '../service/program.js'
 import { watchOptions } from '../service/refused-options.js'
 import type { StopSignals } from '../service/signals.js'
+import { serviceStatus } from '../service/status.js'
 import { type Emit, toLog } from '../telemetry/events.js'
 import type { Log } from '../telemetry/log.js'
 import { Bypass } from './connections/policy.js'
@@ -32,6 +36,7 @@ export interface GatewayParts {
   guard(): Promise<Guardian>
   /** Calls back when the kernel's links, addresses, routes or rules have changed, or what is ours in the firewall is gone, until the signal. */
   watch(events: WatchEvents & FirewallEvents, signal: AbortSignal): Promise<void>
+  openControl(options: OpenControlOptions, commands: Commands): Promise<ControlSocket>
   log: Log
   signals: Pick<StopSignals, 'stop' | 'hurry' | 'fail' | 'dispose'>
 }
@@ -42,6 +47,7 @@ async function realParts(config: GatewayConfig): Promise<GatewayParts> {
   const { watchKernel } = await import('../network/watch.js')
   const { watchFirewall } = await import('../network/watch-firewall.js')
   const { watchLeases } = await import('../network/kernel/leases.js')
+  const { openControl } = await import('../control/open.js')
   const { native, log, emit, signals } = await startProgram(config)
   return {
     native,
@@ -51,6 +57,7 @@ async function realParts(config: GatewayConfig): Promise<GatewayParts> {
       const leases = watchLeases(() => events.onChange(), signal)
       await Promise.all([watchKernel({ ...events, emit }, signal), watchFirewall(events, signal), leases])
     },
+    openControl,
     log,
     signals,
   }
@@ -92,6 +99,11 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
           report: (fact) => hub.report(fact),
           log,
         })
+        const control = await parts.openControl(
+          { role: 'gateway', name: 'gateway', group: config.control_group, emit },
+          { status: () => statusOf(config, engine, hub, sessions) },
+        )
+        over.signal.addEventListener('abort', () => control.close(), { once: true })
         const stop = AbortSignal.any([signals.stop, over.signal])
         const running = Promise.all([hub.run(plan, parts.watch, stop, signals.fail), watchOptions(native, emit, stop)])
         try {
@@ -106,6 +118,7 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
         await hub.stopRedirecting().catch(({ message }: Error) => emit({ type: 'redirection-stays', reason: message }))
         await drain(engine, config.drain_seconds, signals.hurry, emit)
       } finally {
+        over.abort()
         await network.remove()
         // Not if that failed: then the guardian tries again.
         await guardian.dismiss()
@@ -116,6 +129,17 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
     }
   } finally {
     signals.dispose()
+  }
+}
+
+async function statusOf(config: GatewayConfig, engine: Engine, hub: Hub, sessions: Sessions | undefined): Promise<GatewayStatus> {
+  const paths = sessions?.countsByPath() ?? []
+  return {
+    role: 'gateway',
+    service: serviceStatus(engine, config),
+    on_hag_down: config.on_hag_down,
+    ...(await hub.status()),
+    paths: paths.map(({ sent, received, ...counts }) => ({ ...counts, sent_bytes: sent, received_bytes: received })),
   }
 }
 

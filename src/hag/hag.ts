@@ -4,17 +4,22 @@ import { familyOf, formatSocketAddress, toNetwork } from '../base/address.js'
 import { aborted } from '../base/pause.js'
 import { engineLimits } from '../config/defaults.js'
 import type { HagConfig } from '../config/schema.js'
-import type { Engine, Native, Protocol } from '../engine/contract.js'
+import type { Commands, OpenControlOptions } from '../control/open.js'
+import type { ControlSocket } from '../control/socket.js'
+import type { HagStatus } from '../control/status.js'
+import type { Engine, EngineEvent, Native, Protocol } from '../engine/contract.js'
 import { drain } from '../service/drain.js'
 import { listenError } from '../service/limits.js'
 import { hasStarted } from '../service/memory.js'
 import { openEngine, startProgram } from '../service/program.js'
 import { watchOptions } from '../service/refused-options.js'
 import type { StopSignals } from '../service/signals.js'
+import { connectionOf, inspected, maxBusiest, serviceStatus } from '../service/status.js'
 import { type Emit, toLog } from '../telemetry/events.js'
 import type { Log } from '../telemetry/log.js'
 import { Access } from './access.js'
 import { Dialer, type DialOptions } from './dialer.js'
+import { Homes } from './homes.js'
 import { Names } from './names.js'
 import { OwnAddresses } from './own-addresses.js'
 import { Users } from './users.js'
@@ -24,6 +29,7 @@ const decisionMarginSeconds = 30
 
 export interface HagParts {
   native: Pick<Native, 'Engine' | 'mptcpUnavailable' | 'routeTo' | 'refusedOptions'>
+  openControl(options: OpenControlOptions, commands: Commands): Promise<ControlSocket>
   log: Log
   signals: Pick<StopSignals, 'stop' | 'hurry' | 'dispose'>
   /** Keeps the machine's network as a HAG needs it, until the signal. */
@@ -32,9 +38,11 @@ export interface HagParts {
 
 async function realParts(config: HagConfig): Promise<HagParts> {
   const { keepNetwork, realKeepParts } = await import('./keep-network.js')
+  const { openControl } = await import('../control/open.js')
   const { native, log, emit, signals } = await startProgram(config)
   return {
     native,
+    openControl,
     log,
     signals,
     keepNetwork: (signal) => keepNetwork(config, realKeepParts(config, emit), signal),
@@ -43,7 +51,7 @@ async function realParts(config: HagConfig): Promise<HagParts> {
 
 /** Runs until a signal. Throws BondsocksError if it cannot run. */
 export async function runHag(config: HagConfig, given?: HagParts): Promise<void> {
-  const { native, log, signals, keepNetwork } = given ?? (await realParts(config))
+  const { native, openControl, log, signals, keepNetwork } = given ?? (await realParts(config))
   const emit = toLog(log)
   try {
     const users = config.users_file === undefined ? undefined : new Users(config.users_file, emit)
@@ -52,7 +60,12 @@ export async function runHag(config: HagConfig, given?: HagParts): Promise<void>
       handshakeTimeoutMs: config.handshake_timeout_seconds * 1000,
       decisionTimeoutMs: (config.connect_timeout_seconds + decisionMarginSeconds) * 1000,
     }
-    const { engine, close } = openEngine({ native, config, engineOptions, log, emit, handle: (event) => dialer.handle(event) })
+    const homes = new Homes()
+    const handle = (event: EngineEvent) => {
+      homes.record(event)
+      dialer.handle(event)
+    }
+    const { engine, close } = openEngine({ native, config, engineOptions, log, emit, handle })
     const options: DialOptions = {
       engine,
       access: new Access(config, (address, port) => own.has(address, port)),
@@ -68,7 +81,14 @@ export async function runHag(config: HagConfig, given?: HagParts): Promise<void>
       const { protocol, addresses } = listen(engine, config, authentication, emit)
       emit({ type: 'hag-listens', addresses, port: config.listen.port, protocol, authentication })
       if (protocol === 'tcp') emit({ type: 'hag-without-mptcp', code: native.mptcpUnavailable() })
+      const { port } = config.listen
+      const listens = { addresses, port, protocol, authentication }
+      const control = await openControl(
+        { role: 'hag', name: `hag-${port}`, group: config.control_group, emit },
+        { status: () => statusOf(config, engine, listens, homes) },
+      )
       const ended = new AbortController()
+      ended.signal.addEventListener('abort', () => control.close(), { once: true })
       const network = keepNetwork(ended.signal)
       hasStarted()
       await Promise.all([aborted(signals.stop), watchOptions(native, emit, signals.stop)])
@@ -81,6 +101,17 @@ export async function runHag(config: HagConfig, given?: HagParts): Promise<void>
     }
   } finally {
     signals.dispose()
+  }
+}
+
+async function statusOf(config: HagConfig, engine: Engine, listens: HagStatus['listens'], homes: Homes): Promise<HagStatus> {
+  const busiest = await engine.inspectBusy({ ...inspected, max: maxBusiest })
+  return {
+    role: 'hag',
+    service: serviceStatus(engine, config),
+    listens,
+    homes: homes.read().map(({ sent, received, ...counts }) => ({ ...counts, sent_bytes: sent, received_bytes: received })),
+    busiest: busiest.map((one) => connectionOf(one)),
   }
 }
 

@@ -1,5 +1,5 @@
 /**
- * Locks for one process at a time: flock(2) on files in a folder that only root can open, so that no other user can hold them. The kernel
+ * Locks for one process at a time: flock(2) on files that only root can open, so that no other user can hold them. The kernel
  * releases them when the process ends, however it ends.
  */
 import {
@@ -47,6 +47,8 @@ export interface LockOptions {
   owner?: number
 }
 
+/** Others may reach a control socket in it that its group may use, but neither list it nor open a lock. */
+const folderMode = 0o711
 const retryMs = 20
 const joinMs = 10_000
 
@@ -146,10 +148,11 @@ function open(path: string, folder: string, owner: number): number | 'read-only'
   }
 }
 
-function makeFolder(folder: string, owner: number): void {
+/** Throws `BAD_FOLDER`, or a system error. */
+export function makeFolder(folder: string, owner: number): void {
   try {
     mkdirSync(dirname(folder), { recursive: true })
-    mkdirSync(folder, { mode: 0o700 })
+    mkdirSync(folder, { mode: folderMode })
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
   }
@@ -157,7 +160,7 @@ function makeFolder(folder: string, owner: number): void {
   if (!stat.isDirectory() || stat.uid !== owner) {
     throw new BondsocksError('BAD_FOLDER', `${folder} is not a folder of root's: delete it`)
   }
-  if ((stat.mode & 0o777) !== 0o700) chmodSync(folder, 0o700)
+  if ((stat.mode & 0o777) !== folderMode) chmodSync(folder, folderMode)
 }
 
 /** Writes our process id for those who wait. On a full disk the file stays empty. */

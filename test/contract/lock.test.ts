@@ -37,7 +37,7 @@ t.test('a machine without /run gets one', { skip: needsAddon }, async (t) => {
 t.test('nobody waits for ever, and it is said for whom', { skip: needsAddon }, async (t) => {
   const options = place(t)
   const first = await takeLock('network', 0, options)
-  t.equal(statSync(options.folder).mode & 0o777, 0o700)
+  t.equal(statSync(options.folder).mode & 0o777, 0o711)
   t.equal(statSync(first.path).mode & 0o777, 0o600)
   t.equal(readFileSync(first.path, 'utf8'), `${process.pid}\n`)
   const startedAt = performance.now()

@@ -5,6 +5,8 @@ import { parseJoins } from '../../src/gateway/wans/bundle-watch.js'
 import { putMiddlebox, takeMiddlebox } from '../../src/lab/middlebox.js'
 import { ports, World } from '../support/hybrid.js'
 import { needsRoot } from '../support/namespaces.js'
+import { outcome } from '../support/outcome.js'
+import { bondsocks } from '../support/process.js'
 
 t.test('joins that get lost', { skip: needsRoot }, async (t) => {
   const world = await World.run(t, { gateway: { prepared_connections: 0 } })
@@ -14,6 +16,8 @@ t.test('joins that get lost', { skip: needsRoot }, async (t) => {
   await putMiddlebox(lab, 'block-join', 'lte')
   const download = client.call('download', { host: lab.addresses.server, port: ports.source, bytes: 45_000_000 })
   await gateway.waitFor(/WAN lte is not in the bundle: 0 of 1 connections use it; what would join over it gets no answer/, 18_000)
+  const { stdout } = await outcome(lab.argv('cpe', bondsocks('status')))
+  t.match(stdout, /: not bonded over lte\n(?:.|\n)*lte \(IPv4\): 0 of 1, .*: what would join over it gets no answer/)
   await takeMiddlebox(lab)
   t.match(await download, { intact: true, error: undefined })
 })

@@ -7,7 +7,9 @@ import t from 'tap'
 import { descriptorLimit } from '../../src/config/defaults.js'
 import { ports, remeasure, settle, sleep, World } from '../support/hybrid.js'
 import { needsRoot } from '../support/namespaces.js'
+import { outcome } from '../support/outcome.js'
 import { countDescriptors, privateMemory, residentMemory } from '../support/proc.js'
+import { bondsocks } from '../support/process.js'
 
 // Some stay free: for pipes, and for Node.
 const connections = Math.min(10_000, Math.floor((descriptorLimit(readFileSync('/proc/self/limits', 'utf8')) - 500) / 2))
@@ -60,6 +62,10 @@ t.test('idle connections', { skip: needsRoot }, async (t) => {
     t.ok(each >= 1.99 && each < 2.02, `${name}: ${each} descriptors each`)
   }
 
+  // As many as a terminal monitor asks for in five seconds.
+  for (let times = 0; times < 5; times++) t.match(await outcome(lab.argv('cpe', bondsocks('status'))), { code: 0 })
+  const asked = privateMemory(gateway.pid) - memory
+  t.ok(asked < 12e6, `${asked} bytes more after five questions for the status`)
   t.equal(await client.call('ping', 60_000), connections, 'all of them still work')
   await client.call('release', 'rst')
   const left = await settle(

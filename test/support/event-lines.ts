@@ -230,6 +230,7 @@ export const lines: [event: Event, line: string, fields?: Fields][] = [
     { type: 'hag-without-mptcp', code: 'EINVAL' },
     'warn without MPTCP (EINVAL): gateways reach this HAG, but over one WAN at a time; use a kernel with CONFIG_MPTCP',
   ],
+  [{ type: 'control-failed', reason: 'r' }, 'info there is no control socket for `bondsocks status`: r'],
   [{ type: 'stopping', seconds: 10, connections: 3 }, 'info stopping: connections may end', { seconds: 10, connections: 3 }],
   [{ type: 'connections-aborted', count: 3 }, 'warn 3 connections aborted'],
   [{ type: 'hag-stopped' }, 'info stopped'],

@@ -3,6 +3,7 @@ import t from 'tap'
 import type { BondsocksError } from '../../src/base/errors.js'
 import { aborted } from '../../src/base/pause.js'
 import { parseGateway } from '../../src/config/load.js'
+import type { Commands } from '../../src/control/open.js'
 import { runGateway } from '../../src/gateway/gateway.js'
 import type { NetworkOptions, NetworkPlan } from '../../src/network/state.js'
 import type { WatchEvents } from '../../src/network/watch.js'
@@ -70,13 +71,22 @@ export function start(
     deeds.push(`fail ${(error as Error).message}`)
     stop.abort()
   }
+  let commands: Commands = {}
+  const openControl = async (_options: unknown, given: Commands) => {
+    commands = given
+    return {
+      close() {
+        commands = {}
+      },
+    }
+  }
   const signals = { stop: stop.signal, hurry: hurry.signal, fail, dispose: () => deeds.push('dispose') }
   const config = parseGateway(`${text(options.wans)}${options.more ?? ''}`, 'g.yaml')
-  const ended = runGateway(config, { native, network, guard, log, signals, watch }).then(
+  const ended = runGateway(config, { native, network, guard, openControl, log, signals, watch }).then(
     () => undefined,
     (error: BondsocksError) => error,
   )
-  return { engines, stop, hurry, deeds, withheld, best, watched, log, ended }
+  return { engines, stop, hurry, deeds, withheld, best, watched, log, ended, status: () => commands.status?.() }
 }
 
 export const until = (isSo: () => boolean) => time.until(isSo, 30_000)

@@ -35,6 +35,8 @@ function connection(
       lastAckMs: 10,
       timeouts: 0,
       joining,
+      packetsSent: 0,
+      packetsSentAgain: 0,
     })),
     ...rest,
   }

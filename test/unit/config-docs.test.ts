@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import { schemaFile } from '../../src/config/json-schema.js'
 import { checkConfig, loadHag, parseGateway, parseHag } from '../../src/config/load.js'
+import { statusSchemaFile } from '../../src/control/json-schema.js'
 import { minimal } from '../support/config.js'
 
 const root = join(import.meta.dirname, '../..')
@@ -42,6 +43,7 @@ t.test('what the examples show as defaults are the defaults', async (t) => {
     'users_file',
     'mark',
     'rule_priority',
+    'control_group',
   ])
   for (const [kind, bare, parse] of [
     ['gateway', parseGateway(minimal, 'g'), parseGateway],
@@ -85,6 +87,7 @@ t.test('config/*.schema.json is what the schema says (else: npm run schema)', as
   for (const kind of ['gateway', 'hag'] as const) {
     t.equal(readFileSync(join(root, `config/${kind}.schema.json`), 'utf8'), schemaFile(kind))
   }
+  t.equal(readFileSync(join(root, 'config/status.schema.json'), 'utf8'), statusSchemaFile())
 })
 
 t.test('docs/ARCHITECTURE.md and CONTRIBUTING.md name files and folders that there are', async (t) => {

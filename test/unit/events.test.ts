@@ -49,6 +49,7 @@ const names = [
   'hag-listens',
   'hag-listens-not',
   'hag-without-mptcp',
+  'control-failed',
   'stopping',
   'connections-aborted',
   'hag-stopped',

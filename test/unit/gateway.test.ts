@@ -1,6 +1,7 @@
 /** A gateway from its start to its end. */
 import t from 'tap'
 import { BondsocksError } from '../../src/base/errors.js'
+import { gatewayStatus } from '../../src/control/status.js'
 import { outcome, refused, start, unreachable, until, wans } from '../support/fake-gateway.js'
 import { type FarSide, failure, settle } from '../support/far-side.js'
 
@@ -49,6 +50,26 @@ t.test('start, serve, stop', async (t) => {
       'info network is as before',
     ],
   )
+})
+
+t.test('its status, until its end', async (t) => {
+  const { stop, status, log, ended } = start()
+  await until(() => log.lines.includes('info gateway runs') && log.lines.includes('info WAN lte is up: a HAG answered in 30 ms'))
+  const now = gatewayStatus.parse(await status())
+  t.match(now, {
+    is_lan_redirected: true,
+    notes: ['a note'],
+    wans: [
+      { name: 'dsl', is_in_use: true, metered: false, links: [{ family: 4, state: 'up', address: '10.1.0.2', rtt_ms: 30 }] },
+      { name: 'lte', metered: true, links: [{ state: 'up', has_endpoint: true }] },
+    ],
+    hags: [{ address: '203.0.113.3', state: 'up', is_first: true, refused: [] }],
+    bundle: { connections: 0, members: [{ wan: 'dsl' }, { wan: 'lte' }] },
+    service: { pid: process.pid },
+  })
+  stop.abort()
+  t.equal(await outcome(ended), undefined)
+  t.equal(await status(), undefined)
 })
 
 t.test('a second signal aborts what is left', async (t) => {

@@ -1,5 +1,7 @@
 import t from 'tap'
 import { parseHag } from '../../src/config/load.js'
+import type { Commands } from '../../src/control/open.js'
+import { hagStatus } from '../../src/control/status.js'
 import { runHag } from '../../src/hag/hag.js'
 import { fakeNative } from '../support/fake-native.js'
 import { type FarSide, settle } from '../support/far-side.js'
@@ -11,11 +13,16 @@ function start(far: FarSide = {}, more = '', mptcp?: string, address = '203.0.11
   const log = memoryLog()
   const signals = { stop: stop.signal, hurry: new AbortController().signal, dispose: () => undefined }
   const config = parseHag(`listen: {address: ${address}}\nclients: [10.0.0.0/8]\n${more}`, 'h.yaml')
-  const ended = runHag(config, { native, log, signals, keepNetwork: async () => undefined }).then(
+  let commands: Commands = {}
+  const openControl = async (_options: unknown, given: Commands) => {
+    commands = given
+    return { close: () => undefined }
+  }
+  const ended = runHag(config, { native, openControl, log, signals, keepNetwork: async () => undefined }).then(
     () => undefined,
     (error: Error) => error,
   )
-  return { engines, stop, log, ended }
+  return { engines, stop, log, ended, status: () => commands.status?.() }
 }
 
 t.test('listens, serves, stops', async (t) => {
@@ -85,4 +92,26 @@ t.test('where it listens', async (t) => {
   }
   const { ended } = start({ listen: fails('203.0.113.4', 'EADDRINUSE') }, '', undefined, '[203.0.113.3, 203.0.113.4]')
   t.match(await ended, { message: /^port 1080 is taken/ }, 'each of a list must do')
+})
+
+t.test('its status', async (t) => {
+  const { engines, stop, status, ended } = start()
+  await settle()
+  const engine = engines[0]
+  engine?.request('198.51.100.7')
+  engine?.request('198.51.100.8')
+  engine?.request('198.51.100.9')
+  await settle()
+  engine?.leave(1)
+  await settle()
+  const now = hagStatus.parse(await status())
+  t.match(now, {
+    listens: { addresses: ['203.0.113.3'], port: 1080, protocol: 'mptcp', authentication: false },
+    homes: [{ connections: 2, served: 3 }],
+    service: { pid: process.pid },
+  })
+  stop.abort()
+  await settle()
+  for (const id of [2, 3]) engine?.leave(id)
+  t.equal(await ended, undefined)
 })

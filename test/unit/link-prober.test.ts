@@ -61,6 +61,8 @@ const overDsl = (subflow: Partial<Subflow>): Inspection[] => {
     lastAckMs: 60_000,
     timeouts: 0,
     joining: false,
+    packetsSent: 0,
+    packetsSentAgain: 0,
   }
   const subflows = [{ local, remote: hag, ...rest, ...subflow }]
   const relayed = { connection: 1, client: local, local, remote: hag, ageMs: 9000, full: false, sent: 0, received: 0 }

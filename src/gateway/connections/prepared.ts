@@ -64,6 +64,11 @@ export class PreparedConnections {
     this.#now = options.now ?? (() => performance.now())
   }
 
+  /** About how many wait for a client. */
+  get kept(): number {
+    return this.#kept
+  }
+
   /** Whether a client's connection over this path may use a prepared one. */
   serves(path: Path): boolean {
     return path === this.#first()

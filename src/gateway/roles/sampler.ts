@@ -41,6 +41,12 @@ export class RoleSampler {
     await this.#volume?.save()
   }
 
+  /** Of the month, and what is allowed; nothing without a limit. */
+  volumeOf(wan: string): { month_bytes?: number; month_limit_bytes?: number } {
+    const limit = this.#options.wans.find(({ name }) => name === wan)?.monthly_gb
+    return limit === undefined ? {} : { month_bytes: this.#volume?.used(wan) ?? 0, month_limit_bytes: limit * 1e9 }
+  }
+
   #exhausted(): Set<string> {
     const isExhausted = ({ name, monthly_gb = Number.POSITIVE_INFINITY }: RoleSamplerOptions['wans'][number]) =>
       (this.#volume?.used(name) ?? 0) >= monthly_gb * 1e9

@@ -3,7 +3,7 @@ import { type Family, families } from '../../base/address.js'
 import type { Engine } from '../../engine/contract.js'
 import type { Emit } from '../../telemetry/events.js'
 import { isSameHag, type WanLink } from '../model.js'
-import { withoutHag } from '../wans/bundle.js'
+import { type MemberState, withoutHag } from '../wans/bundle.js'
 import { BundleWatch } from '../wans/bundle-watch.js'
 import { watchKeepalive } from '../wans/keepalive.js'
 import { Rejoin } from '../wans/rejoin.js'
@@ -46,6 +46,11 @@ export class Bonding {
           remake: (bind) => steer.report({ type: 'endpoint-to-remake', bind }),
         }),
     )
+  }
+
+  /** Which WANs connections lacked at the last look. */
+  get members(): readonly MemberState[] {
+    return this.#bundle.states
   }
 
   /** Each runs until the signal. */

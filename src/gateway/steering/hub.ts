@@ -1,11 +1,13 @@
 /** Connects the gateway's parts with steer: they report facts, and ask what is known. None of them knows another. */
 import { formatSocketAddress } from '../../base/address.js'
 import type { GatewayConfig } from '../../config/schema.js'
+import type { GatewayStatus } from '../../control/status.js'
 import type { Engine } from '../../engine/contract.js'
 import type { NetworkPlan } from '../../network/state.js'
 import type { WatchEvents } from '../../network/watch.js'
 import type { FirewallEvents } from '../../network/watch-firewall.js'
-import type { Emit } from '../../telemetry/events.js'
+import { connectionOf, inspected, maxBusiest } from '../../service/status.js'
+import { type Emit, lineOf } from '../../telemetry/events.js'
 import type { Log } from '../../telemetry/log.js'
 import { PathTable } from '../connections/path-table.js'
 import { PreparedConnections } from '../connections/prepared.js'
@@ -13,13 +15,15 @@ import type { ConnectionFact } from '../facts.js'
 import type { examine } from '../hags/capabilities.js'
 import { HagDirectory, type HagEntryWithPassword } from '../hags/directory.js'
 import type { FirstAnswer } from '../hags/first-answer.js'
-import type { Carried } from '../interface-counters.js'
+import { type Carried, readCounters } from '../interface-counters.js'
+import { isSameHag } from '../model.js'
 import { RoleSampler } from '../roles/sampler.js'
 import { watchBlackHole } from '../wans/kernel-blackhole.js'
 import { Bonding } from './bonding.js'
 import { type NetworkControl, Passes } from './passes.js'
 import { Probers } from './probers.js'
 import { deviceOf } from './state.js'
+import { bundleOf, hagsOf, wansOf } from './status.js'
 import { Steer } from './steer.js'
 
 export interface HubOptions {
@@ -50,6 +54,8 @@ export interface HubOptions {
   examine?: typeof examine
 }
 
+type HubStatus = Omit<GatewayStatus, 'role' | 'service' | 'on_hag_down' | 'paths'>
+
 export class Hub {
   readonly steer: Steer
   readonly pathTable: PathTable
@@ -60,9 +66,15 @@ export class Hub {
   readonly #passes: Passes
   readonly #sampler: RoleSampler
   readonly #bonding: Bonding
+  /** Why a WAN is not in use, as the log said it. */
+  readonly #outOfUse = new Map<string, string>()
 
   constructor(options: HubOptions) {
-    const { config, entries, engine, network, emit, log, counters, examine } = options
+    const { config, entries, engine, network, log, counters, examine } = options
+    const emit: Emit = (event) => {
+      if (event.type === 'wan-use') this.#outOfUse.set(event.wan, lineOf(event).text)
+      options.emit(event)
+    }
     this.#options = options
     this.pathTable = new PathTable({ onHagDown: config.on_hag_down })
     this.prepared = new PreparedConnections({
@@ -120,6 +132,34 @@ export class Hub {
   /** What the HAGs say at the start. Until the LAN is redirected it goes as it did before. */
   firstAnswer(): Promise<FirstAnswer> {
     return this.#probers.firstAnswer(this.#directory, () => this.#reportHags())
+  }
+
+  /** What the parts know, for people. */
+  async status(): Promise<
+    Pick<GatewayStatus, 'is_lan_redirected' | 'notes' | 'wans' | 'hags' | 'bundle' | 'prepared' | 'busiest'>
+  > {
+    const { config, engine, counters = readCounters } = this.#options
+    const { state, target } = this.steer
+    const toHags = (await engine.inspectBusy(inspected)).filter(({ remote }) => target.hags.some((hag) => isSameHag(hag, remote)))
+    const now = performance.now()
+    const carried = counters()
+    const wanOf = (address: string) => state.links.find((link) => link.address === address)?.wan
+    const { redirects, notes } = this.#passes.found
+    const status: HubStatus = {
+      notes: [...notes],
+      wans: wansOf(state, target, now),
+      hags: hagsOf(state, target, now),
+      bundle: bundleOf(toHags, target, this.#bonding.members),
+      prepared: { kept: this.prepared.kept, limit: config.prepared_connections },
+      busiest: toHags.slice(0, maxBusiest).map((one) => connectionOf(one, wanOf)),
+    }
+    if (redirects !== undefined) status.is_lan_redirected = redirects
+    for (const wan of status.wans) {
+      const why = this.#outOfUse.get(wan.name)
+      if (!wan.is_in_use && why !== undefined) wan.why_not_in_use = why
+      Object.assign(wan, this.#sampler.volumeOf(wan.name), totalsOf(carried.get(wan.interface)))
+    }
+    return status
   }
 
   /** Settles when the LAN is redirected, or at the end. */
@@ -181,3 +221,6 @@ export class Hub {
     this.steer.report({ type: 'hags-changed', hags: this.#directory.hags })
   }
 }
+
+const totalsOf = (carried: Carried | undefined) =>
+  carried === undefined ? {} : { received_bytes: carried.received, sent_bytes: carried.sent }

@@ -35,11 +35,17 @@ export class Passes {
   #redirects = false
   /** Whether the LAN is redirected, as last said. */
   #said: boolean | undefined
+  #notes: readonly string[] = []
   readonly #redirected = new AbortController()
   readonly #ended = new AbortController()
 
   constructor(options: PassesOptions) {
     this.#options = options
+  }
+
+  /** What the last pass found: whether the LAN is redirected (undefined: it is not to be yet), and what else is to be said. */
+  get found(): { redirects: boolean | undefined; notes: readonly string[] } {
+    return { redirects: this.#redirects ? this.#said : undefined, notes: this.#notes }
   }
 
   /** A pass follows soon. `forced`: it reports the WANs even if they have not changed; these notes need not be logged again. */
@@ -108,6 +114,7 @@ export class Passes {
         steer.passEnds({ areAdded: true, areDeleted: true })
         throw error
       })
+    this.#notes = plan.notes
     const kinds = new Set(plan.steps.map(({ kind }) => kind))
     steer.passEnds({ areAdded: kinds.has('endpoint-added'), areDeleted: kinds.has('endpoint-deleted') })
     if (remaking !== undefined) steer.report({ type: 'endpoint-removed', bind: remaking })

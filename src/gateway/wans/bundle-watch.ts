@@ -4,7 +4,7 @@ import { pause } from '../../base/pause.js'
 import type { Engine, Inspection } from '../../engine/contract.js'
 import type { Emit, Event } from '../../telemetry/events.js'
 import { type Carried, readCounters } from '../interface-counters.js'
-import { agreeingLooks, Bundle, type BundleMember, type Joins } from './bundle.js'
+import { agreeingLooks, Bundle, type BundleMember, type Joins, type MemberState } from './bundle.js'
 
 const lookMs = 3000
 /** Joins take a round trip or two; a connection with less payload never needed a second subflow. */
@@ -32,6 +32,11 @@ export class BundleWatch {
 
   constructor(options: BundleWatchOptions) {
     this.#options = options
+  }
+
+  /** As it was found with the last look. */
+  get states(): readonly MemberState[] {
+    return this.#bundle.states
   }
 
   /** Runs until the signal. */

@@ -198,7 +198,7 @@ export function lackByCounters({ tried, answered, reset }: Joins): Lack {
   return isUnanswered ? 'reset' : 'closed'
 }
 
-const hasJoined = ({ subflows, protocol, local }: Inspection, bind: string) =>
+export const hasJoined = ({ subflows, protocol, local }: Inspection, bind: string) =>
   subflows.some((one) => !one.joining && one.local.address === bind) || (protocol === 'tcp' && local.address === bind)
 
 /** Of WANs that have an address, those that connections to HAGs cannot use. `hagFamilies`: those of the HAGs, the one in use first. */

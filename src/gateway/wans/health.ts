@@ -3,6 +3,8 @@ import { isUsable, type WanState } from '../model.js'
 
 export interface Health {
   readonly state: WanState
+  /** When this state began. */
+  readonly since: number
   /** Why it is not up. */
   readonly reason: string
   /** False: no carrier, no address; nothing is sent. */
@@ -41,6 +43,7 @@ const maxExtraAnswers = 3
 
 export const unknown: Health = {
   state: 'probing',
+  since: 0,
   reason: 'not known yet',
   link: true,
   rttMs: undefined,
@@ -60,6 +63,12 @@ export function answersMissing(health: Health): number {
 }
 
 export function nextHealth(health: Health, sign: Sign, now: number): Health {
+  const next = afterSign(health, sign, now)
+  const since = next.state === health.state ? health.since : now
+  return next.since === since ? next : { ...next, since }
+}
+
+function afterSign(health: Health, sign: Sign, now: number): Health {
   const falls = health.falls.filter((at) => now - at < fallMemoryMs)
   const fallen = isUsable(health) ? [...falls, now] : falls
   switch (sign.type) {

@@ -191,6 +191,8 @@ Napi::Value toArray(Napi::Env env, const std::vector<Inspection>& inspections) {
       entry.Set("lastAckMs", static_cast<double>(subflow.lastAckMs));
       entry.Set("timeouts", static_cast<double>(subflow.timeouts));
       entry.Set("joining", subflow.joining);
+      entry.Set("packetsSent", static_cast<double>(subflow.packetsSent));
+      entry.Set("packetsSentAgain", static_cast<double>(subflow.packetsSentAgain));
       subflows.Set(index++, entry);
     }
     object.Set("subflows", subflows);

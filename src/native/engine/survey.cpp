@@ -111,14 +111,15 @@ uint64_t Survey::resetConnectionsTo(const Address& remote) {
 
 std::vector<Inspection> Survey::inspect(const std::vector<Connection*>& connections) const {
   std::vector<Inspection> found;
-  for (const Connection* const one : connections) {
+  for (Connection* const one : connections) {
     if (one->phase != Connection::Phase::Relaying) continue;
-    const int fd = one->upstream.fd;
+    const Side* const side = one->mptcpSide();
     // A connection may have fallen back from MPTCP since it was opened.
-    const Protocol protocol = one->upstream.protocol == Protocol::Tcp ? Protocol::Tcp : protocolOf(fd);
+    const Protocol protocol = side == nullptr ? Protocol::Tcp : protocolOf(side->fd);
     const bool isMptcp = protocol != Protocol::Tcp;
-    found.push_back({one->id, one->clientAddress, localAddress(fd), remoteAddress(fd), protocol, one->forward.bytes, one->backward.bytes,
-                     loop_->now() - one->acceptedMs, isMptcp && isFull(fd), isMptcp ? subflowsOf(fd) : std::vector<Subflow>()});
+    found.push_back({one->id, one->clientAddress, localAddress(one->upstream.fd), remoteAddress(one->upstream.fd), protocol, one->forward.bytes,
+                     one->backward.bytes, loop_->now() - one->acceptedMs, isMptcp && isFull(side->fd),
+                     isMptcp ? subflowsOf(side->fd) : std::vector<Subflow>()});
   }
   return found;
 }

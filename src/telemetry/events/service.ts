@@ -18,6 +18,8 @@ export interface ServiceEvents {
   /** On one of several addresses; `at`: address and port. */
   'hag-listens-not': { readonly at: string; readonly code: string | undefined }
   'hag-without-mptcp': { readonly code: string | undefined }
+  /** The control socket cannot be made. */
+  'control-failed': { readonly reason: string }
   /** The end begins: connections may end for so long. */
   stopping: { readonly seconds: number; readonly connections: number }
   'connections-aborted': { readonly count: number }
@@ -60,6 +62,7 @@ export const serviceLines: Lines<ServiceEvents> = {
     const mend = code === 'ENOPROTOOPT' ? 'set the sysctl net.mptcp.enabled to 1' : 'use a kernel with CONFIG_MPTCP'
     return warn(`without MPTCP (${code}): gateways reach this HAG, but over one WAN at a time; ${mend}`)
   },
+  'control-failed': ({ reason }) => info(`there is no control socket for \`bondsocks status\`: ${reason}`),
   stopping: ({ seconds, connections }) => info('stopping: connections may end', { seconds, connections }),
   'connections-aborted': ({ count }) => warn(`${count} connections aborted`),
   'hag-stopped': () => info('stopped'),

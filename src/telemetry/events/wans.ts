@@ -77,6 +77,10 @@ const causes: Record<Exclude<Lack, 'other-device'>, string> = {
   unknown: 'the kernel does not tell why',
 }
 
+/** What is known of the cause, for people. */
+export const causeOf = (lack: string): string =>
+  lack === 'other-device' ? 'what it sends leaves by another interface' : ((causes as Record<string, string>)[lack] ?? lack)
+
 const nameOf = ({ wan, family }: Link) => (family === undefined ? wan : `${wan} (IPv${family})`)
 
 export const wanLines: Lines<WanEvents> = {

@@ -259,6 +259,8 @@ t.test('a HAG behind full up-links is busy, not dead: only questions that outlas
     lastAckMs: 100,
     timeouts: 0,
     joining: false,
+    packetsSent: 0,
+    packetsSentAgain: 0,
   }
   const isPatient = ({ timeoutMs }: Probe) => timeoutMs > 2500
   const cases = [

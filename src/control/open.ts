@@ -1,0 +1,38 @@
+/** Opens the control socket of a role. */
+import { readFileSync } from 'node:fs'
+import { BondsocksError } from '../base/errors.js'
+import { version } from '../base/version.js'
+import type { Emit } from '../telemetry/events.js'
+import { controlPath } from './path.js'
+import { protocolVersion } from './protocol.js'
+import { type ControlOptions, type ControlSocket, openControlSocket } from './socket.js'
+
+export type Commands = ControlOptions['commands']
+
+export interface OpenControlOptions {
+  role: 'gateway' | 'hag'
+  /** As in `controlPath`. */
+  name: string
+  /** `control_group` of the config. */
+  group: string | undefined
+  emit: Emit
+}
+
+/** Without it (/run is read-only, or not ours) the role serves all the same, and says so. Rejects with `CONTROL_GROUP`. */
+export async function openControl({ role, name, group, emit }: OpenControlOptions, commands: Commands): Promise<ControlSocket> {
+  const id = group === undefined ? undefined : groupId(group)
+  const about = { bondsocks: version(), protocol: protocolVersion, role, pid: process.pid }
+  try {
+    return await openControlSocket({ path: await controlPath(name), group: id, about, commands })
+  } catch (error) {
+    emit({ type: 'control-failed', reason: (error as Error).message })
+    return { close: () => undefined }
+  }
+}
+
+function groupId(name: string): number {
+  const groups = readFileSync('/etc/group', 'utf8').split('\n')
+  const id = groups.map((line) => line.split(':')).find(([known]) => known === name)?.[2]
+  if (id !== undefined) return Number(id)
+  throw new BondsocksError('CONTROL_GROUP', `control_group: there is no group ${name} in /etc/group`, { exitCode: 2 })
+}
