@@ -16,7 +16,8 @@ export function renderStatus(status: GatewayStatus | HagStatus, columns: number)
 
 function gatewayLines(status: GatewayStatus): string[] {
   return [
-    `${serviceLine('gateway', status.service)}: ${verdictOn(status)}`,
+    serviceLine('gateway', status.service),
+    verdictOn(status),
     ...status.notes.map((note) => `note: ${note}`),
     '',
     ...wanLines(status),
@@ -36,7 +37,8 @@ function hagLines({ service, listens, homes, busiest }: HagStatus): string[] {
     .slice(0, maxHomes)
     .map((one) => [one.home, `${one.connections}`, `${one.served}`, size(one.received_bytes), size(one.sent_bytes)])
   return [
-    `${serviceLine('HAG', service)}, listens on ${list(places)}${noMptcp}`,
+    serviceLine('HAG', service),
+    `listens on ${list(places)}${noMptcp}`,
     '',
     ...table([listens.authentication ? 'user' : 'client', 'now', 'served', 'down', 'up'], rows),
     ...(homes.length > maxHomes ? [`and ${homes.length - maxHomes} more`] : []),
@@ -128,6 +130,7 @@ function hagRow(hag: Hag): string[] {
 
 function bundleLines({ connections, whole, members }: GatewayStatus['bundle']): string[] {
   if (members.length < 2) return []
+  if (connections === 0) return ['no connection to a HAG is older than 2 s']
   const moved = members.reduce((sum, one) => sum + one.moved_bytes, 0)
   const shares = members.map((one) => {
     const share = moved === 0 ? '' : `${percent(one.moved_bytes / moved)} of their bytes`

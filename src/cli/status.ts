@@ -1,35 +1,63 @@
 import { ControlClient } from '../control/client.js'
 import { controlPath, controlPaths } from '../control/path.js'
 import type { GatewayStatus, HagStatus } from '../control/status.js'
-import { type Command, configOption } from './command.js'
+import { type Command, configOption, type ExitCode, usageError } from './command.js'
 import { renderStatus } from './status-text.js'
+import { watchText } from './watch.js'
 
 type Status = GatewayStatus | HagStatus
 
+const nothingRuns = 'nothing of bondsocks runs in this network namespace\n'
+const watchHelp = `q  ends this
+?  shows this, and the status again
+
+WAN      down and up: of its interface, all traffic; the bars compare the WANs
+bundle   connections to HAGs older than 2 s that have a subflow over each WAN that they should use
+         sent again: packets that were lost, or came too late
+client   the connections that moved a byte last
+`
+
 export const command: Command = {
-  help: `Usage: bondsocks status [-c FILE] [--json]
+  help: `Usage: bondsocks status [-c FILE] [--watch | --json]
 
 What the gateway and the HAGs of this network namespace do now: WANs, HAGs, the proof that connections are bonded, and limits.
 For root, and for the group that the config names (control_group).
 
   -c, --config FILE   only the one with this config; if it does not run, what \`plan\` would show
+      --watch         again every second, until q is pressed
       --json          one JSON object a line for each; config/status.schema.json describes it
 
 Exit codes: 0 something runs, 1 failed, 2 wrong use, 3 nothing runs.
 `,
-  options: { ...configOption, json: { type: 'boolean' } },
+  options: { ...configOption, json: { type: 'boolean' }, watch: { type: 'boolean' } },
   async run(values) {
     const file = typeof values.config === 'string' ? values.config : undefined
-    const found = await statuses(file === undefined ? await controlPaths() : [await pathFor(file)])
-    for (const status of found) {
-      const width = process.stdout.columns ?? 120
-      process.stdout.write(values.json === true ? `${JSON.stringify(status)}\n` : renderStatus(status, width))
+    const findPaths = file === undefined ? controlPaths : async () => [await pathFor(file)]
+    if (values.watch === true) {
+      if (values.json === true) throw usageError('status takes either --watch or --json')
+      return watch(findPaths)
     }
+    const found = await statuses(await findPaths())
+    if (values.json === true) for (const status of found) process.stdout.write(`${JSON.stringify(status)}\n`)
+    else process.stdout.write(textOf(found, process.stdout.columns ?? 120))
     if (found.length > 0) return 0
-    process.stdout.write(values.json === true ? '' : 'nothing of bondsocks runs in this network namespace\n')
     if (file !== undefined && values.json !== true) await showPlan(file)
     return 3
   },
+}
+
+const textOf = (found: readonly Status[], columns: number) =>
+  found.length === 0 ? nothingRuns : found.map((status) => renderStatus(status, columns)).join('\n')
+
+async function watch(findPaths: () => Promise<string[]>): Promise<ExitCode> {
+  const { stdin: input, stdout: output } = process
+  if (!(input.isTTY && output.isTTY)) throw usageError('status --watch needs a terminal; programs use --json')
+  const ended = new AbortController()
+  for (const signal of ['SIGTERM', 'SIGHUP'] as const) process.once(signal, () => ended.abort())
+  // What runs may end, and come back.
+  const read = async (columns: number) => `${textOf(await statuses(await findPaths()), columns)}`
+  await watchText(read, watchHelp, { input, output }, ended.signal)
+  return 0
 }
 
 async function statuses(paths: readonly string[]): Promise<Status[]> {

@@ -17,7 +17,7 @@ t.test('joins that get lost', { skip: needsRoot }, async (t) => {
   const download = client.call('download', { host: lab.addresses.server, port: ports.source, bytes: 45_000_000 })
   await gateway.waitFor(/WAN lte is not in the bundle: 0 of 1 connections use it; what would join over it gets no answer/, 18_000)
   const { stdout } = await outcome(lab.argv('cpe', bondsocks('status')))
-  t.match(stdout, /: not bonded over lte\n(?:.|\n)*lte \(IPv4\): 0 of 1, .*: what would join over it gets no answer/)
+  t.match(stdout, /\nnot bonded over lte\n(?:.|\n)*lte \(IPv4\): 0 of 1, .*: what would join over it gets no answer/)
   await takeMiddlebox(lab)
   t.match(await download, { intact: true, error: undefined })
 })

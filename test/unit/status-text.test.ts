@@ -151,7 +151,8 @@ t.test('a gateway', async (t) => {
     ],
   })
   t.matchStrict(renderStatus(status, 200).split('\n'), [
-    'gateway 1.2.3 on Linux 6.12.0, up 3 h 12 min: not bonded over lte',
+    'gateway 1.2.3 on Linux 6.12.0, up 3 h 12 min',
+    'not bonded over lte',
     'note: an interface is missing',
     '',
     /^WAN {2}state .* address .* RTT .* down .* up$/,
@@ -192,12 +193,12 @@ t.test('a HAG', async (t) => {
     busiest: [],
   }
   const lines = renderStatus(status, 200).split('\n')
-  t.equal(
-    lines[0],
-    'HAG 1.2.3 on Linux 6.12.0, up 3 h 12 min, listens on 203.0.113.3:1080 and [::]:1080, without MPTCP: gateways use one WAN at a time',
-  )
-  t.match(lines[2], /^user/)
-  t.match(lines[3], /^home0 +22 +100 +2\.0 MB +1\.0 kB$/)
+  t.same(lines.slice(0, 2), [
+    'HAG 1.2.3 on Linux 6.12.0, up 3 h 12 min',
+    'listens on 203.0.113.3:1080 and [::]:1080, without MPTCP: gateways use one WAN at a time',
+  ])
+  t.match(lines[3], /^user/)
+  t.match(lines[4], /^home0 +22 +100 +2\.0 MB +1\.0 kB$/)
   t.ok(lines.includes('and 2 more'))
 })
 

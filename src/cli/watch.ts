@@ -1,0 +1,68 @@
+/** Shows a text that changes on a terminal, as `top` does, until `q`. */
+import type { ReadStream, WriteStream } from 'node:tty'
+import { pause } from '../base/pause.js'
+
+export interface Terminal {
+  input: Pick<ReadStream, 'setRawMode' | 'on' | 'off' | 'resume' | 'pause'>
+  output: Pick<WriteStream, 'write' | 'columns' | 'rows' | 'on' | 'off'>
+}
+
+/** Control sequences (ECMA-48; those with ? are of xterm) begin with it. */
+const csi = '\u001b['
+const alternateScreen = { open: `${csi}?1049h${csi}?25l`, close: `${csi}?25h${csi}?1049l` }
+const home = `${csi}H`
+const clearRestOfLine = `${csi}K`
+const clearBelow = `${csi}J`
+
+const everyMs = 1000
+const quitKeys = ['q', 'Q', '\u0003', '\u0004']
+
+/**
+ * `read`: the text for a terminal of so many columns; called once a second. Resolves when the user ends it, or at the signal. Rejects as `read`
+ * does. The terminal is then as it was.
+ */
+export async function watchText(
+  read: (columns: number) => Promise<string>,
+  help: string,
+  { input, output }: Terminal,
+  signal: AbortSignal,
+): Promise<void> {
+  const quit = new AbortController()
+  const end = AbortSignal.any([signal, quit.signal])
+  let text = ''
+  let showsHelp = false
+  const draw = () => output.write(frame(showsHelp ? help : text, output))
+  const onKey = (keys: Buffer) => {
+    for (const key of keys.toString()) {
+      if (quitKeys.includes(key)) quit.abort()
+      else showsHelp = key === '?' && !showsHelp
+    }
+    draw()
+  }
+  input.setRawMode(true)
+  input.on('data', onKey)
+  // The terminal is gone.
+  input.on('end', () => quit.abort())
+  input.resume()
+  output.on('resize', draw)
+  output.write(alternateScreen.open)
+  try {
+    while (!end.aborted) {
+      text = await read(output.columns)
+      if (!end.aborted) draw()
+      await pause(everyMs, end)
+    }
+  } finally {
+    input.off('data', onKey)
+    output.off('resize', draw)
+    input.setRawMode(false)
+    input.pause()
+    output.write(alternateScreen.close)
+  }
+}
+
+/** Writes over what is there, and clears only what the new text leaves, so that nothing flickers. */
+function frame(text: string, { rows }: Pick<WriteStream, 'rows'>): string {
+  const lines = text.trimEnd().split('\n').slice(0, rows)
+  return `${home}${lines.map((line) => `${line}${clearRestOfLine}`).join('\r\n')}${clearBelow}`
+}
