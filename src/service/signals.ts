@@ -5,6 +5,12 @@ import { reportFault } from './faults.js'
 /** An orderly end after a fault must not take for ever; the guardian removes what it leaves. */
 const longestEndMs = 30_000
 
+/** A program that could not be started for want of descriptors: whoever wanted it knows (network/kernel/command.ts). */
+const isFailedStart = (error: unknown) => {
+  const { code = '', syscall = '' } = (error ?? {}) as NodeJS.ErrnoException
+  return syscall.startsWith('spawn') && ['EMFILE', 'ENFILE'].includes(code)
+}
+
 /** The first signal asks to stop, the second not to wait for connections. An uncaught error acts like a second signal. */
 export class StopSignals {
   readonly #log: Pick<Log, 'error'>
@@ -26,7 +32,10 @@ export class StopSignals {
     // SIGHUP comes also when a terminal closes, which is no reason to end the LAN's connections.
     ['SIGHUP', () => this.#emit({ type: 'hangup-ignored' })],
     ['unhandledRejection', (error) => reportFault(this.#log, 'unexpected error in what nobody waits for', error)],
-    ['uncaughtException', (error) => this.fail(error)],
+    [
+      'uncaughtException',
+      (error) => (isFailedStart(error) ? reportFault(this.#log, 'a program could not be started', error) : this.fail(error)),
+    ],
   ]
 
   constructor(log: Pick<Log, 'error'>, emit: Emit) {

@@ -47,3 +47,23 @@ t.test('what waits keeps nobody awake, and does not outlive us', async (t) => {
   const lives = () => existsSync(`/proc/${waiting}`)
   t.notOk(await settle(lives, (isThere) => !isThere))
 })
+
+t.test('no descriptor is left', async (t) => {
+  const script = `import { execFileSync } from 'node:child_process'
+    import { runCommand, startedInAdvance, streamCommand } from ${JSON.stringify(new URL('../../src/network/kernel/command.ts', import.meta.url).href)}
+    process.on('uncaughtException', () => {})
+    const run = startedInAdvance('cat', [])
+    execFileSync('prlimit', ['--pid', String(process.pid), '--nofile=4:'])
+    const [waited, next, alone] = [await run('one'), await run('two'), await runCommand(['true'])]
+    console.log(JSON.stringify({ waited, next, alone, stream: await streamCommand(['true'], () => {}, AbortSignal.timeout(5000)) }))`
+  const { stdout } = await promisify(execFile)(process.execPath, ['--import=tsx', '--input-type=module', '--eval', script], {
+    timeout: 15_000,
+  })
+  const said = / cannot be started: no descriptor is left$/
+  t.match(JSON.parse(stdout), {
+    waited: { code: 0, stdout: 'one' },
+    next: { code: 1, stderr: said },
+    alone: { code: 1, stderr: said },
+    stream: said,
+  })
+})

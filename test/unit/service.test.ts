@@ -72,3 +72,13 @@ t.test('an uncaught exception ends all in good order, and is what all fails with
   t.throws(() => signals.dispose(), error)
   t.match(log.lines, [/unexpected error, the end follows: nobody caught me/, /and one more/])
 })
+
+t.test('a program that could not be started for want of descriptors ends nothing', async (t) => {
+  const log = memoryLog()
+  const signals = new StopSignals(log, toLog(log))
+  const error = Object.assign(new Error('spawn ip EMFILE'), { code: 'EMFILE', syscall: 'spawn ip' })
+  process.listeners('uncaughtException').at(-1)?.(error, 'uncaughtException')
+  t.notOk(signals.stop.aborted)
+  signals.dispose()
+  t.match(log.lines, [/a program could not be started: spawn ip EMFILE/])
+})

@@ -21,11 +21,19 @@ export async function runCommand(argv: readonly string[], input?: string, lock?:
   // execa's types know descriptors below 10 only.
   const inherited = (lock ?? 'ignore') as 3 | 'ignore'
   const options = { ...common, timeout: timeoutMs }
-  if (input === undefined) {
-    return resultOf(file, await execa(file, args, { ...options, stdio: ['ignore', 'pipe', 'pipe', inherited] }))
-  }
-  return resultOf(file, await execa(file, args, { ...options, stdio: ['pipe', 'pipe', 'pipe', inherited], input }))
+  const child =
+    input === undefined
+      ? begin(() => execa(file, args, { ...options, stdio: ['ignore', 'pipe', 'pipe', inherited] }))
+      : begin(() => execa(file, args, { ...options, stdio: ['pipe', 'pipe', 'pipe', inherited], input }))
+  return child === undefined ? { code: 1, stdout: '', stderr: notBegun(file) } : resultOf(file, await child)
 }
+
+/**
+ * Undefined if no descriptor is left: Node's child has no streams then, and execa (9.6) throws. Node reports the error to the process, too
+ * (StopSignals).
+ */
+const begin = <Child>(spawn: () => Child): Child | undefined => orNothing(spawn)
+const notBegun = (file: string) => `${file} cannot be started: no descriptor is left`
 
 type Ended = Pick<Result<{ reject: false }>, 'code' | 'timedOut' | 'exitCode' | 'shortMessage'> & {
   stdout: string
@@ -48,19 +56,20 @@ function resultOf(file: string, result: Ended): CommandResult {
  * Starting one takes 8 ms, twice that on a busy machine, and until then connections do not leave a lost WAN.
  */
 export function startedInAdvance(file: string, args: readonly string[]): (input: string) => Promise<CommandResult> {
-  const begin = () => {
-    const child = execa(file, args, { ...common, stdin: 'pipe' })
+  const prepare = () => {
+    const child = begin(() => execa(file, args, { ...common, stdin: 'pipe' }))
+    if (child === undefined) return undefined
     // It does not keep our process alive, and ends with it, because its input ends.
     child.unref()
     for (const stream of [child.stdin, child.stdout, child.stderr]) if (stream instanceof Socket) stream.unref()
     return child
   }
-  let waiting = begin()
+  let waiting = prepare()
   return async (input) => {
     const child = waiting
-    const isThere = child.pid !== undefined && child.exitCode === null && child.signalCode === null
+    const isThere = child?.pid !== undefined && child.exitCode === null && child.signalCode === null
     if (isThere) child.stdin.end(input)
-    waiting = begin()
+    waiting = prepare()
     if (!isThere) return runCommand([file, ...args], input)
     const timer = setTimeout(() => child.kill('SIGKILL'), timeoutMs)
     const result = await child
@@ -76,14 +85,17 @@ export async function streamCommand(
   signal: AbortSignal,
 ): Promise<string> {
   const [file = '', ...args] = argv
-  const child = execa(file, args, {
-    stdin: 'ignore',
-    env: { LC_ALL: 'C' },
-    reject: false,
-    // Do not keep the output: this runs for years.
-    buffer: false,
-    cancelSignal: signal,
-  })
+  const child = begin(() =>
+    execa(file, args, {
+      stdin: 'ignore',
+      env: { LC_ALL: 'C' },
+      reject: false,
+      // Do not keep the output: this runs for years.
+      buffer: false,
+      cancelSignal: signal,
+    }),
+  )
+  if (child === undefined) return notBegun(file)
   child.stdout.setEncoding('utf8').on('data', onOutput)
   const { exitCode, stderr, shortMessage } = await child
   return stderr || shortMessage || `exit code ${exitCode}`
