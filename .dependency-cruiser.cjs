@@ -36,8 +36,8 @@ module.exports = {
       pathNot: '^src/(base|telemetry)/',
     }),
     rule('control-serves-both', 'control/ asks no role', to('control'), to('gateway', 'hag', 'lab', 'cli', 'service')),
-    rule('network-stands-alone', 'network/ serves both roles', to('network'), to('gateway', 'hag', 'lab', 'cli')),
-    rule('roles-are-apart', 'the gateway knows no HAG program', to('gateway'), to('hag')),
+    rule('network-stands-alone', 'network/ serves gateway and HAG', to('network'), to('gateway', 'hag', 'lab', 'cli')),
+    rule('gateway-is-apart', 'the gateway knows no HAG program', to('gateway'), to('hag')),
     rule('hag-is-apart', 'the HAG program knows no gateway', to('hag'), to('gateway')),
     rule(
       'no-lab-in-the-product',

@@ -9,7 +9,7 @@ import type { DialSpec, Engine, EngineEvent, EngineOptions, Protocol } from './c
 export interface BoundEngine extends Omit<Engine, 'dial'> {
   /** `dial`. Without `host`, the address is the destination itself. */
   dialWith(
-    ...order: [
+    ...args: [
       ...[connection: number, attempt: number, mptcp: boolean, address: string, port: number, bind: string | undefined],
       ...[
         connectTimeoutMs: number,

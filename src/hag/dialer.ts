@@ -36,28 +36,28 @@ export interface DialOptions {
 
 export class Dialer {
   readonly #options: DialOptions
-  readonly #attempts: DialRaces
+  readonly #races: DialRaces
   /** Ends the lookup of a connection's name. */
   readonly #resolving = new Map<ConnectionId, AbortController>()
 
   constructor(options: DialOptions) {
     this.#options = options
-    this.#attempts = new DialRaces(options.engine)
+    this.#races = new DialRaces(options.engine)
   }
 
   handle(event: EngineEvent): void {
     if (event.type === 'credentials') {
       this.#options.engine.authenticate(event.connection, this.#authentic(event))
     } else if (event.type === 'request') {
-      this.#attempts.begin(event.connection)
+      this.#races.begin(event.connection)
       this.#serve(event)
         .catch((error: unknown) => {
           reportFault(this.#options.log, 'unexpected error, its connection is reset', error)
           this.#options.engine.reset(event.connection)
         })
-        .finally(() => this.#attempts.end(event.connection))
+        .finally(() => this.#races.end(event.connection))
     } else if (event.type === 'opened' || event.type === 'failed' || event.type === 'closed') {
-      this.#attempts.settle(event)
+      this.#races.settle(event)
       if (event.type !== 'closed') return
       this.#resolving.get(event.connection)?.abort()
       if (this.#options.log.debugging) this.#logClosed(event)
@@ -94,7 +94,7 @@ export class Dialer {
     }
 
     let answer: number = reply.hostUnreachable
-    const { outcome, choice } = await this.#attempts.race(connection, allowed, {
+    const { outcome, choice } = await this.#races.race(connection, allowed, {
       dialSpec: (address) => {
         const timeLeft = Math.max(1, Math.ceil(deadline - performance.now()))
         return { protocol: 'tcp', remote: { address, port }, connectTimeoutMs: timeLeft }

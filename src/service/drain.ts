@@ -1,4 +1,4 @@
-/** The orderly end of a long-running role. */
+/** The orderly end of gateway and HAG. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Engine } from '../engine/contract.js'
 import type { Emit } from '../telemetry/events.js'

@@ -1,4 +1,4 @@
-/** Keeps the memory of a long-running role small. */
+/** Keeps the memory of gateway and HAG small. */
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 
