@@ -72,13 +72,18 @@ export interface Probe extends Omit<DialSpec, 'socks'> {
   password?: string
   /** Milliseconds from the established connection until the HAG's last answer. */
   timeoutMs: number
+  /**
+   * So many milliseconds longer the connection is watched, and the result is how that ends. The kernel asks every second whether the HAG's
+   * machine still answers; nobody is woken meanwhile, and nothing else is sent. Only for `probe` with the protocol 'tcp'. Default: 0.
+   */
+  watchMs?: number
 }
 
 export type ProbeResult =
   /** `protocol` as in `opened`, read after the HAG's answer; `connectMs` is about one round trip. */
   | { ok: true; local: SocketAddress; protocol: Protocol | undefined; connectMs: number }
-  /** `connectMs`: set if it was connected. */
-  | { ok: false; stage: 'connect' | 'greeting' | 'authentication'; failure: Failure; connectMs?: number }
+  /** `connectMs`: set if it was connected. `watch`: it was lost while it was watched; ETIMEDOUT: the HAG's machine has fallen silent. */
+  | { ok: false; stage: 'connect' | 'greeting' | 'authentication' | 'watch'; failure: Failure; connectMs?: number }
 
 export type ConnectResult =
   | { ok: true; fd: number; protocol: Protocol | undefined; connectMs: number }
@@ -187,6 +192,8 @@ export interface EngineStats {
   pipesPooled: number
   /** Bytes in our pipes now. */
   bytesParked: number
+  /** Milliseconds since a client came or a byte of payload moved; at first since the start. */
+  calmMs: number
 }
 
 export interface Engine {

@@ -35,6 +35,8 @@ export type EngineEvent =
     }
   /** So many clients came by a fast path that uses prepared connections. */
   | { type: 'demand'; clients: number }
+  /** A client came, or payload moves, after nothing of that for 9 s. */
+  | { type: 'active' }
   /** `socks` listeners with authentication: answer with `authenticate`. Before `request`. */
   | { type: 'credentials'; connection: ConnectionId; client: SocketAddress; username: string; password: string }
   /** A SOCKS client sent CONNECT: answer with `dial` (if it succeeds, the client gets its reply) or `refuse`. */

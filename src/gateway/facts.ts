@@ -90,13 +90,13 @@ export type MachineFact =
   | { type: 'address-gone'; address: string }
   /** Best first, without regard to families; among HAGs of one priority any family may be preferred. */
   | { type: 'hags-changed'; hags: readonly RankedHag[] }
-  /** Once a second, if there are WANs to choose from: bytes a second of each WAN, and the WANs whose monthly volume is used up. */
+  /** Once a second while clients are active, if there are WANs to choose from: bytes a second of each WAN, and the WANs whose monthly volume is used up. */
   | { type: 'rates-sampled'; rates: ReadonlyMap<string, Rates>; exhausted: ReadonlySet<string> }
   /** Connections have only the other WAN: the endpoint of this address has to be deleted and made again. */
   | { type: 'endpoint-to-remake'; bind: string }
   /** A pass has deleted it. */
   | { type: 'endpoint-removed'; bind: string }
-  /** A second has passed. */
+  /** Time has passed. */
   | { type: 'tick' }
 
 export interface RankedHag {

@@ -97,6 +97,7 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
           bypass: new Bypass(config),
           connectTimeoutMs: config.connect_timeout_seconds * 1000,
           report: (fact) => hub.report(fact),
+          onActive: () => hub.wake(),
           log,
         })
         const control = await parts.openControl(

@@ -158,7 +158,9 @@ export class Network {
     const writes = wanted.change.steps.flatMap(({ action }) => ('sysctl' in action ? [action.sysctl] : []))
     const fixed = await this.kernel.fixedSysctls(writes)
     const { target, change } = fixed.size > 0 ? decide(fixed) : wanted
-    return { observed, change, plan: planOf(target, change.steps) }
+    const plan = planOf(target, change.steps)
+    if (more.blocked.length > 0) plan.isBlocked = true
+    return { observed, change, plan }
   }
 }
 

@@ -2,6 +2,7 @@
  * Decides when the next pass of a network set-up begins: soon after a change, otherwise after a while, and never so often that it costs
  * much.
  */
+import { Alarm } from '../base/alarm.js'
 import { pause } from '../base/pause.js'
 
 /** A change comes as a burst of lines. The pass begins so long after the first one. */
@@ -20,7 +21,7 @@ export interface PassTimerOptions {
 }
 
 export class PassTimer {
-  #wake: () => void = () => {}
+  readonly #alarm = new Alarm()
   #isDue = false
 
   constructor(private readonly options: PassTimerOptions) {}
@@ -28,7 +29,12 @@ export class PassTimer {
   /** Something changed: a pass follows soon. */
   schedule(): void {
     this.#isDue = true
-    this.#wake()
+    this.#alarm.ring()
+  }
+
+  /** `waitMs` says something else than before. */
+  reconsider(): void {
+    this.#alarm.ring()
   }
 
   /** Runs until the signal, and ends with no pass under way. Never rejects. */
@@ -49,10 +55,11 @@ export class PassTimer {
   }
 
   async #scheduled(signal: AbortSignal): Promise<void> {
-    if (this.#isDue) return
-    const sleep = new AbortController()
-    this.#wake = () => sleep.abort()
-    await pause(this.options.waitMs(), signal, sleep.signal)
-    this.#wake = () => {}
+    while (!this.#isDue && !signal.aborted) {
+      const dueAt = performance.now() + this.options.waitMs()
+      await this.#alarm.wait(dueAt - performance.now(), signal)
+      // A timer may fire a moment early.
+      if (performance.now() >= dueAt - 1) return
+    }
   }
 }

@@ -10,12 +10,18 @@ const maxSpacingMs = 1000
 const minSpacingMs = 100
 /** After a failed pass, the wait doubles from this to `lookMs`. */
 const retryMs = 200
-/** How often to look for changes that no monitor reports, such as an endpoint that another program deleted. */
+/**
+ * How often to look for changes that no monitor reports, such as an endpoint that another program deleted. At rest the time doubles from look to
+ * look: seven programs are started for each.
+ */
 const lookMs = 10_000
+const longestLookMs = 320_000
 
 export interface ReconcileOptions {
   /** One pass; returns what it did. `quick`: it need not look for changes that no monitor reports. */
   apply(quick: boolean): Promise<NetworkPlan>
+  /** No client is active. */
+  isCalm(): boolean
   /** Called with the WANs that can be used when they have changed. */
   onWans(wans: readonly WanAddresses[]): void
   emit: Emit
@@ -29,7 +35,10 @@ export class Reconciler {
   #notes: ReadonlySet<string>
   #failure = ''
   #failures = 0
-  #lookedAt = performance.now()
+  /** When the next look is due, and how long after the last one. */
+  #lookAt = performance.now() + lookMs
+  #lookMs = lookMs
+  #isBlocked = false
   readonly #timer = new PassTimer({
     pass: () => this.#pass(),
     waitMs: () => this.#waitMs(),
@@ -49,8 +58,15 @@ export class Reconciler {
 
   /** A pass follows soon that looks at everything. */
   lookNow(): void {
-    this.#lookedAt = Number.NEGATIVE_INFINITY
+    this.#lookAt = Number.NEGATIVE_INFINITY
     this.schedule()
+  }
+
+  /** Within `lookMs` a pass looks at everything. Not at once: clients may just have come, and must not wait for it. */
+  lookSoon(): void {
+    this.#lookMs = lookMs
+    this.#lookAt = Math.min(this.#lookAt, performance.now() + lookMs)
+    this.#timer.reconsider()
   }
 
   /** A pass follows soon, and calls `onWans` even if they have not changed. `logged`: notes that need not be logged again. */
@@ -66,19 +82,24 @@ export class Reconciler {
   }
 
   #waitMs(): number {
-    const untilLookMs = Math.max(this.#lookedAt + lookMs - performance.now(), 0)
+    const untilLookMs = Math.max(this.#lookAt - performance.now(), 0)
     return this.#failures === 0 ? untilLookMs : Math.min(retryMs * 2 ** (this.#failures - 1), lookMs)
   }
 
   async #pass(): Promise<void> {
-    const { apply, onWans, emit } = this.#options
+    const { apply, isCalm, onWans, emit } = this.#options
     const startedAt = performance.now()
     // A timer may fire a moment early.
-    const quick = startedAt - this.#lookedAt < lookMs - 10
+    const quick = startedAt < this.#lookAt - 10
     // Now, because somebody may ask for the next look meanwhile.
-    if (!quick) this.#lookedAt = startedAt
+    if (!quick) {
+      this.#lookMs = isCalm() && !this.#isBlocked ? Math.min(2 * this.#lookMs, longestLookMs) : lookMs
+      this.#lookAt = startedAt + this.#lookMs
+    }
     try {
-      const { steps, wans, notes } = await apply(quick)
+      const { steps, wans, notes, isBlocked = false } = await apply(quick)
+      if (isBlocked && !this.#isBlocked) this.lookSoon()
+      this.#isBlocked = isBlocked
       if (this.#failure !== '') emit({ type: 'network-works-again' })
       this.#failure = ''
       this.#failures = 0
@@ -90,7 +111,7 @@ export class Reconciler {
       this.#wans = now
       onWans(wans)
     } catch (error) {
-      if (!quick) this.#lookedAt = Number.NEGATIVE_INFINITY
+      if (!quick) this.#lookAt = Number.NEGATIVE_INFINITY
       // Often the cause is a change during the pass, and it has already scheduled the next one.
       const { message } = error as Error
       if (message !== this.#failure) emit({ type: 'network-failed', reason: message, isAtStart: false })

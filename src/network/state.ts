@@ -321,6 +321,8 @@ export interface NetworkPlan {
   redirects: boolean
   /** One-line remarks. */
   notes: string[]
+  /** A firewall drops what is redirected, so it is not, until somebody has mended that. */
+  isBlocked?: boolean
 }
 
 export interface NetworkOptions {

@@ -5,7 +5,7 @@ import type { Native } from '../engine/contract.js'
 import type { OptionEffect } from '../telemetry/events/service.js'
 import type { Emit, Event } from '../telemetry/events.js'
 
-const lookMs = 10_000
+const lookMs = 60_000
 
 /** The lack of others is not noticed. */
 const effects: Record<string, OptionEffect> = {

@@ -9,6 +9,7 @@ import { Steer } from '../../src/gateway/steering/steer.js'
 import { toLog } from '../../src/telemetry/events.js'
 import { EngineUnderTest, needsAddon } from '../support/engine.js'
 import { memoryLog } from '../support/memory-log.js'
+import { paceOf } from '../support/pace.js'
 import { settle, sleep } from '../support/wait.js'
 
 type Answer = Buffer | undefined
@@ -155,7 +156,7 @@ function startProbers(hag: Hag, engine: AskingEngine, wans = [dsl, lte]) {
     usePaths() {},
     onChange: (before, after) => probers.wake(before, after),
   })
-  const probers = new Probers({ config: { listen: { port: 1 } }, engine, log, steer })
+  const probers = new Probers({ config: { listen: { port: 1 } }, engine, pace: paceOf(), log, steer })
   steer.report({ type: 'hags-changed', hags: [{ hag, priority: '0' }] })
   steer.report({ type: 'wans-planned', wans })
   for (const { address4: bind } of wans) steer.report({ type: 'wan-answered', bind, rttMs: 30 })

@@ -35,6 +35,37 @@ void races() {
   closeFd(silent);
 }
 
+// A probe that watches its connection: it ends well when its time is over, and at once when the HAG ends the connection.
+void watches() {
+  Server server;
+  auto hag = std::make_unique<Owner>(options(), serve);
+  const Address entry = hag->listen(ListenerKind::Socks);
+  std::mutex mutex;
+  std::vector<Probed> probed;
+  Owner cpe(options(), [&](Engine&, const Event& event) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (const auto* const it = std::get_if<Probed>(&event)) probed.push_back(*it);
+  });
+  const auto count = [&] {
+    const std::lock_guard<std::mutex> lock(mutex);
+    return probed.size();
+  };
+  DialSpec spec = through(entry, server.address, false, false);
+  spec.mptcp = spec.connectRequest = false;
+  spec.watchMs = 2500;
+  const auto before = Clock::now();
+  cpe.engine().probe(1, spec);
+  CHECK(eventually([&] { return count() == 1; }));
+  CHECK(probed[0].failure.error == 0 && Clock::now() - before >= std::chrono::milliseconds(2500));
+  spec.watchMs = 60000;
+  cpe.engine().probe(2, spec);
+  CHECK(eventually([&] { return hag->counters().connections == 1; }));
+  hag->close();
+  CHECK(eventually([&] { return count() == 2; }));
+  CHECK(probed[1].failure.error == ECONNRESET && (probed[1].stage == Stage::Watch || probed[1].stage == Stage::Greeting));
+  cpe.close();
+}
+
 // All at once: attempts that fail, win or are added late, resets by the owner, and clients that leave.
 void racesInTurmoil() {
   Server server;
@@ -177,6 +208,7 @@ void handedOver() {
 int main() {
   const unsigned before = descriptors();
   races();
+  watches();
   racesInTurmoil();
   aHagThatDied();
   handedOver();

@@ -186,7 +186,9 @@ export class FakeEngine implements Engine {
 
   async probe(probe: Probe): Promise<ProbeResult> {
     const local = { address: probe.bind ?? '10.1.0.2', port: 50_000 }
-    return this.#far.probe?.(probe) ?? { ok: true, local, protocol: 'mptcp', connectMs: 30 }
+    const result = this.#far.probe?.(probe) ?? { ok: true, local, protocol: 'mptcp', connectMs: 30 }
+    if (result.ok && probe.watchMs !== undefined) await new Promise((resolve) => setTimeout(resolve, probe.watchMs).unref())
+    return result
   }
 
   async prepare(probe: Probe): Promise<ProbeResult> {
@@ -267,7 +269,7 @@ export class FakeEngine implements Engine {
 
   stats(): EngineStats {
     const relaying = [...this.#connections.values()].filter(({ state }) => state === 'relaying').length
-    return { connections: this.#connections.size, relaying, pipesInUse: 0, pipesPooled: 0, bytesParked: 0 }
+    return { connections: this.#connections.size, relaying, pipesInUse: 0, pipesPooled: 0, bytesParked: 0, calmMs: 0 }
   }
 
   close(): void {

@@ -2,6 +2,7 @@
 import type { Test } from 'tap'
 import type { Inspection, Probe, ProbeResult } from '../../src/engine/contract.js'
 import { isUsable } from '../../src/gateway/model.js'
+import { Pace } from '../../src/gateway/pace.js'
 import * as schedule from '../../src/gateway/steering/schedule.js'
 import { wanLinks } from '../../src/gateway/steering/state.js'
 import { Steer } from '../../src/gateway/steering/steer.js'
@@ -63,8 +64,10 @@ export async function start(t: Test, world: World) {
         if (address !== before.links[index]?.address) prober.probeNow(index, true)
     },
   })
+  const pace = new Pace(engine)
   const prober = new LinkProber({
     engine,
+    pace,
     log,
     links: () => steer.state.links,
     hags: (family) => hags.filter(({ address }) => address.includes(':') === (family === 6)),

@@ -1,7 +1,7 @@
 /** What probers use of the engine. The test answers, on a clock that it moves. */
 import type { Engine, Inspection, Probe, ProbeResult } from '../../src/engine/contract.js'
 
-export const failed = (stage: 'connect' | 'greeting' | 'authentication', code: string): ProbeResult => ({
+export const failed = (stage: 'connect' | 'greeting' | 'authentication' | 'watch', code: string): ProbeResult => ({
   ok: false,
   stage,
   failure: { code, errno: 0, syscall: 'connect' },

@@ -1,6 +1,6 @@
 /** What /proc tells about a process. */
 import { execFileSync } from 'node:child_process'
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
 
 /** Open descriptors; only those of `kind`, if given. */
 export function countDescriptors(pid: number, kind?: 'socket' | 'pipe'): number {
@@ -50,4 +50,30 @@ export function workerSeconds(pid: number): number {
   const threads = readdirSync(`/proc/${pid}/task`).filter((thread) => Number(thread) !== pid)
   const spent = (thread: string) => Number(readFileSync(`/proc/${pid}/task/${thread}/schedstat`, 'utf8').split(' ')[0])
   return threads.reduce((sum, thread) => sum + spent(thread), 0) / 1e9
+}
+
+/** How often its threads and those of its children slept and were woken (voluntary context switches). */
+export function wakeUps(pid: number): number {
+  const threads = `/proc/${pid}/task`
+  if (!existsSync(threads)) return 0
+  return readdirSync(threads).reduce((sum, thread) => {
+    const [status, children] = ['status', 'children'].map((file) => read(`${threads}/${thread}/${file}`)) as [string, string]
+    const own = Number(/^voluntary_ctxt_switches:\s+(\d+)/m.exec(status)?.[1] ?? 0)
+    return children.split(' ').reduce((total, child) => total + (child === '' ? 0 : wakeUps(Number(child))), sum + own)
+  }, 0)
+}
+
+/** '' if the process has just ended. */
+function read(file: string): string {
+  try {
+    return readFileSync(file, 'utf8').trim()
+  } catch {
+    return ''
+  }
+}
+
+/** Processor time of ended children, seconds; resolution is one clock tick (10 ms). */
+export function endedSeconds(pid: number): number {
+  const fields = read(`/proc/${pid}/stat`).split(') ')[1]?.split(' ') ?? []
+  return (Number(fields[13] ?? 0) + Number(fields[14] ?? 0)) / ticksPerSecond
 }

@@ -66,7 +66,7 @@ export interface Scenario {
   steps: readonly Step[]
 }
 
-const failed = (stage: 'connect' | 'greeting', code: string): Extract<ProbeResult, { ok: false }> => {
+const failed = (stage: 'connect' | 'greeting' | 'watch', code: string): Extract<ProbeResult, { ok: false }> => {
   const failure = { code, errno: 0, syscall: 'connect' }
   return { ok: false, stage, failure }
 }
@@ -146,6 +146,16 @@ export class SimulatedWorld {
     return after(ms, { ok: true, local: { address: bind, port: 1 }, protocol: became, connectMs: ms })
   }
 
+  /** How a watched connection has just ended; undefined: it goes on. */
+  watch({ remote, bind = '' }: Probe): ProbeResult | undefined {
+    const name = wanOf(bind)
+    const { answers } = this.#hag(remote)
+    if (answers === 'refuses') return failed('watch', 'ECONNRESET')
+    const isCurrent = this.addressOf(name, 4) === bind || this.addressOf(name, 6) === bind
+    const { isThere, answers: passes } = this.wan(name)
+    return isThere && isCurrent && passes === 'all' && answers !== 'silent' ? undefined : failed('watch', 'ETIMEDOUT')
+  }
+
   /** Nobody gets through: it is only written down. */
   connect({ remote, bind }: DialSpec) {
     this.probes.push(`${this.#now()} connection to ${remote.address} from ${bind}`)
@@ -212,6 +222,11 @@ export function engineOf(world: SimulatedWorld, did: (deed: string) => void): En
     async probe(probe: Probe) {
       const { afterMs, result } = world.probe(probe)
       await new Promise((resolve) => setTimeout(resolve, afterMs))
+      for (let leftMs = result.ok ? (probe.watchMs ?? 0) : 0; leftMs > 0; leftMs -= 1000) {
+        await new Promise((resolve) => setTimeout(resolve, 1000.0071))
+        const ended = world.watch(probe)
+        if (ended !== undefined) return ended
+      }
       return result
     },
     inspect: async () => world.inspect(),

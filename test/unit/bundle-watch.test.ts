@@ -2,6 +2,7 @@ import t from 'tap'
 import { BundleWatch } from '../../src/gateway/wans/bundle-watch.js'
 import { toLog } from '../../src/telemetry/events.js'
 import { memoryLog } from '../support/memory-log.js'
+import { paceOf } from '../support/pace.js'
 
 t.test('what keeps a WAN out is said once it lasts, and again after it was gone', async (t) => {
   const log = memoryLog()
@@ -23,6 +24,7 @@ t.test('what keeps a WAN out is said once it lasts, and again after it was gone'
   ]
   const watch = new BundleWatch({
     engine: { stats: () => ({ relaying: 0 }) as never, inspectBusy: async () => t.fail('nothing is relayed') as never },
+    pace: paceOf(),
     members: () => [],
     isToHag: () => true,
     obstacles: () => {

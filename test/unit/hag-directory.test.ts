@@ -2,6 +2,7 @@ import t from 'tap'
 import { HagDirectory, type HagEntryWithPassword, inOrder, type Names } from '../../src/gateway/hags/directory.js'
 import { toLog } from '../../src/telemetry/events.js'
 import { memoryLog } from '../support/memory-log.js'
+import { paceOf } from '../support/pace.js'
 
 const entry = (more: Partial<HagEntryWithPassword>): HagEntryWithPassword => ({ weight: 1, ...more })
 
@@ -25,7 +26,7 @@ class FakeNames implements Names {
 function directory(...entries: HagEntryWithPassword[]) {
   const names = new FakeNames()
   const log = memoryLog()
-  const made = new HagDirectory({ entries, names, emit: toLog(log), identity: 'one home' })
+  const made = new HagDirectory({ entries, names, emit: toLog(log), pace: paceOf(), identity: 'one home' })
   const addresses = () => made.hags.map(({ hag }) => `${hag.address} ${hag.port}`)
   return { made, names, log, addresses }
 }
@@ -183,6 +184,7 @@ t.test('a name is asked for over each WAN, until one answers', async (t) => {
     entries: [entry({ name: 'hag.example' })],
     names,
     emit: toLog(log),
+    pace: paceOf(),
     identity: 'one home',
     sources,
   })

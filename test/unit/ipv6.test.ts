@@ -43,7 +43,7 @@ function start(
     engine: {
       connect: async () => ({ ok: false, failure: { code: 'ETIMEDOUT', errno: 110, syscall: 'connect' } }),
       inspect: async () => (options.relayed?.() ?? []).map(inspection),
-      stats: () => ({ connections: 1, relaying: 1, pipesInUse: 0, pipesPooled: 0, bytesParked: 0 }),
+      stats: () => ({ connections: 1, relaying: 1, pipesInUse: 0, pipesPooled: 0, bytesParked: 0, calmMs: 0 }),
     },
     hags: () => core.target.usableHags,
     isReachable: options.isReachable ?? (() => true),

@@ -1,5 +1,6 @@
 import t from 'tap'
 import { keepaliveSeconds, watchKeepalive } from '../../src/gateway/wans/keepalive.js'
+import { paceOf } from '../support/pace.js'
 
 t.test('as often as NATs with a minute of memory need, and on metered WANs as is affordable', async (t) => {
   const of = (connections: number, isMetered: boolean) => keepaliveSeconds({ connections, isMetered })
@@ -30,7 +31,7 @@ t.test('follows what is relayed, unless the config says', async (t) => {
       stats: () => ({ relaying: relaying[0] }) as never,
     }
     const isMetered = () => true
-    const running = watchKeepalive({ engine, seconds, isMetered, everyMs: 5 }, end.signal)
+    const running = watchKeepalive({ engine, pace: paceOf(), seconds, isMetered, everyMs: 5 }, end.signal)
     for (let turn = 0; turn < 4; turn++) {
       await new Promise((resolve) => setTimeout(resolve, 30))
       relaying.shift()

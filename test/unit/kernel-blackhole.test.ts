@@ -2,6 +2,7 @@ import t from 'tap'
 import { turnedIntoTcp, watchBlackHole } from '../../src/gateway/wans/kernel-blackhole.js'
 import { toLog } from '../../src/telemetry/events.js'
 import { memoryLog } from '../support/memory-log.js'
+import { paceOf } from '../support/pace.js'
 
 const netstat = (count: number) =>
   `TcpExt: SyncookiesSent\nTcpExt: 0\nMPTcpExt: MPCapableSYNRX MPCapableSYNTXDrop MPCapableSYNTXDisabled\nMPTcpExt: 4 5 ${count}\n`
@@ -20,6 +21,7 @@ t.test('says how many connections it cost, and makes the kernel forget', async (
   await watchBlackHole(
     {
       emit: toLog(log),
+      pace: paceOf(),
       everyMs: 1,
       async read() {
         const text = texts.shift()

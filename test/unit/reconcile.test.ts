@@ -21,12 +21,12 @@ const plan = (wans: WanAddresses[], notes: string[] = [], steps: NetworkPlan['st
   steps,
 })
 
-function running(apply: (quick: boolean) => Promise<NetworkPlan>) {
+function running(apply: (quick: boolean) => Promise<NetworkPlan>, isCalm = () => false) {
   const log = memoryLog()
   const stop = new AbortController()
   const seen: string[][] = []
   const onWans = (wans: readonly WanAddresses[]) => seen.push(wans.map(({ name }) => name))
-  const reconciler = new Reconciler({ apply, onWans, emit: toLog(log), initial: plan([dsl, lte]) })
+  const reconciler = new Reconciler({ apply, isCalm, onWans, emit: toLog(log), initial: plan([dsl, lte]) })
   const ended = reconciler.run(stop.signal)
   const end = async () => {
     stop.abort()
@@ -99,6 +99,38 @@ t.test('what changes just after the regular look does not wait', async (t) => {
   await end()
   t.ok(beganAt - changedAt < 50, `a pass began ${Math.round(beganAt - changedAt)} ms after the change`)
 })
+
+t.test(
+  'at rest the looks become rarer, and after a change that is told, or while clients are active, one follows within 10 s',
+  async (t) => {
+    const looks: number[] = []
+    let isCalm = true
+    let isBlocked = false
+    const startedAt = performance.now()
+    const { reconciler, end } = running(
+      async (quick) => {
+        if (!quick) looks.push(Math.round((performance.now() - startedAt) / 1000))
+        return { ...plan([dsl, lte]), isBlocked }
+      },
+      () => isCalm,
+    )
+    await time.advance(1000_000)
+    t.same(looks, [10, 30, 70, 150, 310, 630, 950])
+    reconciler.lookSoon()
+    await time.advance(9000)
+    t.equal(looks.length, 7, 'not at once')
+    await time.advance(31_000)
+    t.same(looks.slice(7), [1010, 1030])
+    isCalm = false
+    reconciler.lookSoon()
+    await time.advance(35_000)
+    t.same(looks.slice(9), [1050, 1060, 1070])
+    isCalm = isBlocked = true
+    await time.advance(35_000)
+    t.same(looks.slice(12), [1080, 1090, 1100], 'also while a firewall is in the way')
+    await end()
+  },
+)
 
 t.test('a failed pass is said once and tried again', async (t) => {
   let passes = 0
@@ -238,22 +270,25 @@ t.test('what has gone is told at once, whatever the pieces in which the monitor 
 })
 
 t.test('rules of ours that somebody deletes are told at once, and looked for', async (t) => {
-  const told: [lines: string[], rulesGone: boolean][] = [
-    [['delete rule ip nat BONDSOCKS handle 4\ndelete rule ip nat PREROUTING handle 3\n'], true],
-    [['delete rule ip nat PREROUTING handle 3\ndelete rule ip6 nat BOND', 'SOCKS handle 9\n'], true],
-    [['delete rule inet fw4 input handle 12\n', 'delete rule ip nat BONDSOCKS2 handle 4\n'], false],
+  const told: [lines: string[], gone: number, changed: number][] = [
+    [['delete rule ip nat BONDSOCKS handle 4\ndelete rule ip nat PREROUTING handle 3\n'], 1, 0],
+    [['delete rule ip nat PREROUTING handle 3\ndelete rule ip6 nat BOND', 'SOCKS handle 9\n'], 1, 1],
+    [['delete rule inet fw4 input handle 12\n', '# new generation 7 by process 4 (nft)\n'], 0, 1],
+    [['add rule ip nat BONDSOCKS counter\n', 'insert rule ip nat PREROUTING iifname "br0" jump BONDSOCKS\n'], 0, 0],
+    [['insert rule ip filter INPUT iifname "br0" drop\n'], 0, 1],
   ]
-  for (const [pieces, expected] of told) {
+  for (const [pieces, ...expected] of told) {
     let gone = 0
+    let changed = 0
     let starts = 0
     const stream = async (argv: readonly string[], onOutput: (text: string) => void) => {
-      t.same(argv, ['nft', 'monitor', 'destroy', 'rules'])
+      t.same(argv, ['nft', 'monitor', 'rules'])
       starts++
       for (const piece of pieces) onOutput(piece)
       return 'nft ENOENT'
     }
-    await watchFirewall({ onRulesGone: () => gone++, stream }, new AbortController().signal)
-    t.equal(gone, expected ? 1 : 0, pieces.join())
+    await watchFirewall({ onRulesGone: () => gone++, onRulesChanged: () => changed++, stream }, new AbortController().signal)
+    t.same([gone, changed], expected, pieces.join())
     t.equal(starts, 1, 'where nft ends at once it is not asked again')
   }
   const looks: boolean[] = []

@@ -2,6 +2,7 @@ import t from 'tap'
 import { Rejoin } from '../../src/gateway/wans/rejoin.js'
 import { toLog } from '../../src/telemetry/events.js'
 import { memoryLog } from '../support/memory-log.js'
+import { paceOf } from '../support/pace.js'
 
 const dsl = { wan: 'dsl', bind: '10.1.0.2', rate: 0 }
 const lte = { wan: 'lte', bind: '10.2.0.2', rate: 0 }
@@ -15,8 +16,9 @@ function start(only: Record<string, number>, paths = [dsl, lte]) {
   const rejoin = new Rejoin({
     engine: {
       countOnly: async (source, olderThanMs) => (state.only[source] ?? 0) + (olderThanMs === 0 ? state.young : 0),
-      stats: () => ({ connections: 1, relaying: 1, pipesInUse: 0, pipesPooled: 0, bytesParked: 0 }),
+      stats: () => ({ connections: 1, relaying: 1, pipesInUse: 0, pipesPooled: 0, bytesParked: 0, calmMs: 0 }),
     },
+    pace: paceOf(),
     paths: () => state.paths,
     remake: (bind) => remade.push(bind),
     now: () => clock.now,

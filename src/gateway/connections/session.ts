@@ -32,6 +32,8 @@ export interface SessionOptions {
   connectTimeoutMs: number
   prepared?: Pick<PreparedConnections, 'serves' | 'demanded'>
   report(fact: ConnectionFact): void
+  /** Clients are active, after nobody was. */
+  onActive?(): void
   log: Log
 }
 
@@ -66,6 +68,7 @@ export class Sessions {
       this.#races.settle(event)
       if (event.type === 'closed') this.#closed(event)
     } else if (event.type === 'demand') this.#options.prepared?.demanded(event.clients)
+    else if (event.type === 'active') this.#options.onActive?.()
   }
 
   /** How connections fared, by path. */

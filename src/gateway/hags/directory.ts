@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { formatSocketAddress, parseAddress } from '../../base/address.js'
-import { Alarm } from '../../base/alarm.js'
+import type { Alarm } from '../../base/alarm.js'
 import { pause } from '../../base/pause.js'
 import { askServers, NameResolver, type Source } from '../../base/resolve.js'
 import type { HagEntry } from '../../config/schema.js'
@@ -12,6 +12,7 @@ import { credentialsOf } from '../../engine/probe.js'
 import type { Emit } from '../../telemetry/events.js'
 import type { RankedHag } from '../facts.js'
 import type { Hag } from '../model.js'
+import type { Pace } from '../pace.js'
 
 /** How long we do not ask again. A resolver keeps an answer for its TTL anyway. */
 const refreshMs = 60_000
@@ -59,12 +60,13 @@ export class HagDirectory {
   /** The names of the last refresh; they may change every time. */
   readonly #asked = new Set<string>()
   #hags: readonly RankedHag[] = []
-  readonly #alarm = new Alarm()
+  readonly #alarm: Alarm
 
   constructor(
     private readonly options: {
       entries: readonly HagEntryWithPassword[]
       emit: Emit
+      pace: Pace
       names?: Names
       /** The WANs' addresses. Names are looked up by the system's route, and then over each WAN. */
       sources?: () => readonly Source[]
@@ -72,6 +74,7 @@ export class HagDirectory {
       identity?: string
     },
   ) {
+    this.#alarm = options.pace.alarm()
     this.#use(options.entries.flatMap((entry, index) => rankAddress(entry, entry.priority ?? index)))
   }
 
@@ -123,8 +126,9 @@ export class HagDirectory {
     if (this.options.entries.every(({ name }) => name === undefined)) return
     let lookedAt = performance.now()
     while (!signal.aborted) {
-      await this.#alarm.wait(retryMs, signal)
-      const isDue = this.isTroubled || options.isUrgent() || performance.now() - lookedAt >= refreshMs
+      const isUrgent = () => this.isTroubled || options.isUrgent()
+      await this.#alarm.wait(isUrgent() ? retryMs : this.options.pace.after(retryMs), signal)
+      const isDue = isUrgent() || performance.now() - lookedAt >= refreshMs
       if (signal.aborted || !isDue) continue
       lookedAt = performance.now()
       if (!(await this.refresh())) continue

@@ -3,7 +3,7 @@
  * It reports facts; steering decides what they mean.
  */
 
-import { Alarm } from '../../base/alarm.js'
+import type { Alarm } from '../../base/alarm.js'
 import { pause } from '../../base/pause.js'
 import type { Engine, ProbeResult } from '../../engine/contract.js'
 import { hagProbe } from '../../engine/probe.js'
@@ -13,6 +13,7 @@ import type { Fact } from '../facts.js'
 import type { Probed } from '../hag-facts.js'
 import { troubleOf } from '../hag-troubles.js'
 import { type Hag, isSameHag, type PathAddress, type WanLink } from '../model.js'
+import type { Pace } from '../pace.js'
 import { examine } from './capabilities.js'
 import { relayedOver } from './users.js'
 
@@ -39,6 +40,7 @@ export interface KnownHag {
 
 export interface HagProberOptions<Known extends KnownHag> {
   engine: Pick<Engine, 'probe' | 'inspect' | 'connect' | 'stats'>
+  pace: Pace
   hags(): readonly Known[]
   /** When a greeting, or a whole CONNECT, is to be asked for; it may be long ago, and infinite if not before something changes. */
   greetingDueAt(hag: Known): number
@@ -77,10 +79,11 @@ interface Memory {
 export class HagProber<Known extends KnownHag> {
   readonly #options: HagProberOptions<Known>
   readonly #memories = new WeakMap<Hag, Memory>()
-  readonly #alarm = new Alarm()
+  readonly #alarm: Alarm
 
   constructor(options: HagProberOptions<Known>) {
     this.#options = options
+    this.#alarm = options.pace.alarm()
   }
 
   /** To be called when known things have changed: something may be due. */

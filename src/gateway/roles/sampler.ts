@@ -1,8 +1,8 @@
-/** Reports once a second what the WANs carry: their rates, and whether their monthly volume is used up. */
-import { pause } from '../../base/pause.js'
+/** Reports what the WANs carry: their rates, once a second while clients are active, and whether their monthly volume is used up. */
 import type { Emit } from '../../telemetry/events.js'
 import type { MachineFact, Rates } from '../facts.js'
 import { type Carried, readCounters } from '../interface-counters.js'
+import type { Pace } from '../pace.js'
 import { Volume } from './volume.js'
 
 export interface RoleSamplerOptions {
@@ -10,6 +10,7 @@ export interface RoleSamplerOptions {
   /** The interface of a WAN, by the kernel's name. */
   deviceOf(wan: string): string
   volumeFile: string
+  pace: Pace
   report(fact: MachineFact): void
   emit: Emit
   /** Tests pass their own. */
@@ -32,11 +33,12 @@ export class RoleSampler {
 
   /** Runs until the signal. With one WAN there is nothing to choose. */
   async run(signal: AbortSignal): Promise<void> {
-    const { wans, report } = this.#options
+    const { wans, pace, report } = this.#options
     if (wans.length < 2) return
+    const alarm = pace.alarm()
     while (!signal.aborted) {
       report({ type: 'rates-sampled', rates: this.#sample(), exhausted: this.#exhausted() })
-      await pause(tickMs, signal)
+      await alarm.wait(pace.after(tickMs), signal)
     }
     await this.#volume?.save()
   }

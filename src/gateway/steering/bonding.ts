@@ -3,6 +3,7 @@ import { type Family, families } from '../../base/address.js'
 import type { Engine } from '../../engine/contract.js'
 import type { Emit } from '../../telemetry/events.js'
 import { isSameHag, type WanLink } from '../model.js'
+import type { Pace } from '../pace.js'
 import { type MemberState, withoutHag } from '../wans/bundle.js'
 import { BundleWatch } from '../wans/bundle-watch.js'
 import { watchKeepalive } from '../wans/keepalive.js'
@@ -16,6 +17,7 @@ export interface BondingOptions {
   keepaliveSeconds: number | undefined
   engine: Pick<Engine, 'inspectBusy' | 'setKeepalive' | 'countOnly' | 'stats'>
   steer: Pick<Steer, 'state' | 'target' | 'report'>
+  pace: Pace
   emit: Emit
 }
 
@@ -25,10 +27,11 @@ export class Bonding {
   readonly #rejoins: readonly Rejoin[]
 
   constructor(options: BondingOptions) {
-    const { engine, steer, emit } = options
+    const { engine, steer, pace, emit } = options
     this.#options = options
     this.#bundle = new BundleWatch({
       engine,
+      pace,
       emit,
       members: () =>
         steer.target.hagFamilies.flatMap((family) =>
@@ -41,6 +44,7 @@ export class Bonding {
       (family) =>
         new Rejoin({
           engine,
+          pace,
           emit,
           paths: () => this.#links(family).map(({ wan, bind }) => ({ wan, bind, rate: this.#rateOf(wan) })),
           remake: (bind) => steer.report({ type: 'endpoint-to-remake', bind }),
@@ -55,12 +59,12 @@ export class Bonding {
 
   /** Each runs until the signal. */
   run(signal: AbortSignal): Promise<void>[] {
-    const { engine, keepaliveSeconds: seconds } = this.#options
+    const { engine, pace, keepaliveSeconds: seconds } = this.#options
     const isMetered = () => families.some((family) => this.#links(family).some(({ metered }) => metered))
     return [
       this.#bundle.run(signal),
       ...this.#rejoins.map((rejoin) => rejoin.run(signal)),
-      watchKeepalive({ engine, seconds, isMetered }, signal),
+      watchKeepalive({ engine, pace, seconds, isMetered }, signal),
     ]
   }
 

@@ -17,6 +17,7 @@ import { HagDirectory, type HagEntryWithPassword } from '../hags/directory.js'
 import type { FirstAnswer } from '../hags/first-answer.js'
 import { type Carried, readCounters } from '../interface-counters.js'
 import { isSameHag } from '../model.js'
+import { Pace } from '../pace.js'
 import { RoleSampler } from '../roles/sampler.js'
 import { watchBlackHole } from '../wans/kernel-blackhole.js'
 import { Bonding } from './bonding.js'
@@ -68,6 +69,7 @@ export class Hub {
   readonly #bonding: Bonding
   /** Why a WAN is not in use, as the log said it. */
   readonly #outOfUse = new Map<string, string>()
+  readonly #pace: Pace
 
   constructor(options: HubOptions) {
     const { config, entries, engine, network, log, counters, examine } = options
@@ -76,6 +78,8 @@ export class Hub {
       options.emit(event)
     }
     this.#options = options
+    const pace = new Pace(engine)
+    this.#pace = pace
     this.pathTable = new PathTable({ onHagDown: config.on_hag_down })
     this.prepared = new PreparedConnections({
       engine,
@@ -102,12 +106,13 @@ export class Hub {
       },
       onChange: (before, after) => this.#probers.wake(before, after),
     })
-    this.#directory = new HagDirectory({ entries, emit, sources: () => this.steer.state.wans })
-    this.#probers = new Probers({ config, engine, log, steer: this.steer, counters, examine })
+    this.#directory = new HagDirectory({ entries, emit, pace, sources: () => this.steer.state.wans })
+    this.#probers = new Probers({ config, engine, pace, log, steer: this.steer, counters, examine })
     this.#passes = new Passes({
       config,
       network,
       emit,
+      pace,
       steer: this.steer,
       onWans: () => this.#directory.refreshSoon(),
       onRoutes: () => this.#probers.checkFullSize(),
@@ -116,11 +121,18 @@ export class Hub {
       wans: config.wans,
       deviceOf: (wan) => deviceOf(this.steer.state, wan),
       volumeFile: config.volume_file,
+      pace,
       report: (fact) => this.steer.report(fact),
       emit,
       counters,
     })
-    this.#bonding = new Bonding({ keepaliveSeconds: config.keepalive_seconds, engine, emit, steer: this.steer })
+    this.#bonding = new Bonding({ keepaliveSeconds: config.keepalive_seconds, engine, pace, emit, steer: this.steer })
+  }
+
+  /** Clients are active, after nobody was. */
+  wake(): void {
+    this.#pace.wake()
+    this.#passes.lookSoon()
   }
 
   /** What a connection met. */
@@ -202,13 +214,14 @@ export class Hub {
         },
         signal,
       ),
-      watchBlackHole({ forget: () => network.forgetBlackHole(), emit }, signal),
+      watchBlackHole({ forget: () => network.forgetBlackHole(), emit, pace: this.#pace }, signal),
       watch(
         {
           onChange: () => this.#passes.schedule(),
           onGone: (device, what) => this.steer.report({ type: 'link-gone', interface: device, what }),
           onAddressGone: (address) => this.steer.report({ type: 'address-gone', address }),
           onRulesGone: () => this.#passes.lookNow(),
+          onRulesChanged: () => this.#passes.lookSoon(),
         },
         signal,
       ),

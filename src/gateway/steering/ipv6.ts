@@ -61,6 +61,10 @@ export function withIpv6Time(known: Ipv6Reach | undefined, canAsk: boolean, now:
   return { ...known, lacks: false, refusals: 0 }
 }
 
+/** When time alone changes something: it is asked again, or users may try again. Infinite if nothing is known, or it reaches IPv6. */
+export const ipv6ChangesAt = (known: Ipv6Reach | undefined, metered: boolean): number =>
+  known?.lacks ? Math.min(known.trialAt, known.askedAt + (metered ? askMs.metered : askMs.free)) : Number.POSITIVE_INFINITY
+
 /**
  * What a HAG is to be asked for now: our own address, if nothing is known of it and it is reached by IPv4 (one that is reached by IPv6 has it);
  * an address that nobody has, to find out what is wrong; or where users wanted to go, to find out whether it is mended.

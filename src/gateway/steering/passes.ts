@@ -5,6 +5,7 @@ import type { GatewayConfig } from '../../config/schema.js'
 import { Reconciler } from '../../network/reconcile.js'
 import type { NetworkOptions, NetworkPlan } from '../../network/state.js'
 import type { Emit } from '../../telemetry/events.js'
+import type { Pace } from '../pace.js'
 import type { Steer } from './steer.js'
 import { hasEndpoint } from './target.js'
 
@@ -21,6 +22,7 @@ export interface NetworkControl {
 export interface PassesOptions {
   config: GatewayConfig
   network: Pick<NetworkControl, 'apply'>
+  pace: Pace
   steer: Pick<Steer, 'target' | 'report' | 'passBegins' | 'passEnds'>
   /** The WANs that can be used have changed. */
   onWans(): void
@@ -59,6 +61,11 @@ export class Passes {
     this.#reconciler?.lookNow()
   }
 
+  /** Within some seconds a pass looks at everything. */
+  lookSoon(): void {
+    this.#reconciler?.lookSoon()
+  }
+
   /** Settles when the LAN is redirected, if there is a WAN, or at the end. */
   async redirect(): Promise<void> {
     this.#redirects = true
@@ -74,9 +81,10 @@ export class Passes {
 
   /** Until the signal: the machine follows the target. */
   async run(initial: Pick<NetworkPlan, 'wans' | 'notes'>, signal: AbortSignal): Promise<void> {
-    const { emit, steer, onWans } = this.#options
+    const { emit, pace, steer, onWans } = this.#options
     this.#reconciler = new Reconciler({
       apply: (quick) => this.#pass(quick),
+      isCalm: () => pace.isCalm,
       onWans(wans) {
         emit({ type: 'wan-list', wans })
         steer.report({ type: 'wans-planned', wans })

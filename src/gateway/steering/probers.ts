@@ -1,6 +1,6 @@
 /** All probers, connected with steer, which takes the facts that they report and knows what to ask next. */
 import type { Family } from '../../base/address.js'
-import { pause } from '../../base/pause.js'
+import type { Alarm } from '../../base/alarm.js'
 import type { GatewayConfig } from '../../config/schema.js'
 import type { Engine } from '../../engine/contract.js'
 import { inBackground } from '../../service/faults.js'
@@ -15,11 +15,22 @@ import { Ipv6 } from '../hags/ipv6.js'
 import { serves } from '../hags/users.js'
 import type { Carried } from '../interface-counters.js'
 import { type Hag, isSameHag } from '../model.js'
+import type { Pace } from '../pace.js'
 import { FullSize } from '../wans/full-size.js'
 import { LinkProber } from '../wans/link-prober.js'
+import { SilenceWatch } from '../wans/silence-watch.js'
 import { admissionDueAt, isRefused, isToConfirm } from './admissions.js'
 import type { HagState } from './hag-states.js'
-import { asksForMptcp, cheapestLink, greetingDueAt, hagsToAsk, ipv6QuestionTo, nextRound, requestDueAt } from './schedule.js'
+import {
+  asksForMptcp,
+  cheapestLink,
+  greetingDueAt,
+  hagsToAsk,
+  ipv6DueAt,
+  ipv6QuestionTo,
+  nextRound,
+  requestDueAt,
+} from './schedule.js'
 import { hagFamily, linksByCost, linkTo, type State } from './state.js'
 import type { Steer } from './steer.js'
 import type { LinkState } from './wan-links.js'
@@ -30,6 +41,7 @@ export interface ProbersOptions {
   config: Pick<GatewayConfig, 'listen'>
   engine: Pick<Engine, 'probe' | 'inspect' | 'connect' | 'stats'>
   steer: Pick<Steer, 'state' | 'target' | 'report'>
+  pace: Pace
   log: Log
   /** Tests pass their own. */
   counters?: (() => Map<string, Carried>) | undefined
@@ -39,13 +51,16 @@ export interface ProbersOptions {
 export class Probers {
   readonly #options: ProbersOptions
   readonly #links: LinkProber<LinkState>
+  readonly #silence: SilenceWatch<LinkState>
   readonly #hags: HagProber<HagState>
   readonly #fullSize: FullSize
   readonly #ipv6: Ipv6
+  readonly #clock: Alarm
 
   constructor(options: ProbersOptions) {
-    const { config, engine, steer, log, counters, examine } = options
+    const { config, engine, steer, pace, log, counters, examine } = options
     this.#options = options
+    this.#clock = pace.alarm()
     const now = () => performance.now()
     const report = (fact: Fact) => steer.report(fact)
     const linksTo = (hag: Hag) => steer.target.links[hagFamily(hag)]
@@ -56,6 +71,7 @@ export class Probers {
     const hagsOf = (family: Family) => hagsToAsk(this.#hagStates(), family)
     this.#links = new LinkProber({
       engine,
+      pace,
       log,
       counters,
       links: () => steer.state.links,
@@ -65,13 +81,24 @@ export class Probers {
       report,
       reportHag,
     })
+    this.#silence = new SilenceWatch({
+      engine,
+      log,
+      links: () => steer.state.links,
+      hags: hagsOf,
+      timeoutMs: (link) => Math.ceil(nextRound(steer.state, link)?.timeoutMs ?? 1000),
+      onSilent: (index) => this.#links.verify(index),
+      onEnded: (index) => this.#links.probeNow(index),
+    })
     this.#hags = new HagProber({
       engine,
+      pace,
       log,
       examine,
       hags: () => this.#hagStates(),
       greetingDueAt: (one) => {
-        const how = { inUse: steer.target.usableHags[0], isRelaying: engine.stats().relaying > 0 }
+        const { isCalm } = pace
+        const how = { inUse: steer.target.usableHags[0], isRelaying: engine.stats().relaying > 0, isCalm }
         return greetingDueAt(steer.state, one, how)
       },
       requestDueAt: (one) => requestDueAt(steer.state, one),
@@ -101,7 +128,13 @@ export class Probers {
 
   /** Each runs until the signal. */
   run(signal: AbortSignal): Promise<void>[] {
-    return [this.#links.run(signal), this.#fullSize.run(signal), this.#hags.run(signal), this.#tick(signal)]
+    return [
+      this.#links.run(signal),
+      this.#silence.run(signal),
+      this.#fullSize.run(signal),
+      this.#hags.run(signal),
+      this.#tick(signal),
+    ]
   }
 
   /** Asks the HAGs at the start. */
@@ -127,8 +160,10 @@ export class Probers {
       const isMoved = address !== before.links[index]?.address
       if (isMoved || areHagsOthers) this.#links.probeNow(index, isMoved)
     }
+    this.#silence.look()
     this.#hags.look()
     this.#fullSize.look()
+    if (after.hags !== before.hags) this.#clock.ring()
   }
 
   /** A connection had this trouble: asks at once what is wrong. */
@@ -149,10 +184,11 @@ export class Probers {
 
   /** Some of it changes by time alone. */
   async #tick(signal: AbortSignal): Promise<void> {
+    const { steer, pace } = this.#options
     while (!signal.aborted) {
-      await pause(tickMs, signal)
+      await this.#clock.wait(Math.min(pace.after(tickMs), Math.max(ipv6DueAt(steer.state) - performance.now(), tickMs)), signal)
       if (signal.aborted) return
-      this.#options.steer.report({ type: 'tick' })
+      steer.report({ type: 'tick' })
       await this.#ipv6.look()
     }
   }

@@ -4,15 +4,15 @@ import { type Hag, isSameHag, type WanLink } from '../model.js'
 import { nextProbe } from '../wans/health.js'
 import { admissionDueAt } from './admissions.js'
 import { checkMs, type HagState, hagsThere } from './hag-states.js'
-import { ipv6Question } from './ipv6.js'
-import { hagFamily, linksByCost, linkTo, type State, wanLinks } from './state.js'
+import { ipv6ChangesAt, ipv6Question } from './ipv6.js'
+import { hagFamily, linksByCost, linkTo, type State, usableHags, wanLinks } from './state.js'
 import type { LinkState } from './wan-links.js'
 
 /**
  * How often to ask a HAG for a greeting: the one in use while connections are relayed; the one in use otherwise, if no WAN's probe has
- * asked it; the others; and any HAG over metered WANs.
+ * asked it; the others; any of them while no client is active; and any HAG over metered WANs.
  */
-const askMs = { busy: 500, inUse: 1500, spare: 10_000, metered: 15 * 60_000 }
+const askMs = { busy: 500, inUse: 1500, spare: 10_000, calm: 90_000, metered: 15 * 60_000 }
 /** A HAG that is down, over a WAN whose volume costs money: a SYN a minute. */
 const meteredDownMs = 60_000
 
@@ -40,9 +40,13 @@ export const cheapestLink = (state: State, hag: Hag): WanLink | undefined =>
 
 /**
  * When a HAG is to be asked for a greeting; it may be long ago, and infinite if nothing is to be asked before something changes. `inUse`: the HAG
- * that is. `isRelaying`: users' connections run.
+ * that is. `isRelaying`: users' connections run. `isCalm`: no client is active.
  */
-export function greetingDueAt(state: State, one: HagState, how: { inUse: Hag | undefined; isRelaying: boolean }): number {
+export function greetingDueAt(
+  state: State,
+  one: HagState,
+  how: { inUse: Hag | undefined; isRelaying: boolean; isCalm: boolean },
+): number {
   const { hag, health, reportedAt, askedAt, isBusy, isBroken } = one
   const link = cheapestLink(state, hag)
   if (isBroken || link === undefined) return Number.POSITIVE_INFINITY
@@ -50,6 +54,7 @@ export function greetingDueAt(state: State, one: HagState, how: { inUse: Hag | u
   const last = Math.max(reportedAt, askedAt)
   if (link.metered) return last + (health.state === 'down' ? meteredDownMs : askMs.metered)
   if (health.state === 'down' || health.state === 'returning') return last + askMs.inUse
+  if (how.isCalm) return last + askMs.calm
   if (how.inUse === undefined || !isSameHag(how.inUse, hag)) return last + askMs.spare
   return last + (how.isRelaying ? askMs.busy : askMs.inUse)
 }
@@ -64,6 +69,10 @@ export function requestDueAt(state: State, { hag, health, checkedAt, isBroken }:
   const afterMs = link.metered ? checkMs.metered : checkMs.free
   return Math.min(checkedAt + afterMs, ...links.map((one) => admissionDueAt(state.admissions, hag, one)))
 }
+
+/** When something is due about IPv6 if nothing else happens before; it may be long ago. */
+export const ipv6DueAt = (state: State): number =>
+  Math.min(...usableHags(state).map(({ hag, ipv6 }) => ipv6ChangesAt(ipv6, linkTo(state, hag)?.metered ?? true)))
 
 /** What a HAG is to be asked for about IPv6 now, and over which address of ours. One that is reached by IPv6 has it. */
 export function ipv6QuestionTo(

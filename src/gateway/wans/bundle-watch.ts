@@ -1,9 +1,9 @@
 /** Checks every few seconds whether relayed connections are bonded, and says on which WAN they are not. */
 import { readFileSync } from 'node:fs'
-import { pause } from '../../base/pause.js'
 import type { Engine, Inspection } from '../../engine/contract.js'
 import type { Emit, Event } from '../../telemetry/events.js'
 import { type Carried, readCounters } from '../interface-counters.js'
+import type { Pace } from '../pace.js'
 import { agreeingLooks, Bundle, type BundleMember, type Joins, type MemberState } from './bundle.js'
 
 const lookMs = 3000
@@ -12,6 +12,7 @@ const wanted = { max: 64, olderThanMs: 4000, minBytes: 100_000 }
 
 export interface BundleWatchOptions {
   engine: Pick<Engine, 'inspectBusy' | 'stats'>
+  pace: Pace
   members(): readonly BundleMember[]
   /** A connection to a HAG, not a direct one. */
   isToHag(connection: Inspection): boolean
@@ -43,6 +44,7 @@ export class BundleWatch {
   async run(signal: AbortSignal): Promise<void> {
     const {
       engine,
+      pace,
       members,
       isToHag,
       obstacles,
@@ -51,8 +53,9 @@ export class BundleWatch {
       joins = readJoins,
       everyMs = lookMs,
     } = this.#options
+    const alarm = pace.alarm()
     while (!signal.aborted) {
-      await pause(everyMs, signal)
+      await alarm.wait(pace.after(everyMs), signal)
       if (signal.aborted) return
       // Without connections nothing is learned; but counters must be read, so that the next look does not count all bytes since.
       const connections = engine.stats().relaying === 0 ? [] : await engine.inspectBusy(wanted)

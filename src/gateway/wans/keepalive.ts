@@ -1,7 +1,7 @@
 /** How often idle connections to HAGs send a packet, so that no NAT on a WAN forgets them. */
 
-import { pause } from '../../base/pause.js'
 import type { Engine } from '../../engine/contract.js'
+import type { Pace } from '../pace.js'
 
 const lookMs = 5000
 /** NATs that do not follow RFC 5382 (2 h 4 min) forget after one or two minutes. */
@@ -23,6 +23,7 @@ export function keepaliveSeconds({ connections, isMetered }: { connections: numb
 
 export interface KeepaliveOptions {
   engine: Pick<Engine, 'setKeepalive' | 'stats'>
+  pace: Pace
   /** From the config; undefined: as often as is affordable. */
   seconds: number | undefined
   isMetered(): boolean
@@ -31,12 +32,13 @@ export interface KeepaliveOptions {
 
 /** Runs until the signal. */
 export async function watchKeepalive(options: KeepaliveOptions, signal: AbortSignal): Promise<void> {
-  const { engine, seconds, isMetered, everyMs = lookMs } = options
+  const { engine, pace, seconds, isMetered, everyMs = lookMs } = options
+  const alarm = pace.alarm()
   let current: number | undefined
   while (!signal.aborted) {
     const now = seconds ?? keepaliveSeconds({ connections: engine.stats().relaying, isMetered: isMetered() })
     if (now !== current) engine.setKeepalive(now)
     current = now
-    await pause(everyMs, signal)
+    await alarm.wait(pace.after(everyMs), signal)
   }
 }

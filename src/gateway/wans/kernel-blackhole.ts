@@ -3,8 +3,8 @@
  * forget.
  */
 import { readFile } from 'node:fs/promises'
-import { pause } from '../../base/pause.js'
 import type { Emit } from '../../telemetry/events.js'
+import type { Pace } from '../pace.js'
 
 const lookMs = 10_000
 
@@ -22,6 +22,7 @@ export interface BlackHoleOptions {
   /** Makes the kernel forget; rejects with a system error. */
   forget(): Promise<void>
   emit: Emit
+  pace: Pace
   /** Tests pass their own: the text of /proc/net/netstat. */
   read?: () => Promise<string>
   everyMs?: number
@@ -29,7 +30,8 @@ export interface BlackHoleOptions {
 
 /** Runs until the signal. Never rejects. */
 export async function watchBlackHole(options: BlackHoleOptions, signal: AbortSignal): Promise<void> {
-  const { forget, emit, everyMs = lookMs } = options
+  const { forget, emit, pace, everyMs = lookMs } = options
+  const alarm = pace.alarm()
   const read = options.read ?? (() => readFile('/proc/self/net/netstat', 'utf8'))
   let before: number | undefined
   while (!signal.aborted) {
@@ -39,6 +41,6 @@ export async function watchBlackHole(options: BlackHoleOptions, signal: AbortSig
       await forget().catch((error: Error) => emit({ type: 'kernel-black-hole-stays', reason: error.message }))
     }
     before = now
-    await pause(everyMs, signal)
+    await alarm.wait(pace.after(everyMs), signal)
   }
 }

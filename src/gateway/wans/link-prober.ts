@@ -4,8 +4,7 @@
  */
 import { closeSync } from 'node:fs'
 import type { Family } from '../../base/address.js'
-import { Alarm } from '../../base/alarm.js'
-import { pause } from '../../base/pause.js'
+import type { Alarm } from '../../base/alarm.js'
 import type { Engine, ProbeResult, Protocol } from '../../engine/contract.js'
 import { hagProbe } from '../../engine/probe.js'
 import { inBackground } from '../../service/faults.js'
@@ -14,10 +13,11 @@ import type { Fact } from '../facts.js'
 import type { Probed } from '../hag-facts.js'
 import { type Carried, readCounters } from '../interface-counters.js'
 import { type Hag, isUsable, type PathAddress } from '../model.js'
+import type { Pace } from '../pace.js'
 import { isAcknowledged } from '../subflow-signs.js'
+import { FlowWatch } from './flow-watch.js'
 import { type Health, stopPatience } from './health.js'
 import { TokenBucket } from './probe-budget.js'
-import { Flow, flowTickMs } from './traffic-watch.js'
 
 /** Fewer bytes may be late answers to our own probes. */
 const signOfLifeBytes = 4000
@@ -31,12 +31,8 @@ const vainMs = 60_000
 const untoldMs = 200
 /** Who refuses us is found out over other WANs, half a kB each time. So long the finding counts if it was the path, or the HAG. */
 const refusalHoldsMs = { onPath: 5 * 60_000, hag: 60_000 }
-/** While nothing flows, how often to look whether something begins to. */
-const idleTickMs = 250
-/** Without connections the end of a stream harms nobody. How often to look whether one has begun: its stream may stop soon. */
-const restTickMs = 250
-/** Longer than a round trip and a delayed acknowledgement (RFC 1122 section 4.2.3.2) of most paths. */
-const unansweredMs = 300
+/** While nothing flows there is no queue. */
+const maxCalmTimeoutMs = 500
 
 /** What is known of a WAN in one family. */
 export interface KnownLink {
@@ -53,6 +49,7 @@ export interface KnownLink {
 
 export interface LinkProberOptions<Link extends KnownLink = KnownLink> {
   engine: Pick<Engine, 'probe' | 'inspect' | 'connect' | 'stats'>
+  pace: Pace
   /** As known now, always in the same order. */
   links(): readonly Link[]
   /** The HAGs of a family, in the order in which to ask until one answers. */
@@ -84,6 +81,7 @@ const noRefusal = { isOnPath: false, until: 0, metAt: Number.NEGATIVE_INFINITY }
 export class LinkProber<Link extends KnownLink = KnownLink> {
   readonly #options: LinkProberOptions<Link>
   readonly #memories: readonly Memory[]
+  readonly #flows: FlowWatch
 
   constructor(options: LinkProberOptions<Link>) {
     this.#options = options
@@ -92,8 +90,18 @@ export class LinkProber<Link extends KnownLink = KnownLink> {
       lostWhileBusy: 0,
       receivedThen: 0,
       budget: new TokenBucket(performance.now()),
-      alarm: new Alarm(),
+      alarm: options.pace.alarm(),
     }))
+    this.#flows = new FlowWatch({
+      engine: options.engine,
+      pace: options.pace,
+      links: options.links,
+      counters: () => this.#counters(),
+      onSilent: (index, reason) => {
+        const { health } = this.#link(index)
+        inBackground(options.log, this.#verify(index, reason, stopPatience(health).timeoutMs))
+      },
+    })
   }
 
   /** Its address or its path has changed. `isMoved`: so who refused us there has to be found out again. */
@@ -103,9 +111,19 @@ export class LinkProber<Link extends KnownLink = KnownLink> {
     memory.alarm.ring()
   }
 
+  /** A HAG's machine does not answer over it any more, although nothing has changed. */
+  verify(index: number): void {
+    const { pace, log, nextProbe } = this.#options
+    const link = this.#link(index)
+    // A queue delays answers and drops some, but not for long while no client is active.
+    const timeoutMs = Math.min(nextProbe(link)?.timeoutMs ?? maxCalmTimeoutMs, maxCalmTimeoutMs)
+    if (pace.isCalm) inBackground(log, this.#verify(index, 'no HAG answers over it', timeoutMs))
+    else this.probeNow(index)
+  }
+
   /** Runs until the signal. */
   async run(signal: AbortSignal): Promise<void> {
-    await Promise.all([this.#watchFlows(signal), ...this.#memories.map((_, index) => this.#follow(index, signal))])
+    await Promise.all([this.#flows.run(signal), ...this.#memories.map((_, index) => this.#follow(index, signal))])
   }
 
   #link(index: number): Link {
@@ -117,6 +135,7 @@ export class LinkProber<Link extends KnownLink = KnownLink> {
   }
 
   async #follow(index: number, signal: AbortSignal): Promise<void> {
+    const { pace } = this.#options
     const memory = this.#memory(index)
     let probedAt = Number.NEGATIVE_INFINITY
     let last: Carried = { received: 0, sent: 0 }
@@ -127,7 +146,8 @@ export class LinkProber<Link extends KnownLink = KnownLink> {
       const { address, metered, device } = this.#link(index)
       const due = this.#options.nextProbe(this.#link(index))
       // Without a link there is nothing to do before a change.
-      await memory.alarm.wait(Math.max(due?.afterMs ?? Number.POSITIVE_INFINITY, spacingMs), signal)
+      const afterMs = Math.max(due?.afterMs ?? Number.POSITIVE_INFINITY, spacingMs)
+      await memory.alarm.wait(this.#link(index).health.state === 'up' ? pace.after(afterMs) : afterMs, signal)
       if (signal.aborted) return
       const link = this.#link(index)
       if (due === undefined || address === undefined || link.address !== address) continue
@@ -278,48 +298,13 @@ export class LinkProber<Link extends KnownLink = KnownLink> {
     return connected.protocol === 'mptcp'
   }
 
-  /** Looks often while something flows, and probes at once when a steady stream stops. */
-  async #watchFlows(signal: AbortSignal): Promise<void> {
-    const flows = new Map<string, Flow>()
-    while (!signal.aborted) {
-      if (this.#options.engine.stats().relaying === 0) {
-        flows.clear()
-        await pause(restTickMs, signal)
-        continue
-      }
-      const now = performance.now()
-      // Something may flow over a connection that has just begun.
-      let isFlowing = flows.size === 0
-      for (const [device, carried] of this.#counters()) {
-        const links = this.#options
-          .links()
-          .flatMap((link, index) =>
-            link.device === device && link.address !== undefined && isUsable(link.health) ? [{ link, index }] : [],
-          )
-        if (links.length === 0) continue
-        const flow = flows.get(device) ?? new Flow()
-        flows.set(device, flow)
-        flow.look(carried, now)
-        if (flow.isRecent(now)) isFlowing = true
-        const stopMs = Math.max(...links.map(({ link }) => stopPatience(link.health).stopMs))
-        // Not on a metered WAN: acknowledgements alone need no answer, so there the slower look must do.
-        const silence = 'no HAG answers over it'
-        const isUnanswered = flow.unanswered(unansweredMs, now) && !links.some(({ link }) => link.metered)
-        const reason = flow.stopped(stopMs, now) ? `what it carried has stopped, and ${silence}` : isUnanswered && silence
-        if (reason === false) continue
-        for (const { index } of links) inBackground(this.#options.log, this.#verify(index, reason))
-      }
-      await pause(isFlowing ? flowTickMs : idleTickMs, signal)
-    }
-  }
-
-  /** Its stream has just stopped. Probes several times at once, so that no single lost packet decides whether the WAN is dead. */
-  async #verify(index: number, reason: string): Promise<void> {
+  /** It has just fallen silent. Probes several times at once, so that no single lost packet decides whether the WAN is dead. */
+  async #verify(index: number, reason: string, patienceMs: number): Promise<void> {
     if (!this.#mayAsk(index)) return
-    const { address: bind, device, health, metered } = this.#link(index)
+    const { address: bind, device, metered } = this.#link(index)
     if (bind === undefined) return
     const before = this.#received(device) ?? 0
-    const timeoutMs = Math.ceil(stopPatience(health).timeoutMs)
+    const timeoutMs = Math.ceil(patienceMs)
     const probes = Array.from({ length: metered ? 2 : 3 }, () => this.#ask(index, bind, 'tcp', timeoutMs))
     const answers = await Promise.all(probes)
     if (this.#link(index).address !== bind) return

@@ -3,12 +3,13 @@
  * a NAT has forgotten it, the kernel makes it again only when the WAN's endpoint is made again, and then for all connections. So this is
  * done rarely, at a calm moment.
  */
-import { pause } from '../../base/pause.js'
 import type { Engine } from '../../engine/contract.js'
 import type { Emit } from '../../telemetry/events.js'
+import type { Pace } from '../pace.js'
 
 export interface RejoinOptions {
   engine: Pick<Engine, 'countOnly' | 'stats'>
+  pace: Pace
   /** The WANs of one family that connections use now. `rate`: bytes a second. */
   paths(): readonly { wan: string; bind: string; rate: number }[]
   /** Deletes the endpoint of this address and makes it again. */
@@ -41,9 +42,11 @@ export class Rejoin {
 
   /** Runs until the signal. */
   async run(signal: AbortSignal): Promise<void> {
+    const { engine, pace } = this.#options
+    const alarm = pace.alarm()
     while (!signal.aborted) {
-      await pause(lookMs, signal)
-      if (!signal.aborted && this.#options.engine.stats().relaying > 0) await this.look()
+      await alarm.wait(pace.after(lookMs), signal)
+      if (!signal.aborted && engine.stats().relaying > 0) await this.look()
     }
   }
 

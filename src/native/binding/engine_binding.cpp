@@ -1,4 +1,5 @@
 // The class Engine that contract.ts declares.
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <string>
@@ -201,7 +202,8 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   }
 
   Napi::Value Probe(const Napi::CallbackInfo& info) {
-    const DialSpec spec = greetingOf(info[0].As<Napi::Object>());
+    DialSpec spec = greetingOf(info[0].As<Napi::Object>());
+    spec.watchMs = number(info[0].As<Napi::Object>(), "watchMs");
     return Ask([this, &spec](uint64_t id) { engine_->probe(id, spec); });
   }
 
@@ -298,6 +300,8 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
     object.Set("pipesInUse", toNumber(env_, counters.pipesInUse));
     object.Set("pipesPooled", toNumber(env_, counters.pipesPooled));
     object.Set("bytesParked", static_cast<double>(counters.bytesParked));
+    const uint64_t activeMs = counters.activeMs;
+    object.Set("calmMs", toNumber(env_, std::max(monotonicMs(), activeMs) - activeMs));
     return object;
   }
 

@@ -10,7 +10,7 @@ Napi::Object toObject(Napi::Env env, const Failure& failure) {
 }
 
 const char* name(Stage stage) {
-  static constexpr const char* kNames[] = {"connect", "greeting", "authentication", "request"};
+  static constexpr const char* kNames[] = {"connect", "greeting", "authentication", "request", "watch"};
   return kNames[static_cast<size_t>(stage)];
 }
 
@@ -115,6 +115,7 @@ struct ToObject {
     object.Set("type", "demand");
     object.Set("clients", toNumber(env, event.clients));
   }
+  void operator()(const Active&) { object.Set("type", "active"); }
   void operator()(const Limit& event) {
     object.Set("type", "limit");
     object.Set("limited", event.limited);

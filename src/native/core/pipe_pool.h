@@ -23,6 +23,7 @@ struct Counters {
   std::atomic<uint64_t> pipesInUse{0};
   std::atomic<uint64_t> pipesPooled{0};
   std::atomic<int64_t> bytesParked{0};
+  std::atomic<uint64_t> activeMs{0};       // when a client came or a byte of payload moved last
   std::atomic<uint64_t> pipesNoticeMs{0};  // until then the owner is not told again that pipes ran out
 };
 

@@ -284,6 +284,13 @@ void askOften(int fd, int seconds) {
   setOption(fd, IPPROTO_TCP, TCP_KEEPCNT, 30);
 }
 
+uint32_t silentMs(int fd) {
+  tcp_info info = {};
+  socklen_t size = sizeof info;
+  getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size);
+  return info.tcpi_last_ack_recv;
+}
+
 void resetBbrFilter(int fd) {
   if (!usesBbr(fd)) return;
   setCongestion(fd, "reno");

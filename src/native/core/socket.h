@@ -72,6 +72,7 @@ constexpr int kWanIdleS = 300;  // rarely, because LTE volume costs money
 void keepAlive(int fd, int idleS = kWanIdleS);
 void askWhenIdle(int fd, int seconds);  // sets only the idle time before the first probe
 void askOften(int fd, int seconds);     // also the interval between probes, because one may be lost
+uint32_t silentMs(int fd);              // since something was acknowledged over plain TCP, milliseconds
 
 // If BBR has not seen its smallest round trip for ten seconds, it probes for it: for 200 ms it keeps only four segments in flight
 // (bbr_update_min_rtt). When BBR is set anew, it takes TCP's own smallest round trip, and searches for the path's rate as on a new connection;

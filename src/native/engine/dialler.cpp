@@ -13,9 +13,13 @@
 namespace {
 // If the server's first bytes come within this time, they leave together with the reply.
 constexpr uint64_t kHoldMs = 25;
+// How often the kernel asks over a watched connection, and how late the answer may be, beside two round trips: timers of the kernel are coarse.
+constexpr int kWatchS = 1;
+constexpr uint64_t kLateMs = 200;
 }  // namespace
 
 Stage Attempt::stage() const {
+  if (watchUntilMs > 0) return Stage::Watch;
   if (isConnecting) return Stage::Connect;
   switch (handshake.step()) {
     case Socks5Client::Step::Method:
@@ -35,6 +39,7 @@ Dialler::~Dialler() {
 }
 
 void Dialler::expired(Attempt* attempt) {
+  if (attempt->watchUntilMs > 0) return watchSilence(attempt);
   if (!attempt->isConnecting && lookAtUnanswered(attempt)) return;
   fail(attempt, attempt->stage(), {ETIMEDOUT, attempt->isConnecting ? "connect" : "recv"});
 }
@@ -134,6 +139,11 @@ void Dialler::succeed(Attempt* attempt) {
 // For an attempt without a client.
 void Dialler::answer(Attempt* attempt, Protocol protocol) {
   const int fd = attempt->side.fd;
+  if (attempt->spec.watchMs > 0 && attempt->watchUntilMs == 0) {
+    attempt->watchUntilMs = loop_->now() + attempt->spec.watchMs;
+    askOften(fd, kWatchS);
+    return watchSilence(attempt);
+  }
   Probed probed = {attempt->probe, localAddress(fd), protocol, attempt->connectMs};
   if (attempt->purpose != Purpose::Probe) {
     loop_->unwatch(fd);
@@ -147,6 +157,16 @@ void Dialler::answer(Attempt* attempt, Protocol protocol) {
   }
   loop_->tell(probed);
   return release(attempt);
+}
+
+// The kernel asks once a second whether the other end's machine still knows the connection (TCP keepalive), and wakes nobody. So one look in that
+// time finds out whether it is silent.
+void Dialler::watchSilence(Attempt* attempt) {
+  const uint64_t patienceMs = kWatchS * 1000 + kLateMs + 2 * attempt->connectMs;
+  const uint64_t silent = silentMs(attempt->side.fd);
+  if (loop_->now() >= attempt->watchUntilMs) return succeed(attempt);
+  if (silent >= patienceMs) return fail(attempt, Stage::Watch, {ETIMEDOUT, "recv"});
+  loop_->setDeadline(attempt, std::min(attempt->watchUntilMs, loop_->now() + patienceMs - silent));
 }
 
 void Dialler::open(Attempt* attempt, Protocol protocol) {

@@ -35,6 +35,7 @@ class Dialler {
   void commit(Attempt* attempt);
   void succeed(Attempt* attempt);
   void answer(Attempt* attempt, Protocol protocol);
+  void watchSilence(Attempt* attempt);
   void open(Attempt* attempt, Protocol protocol);
   void fail(Attempt* attempt, Stage stage, Failure failure, int reply = -1);
   void release(Attempt* attempt);

@@ -38,6 +38,7 @@ Engine::Engine(const EngineOptions& options, std::function<void()> notify) : not
   limits.handshakeTimeoutMs = options.handshakeTimeoutMs;
   limits.decisionTimeoutMs = options.decisionTimeoutMs;
   outlets.mark = options.mark;
+  WorkerHost::counters.activeMs = monotonicMs();
   for (unsigned i = 0; i < std::clamp(options.workers, 1U, Acceptor::kMaxWorkers); ++i) {
     workers_.push_back(std::make_unique<Worker>(static_cast<WorkerHost*>(this), i));
     workers_.back()->start();

@@ -13,7 +13,7 @@
 using ConnectionId = uint64_t;
 
 enum class ListenerKind : uint8_t { Redirect, Socks };
-enum class Stage : uint8_t { Connect, Greeting, Authentication, Request };
+enum class Stage : uint8_t { Connect, Greeting, Authentication, Request, Watch };
 enum class Reason : uint8_t { End, ClientReset, UpstreamReset, Idle, Handshake, Refused, Reset };
 enum class LimitCause : uint8_t { Connections, Descriptors, Memory, Pipes };
 
@@ -34,6 +34,7 @@ struct DialSpec {
   std::string username;
   std::string password;
   uint32_t handshakeTimeoutMs = 0;
+  uint32_t watchMs = 0;  // a probe: how long to watch the connection after the last answer
 };
 
 // Addresses that share the first `bits` bits with `base`; 0: all of its family.
@@ -129,6 +130,8 @@ struct Demand {
   uint64_t clients;
 };
 
+struct Active {};
+
 struct Limit {
   bool limited;
   LimitCause cause;
@@ -156,4 +159,4 @@ struct Counted {
   uint64_t count;
 };
 
-using Event = std::variant<Accepted, Credentials, Request, Opened, Failed, Closed, Demand, Limit, Refused, Probed, Inspected, Counted>;
+using Event = std::variant<Accepted, Credentials, Request, Opened, Failed, Closed, Demand, Active, Limit, Refused, Probed, Inspected, Counted>;

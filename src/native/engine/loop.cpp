@@ -7,6 +7,7 @@
 
 namespace {
 constexpr size_t kHeldEvents = 256;
+constexpr uint64_t kCalmMs = 9000;
 }  // namespace
 
 uint64_t monotonicMs() {
@@ -65,6 +66,13 @@ void Loop::tell(Event event, uint64_t withinMs) {
 
 void Loop::tellRefused(RefusalCause cause, const Address& client, const Address& destination) {
   if (host_->refusals.add(cause, client, destination)) tell(Refused{});
+}
+
+void Loop::noteActivity() {
+  const uint64_t before = host_->counters.activeMs.load(std::memory_order_relaxed);
+  if (before >= now_) return;
+  host_->counters.activeMs.store(now_, std::memory_order_relaxed);
+  if (now_ - before >= kCalmMs) tell(Active{});
 }
 
 void Loop::tellAtOnce() {

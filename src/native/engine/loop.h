@@ -50,6 +50,8 @@ class Loop {
   // Counts a refusal. The owner is told of the first.
   void tellRefused(RefusalCause cause, const Address& client, const Address& destination = noAddress());
   void tellAtOnce();  // from now on no event waits for others
+  // A client came, or payload moved. The owner is told if nothing had for a while.
+  void noteActivity();
   // For a closed object, because an event of this turn may still point to it.
   void keepUntilTurnEnds(std::unique_ptr<Timed> gone) { gone_.push_back(std::move(gone)); }
   void endTurn();

@@ -73,6 +73,7 @@ Connection* Relays::add(std::unique_ptr<Connection> connection) {
   connections_[added->id] = std::move(connection);
   ++host_->counters.connections;
   ++host_->counters.descriptors;
+  loop_->noteActivity();
   return added;
 }
 
@@ -232,7 +233,10 @@ void Relays::pumpBoth(Connection* connection) {
   if (!one(forwardOf(connection), Reason::ClientReset, Reason::UpstreamReset)) return;
   if (connection->held.empty() && !one(backwardOf(connection), Reason::UpstreamReset, Reason::ClientReset)) return;
   const uint64_t moved = connection->forward.bytes + connection->backward.bytes - before;
-  if (moved > 0) connection->activeMs = loop_->now();
+  if (moved > 0) {
+    connection->activeMs = loop_->now();
+    loop_->noteActivity();
+  }
   restWhileStalled(connection);
   if (connection->forward.done && connection->backward.done) return drain(connection);
   if (loop_->now() >= connection->lookMs) {

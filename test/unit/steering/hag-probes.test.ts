@@ -10,6 +10,7 @@ import { linksByCost, wanLinks } from '../../../src/gateway/steering/state.js'
 import { Steer } from '../../../src/gateway/steering/steer.js'
 import { toLog } from '../../../src/telemetry/events.js'
 import { memoryLog } from '../../support/memory-log.js'
+import { paceOf } from '../../support/pace.js'
 import { answer, failed, probingEngine, silence } from '../../support/probing-engine.js'
 import { dsl, first, lte, overDsl, overLte, second } from '../../support/steering.js'
 import { virtualTime } from '../../support/virtual-time.js'
@@ -54,6 +55,7 @@ async function start(t: Test, hags: readonly Hag[], probe: (probe: Probe) => Pro
   const stateOf = (hag: Hag) => steer.state.hags.find((one) => isSameHag(one.hag, hag))
   const prober = new HagProber({
     engine,
+    pace: paceOf(),
     log,
     examine: async () => ({ state: 'works', isRefused: false, pipelines: true }),
     hags() {
@@ -61,7 +63,7 @@ async function start(t: Test, hags: readonly Hag[], probe: (probe: Probe) => Pro
       return steer.state.hags
     },
     greetingDueAt(one) {
-      const how = { inUse: steer.target.usableHags[0], isRelaying: true }
+      const how = { inUse: steer.target.usableHags[0], isRelaying: true, isCalm: false }
       return schedule.greetingDueAt(steer.state, one, how)
     },
     requestDueAt: (one) => schedule.requestDueAt(steer.state, one),

@@ -41,7 +41,7 @@ t.test('a HAG that falls silent with all others is no dead one: it may be our WA
   t.same(resets(falls(steering)), [])
   await t.test('the other one is asked at once', async (t) => {
     const other = steering.state.hags[1]
-    const how = { inUse: undefined, isRelaying: false }
+    const how = { inUse: undefined, isRelaying: false, isCalm: false }
     t.equal(other && greetingDueAt(steering.state, other, how) <= steering.now + 10_000, true)
     t.equal(other?.reportedAt, Number.NEGATIVE_INFINITY)
   })

@@ -6,6 +6,7 @@ import type { NetworkOptions, NetworkPlan } from '../../../src/network/state.js'
 import type { StepKind } from '../../../src/network/step.js'
 import { toLog } from '../../../src/telemetry/events.js'
 import { memoryLog } from '../../support/memory-log.js'
+import { paceOf } from '../../support/pace.js'
 import { dsl, first, home, lte, silences } from '../../support/steering.js'
 import { virtualTime } from '../../support/virtual-time.js'
 
@@ -20,6 +21,7 @@ async function start(t: Test, { onHagDown = 'direct' as 'direct' | 'reject' } = 
   const far = { steps: [] as StepKind[], wans: planned, redirects: true }
   const passes: (NetworkOptions & { without: string[] })[] = []
   const tested = new Passes({
+    pace: paceOf(),
     config: parseGateway(
       `{lan: {interfaces: [br0]}, wans: [{name: dsl, interface: dsl0}, {name: lte, interface: wwan0}], hags: [{address: 203.0.113.3}], on_hag_down: ${onHagDown}}`,
       'g.yaml',

@@ -57,7 +57,7 @@ t.test(
     const steering = home({ wans: [dsl], hags: [first, second] })
     for (const hag of [first, second]) steering.take({ type: 'hag-answered', hag, path: overDsl })
     const isDue = (index: number, afterMs: number, isRelaying = false) =>
-      steering.now + afterMs >= greetingDueAt(steering.state, hagOf(steering, index), { inUse: first, isRelaying })
+      steering.now + afterMs >= greetingDueAt(steering.state, hagOf(steering, index), { inUse: first, isRelaying, isCalm: false })
     t.same([isDue(0, 499, true), isDue(0, 500, true)], [false, true])
     t.same([isDue(0, 1499), isDue(0, 1500)], [false, true])
     t.same([isDue(1, 9999, true), isDue(1, 10_000, true)], [false, true])
@@ -66,7 +66,7 @@ t.test(
     const metered = home({ wans: [lte], hags: [first], metered: ['lte'] })
     metered.take({ type: 'hag-answered', hag: first, path: overLte })
     const due = (afterMs: number) =>
-      metered.now + afterMs >= greetingDueAt(metered.state, hagOf(metered), { inUse: first, isRelaying: true })
+      metered.now + afterMs >= greetingDueAt(metered.state, hagOf(metered), { inUse: first, isRelaying: true, isCalm: false })
     t.same([due(60_000), due(15 * 60_000)], [false, true])
   },
 )
