@@ -30,6 +30,7 @@ const commands: Record<string, { summary: string; load(): Promise<{ command: Com
   plan: { summary: 'what apply would change here; changes nothing', load: () => import('./cli/plan.js') },
   apply: { summary: 'install the network set-up; a second apply changes nothing', load: () => import('./cli/apply.js') },
   status: { summary: 'the running gateway or HAG at a glance', load: () => import('./cli/status.js') },
+  monitor: { summary: 'what happens to them, as it happens', load: () => import('./cli/monitor.js') },
   remove: { summary: 'take away all that is ours, with no config and after any crash', load: () => import('./cli/remove.js') },
   lab: { summary: 'a LAN, a gateway with two WANs, a HAG and a server, in namespaces', load: () => import('./cli/lab.js') },
 }

@@ -2,6 +2,7 @@
 import { connect, type Socket } from 'node:net'
 import { createInterface } from 'node:readline'
 import { BondsocksError } from '../base/errors.js'
+import type { EventMessage } from './event.js'
 import type { About } from './protocol.js'
 
 /** A busy gateway on a slow processor. */
@@ -46,6 +47,13 @@ export class ControlClient {
     const answer = Object(await nextOf(this.#lines, `the ${this.about.role}`))
     if (answer.error !== undefined) throw new BondsocksError(answer.error.code, answer.error.message)
     return answer[command]
+  }
+
+  /** What happens from now on, until the other end closes. Rejects as `ask` does. */
+  async *follow(): AsyncGenerator<{ event: EventMessage } | { missed: number }> {
+    await this.ask('monitor')
+    this.#socket.setTimeout(0)
+    for (let next = await this.#lines.next(); !next.done; next = await this.#lines.next()) yield JSON.parse(next.value)
   }
 
   close(): void {

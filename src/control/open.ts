@@ -2,7 +2,8 @@
 import { readFileSync } from 'node:fs'
 import { BondsocksError } from '../base/errors.js'
 import { version } from '../base/version.js'
-import type { Emit } from '../telemetry/events.js'
+import type { EventFeed } from '../telemetry/feed.js'
+import { messageOf } from './event.js'
 import { controlPath } from './path.js'
 import { protocolVersion } from './protocol.js'
 import { type ControlOptions, type ControlSocket, openControlSocket } from './socket.js'
@@ -15,17 +16,19 @@ export interface OpenControlOptions {
   name: string
   /** `control_group` of the config. */
   group: string | undefined
-  emit: Emit
+  events: EventFeed
 }
 
 /** Without it (/run is read-only, or not ours) the role serves all the same, and says so. Rejects with `CONTROL_GROUP`. */
-export async function openControl({ role, name, group, emit }: OpenControlOptions, commands: Commands): Promise<ControlSocket> {
+export async function openControl({ role, name, group, events }: OpenControlOptions, commands: Commands): Promise<ControlSocket> {
   const id = group === undefined ? undefined : groupId(group)
   const about = { bondsocks: version(), protocol: protocolVersion, role, pid: process.pid }
   try {
-    return await openControlSocket({ path: await controlPath(name), group: id, about, commands })
+    const listen = (listener: (message: object) => void) =>
+      events.listen((event) => listener({ event: messageOf(event, new Date()) }))
+    return await openControlSocket({ path: await controlPath(name), group: id, about, commands, listen })
   } catch (error) {
-    emit({ type: 'control-failed', reason: (error as Error).message })
+    events.emit({ type: 'control-failed', reason: (error as Error).message })
     return { close: () => undefined }
   }
 }

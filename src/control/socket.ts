@@ -16,6 +16,8 @@ export interface ControlOptions {
   about: About
   /** By name; what they return is the answer. */
   commands: Readonly<Record<string, () => Promise<object>>>
+  /** For the command `monitor`: calls back with each message from now on, until the function that it returns is called. */
+  listen(listener: (message: object) => void): () => void
 }
 
 export interface ControlSocket {
@@ -28,18 +30,27 @@ const maxRequestLength = 4096
 const maxConnections = 32
 /** A connection on which nothing moves for so long is closed. */
 const idleMs = 60_000
+/** Messages for a monitor that does not take them are left out and counted beyond so many bytes. */
+const maxWaiting = 256 * 1024
 
 /** Rejects with a system error: EADDRINUSE if another program answers there. */
 export async function openControlSocket(options: ControlOptions): Promise<ControlSocket> {
   const { path, group } = options
   const open = new Set<Socket>()
+  const monitors = new Set<Socket>()
   const server = createServer((socket) => {
     open.add(socket)
-    socket.once('close', () => open.delete(socket))
-    socket.setTimeout(idleMs, () => socket.destroy())
+    socket.once('close', () => {
+      open.delete(socket)
+      monitors.delete(socket)
+    })
+    // A monitor may have nothing to read for long, but must take what there is.
+    socket.setTimeout(idleMs, () => {
+      if (!monitors.has(socket) || socket.writableLength > 0) socket.destroy()
+    })
     // It went away, which is no fault of ours.
     socket.on('error', () => undefined)
-    converse(socket, options).then(
+    converse(socket, monitors, options).then(
       () => socket.end(),
       () => socket.destroy(),
     )
@@ -86,7 +97,13 @@ export function isAnswered(path: string): Promise<boolean> {
   })
 }
 
-async function converse(socket: Socket, { about, commands }: ControlOptions): Promise<void> {
+async function converse(socket: Socket, monitors: Set<Socket>, { about, commands, listen }: ControlOptions): Promise<void> {
+  const monitor = async () => {
+    if (!monitors.has(socket)) follow(socket, listen)
+    monitors.add(socket)
+    return {}
+  }
+  const all = { ...commands, monitor }
   const say = (value: object) =>
     new Promise<void>((resolve, reject) =>
       socket.write(`${JSON.stringify(value)}\n`, (error) => (error ? reject(error) : resolve())),
@@ -97,9 +114,24 @@ async function converse(socket: Socket, { about, commands }: ControlOptions): Pr
   for await (const chunk of socket) {
     const lines = `${rest}${chunk}`.split('\n')
     rest = lines.pop() ?? ''
-    for (const line of lines) if (line.trim() !== '') await say(await answerTo(line, commands))
+    for (const line of lines) if (line.trim() !== '') await say(await answerTo(line, all))
     if (rest.length > maxRequestLength) return say(failure('BAD_REQUEST', `a request is at most ${maxRequestLength} bytes long`))
   }
+}
+
+/** Hands messages over as lines. Whoever is too slow is told how many it missed, and holds nobody up. */
+function follow(socket: Socket, listen: ControlOptions['listen']): void {
+  let missed = 0
+  const write = (message: object) => socket.write(`${JSON.stringify(message)}\n`)
+  const end = listen((message) => {
+    if (missed > 0 || socket.writableLength > maxWaiting) missed++
+    else write(message)
+  })
+  socket.on('drain', () => {
+    if (missed > 0) write({ missed })
+    missed = 0
+  })
+  socket.once('close', end)
 }
 
 async function answerTo(line: string, commands: ControlOptions['commands']): Promise<Answer> {

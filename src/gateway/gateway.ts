@@ -20,7 +20,8 @@ import { type OpenOptions, openEngine, startProgram } from '../service/program.j
 import { watchOptions } from '../service/refused-options.js'
 import type { StopSignals } from '../service/signals.js'
 import { serviceStatus } from '../service/status.js'
-import { type Emit, toLog } from '../telemetry/events.js'
+import type { Emit } from '../telemetry/events.js'
+import type { EventFeed } from '../telemetry/feed.js'
 import type { Log } from '../telemetry/log.js'
 import { Bypass } from './connections/policy.js'
 import { Sessions } from './connections/session.js'
@@ -37,6 +38,7 @@ export interface GatewayParts {
   /** Calls back when the kernel's links, addresses, routes or rules have changed, or what is ours in the firewall is gone, until the signal. */
   watch(events: WatchEvents & FirewallEvents, signal: AbortSignal): Promise<void>
   openControl(options: OpenControlOptions, commands: Commands): Promise<ControlSocket>
+  events: EventFeed
   log: Log
   signals: Pick<StopSignals, 'stop' | 'hurry' | 'fail' | 'dispose'>
 }
@@ -48,16 +50,18 @@ async function realParts(config: GatewayConfig): Promise<GatewayParts> {
   const { watchFirewall } = await import('../network/watch-firewall.js')
   const { watchLeases } = await import('../network/kernel/leases.js')
   const { openControl } = await import('../control/open.js')
-  const { native, log, emit, signals } = await startProgram(config)
+  const { native, log, events, signals } = await startProgram(config)
+  const { emit } = events
   return {
     native,
     network: new Network(systemKernel({ standby: true })),
     guard: () => guardGateway(emit),
-    watch: async (events, signal) => {
-      const leases = watchLeases(() => events.onChange(), signal)
-      await Promise.all([watchKernel({ ...events, emit }, signal), watchFirewall(events, signal), leases])
+    watch: async (callbacks, signal) => {
+      const leases = watchLeases(() => callbacks.onChange(), signal)
+      await Promise.all([watchKernel({ ...callbacks, emit }, signal), watchFirewall(callbacks, signal), leases])
     },
     openControl,
+    events,
     log,
     signals,
   }
@@ -66,8 +70,8 @@ async function realParts(config: GatewayConfig): Promise<GatewayParts> {
 /** Runs until a signal; resolves when everything is removed. Throws BondsocksError, with the network as before, if it cannot run. */
 export async function runGateway(config: GatewayConfig, given?: GatewayParts): Promise<void> {
   const parts = given ?? (await realParts(config))
-  const { native, network, log, signals } = parts
-  const emit = toLog(log)
+  const { native, network, events, log, signals } = parts
+  const { emit } = events
   try {
     requireMptcp(native.mptcpUnavailable())
     const entries = readPasswords(config, emit)
@@ -101,7 +105,7 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
           log,
         })
         const control = await parts.openControl(
-          { role: 'gateway', name: 'gateway', group: config.control_group, emit },
+          { role: 'gateway', name: 'gateway', group: config.control_group, events },
           { status: () => statusOf(config, engine, hub, sessions) },
         )
         over.signal.addEventListener('abort', () => control.close(), { once: true })

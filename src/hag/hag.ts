@@ -15,7 +15,8 @@ import { openEngine, startProgram } from '../service/program.js'
 import { watchOptions } from '../service/refused-options.js'
 import type { StopSignals } from '../service/signals.js'
 import { connectionOf, inspected, maxBusiest, serviceStatus } from '../service/status.js'
-import { type Emit, toLog } from '../telemetry/events.js'
+import type { Emit } from '../telemetry/events.js'
+import type { EventFeed } from '../telemetry/feed.js'
 import type { Log } from '../telemetry/log.js'
 import { Access } from './access.js'
 import { Dialer, type DialOptions } from './dialer.js'
@@ -30,6 +31,7 @@ const decisionMarginSeconds = 30
 export interface HagParts {
   native: Pick<Native, 'Engine' | 'mptcpUnavailable' | 'routeTo' | 'refusedOptions'>
   openControl(options: OpenControlOptions, commands: Commands): Promise<ControlSocket>
+  events: EventFeed
   log: Log
   signals: Pick<StopSignals, 'stop' | 'hurry' | 'dispose'>
   /** Keeps the machine's network as a HAG needs it, until the signal. */
@@ -39,20 +41,21 @@ export interface HagParts {
 async function realParts(config: HagConfig): Promise<HagParts> {
   const { keepNetwork, realKeepParts } = await import('./keep-network.js')
   const { openControl } = await import('../control/open.js')
-  const { native, log, emit, signals } = await startProgram(config)
+  const { native, log, events, signals } = await startProgram(config)
   return {
     native,
     openControl,
+    events,
     log,
     signals,
-    keepNetwork: (signal) => keepNetwork(config, realKeepParts(config, emit), signal),
+    keepNetwork: (signal) => keepNetwork(config, realKeepParts(config, events.emit), signal),
   }
 }
 
 /** Runs until a signal. Throws BondsocksError if it cannot run. */
 export async function runHag(config: HagConfig, given?: HagParts): Promise<void> {
-  const { native, openControl, log, signals, keepNetwork } = given ?? (await realParts(config))
-  const emit = toLog(log)
+  const { native, openControl, events, log, signals, keepNetwork } = given ?? (await realParts(config))
+  const { emit } = events
   try {
     const users = config.users_file === undefined ? undefined : new Users(config.users_file, emit)
     const own = new OwnAddresses(native.routeTo, emit)
@@ -84,7 +87,7 @@ export async function runHag(config: HagConfig, given?: HagParts): Promise<void>
       const { port } = config.listen
       const listens = { addresses, port, protocol, authentication }
       const control = await openControl(
-        { role: 'hag', name: `hag-${port}`, group: config.control_group, emit },
+        { role: 'hag', name: `hag-${port}`, group: config.control_group, events },
         { status: () => statusOf(config, engine, listens, homes) },
       )
       const ended = new AbortController()

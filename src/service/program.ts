@@ -2,7 +2,8 @@
 import { engineLimits, limitTexts } from '../config/defaults.js'
 import type { GatewayConfig, HagConfig } from '../config/schema.js'
 import type { Engine, EngineEvent, EngineOptions, Native } from '../engine/contract.js'
-import { type Emit, toLog } from '../telemetry/events.js'
+import type { Emit } from '../telemetry/events.js'
+import { EventFeed } from '../telemetry/feed.js'
 import { createLog, type Log } from '../telemetry/log.js'
 import { eachEvent } from './faults.js'
 import { limitEvent } from './limits.js'
@@ -12,8 +13,8 @@ import { StopSignals } from './signals.js'
 export async function startProgram({ log_level: level }: Pick<GatewayConfig | HagConfig, 'log_level'>) {
   const { native } = await import('../engine/load.js')
   const log = createLog(level)
-  const emit = toLog(log)
-  return { native, log, emit, signals: new StopSignals(log, emit) }
+  const events = new EventFeed(log)
+  return { native, log, events, signals: new StopSignals(log, events.emit) }
 }
 
 export interface OpenOptions {

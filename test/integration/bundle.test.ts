@@ -18,7 +18,7 @@ t.test('the programs run from a folder with nothing else', { skip: needsRoot }, 
     cpSync(join(root, part), join(folder, part), { recursive: true })
   }
   const bondsocks = (...words: string[]) => [process.execPath, join(folder, 'dist/main.js'), ...words]
-  for (const name of ['run', 'hag', 'check', 'plan', 'apply', 'status', 'remove', 'lab']) {
+  for (const name of ['run', 'hag', 'check', 'plan', 'apply', 'status', 'monitor', 'remove', 'lab']) {
     t.match(await outcome(bondsocks(name, '--help')), { code: 0, stderr: '' }, name)
   }
   const namespace = await createNamespace(t)

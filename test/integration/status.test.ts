@@ -6,7 +6,7 @@ import { type GatewayStatus, gatewayStatus, type HagStatus, hagStatus } from '..
 import { ports, settle, World } from '../support/hybrid.js'
 import { needsRoot } from '../support/namespaces.js'
 import { type Outcome, outcome } from '../support/outcome.js'
-import { bondsocks } from '../support/process.js'
+import { bondsocks, start } from '../support/process.js'
 
 t.test('status', { skip: needsRoot, timeout: 120_000 }, async (t) => {
   const world = await World.create(t, { gateway: { drain_seconds: 0 } })
@@ -31,7 +31,16 @@ t.test('status', { skip: needsRoot, timeout: 120_000 }, async (t) => {
     stderr: '',
   })
 
-  const download = client.call('download', { host: lab.addresses.server, port: ports.source, bytes: 35_000_000 })
+  const monitor = start(t, lab.argv('cpe', bondsocks('monitor', '--json')))
+  await monitor.waitFor(/"about":.*"role":"gateway"/)
+  const source = { host: lab.addresses.server, port: ports.source }
+  // The kernel is watched a moment later.
+  const isJoining = async () => {
+    await client.call('download', { ...source, bytes: 200_000 })
+    return /"type":"sf_established",.*"wan":"lte"/.test(monitor.output)
+  }
+  t.ok(await settle(isJoining, (isSo) => isSo))
+  const download = client.call('download', { ...source, bytes: 35_000_000 })
   const bonded = await settle(
     ofGateway,
     ({ bundle }) => bundle.whole === 1 && bundle.members.every((one) => one.moved_bytes > 1e6),
@@ -57,9 +66,15 @@ t.test('status', { skip: needsRoot, timeout: 120_000 }, async (t) => {
     stdout: /\nnot bonded: only dsl carries connections to HAGs\n(?:.|\n)*lte +down \d+ s(?:.|\n)*has no carrier/,
   })
   t.match(await download, { intact: true, error: undefined })
+  await monitor.waitFor(
+    /"event":\{"at":"[^"]+Z","type":"wan-changed","level":"warn","text":"WAN lte is down: .*"wan":"lte","state":"down"/,
+  )
+  await monitor.waitFor(/"type":"sf_closed",.*"wan":"lte"/)
 
   t.match(await status('hag', '-c', world.config('hag')), { code: 0, stdout: /HAG .*\nlistens on 203\.0\.113\.3:1080\n/ })
   await lab.exec('cpe', ['kill', '-KILL', String(gateway.pid)])
+  t.same(await monitor.exited, { code: 0, signal: null }, 'nothing is left to tell')
+  t.match(await outcome(lab.argv('cpe', bondsocks('monitor'))), { code: 3 })
   t.match(
     await settle(
       () => status('cpe'),

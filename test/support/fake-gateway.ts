@@ -7,6 +7,7 @@ import type { Commands } from '../../src/control/open.js'
 import { runGateway } from '../../src/gateway/gateway.js'
 import type { NetworkOptions, NetworkPlan } from '../../src/network/state.js'
 import type { WatchEvents } from '../../src/network/watch.js'
+import { EventFeed } from '../../src/telemetry/feed.js'
 import { fakeNative } from './fake-native.js'
 import type { FarSide } from './far-side.js'
 import { memoryLog } from './memory-log.js'
@@ -82,7 +83,7 @@ export function start(
   }
   const signals = { stop: stop.signal, hurry: hurry.signal, fail, dispose: () => deeds.push('dispose') }
   const config = parseGateway(`${text(options.wans)}${options.more ?? ''}`, 'g.yaml')
-  const ended = runGateway(config, { native, network, guard, openControl, log, signals, watch }).then(
+  const ended = runGateway(config, { native, network, guard, openControl, events: new EventFeed(log), log, signals, watch }).then(
     () => undefined,
     (error: BondsocksError) => error,
   )

@@ -19,10 +19,18 @@ function shortPath(t: Test): string {
 }
 
 async function open(t: Test, commands: Record<string, () => Promise<object>> = { status: async () => ({ answer: 42 }) }) {
+  const listeners = new Set<(message: object) => void>()
+  const listen = (listener: (message: object) => void) => {
+    listeners.add(listener)
+    return () => listeners.delete(listener)
+  }
+  const happen = (message: object) => {
+    for (const listener of listeners) listener(message)
+  }
   const path = shortPath(t)
-  const control = await openControlSocket({ path, about, commands })
+  const control = await openControlSocket({ path, about, commands, listen })
   t.teardown(() => control.close())
-  return { path, control }
+  return { path, control, listeners, happen }
 }
 
 /** Sends bytes as they are; all that comes back, and whether the other end closed. */
@@ -61,7 +69,10 @@ t.test('an error of a command is an answer', async (t) => {
   const { path } = await open(t, { status: failing })
   const client = await ControlClient.connect(path)
   await t.rejects(client?.ask('status') ?? Promise.resolve(), { code: 'BROKEN', message: 'it is broken' })
-  await t.rejects(client?.ask('reboot') ?? Promise.resolve(), { code: 'UNKNOWN_COMMAND', message: 'the commands are status' })
+  await t.rejects(client?.ask('reboot') ?? Promise.resolve(), {
+    code: 'UNKNOWN_COMMAND',
+    message: 'the commands are status, monitor',
+  })
   client?.close()
 })
 
@@ -122,6 +133,58 @@ t.test('who never reads holds up only himself', async (t) => {
   client?.close()
 })
 
+t.test('a monitor gets what happens, beside answers, until it leaves', async (t) => {
+  const { path, happen, listeners } = await open(t)
+  const socket = talk(t, path)
+  happen({ event: 'before' })
+  socket.write('{"command":"monitor"}\n{"command":"monitor"}\n')
+  await until(() => listeners.size === 1)
+  happen({ event: 'first' })
+  socket.write('{"command":"status"}\n')
+  await until(() => socket.received.includes('42'))
+  happen({ event: 'second' })
+  await until(() => socket.received.includes('second'))
+  t.same(
+    socket.received
+      .trim()
+      .split('\n')
+      .slice(1)
+      .map((line) => JSON.parse(line)),
+    [{ monitor: {} }, { monitor: {} }, { event: 'first' }, { status: { answer: 42 } }, { event: 'second' }],
+  )
+  socket.destroy()
+  await until(() => listeners.size === 0)
+  t.equal(listeners.size, 0)
+})
+
+t.test('a monitor that does not read is told what it missed, and costs little', async (t) => {
+  const { path, happen, listeners } = await open(t)
+  const slow = talk(t, path)
+  slow.write('{"command":"monitor"}\n')
+  await until(() => slow.received.includes('monitor'))
+  slow.pause()
+  const text = 'x'.repeat(1000)
+  const before = process.memoryUsage().external + process.memoryUsage().heapUsed
+  for (let number = 0; number < 50_000; number++) happen({ number, text })
+  t.ok(process.memoryUsage().external + process.memoryUsage().heapUsed - before < 40e6)
+  slow.resume()
+  await until(() => slow.received.includes('missed'))
+  happen({ number: 'last' })
+  await until(() => slow.received.includes('last'))
+  const all = slow.received
+    .trim()
+    .split('\n')
+    .slice(2)
+    .map((line) => JSON.parse(line))
+  const told = all.filter(({ text }) => text !== undefined).length
+  t.match(all.at(-1), { number: 'last' })
+  t.equal(told + all.reduce((sum, { missed = 0 }) => sum + missed, 0), 50_000)
+  t.ok(told > 100 && told < 5000, `${told} of 50000`)
+  slow.destroy()
+  await until(() => listeners.size === 0)
+  t.equal(listeners.size, 0)
+})
+
 t.test('too many at once are turned away, and room is made again', async (t) => {
   const { path } = await open(t)
   const all = Array.from({ length: 32 }, () => talk(t, path))
@@ -138,12 +201,12 @@ t.test('what a killed process has left is replaced; a living one is not', async 
   const path = shortPath(t)
   const stale = createServer().listen(path)
   await until(() => stale.listening)
-  const living = await openControlSocket({ path, about, commands: {} }).catch((error) => error)
+  const living = await openControlSocket({ path, about, commands: {}, listen: () => () => undefined }).catch((error) => error)
   t.match(living, { code: 'EADDRINUSE' })
   stale.close()
   writeFileSync(path, '')
   chmodSync(path, 0o600)
-  const control = await openControlSocket({ path, about, commands: {} })
+  const control = await openControlSocket({ path, about, commands: {}, listen: () => () => undefined })
   t.same((await ControlClient.connect(path))?.about, about)
   control.close()
 })

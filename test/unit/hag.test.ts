@@ -3,6 +3,7 @@ import { parseHag } from '../../src/config/load.js'
 import type { Commands } from '../../src/control/open.js'
 import { hagStatus } from '../../src/control/status.js'
 import { runHag } from '../../src/hag/hag.js'
+import { EventFeed } from '../../src/telemetry/feed.js'
 import { fakeNative } from '../support/fake-native.js'
 import { type FarSide, settle } from '../support/far-side.js'
 import { memoryLog } from '../support/memory-log.js'
@@ -18,7 +19,14 @@ function start(far: FarSide = {}, more = '', mptcp?: string, address = '203.0.11
     commands = given
     return { close: () => undefined }
   }
-  const ended = runHag(config, { native, openControl, log, signals, keepNetwork: async () => undefined }).then(
+  const ended = runHag(config, {
+    native,
+    openControl,
+    events: new EventFeed(log),
+    log,
+    signals,
+    keepNetwork: async () => undefined,
+  }).then(
     () => undefined,
     (error: Error) => error,
   )
