@@ -54,13 +54,20 @@ class FewDescriptors {
   rlimit before_;
 };
 
-// A gateway, one with few descriptors, and a HAG, and how each client's connection is dialled.
+// Every connection's receive buffers are held small (buffers.cpp).
+EngineOptions littleMemory() {
+  EngineOptions some = options();
+  some.bufferMemory = 1024 * 1024;
+  return some;
+}
+
+// A gateway, one with few descriptors and little memory, a HAG with little memory, and how each client's connection is dialled.
 class World {
  public:
-  World() : hag(options(), serve), gateway(options(), decideIts()) {
+  World() : hag(littleMemory(), serve), gateway(options(), decideIts()) {
     {
       const FewDescriptors few;
-      poor = std::make_unique<Owner>(options(), decideIts());
+      poor = std::make_unique<Owner>(littleMemory(), decideIts());
     }
     for (const int family : {AF_INET, AF_INET6}) {
       entries_[family] = listen(&hag, ListenerKind::Socks, family, true);
