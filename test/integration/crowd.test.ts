@@ -7,11 +7,13 @@ import { needsRoot, needsSpeed } from '../support/namespaces.js'
 
 const skip = needsRoot || needsSpeed
 
-t.test('a hundred uploads and downloads begin at once: none is reset, and small requests get through', { skip }, async (t) => {
+t.test('500 uploads and downloads begin at once: none is reset, and small requests get through', { skip }, async (t) => {
   const world = await World.run(t, { hag: { drain_seconds: 0 } })
   await world.gateway.waitFor(/WAN lte is up/)
   const host = world.lab.addresses.server
-  const crowd = world.client.call('crowd', { host, port: ports.torrent }, 100, 5000, 11_500)
+  // As long as it took until the greetings behind a full queue failed, and a little more.
+  const [count, fromMs, untilMs] = [500, 5000, 16_500]
+  const crowd = world.client.call('crowd', { host, port: ports.torrent }, count, fromMs, untilMs)
   await sleep(2000)
   const milliseconds: number[] = []
   for (let index = 0; index < 8; index++) {
@@ -23,9 +25,11 @@ t.test('a hundred uploads and downloads begin at once: none is reset, and small 
   const { ended, received, total } = await crowd
   t.notMatch(world.gateway.output, /HAG .* is down/, 'the HAG is busy, not dead')
   t.comment(`small requests: ${milliseconds.map((one) => one.toFixed(0)).join(', ')} ms`)
-  t.comment(`${((received.reduce((all, one) => all + one, 0) * 8) / 6.5e6).toFixed(0)} Mbit/s down`)
+  t.comment(`${((received.reduce((all, one) => all + one, 0) * 8) / (untilMs - fromMs) / 1000).toFixed(0)} Mbit/s down`)
   t.same(ended, [], 'none is reset')
-  t.equal(total.filter((bytes) => bytes === 0).length, 0, 'and each receives something')
+  // 30 and 49 of 500 in two runs; without a gateway 132 have received nothing after 40 s.
+  const starved = total.filter((bytes) => bytes === 0).length
+  t.ok(starved < count / 4, `all but ${starved} receive something`)
   t.ok(median(milliseconds) < 1000, `a small request takes ${median(milliseconds).toFixed(0)} ms`)
 })
 
