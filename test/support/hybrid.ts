@@ -122,7 +122,7 @@ export class World {
     const keep = `set -e\n${mounts.join('\n')}\n${script}\necho made\nexec sleep infinity`
     const keeper = start(this.scope, this.lab.argv(host, ['unshare', '--mount', '--uts', 'sh', '-c', keep]))
     await keeper.waitFor(/^made$/m)
-    const enter = ['nsenter', '--target', String(keeper.pid), '--net', '--mount', '--uts', '--']
+    const enter = ['nsenter', '--target', String(keeper.pid), '--net', '--mount', '--uts', '--wd', '--']
     this.entries.set(host, (argv) => [...enter, ...argv])
   }
 

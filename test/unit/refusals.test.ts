@@ -1,10 +1,14 @@
 import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { mock } from 'node:test'
 import t from 'tap'
 import type { Refusal } from '../../src/engine/contract.js'
 import { Refusals } from '../../src/service/refusals.js'
 import { toLog } from '../../src/telemetry/events.js'
+import { createLog } from '../../src/telemetry/log.js'
 import { memoryLog } from '../support/memory-log.js'
+import { needsPrograms } from '../support/namespaces.js'
+import { outcome } from '../support/outcome.js'
 
 function start(t: { teardown(act: () => void): void }) {
   mock.timers.enable({ apis: ['setTimeout'] })
@@ -53,10 +57,27 @@ t.test('each address at once, then once a minute while it goes on', async (t) =>
   t.same(lines(), ['warn refused 203.0.113.9: it had asked for nothing yet, and others needed its place (2 times)'])
 })
 
+const guide = readFileSync(new URL('../../docs/operations.md', import.meta.url), 'utf8')
+const [, expression = ''] = /`failregex = (.+?)`/.exec(guide) ?? []
+
+t.test('as fail2ban itself reads a log', { skip: needsPrograms('fail2ban-regex') }, async (t) => {
+  const written: string[] = []
+  const emit = toLog(createLog('info', { write: (line) => written.push(line) }))
+  const refusedOnes = ['203.0.113.9', '2001:db8::9']
+  for (const client of refusedOnes)
+    emit({ type: 'client-refused', cause: 'credentials', client, count: 3, limit: '', destination: '' })
+  emit({ type: 'client-refused', cause: 'share', client: '203.0.113.8', count: 1, limit: '', destination: '' })
+  emit({ type: 'network-works-again' })
+  const file = join(t.testdir({ 'hag.log': written.join('') }), 'hag.log')
+  const { code, stdout } = await outcome(['fail2ban-regex', '--verbose', file, expression])
+  t.equal(code, 0)
+  t.match(stdout, /^Lines: 4 lines, 0 ignored, 2 matched, 2 missed/m)
+  const today = new Date().toDateString().split(' ').slice(0, 3).join(' ')
+  for (const client of refusedOnes) t.match(stdout, new RegExp(`${client}  ${today} `), 'with its time')
+})
+
 t.test('as fail2ban reads it', (t) => {
   const { refuse, lines } = start(t)
-  const guide = readFileSync(new URL('../../docs/operations.md', import.meta.url), 'utf8')
-  const [, expression = ''] = /`failregex = (.+?)`/.exec(guide) ?? []
   const failure = new RegExp(expression.replace('<ADDR>', '(?<address>[0-9a-f.:]+)'))
   const banned = (...those: Refusal[]) => {
     refuse(...those)
