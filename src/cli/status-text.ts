@@ -25,7 +25,7 @@ function gatewayLines(status: GatewayStatus): string[] {
     ...table(['HAG', 'state', ''], status.hags.map(hagRow)),
     '',
     ...bundleLines(status.bundle),
-    limitLine(status.service, `, prepared ${status.prepared.kept}`),
+    ...limitLines(status.service, `, prepared ${status.prepared.kept}`),
     ...busiestLines(status.busiest),
   ]
 }
@@ -43,7 +43,7 @@ function hagLines({ service, listens, homes, busiest }: HagStatus): string[] {
     ...table([listens.authentication ? 'user' : 'client', 'now', 'served', 'down', 'up'], rows),
     ...(homes.length > maxHomes ? [`and ${homes.length - maxHomes} more`] : []),
     '',
-    limitLine(service, ''),
+    ...limitLines(service, ''),
     ...busiestLines(busiest),
   ]
 }
@@ -141,12 +141,16 @@ function bundleLines({ connections, whole, members }: GatewayStatus['bundle']): 
   return [`${whole} of ${connections} connections to HAGs older than 2 s have all WANs`, ...shares]
 }
 
-function limitLine({ connections, descriptors, memory, pipes }: ServiceStatus, more: string): string {
+/** What is used of what there is, and whom that has hit. */
+function limitLines({ connections, descriptors, memory, pipes, limits_reached, refused }: ServiceStatus, more: string): string[] {
   const limit = descriptors.limit === undefined ? '' : ` of ${descriptors.limit}`
-  return (
+  const refusals = Object.entries(refused).map(([cause, count]) => `${count} ${cause}`)
+  return [
     `connections ${connections.open} of ${connections.limit}${more}, descriptors ${descriptors.open}${limit}, ` +
-    `memory ${size(memory.private_bytes ?? memory.resident_bytes)}, in pipes ${size(pipes.parked_bytes)}`
-  )
+      `memory ${size(memory.private_bytes ?? memory.resident_bytes)}, in pipes ${size(pipes.parked_bytes)}`,
+    ...(limits_reached.length === 0 ? [] : [`limits that are reached: ${limits_reached.join(', ')}`]),
+    ...(refusals.length === 0 ? [] : [`refused so far: ${refusals.join(', ')}`]),
+  ]
 }
 
 function busiestLines(busiest: readonly ConnectionStatus[]): string[] {

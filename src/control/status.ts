@@ -43,6 +43,10 @@ const service = z.strictObject({
   descriptors: z.strictObject({ open: z.number(), limit: z.optional(z.number()) }),
   connections: z.strictObject({ open: z.number(), relaying: z.number(), limit: z.number(), limit_per_client: z.number() }),
   pipes: z.strictObject({ in_use: z.number(), pooled: z.number(), parked_bytes: bytes }),
+  /** Limits that are reached now: `connections`, `descriptors`, `memory`, `pipes`. */
+  limits_reached: z.array(z.string()),
+  /** Clients that were refused so far, by cause; `others`: of those the log did not name. */
+  refused: z.record(z.string(), z.number()),
   /** The kernel may hold so much for all connections together. */
   buffer_memory_bytes: bytes,
 })

@@ -7,13 +7,14 @@ import type { GatewayConfig } from '../config/schema.js'
 import { readPassword } from '../config/secrets.js'
 import type { Commands, OpenControlOptions } from '../control/open.js'
 import type { ControlSocket } from '../control/socket.js'
-import type { GatewayStatus } from '../control/status.js'
+import type { GatewayStatus, ServiceStatus } from '../control/status.js'
 import type { Engine, EngineEvent, Native } from '../engine/contract.js'
 import type { Guardian } from '../network/guardian.js'
 import type { NetworkPlan } from '../network/state.js'
 import type { WatchEvents } from '../network/watch.js'
 import type { FirewallEvents } from '../network/watch-firewall.js'
 import { drain } from '../service/drain.js'
+import { LimitTally } from '../service/limit-tally.js'
 import { listenError } from '../service/limits.js'
 import { hasStarted } from '../service/memory.js'
 import { type OpenOptions, openEngine, startProgram } from '../service/program.js'
@@ -72,6 +73,8 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
   const parts = given ?? (await realParts(config))
   const { native, network, events, log, signals } = parts
   const { emit } = events
+  const tally = new LimitTally()
+  events.listen(tally.record)
   try {
     requireMptcp(native.mptcpUnavailable())
     const entries = readPasswords(config, emit)
@@ -106,7 +109,7 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
         })
         const control = await parts.openControl(
           { role: 'gateway', name: 'gateway', group: config.control_group, events },
-          { status: () => statusOf(config, engine, hub, sessions) },
+          { status: () => statusOf(serviceStatus(engine, config, tally), config, hub, sessions) },
         )
         over.signal.addEventListener('abort', () => control.close(), { once: true })
         const stop = AbortSignal.any([signals.stop, over.signal])
@@ -137,11 +140,16 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
   }
 }
 
-async function statusOf(config: GatewayConfig, engine: Engine, hub: Hub, sessions: Sessions | undefined): Promise<GatewayStatus> {
+async function statusOf(
+  service: ServiceStatus,
+  config: GatewayConfig,
+  hub: Hub,
+  sessions: Sessions | undefined,
+): Promise<GatewayStatus> {
   const paths = sessions?.countsByPath() ?? []
   return {
     role: 'gateway',
-    service: serviceStatus(engine, config),
+    service,
     on_hag_down: config.on_hag_down,
     ...(await hub.status()),
     paths: paths.map(({ sent, received, ...counts }) => ({ ...counts, sent_bytes: sent, received_bytes: received })),

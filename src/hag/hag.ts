@@ -6,9 +6,10 @@ import { engineLimits } from '../config/defaults.js'
 import type { HagConfig } from '../config/schema.js'
 import type { Commands, OpenControlOptions } from '../control/open.js'
 import type { ControlSocket } from '../control/socket.js'
-import type { HagStatus } from '../control/status.js'
+import type { HagStatus, ServiceStatus } from '../control/status.js'
 import type { Engine, EngineEvent, Native, Protocol } from '../engine/contract.js'
 import { drain } from '../service/drain.js'
+import { LimitTally } from '../service/limit-tally.js'
 import { listenError } from '../service/limits.js'
 import { hasStarted } from '../service/memory.js'
 import { openEngine, startProgram } from '../service/program.js'
@@ -56,6 +57,8 @@ async function realParts(config: HagConfig): Promise<HagParts> {
 export async function runHag(config: HagConfig, given?: HagParts): Promise<void> {
   const { native, openControl, events, log, signals, keepNetwork } = given ?? (await realParts(config))
   const { emit } = events
+  const tally = new LimitTally()
+  events.listen(tally.record)
   try {
     const users = config.users_file === undefined ? undefined : new Users(config.users_file, emit)
     const own = new OwnAddresses(native.routeTo, emit)
@@ -88,7 +91,7 @@ export async function runHag(config: HagConfig, given?: HagParts): Promise<void>
       const listens = { addresses, port, protocol, authentication }
       const control = await openControl(
         { role: 'hag', name: `hag-${port}`, group: config.control_group, events },
-        { status: () => statusOf(config, engine, listens, homes) },
+        { status: () => statusOf(serviceStatus(engine, config, tally), engine, listens, homes) },
       )
       const ended = new AbortController()
       ended.signal.addEventListener('abort', () => control.close(), { once: true })
@@ -107,11 +110,11 @@ export async function runHag(config: HagConfig, given?: HagParts): Promise<void>
   }
 }
 
-async function statusOf(config: HagConfig, engine: Engine, listens: HagStatus['listens'], homes: Homes): Promise<HagStatus> {
+async function statusOf(service: ServiceStatus, engine: Engine, listens: HagStatus['listens'], homes: Homes): Promise<HagStatus> {
   const busiest = await engine.inspectBusy({ ...inspected, max: maxBusiest })
   return {
     role: 'hag',
-    service: serviceStatus(engine, config),
+    service,
     listens,
     homes: homes.read().map(({ sent, received, ...counts }) => ({ ...counts, sent_bytes: sent, received_bytes: received })),
     busiest: busiest.map((one) => connectionOf(one)),

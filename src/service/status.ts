@@ -6,12 +6,18 @@ import { descriptorLimit, engineLimits } from '../config/defaults.js'
 import type { GatewayConfig, HagConfig } from '../config/schema.js'
 import type { ConnectionStatus, ServiceStatus } from '../control/status.js'
 import type { Engine, Inspection } from '../engine/contract.js'
+import type { LimitTally } from './limit-tally.js'
 
 /** For `status`: joins have had their time; of very many connections a part tells enough, and the answer does not take long. */
 export const inspected = { max: 250, olderThanMs: 2000, minBytes: 0 }
 export const maxBusiest = 10
 
-export function serviceStatus(engine: Pick<Engine, 'stats'>, config: GatewayConfig | HagConfig): ServiceStatus {
+export function serviceStatus(
+  engine: Pick<Engine, 'stats'>,
+  config: GatewayConfig | HagConfig,
+  tally: Pick<LimitTally, 'read'>,
+): ServiceStatus {
+  const { reached, refused } = tally.read()
   const limits = engineLimits(config)
   const { connections, relaying, pipesInUse, pipesPooled, bytesParked } = engine.stats()
   return {
@@ -28,6 +34,8 @@ export function serviceStatus(engine: Pick<Engine, 'stats'>, config: GatewayConf
       limit_per_client: limits.maxConnectionsPerClient,
     },
     pipes: { in_use: pipesInUse, pooled: pipesPooled, parked_bytes: bytesParked },
+    limits_reached: reached,
+    refused,
     buffer_memory_bytes: limits.bufferMemory,
   }
 }

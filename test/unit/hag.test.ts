@@ -116,7 +116,7 @@ t.test('its status', async (t) => {
   t.match(now, {
     listens: { addresses: ['203.0.113.3'], port: 1080, protocol: 'mptcp', authentication: false },
     homes: [{ connections: 2, served: 3 }],
-    service: { pid: process.pid },
+    service: { pid: process.pid, limits_reached: [], refused: {} },
   })
   stop.abort()
   await settle()

@@ -12,6 +12,8 @@ const service: GatewayStatus['service'] = {
   descriptors: { open: 40, limit: 20_000 },
   connections: { open: 43, relaying: 42, limit: 7452, limit_per_client: 5589 },
   pipes: { in_use: 1, pooled: 2, parked_bytes: 4096 },
+  limits_reached: ['pipes'],
+  refused: { share: 8, others: 40 },
   buffer_memory_bytes: 2 ** 28,
 }
 const link = (more: Partial<GatewayStatus['wans'][number]['links'][number]> = {}) => ({
@@ -170,6 +172,8 @@ t.test('a gateway', async (t) => {
     '  dsl (IPv4): 43 of 43, 60 % of their bytes, 1.3 % sent again',
     /^ {2}lte \(IPv4\): 42 of 43, 40 % of their bytes: the kernel did not try to join it/,
     'connections 43 of 7452, prepared 4, descriptors 40 of 20000, memory 17.3 MB, in pipes 4.1 kB',
+    'limits that are reached: pipes',
+    'refused so far: 8 share, 40 others',
     '',
     /^client/,
     /^192\.168\.1\.20:40000 {2}5 s {2}38\.5 MB {2}100 B {2}dsl 30 ms$/,
