@@ -4,11 +4,13 @@ import type { Program } from '../support/process.js'
 import { sleep } from '../support/wait.js'
 import type { Chance } from './random.js'
 
-/** The time in which a request may fail: it must have ended within the window. */
+/** The time in which a request may fail: it must have ended within the window. From Date.now(), like `over`. */
 export interface Window {
   what: string
   from: number
   until: number
+  /** When the fault was over: the WAN was back, or a HAG answered again. */
+  over?: number
   /** Meanwhile a connection may go to its server without a HAG, over one WAN. */
   isDirect: boolean
 }
@@ -77,23 +79,27 @@ export class Chaos {
 
   private async cut({ what, wan, how }: Cut): Promise<void> {
     const { lab } = this.world
-    const from = Date.now()
-    this.windows.push({ what, from, until: from + cutMs, isDirect: false })
+    const window: Window = { what, from: Date.now(), until: Number.POSITIVE_INFINITY, isDirect: false }
+    this.windows.push(window)
     await (how === 'carrier' ? lab.carrier(wan, false) : lab.blackHole(wan, true))
+    // On a busy machine it takes a while until the WAN is really cut.
+    window.until = Date.now() + cutMs
     await sleep(this.chance.between(2500, 8000))
     await (how === 'carrier' ? lab.carrier(wan, true) : lab.blackHole(wan, false))
+    window.over = Date.now()
     // The other WAN must not be cut before this one is back in the bundle.
     await sleep(6000)
   }
 
   private async restartHag({ what, signal }: Restart): Promise<void> {
-    const window = { what, from: Date.now(), until: Number.POSITIVE_INFINITY, isDirect: true }
+    const window: Window = { what, from: Date.now(), until: Number.POSITIVE_INFINITY, isDirect: true }
     this.windows.push(window)
     await this.hag.end(signal)
     await sleep(this.chance.between(0, 3000))
     this.hag = await this.world.startHag(hagKeys)
     this.onHag(this.hag)
-    window.until = Date.now() + hagMs
+    window.over = Date.now()
+    window.until = window.over + hagMs
     await sleep(hagMs)
   }
 }

@@ -16,6 +16,8 @@ export interface Outcome {
   ended: number
   /** If it failed: an errno, STALLED, or what was wrong with the bytes. */
   error?: string
+  /** The client's, if it failed and had one. */
+  port?: number
 }
 
 export interface Load {
@@ -41,7 +43,7 @@ class Exchange {
   private failure: Error | undefined
   private waiting: ((error?: Error) => void) | undefined
   private timer: NodeJS.Timeout | undefined
-  private port = 0
+  port = 0
 
   constructor({ host, port }: Load, line: string) {
     this.socket = createConnection({ host, port, allowHalfOpen: true })
@@ -240,6 +242,7 @@ async function ask(kind: string, load: Load): Promise<void> {
   } catch (error) {
     outcome.error = (error as Error).message
     if (!(error instanceof Broken)) throw error
+    if (exchange !== undefined) outcome.port = exchange.port
     exchange?.socket.destroy()
   } finally {
     running -= 1

@@ -5,9 +5,10 @@ import { sleep, World } from '../support/hybrid.js'
 import type { Scope } from '../support/namespaces.js'
 import { countDescriptors, privateMemory } from '../support/proc.js'
 import type { Program } from '../support/process.js'
-import { Chaos, hagKeys, type Window } from './chaos.js'
+import { Chaos, hagKeys } from './chaos.js'
 import type { Outcome } from './load.js'
 import { Chance } from './random.js'
+import { judge } from './verdict.js'
 
 export interface SoakOptions {
   minutes: number
@@ -43,30 +44,29 @@ const programs = ['gateway', 'hag'] as const
 
 export async function soak(scope: Scope, { minutes, seed, say = () => {} }: SoakOptions): Promise<SoakReport> {
   const violations: string[] = []
-  const world = await World.create(scope, { hag: hagKeys })
+  const world = await World.create(scope, { hag: hagKeys, gateway: { log_level: 'debug' } })
   const { lab, client, server } = world
   await server.call('soakServer', serverPort)
-  let hag = await world.startHag()
+  /** The last one runs. */
+  const hags = [await world.startHag()]
+  const hag = () => hags.at(-1) as Program
   const gateway = await world.startGateway()
   const agentIn = (host: string) => startAgent(scope, { argv: (...argv) => lab.argv(host, argv) })
   const [inLan, atHag, atCpe] = await Promise.all([agentIn('lan'), agentIn('hag'), agentIn('cpe')])
   const target = { host: lab.addresses.server, port: serverPort }
   const hagAt = { host: lab.addresses.hag, port: 1080 }
 
-  const hagLines = { before: 0 }
-  const linesOf = (program: Program) => program.output.split('\n').length - 1
+  const linesOf = (all: readonly Program[]) =>
+    all.flatMap(({ output }) => output.match(/^(?!.*"level":"debug").+$/gm) ?? []).length
   const chaos = new Chaos(
     world,
     new Chance(seed + 1),
-    hag,
-    (next) => {
-      hagLines.before += linesOf(hag)
-      hag = next
-    },
+    hag(),
+    (next) => hags.push(next),
     (what) => say(`${clock()} ${what}`),
   )
   const begun = Date.now()
-  const clock = () => `${((Date.now() - begun) / 1000).toFixed(0).padStart(4)} s `
+  const clock = () => `${((Date.now() - begun) / 1000).toFixed(1).padStart(6)} s `
   const outcomes: Outcome[] = []
 
   const stretch = async (ms: number) => {
@@ -86,7 +86,7 @@ export async function soak(scope: Scope, { minutes, seed, say = () => {} }: Soak
   const peace = async () => Promise.all([inLan, server, atHag, atCpe].map((agent) => agent.call('soakPeace')))
   const calms: Calm[] = []
   const measure = async () => {
-    const both = { gateway, hag }
+    const both = { gateway, hag: hag() }
     const each = (ask: (program: Program) => number) => ({ gateway: ask(both.gateway), hag: ask(both.hag) })
     await sleep(3000)
     const open = []
@@ -95,8 +95,6 @@ export async function soak(scope: Scope, { minutes, seed, say = () => {} }: Soak
       open.push(each(({ pid }) => countDescriptors(pid)))
       await sleep(50)
     }
-    const lines = each(linesOf)
-    lines.hag += hagLines.before
     calms.push({
       at: Date.now(),
       pid: each(({ pid }) => pid),
@@ -105,7 +103,7 @@ export async function soak(scope: Scope, { minutes, seed, say = () => {} }: Soak
         gateway: Math.min(...open.map((one) => one.gateway)),
         hag: Math.min(...open.map((one) => one.hag)),
       },
-      lines,
+      lines: { gateway: linesOf([gateway]), hag: linesOf(hags) },
     })
     const last = calms.at(-1) as Calm
     say(
@@ -125,12 +123,12 @@ export async function soak(scope: Scope, { minutes, seed, say = () => {} }: Soak
     nextMs = Math.min(stretchMs, left)
   }
 
-  for (const [name, program] of Object.entries({ gateway, hag })) {
+  for (const [name, program] of Object.entries({ gateway, hag: hag() })) {
     if (!program.running) violations.push(`the ${name} has ended by itself:\n${program.output.slice(-2000)}`)
     const errors = program.output.match(/^.*"level":"error".*$/gm) ?? []
     for (const line of errors.slice(0, 5)) violations.push(`the ${name} says: ${line}`)
   }
-  const exits = { gateway: await gateway.end(), hag: await hag.end() }
+  const exits = { gateway: await gateway.end(), hag: await hag().end() }
   for (const [name, { code, signal }] of Object.entries(exits)) {
     if (code !== 0) violations.push(`the ${name} ended with ${signal ?? code}`)
   }
@@ -139,7 +137,7 @@ export async function soak(scope: Scope, { minutes, seed, say = () => {} }: Soak
 
   const served = await server.call('soakServed')
   for (const id of served.twice.slice(0, 10)) violations.push(`request ${id} was executed twice`)
-  const judged = judge(outcomes, chaos.windows, begun)
+  const judged = judge(outcomes, chaos.windows, begun, { gateway: [gateway], hag: hags })
   violations.push(...judged.violations, ...growth(calms))
   const summary = [
     ...judged.table,
@@ -151,43 +149,10 @@ export async function soak(scope: Scope, { minutes, seed, say = () => {} }: Soak
     '',
     ...calms.map(
       (calm) =>
-        `after ${((calm.at - begun) / 1000).toFixed(0).padStart(4)} s: ${programs.map((name) => `${name} ${calm.memoryMb[name].toFixed(1)} MB, ${calm.descriptors[name]} descriptors, ${calm.lines[name]} lines`).join('; ')}`,
+        `after ${((calm.at - begun) / 1000).toFixed(1).padStart(6)} s: ${programs.map((name) => `${name} ${calm.memoryMb[name].toFixed(1)} MB, ${calm.descriptors[name]} descriptors, ${calm.lines[name]} lines`).join('; ')}`,
     ),
   ]
   return { summary, violations }
-}
-
-function judge(outcomes: readonly Outcome[], windows: readonly Window[], begun: number) {
-  const rows = new Map<string, { begun: number; excused: number; failed: number }>()
-  const violations: string[] = []
-  const byWindow: Record<string, number> = {}
-  for (const { kind, id, begun: since, ended, error } of outcomes) {
-    const row = rows.get(kind) ?? { begun: 0, excused: 0, failed: 0 }
-    rows.set(kind, row)
-    row.begun += 1
-    if (error === undefined) continue
-    // A connection that began while no HAG answered has one WAN only. It ends with that WAN, whenever it notices.
-    const mayBeDirect = windows.some(({ isDirect, from, until }) => isDirect && since >= from && since <= until)
-    const window = windows.find(({ from, until }) => ended >= from && (ended <= until || (mayBeDirect && since < from)))
-    // A connection may be reset. Wrong bytes are never excused, nor is a client that was left waiting.
-    const isReset = /^(ECONN|EPIPE|ETIMEDOUT)/.test(error)
-    if (window !== undefined && isReset) {
-      row.excused += 1
-      byWindow[window.what] = (byWindow[window.what] ?? 0) + 1
-      continue
-    }
-    row.failed += 1
-    const second = (time: number) => ((time - begun) / 1000).toFixed(1)
-    violations.push(`${kind} ${id}, from ${second(since)} to ${second(ended)} s: ${error}`)
-  }
-  const line = (...cells: (string | number)[]) =>
-    cells.map((cell, index) => (index === 0 ? String(cell).padEnd(16) : String(cell).padStart(14))).join('')
-  const table = [
-    line('requests', 'asked', 'reset by faults', 'failed'),
-    ...[...rows].sort().map(([kind, row]) => line(kind, row.begun, row.excused, row.failed)),
-    ...Object.entries(byWindow).map(([what, count]) => `reset by ${what}: ${count}`),
-  ]
-  return { table, violations }
 }
 
 /** What grew too much from the first calm, after the warm-up, to the last one. */
