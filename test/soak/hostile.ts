@@ -18,7 +18,13 @@ let lastId = 1_000_000_000
 const open = new Set<Socket>()
 const counts: Record<string, number> = {}
 
-function connect(target: { host: string; port: number }, what: string, onConnect: (socket: Socket) => void): Socket {
+interface Target {
+  host: string
+  port: number
+  localPort?: number
+}
+
+function connect(target: Target, what: string, onConnect: (socket: Socket) => void): Socket {
   counts[what] = (counts[what] ?? 0) + 1
   const socket = createConnection(target)
   open.add(socket)
@@ -28,7 +34,7 @@ function connect(target: { host: string; port: number }, what: string, onConnect
   return socket
 }
 
-type Deed = (chance: Chance, target: { host: string; port: number }) => void | Promise<void>
+type Deed = (chance: Chance, target: Target) => void | Promise<void>
 
 const atServer: Record<string, [perSecond: number, Deed]> = {
   'slow readers': [
@@ -110,12 +116,19 @@ const greetings = [
   '\x05\x01\x00\x05\x01\x00\x01\x7f\x00\x00\x01\x00\x16',
 ]
 
+/**
+ * With a port below those that the kernel gives by itself (ip_local_port_range). Some of them are on the gateway's machine, where a socket that
+ * is bound to no device can get the port of a running subflow, which is bound to one: the kernel compares the devices, too (inet_match). The
+ * newer one then gets the packets of both, and the subflow is lost.
+ */
+const withOwnPort = (chance: Chance, target: Target): Target => ({ ...target, localPort: chance.between(20_000, 32_000) })
+
 const atHag: Record<string, [perSecond: number, Deed]> = {
   'strangers at the HAG': [
     3,
     async (chance, target) => {
       const said = greetings[chance.between(0, greetings.length - 1)] as string
-      const socket = connect(target, 'strangers at the HAG', () => socket.write(said, 'latin1'))
+      const socket = connect(withOwnPort(chance, target), 'strangers at the HAG', () => socket.write(said, 'latin1'))
       socket.resume()
       for (const until = Date.now() + chance.between(0, 8000); goesOn && Date.now() < until; ) await sleep(100)
       chance.next() < 0.5 ? socket.resetAndDestroy() : socket.destroy()
@@ -124,14 +137,14 @@ const atHag: Record<string, [perSecond: number, Deed]> = {
   'silent at the HAG': [
     2,
     async (chance, target) => {
-      const socket = connect(target, 'silent at the HAG', () => {})
+      const socket = connect(withOwnPort(chance, target), 'silent at the HAG', () => {})
       for (const until = Date.now() + chance.between(0, 8000); goesOn && Date.now() < until; ) await sleep(100)
       socket.destroy()
     },
   ],
 }
 
-async function repeat(perSecond: number, deed: Deed, chance: Chance, target: { host: string; port: number }): Promise<void> {
+async function repeat(perSecond: number, deed: Deed, chance: Chance, target: Target): Promise<void> {
   while (goesOn) {
     await sleep((chance.next() * 2000) / perSecond)
     if (goesOn) void deed(chance, target)
@@ -142,7 +155,7 @@ export const soakHostile = {
   soakHostile: async ({ seed, server, redirector, hag }: Targets): Promise<void> => {
     goesOn = true
     const chance = new Chance(seed)
-    const start = (deeds: Record<string, [number, Deed]>, target: { host: string; port: number } | undefined) => {
+    const start = (deeds: Record<string, [number, Deed]>, target: Target | undefined) => {
       if (target === undefined) return
       for (const [perSecond, deed] of Object.values(deeds)) void repeat(perSecond, deed, chance, target)
     }
