@@ -53,7 +53,7 @@ export class Homes {
     this.#homes.set(home, counts)
     if (this.#homes.size > maxHomes) {
       for (const [known, { connections }] of this.#homes) {
-        if (connections > 0) continue
+        if (connections > 0 || known === home) continue
         this.#homes.delete(known)
         break
       }

@@ -59,3 +59,12 @@ t.test('strangers that have left are forgotten, homes that are there are not', a
   t.equal(all.length, 1000)
   t.match(all[0], { home: '10.1.0.2', connections: 1 })
 })
+
+t.test('a home that is there is not forgotten, however many there are', async (t) => {
+  const homes = new Homes()
+  for (let id = 1; id <= 1200; id++) homes.record(request(id, `10.9.${id >> 8}.${id & 255}`))
+  t.equal(
+    homes.read().reduce((sum, { connections }) => sum + connections, 0),
+    1200,
+  )
+})
