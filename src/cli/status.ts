@@ -1,3 +1,4 @@
+import { BondsocksError } from '../base/errors.js'
 import { ControlClient } from '../control/client.js'
 import { controlPath, controlPaths } from '../control/path.js'
 import type { GatewayStatus, HagStatus } from '../control/status.js'
@@ -39,7 +40,7 @@ Exit codes: 0 something runs, 1 failed, 2 wrong use, 3 nothing runs.
     }
     const found = await statuses(await findPaths())
     if (values.json === true) for (const status of found) process.stdout.write(`${JSON.stringify(status)}\n`)
-    else process.stdout.write(textOf(found, process.stdout.columns ?? 120))
+    else process.stdout.write(textOf(found, process.stdout.columns || 120))
     if (found.length > 0) return 0
     if (file !== undefined && values.json !== true) await showPlan(file)
     return 3
@@ -55,7 +56,14 @@ async function watch(findPaths: () => Promise<string[]>): Promise<ExitCode> {
   const ended = new AbortController()
   for (const signal of ['SIGTERM', 'SIGHUP'] as const) process.once(signal, () => ended.abort())
   // What runs may end, and come back.
-  const read = async (columns: number) => `${textOf(await statuses(await findPaths()), columns)}`
+  const read = async (columns: number) => {
+    try {
+      return textOf(await statuses(await findPaths()), columns)
+    } catch (error) {
+      if (error instanceof BondsocksError && error.code === 'CONTROL') return `${error.message}\n`
+      throw error
+    }
+  }
   await watchText(read, watchHelp, { input, output }, ended.signal)
   return 0
 }

@@ -62,7 +62,9 @@ export class ControlClient {
 }
 
 async function nextOf(lines: AsyncIterator<string>, who: string): Promise<unknown> {
-  const { value, done } = await lines.next()
+  const { value, done } = await lines.next().catch((cause: Error) => {
+    throw new BondsocksError('CONTROL', `${who} does not answer: ${cause.message}`, { cause })
+  })
   if (done) throw new BondsocksError('CONTROL', `${who} closed the control connection: it is ending, or asked by too many`)
   return JSON.parse(value)
 }

@@ -62,8 +62,13 @@ export async function openControlSocket(options: ControlOptions): Promise<Contro
   await listen(server, path)
   server.on('error', () => undefined)
   if (group !== undefined) {
-    chownSync(path, 0, group)
-    chmodSync(path, mode.group)
+    try {
+      chownSync(path, -1, group)
+      chmodSync(path, mode.group)
+    } catch (error) {
+      server.close()
+      throw error
+    }
   }
   server.unref()
   return {

@@ -76,6 +76,29 @@ t.test('an error of a command is an answer', async (t) => {
   client?.close()
 })
 
+t.test('who ends while it is asked is no system error', async (t) => {
+  const path = shortPath(t)
+  const accepted: Socket[] = []
+  const server = createServer({ pauseOnConnect: true }, (socket) => {
+    accepted.push(socket)
+    socket.write(`${JSON.stringify(about)}\n`)
+  }).listen(path)
+  t.teardown(() => server.close())
+  await until(() => server.listening)
+  const client = await ControlClient.connect(path)
+  const answer = client?.ask('status') ?? Promise.resolve()
+  // With the request unread: the kernel says ECONNRESET.
+  setImmediate(() => accepted[0]?.destroy())
+  await t.rejects(answer, { code: 'CONTROL' })
+})
+
+t.test('if the group cannot be given access, nobody listens', async (t) => {
+  const path = shortPath(t)
+  const options = { path, group: Number.NaN, about, commands: {}, listen: () => () => undefined }
+  await t.rejects(openControlSocket(options))
+  t.equal(await ControlClient.connect(path), undefined)
+})
+
 t.test('garbage is answered with an error, and the next request is served', async (t) => {
   const { path } = await open(t)
   const socket = talk(t, path)
