@@ -120,9 +120,9 @@ function report(thrown: unknown): ExitCode {
   return 1
 }
 
-// It is no error if the reader goes away (`bondsocks plan | head`).
+// It is no error if the reader goes away (`bondsocks plan | head`), or the terminal.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code === 'EPIPE') process.exit(0)
+  if (error.code === 'EPIPE' || error.code === 'EIO') process.exit(0)
   throw error
 })
 

@@ -1,5 +1,6 @@
 import { isatty } from 'node:tty'
 import { BondsocksError } from '../base/errors.js'
+import { printable } from '../base/printable.js'
 import { ControlClient } from '../control/client.js'
 import { controlPaths } from '../control/path.js'
 import type { GatewayStatus } from '../control/status.js'
@@ -31,7 +32,7 @@ Exit codes: 0 ended, 1 failed, 2 wrong use, 3 nothing runs.
       for (const client of clients) client.close()
     })
     const say = (message: object, text: string) =>
-      process.stdout.write(values.json === true ? `${JSON.stringify(message)}\n` : `${text}\n`)
+      process.stdout.write(values.json === true ? `${JSON.stringify(message)}\n` : `${printable(text)}\n`)
     const wans = new Map<string, string>()
     await Promise.all(clients.map((client) => nameWans(client, wans)))
     for (const { about } of clients) say({ about }, `monitoring the ${about.role} ${about.bondsocks}, process ${about.pid}`)

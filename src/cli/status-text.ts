@@ -1,5 +1,6 @@
 /** The status as text for a terminal. */
 import { formatSocketAddress } from '../base/address.js'
+import { printable } from '../base/printable.js'
 import type { ConnectionStatus, GatewayStatus, HagStatus, ServiceStatus } from '../control/status.js'
 import { causeOf } from '../telemetry/events/wans.js'
 
@@ -11,7 +12,7 @@ const maxHomes = 20
 /** `columns`: the width of the terminal. */
 export function renderStatus(status: GatewayStatus | HagStatus, columns: number): string {
   const lines = status.role === 'gateway' ? gatewayLines(status) : hagLines(status)
-  return `${lines.map((line) => cut(line.trimEnd(), columns)).join('\n')}\n`
+  return `${lines.map((line) => cut(printable(line).trimEnd(), columns)).join('\n')}\n`
 }
 
 function gatewayLines(status: GatewayStatus): string[] {

@@ -14,6 +14,9 @@ const home = `${csi}H`
 const clearRestOfLine = `${csi}K`
 const clearBelow = `${csi}J`
 
+/** A serial console often tells no size: it has 0 rows of 0 columns. Then that of a VT100. */
+const sizeOf = ({ columns, rows }: Pick<WriteStream, 'columns' | 'rows'>) => ({ columns: columns || 80, rows: rows || 24 })
+
 const everyMs = 1000
 const quitKeys = ['q', 'Q', '\u0003', '\u0004']
 
@@ -31,7 +34,7 @@ export async function watchText(
   const end = AbortSignal.any([signal, quit.signal])
   let text = ''
   let showsHelp = false
-  const draw = () => output.write(frame(showsHelp ? help : text, output))
+  const draw = () => output.write(frame(showsHelp ? help : text, sizeOf(output).rows))
   const onKey = (keys: Buffer) => {
     for (const key of keys.toString()) {
       if (quitKeys.includes(key)) quit.abort()
@@ -42,13 +45,13 @@ export async function watchText(
   input.setRawMode(true)
   input.on('data', onKey)
   // The terminal is gone.
-  input.on('end', () => quit.abort())
+  for (const event of ['end', 'error']) input.on(event, () => quit.abort())
   input.resume()
   output.on('resize', draw)
   output.write(alternateScreen.open)
   try {
     while (!end.aborted) {
-      text = await read(output.columns)
+      text = await read(sizeOf(output).columns)
       if (!end.aborted) draw()
       await pause(everyMs, end)
     }
@@ -62,7 +65,7 @@ export async function watchText(
 }
 
 /** Writes over what is there, and clears only what the new text leaves, so that nothing flickers. */
-function frame(text: string, { rows }: Pick<WriteStream, 'rows'>): string {
+function frame(text: string, rows: number): string {
   const lines = text.trimEnd().split('\n').slice(0, rows)
   return `${home}${lines.map((line) => `${line}${clearRestOfLine}`).join('\r\n')}${clearBelow}`
 }

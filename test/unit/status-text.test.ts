@@ -206,6 +206,20 @@ t.test('a HAG', async (t) => {
   t.ok(lines.includes('and 2 more'))
 })
 
+t.test('no name makes the terminal obey', (t) => {
+  const name = '\u001b]0;x\u0007\u009b2Jann\r\n'
+  const status: HagStatus = {
+    role: 'hag',
+    service,
+    listens: { addresses: ['0.0.0.0'], port: 1080, protocol: 'mptcp', authentication: true },
+    homes: [{ home: name, connections: 1, served: 1, sent_bytes: 0, received_bytes: 0 }],
+    busiest: [],
+  }
+  t.notMatch(renderStatus(status, 200).replaceAll('\n', ''), /\p{Cc}/u)
+  t.match(renderStatus(status, 200), 'ann')
+  t.end()
+})
+
 t.test('units', async (t) => {
   t.same([0, 0.9, 59, 60, 3600, 3661, 90_000, 200_000].map(duration), [
     '0 s',

@@ -88,3 +88,21 @@ t.test('however it ends the terminal is as before', async (t) => {
   await left
   t.equal(gone.input.isRaw, false)
 })
+
+t.test('a serial console that does not tell its size counts as 80 columns and 24 rows', async (t) => {
+  const { input, output, both } = terminal(0, 0)
+  const ended = watchText(async (columns) => `${columns}\n${'x\n'.repeat(30)}`, 'help', both, new AbortController().signal)
+  await settle()
+  t.equal(output.written.at(-1), shown('80', ...Array(23).fill('x')))
+  input.emit('data', Buffer.from('q'))
+  await ended
+})
+
+t.test('a terminal that is closed ends it, whatever error that is', async (t) => {
+  const { input, both } = terminal()
+  const ended = watchText(async () => 'x', 'help', both, new AbortController().signal)
+  await settle()
+  input.emit('error', new Error('EIO'))
+  await ended
+  t.equal(input.isRaw, false)
+})
