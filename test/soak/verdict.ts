@@ -66,7 +66,7 @@ function said({ ended, port }: Outcome, begun: number, programs: Record<string, 
     for (const line of all.flatMap(({ output }) => output.split('\n'))) {
       const at = Date.parse(line.match(/"time":"([^"]+)"/)?.[1] ?? '')
       if (!(at > ended - saidMs.before && at < ended + saidMs.after)) continue
-      if (line.includes('"level":"debug"') && !line.includes(`:${port}","destination"`)) continue
+      if (line.includes('"level":"debug"') && !line.includes(`:${port}","`)) continue
       lines.push({ at, text: `${second(at, begun)} s, ${name}: ${line.replace(/"level":|"time":"[^"]+",/g, '')}` })
     }
   }
