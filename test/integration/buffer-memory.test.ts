@@ -19,7 +19,7 @@ async function held(world: World, host: string): Promise<number> {
 
 /** As fast as the machine is, so that the kernel's buffers grow at once to what they may. Whoever asks for them gets `addresses`. */
 async function worldOf(t: Test, addresses: string[], megabytes = budget) {
-  const limits = { buffer_memory_mb: megabytes }
+  const limits = { buffer_memory_mb: megabytes, drain_seconds: 0 }
   const world = await World.run(t, { shaped: false, gateway: limits, hag: limits })
   const host = world.lab.addresses.server
   for (const one of [...addresses, beside]) await world.device(one)
@@ -78,6 +78,16 @@ t.test('stalled downloads hold no more than the budget', { skip: needsRoot, time
   t.equal(intact, 169, 'those that read on get every byte')
   t.comment(`after ${Math.max(...seconds).toFixed(1)} s`)
   await check(0, 1)
+})
+
+t.test('many clients together hold no more than four times the budget', { skip: needsRoot, timeout: 60_000 }, async (t) => {
+  const few = 8
+  const addresses = Array.from({ length: 16 }, (_, i) => `192.168.1.${70 + i}`)
+  const { world, host, check } = await worldOf(t, addresses, few)
+  for (const localAddress of addresses) {
+    await world.client.call('stall', { host, port: ports.source, localAddress }, 4, 12_000_000, 3_000_000)
+  }
+  await check(4 * few, 64)
 })
 
 t.test('uploads to a server that does not read hold no more either', { skip: needsRoot, timeout: 120_000 }, async (t) => {
