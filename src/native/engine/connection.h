@@ -43,7 +43,7 @@ struct Attempt : Timed {
   size_t acknowledged = 0;  // bytes of `sent` that were acknowledged at the last look
   bool abandoned = false;   // a WAN was lost while it waited for an answer
   uint64_t answerUntilMs = 0;
-  uint64_t holdUntilMs = 0;  // wait until then for the client's first words, to send them together
+  uint64_t holdUntilMs = 0;   // wait until then for the client's first words, to send them together
   uint64_t watchUntilMs = 0;  // its connection is watched until then; 0: it has no last answer yet
 };
 
