@@ -142,7 +142,7 @@ void Dialler::answer(Attempt* attempt, Protocol protocol) {
   if (attempt->spec.watchMs > 0 && attempt->watchUntilMs == 0) {
     attempt->watchUntilMs = loop_->now() + attempt->spec.watchMs;
     askOften(fd, kWatchS);
-    return watchSilence(attempt);
+    return loop_->setDeadline(attempt, loop_->now() + kWatchS * 1000);
   }
   Probed probed = {attempt->probe, localAddress(fd), protocol, attempt->connectMs};
   if (attempt->purpose != Purpose::Probe) {
