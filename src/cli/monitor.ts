@@ -88,7 +88,9 @@ async function watchKernelEvents(wans: ReadonlyMap<string, string>, say: Say, si
     }
   }
   const why = await streamCommand(['ip', 'mptcp', 'monitor'], take, signal)
-  if (!signal.aborted) process.stderr.write(`without the kernel's MPTCP events: ${why.split('\n')[0]}\n`)
+  if (signal.aborted) return
+  const reason = process.getuid?.() === 0 ? why.split('\n')[0] : 'they need root'
+  process.stderr.write(`without the kernel's MPTCP events: ${reason}\n`)
 }
 
 /** Local time for people who look at it, as a log has it for others. */

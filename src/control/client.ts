@@ -35,7 +35,9 @@ export class ControlClient {
       const { code } = cause as NodeJS.ErrnoException
       if (code === 'ENOENT' || code === 'ECONNREFUSED') return undefined
       if (code === 'EACCES' || code === 'EPERM') {
-        throw new BondsocksError('NOT_ALLOWED', `${path} is for root and the group control_group: run it with sudo`, { cause })
+        throw new BondsocksError('NOT_ALLOWED', `${path} is for root and the control_group of its config: run it with sudo`, {
+          cause,
+        })
       }
       throw cause
     }

@@ -4,7 +4,7 @@ import { BondsocksError } from '../base/errors.js'
 import { version } from '../base/version.js'
 import type { EventFeed } from '../telemetry/feed.js'
 import { messageOf } from './event.js'
-import { controlPath } from './path.js'
+import { controlPath, folder } from './path.js'
 import { protocolVersion } from './protocol.js'
 import { type ControlOptions, type ControlSocket, openControlSocket } from './socket.js'
 
@@ -28,7 +28,12 @@ export async function openControl({ role, name, group, events }: OpenControlOpti
       events.listen((event) => listener({ event: messageOf(event, new Date()) }))
     return await openControlSocket({ path: await controlPath(name), group: id, about, commands, listen })
   } catch (error) {
-    events.emit({ type: 'control-failed', reason: (error as Error).message })
+    const { code = '', message } = error as NodeJS.ErrnoException
+    const isFolderOfRoot = process.getuid?.() !== 0 && (code === 'BAD_FOLDER' || code === 'EACCES')
+    events.emit({
+      type: 'control-failed',
+      reason: isFolderOfRoot ? `it needs root, or ${folder} as a folder of this user` : message,
+    })
     return { close: () => undefined }
   }
 }

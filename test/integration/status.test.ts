@@ -22,6 +22,12 @@ t.test('status', { skip: needsRoot, timeout: 120_000 }, async (t) => {
   })
   t.match(await status('cpe', '--json'), { code: 3, stdout: '' })
 
+  // Another user who may read the config, which is root's.
+  const may = ['--inh-caps=+dac_override', '--ambient-caps=+dac_override']
+  const stranger = ['setpriv', '--reuid=65534', '--clear-groups', ...may]
+  const other = start(t, lab.argv('hag2', [...stranger, ...bondsocks('hag', '-c', world.config('hag2'))]))
+  await other.waitFor(/there is no control socket .*: it needs root, or \/run\/bondsocks as a folder of this user"/)
+
   await world.startHag()
   const gateway = await world.startGateway()
   for (const name of ['dsl', 'lte']) await gateway.waitFor(new RegExp(`WAN ${name} is up`))
@@ -30,6 +36,8 @@ t.test('status', { skip: needsRoot, timeout: 120_000 }, async (t) => {
     stdout: /\nready to bond dsl and lte; no connection is old enough to prove it\n/,
     stderr: '',
   })
+  const denied = ['setpriv', '--reuid=65534', '--clear-groups', ...bondsocks('status')]
+  t.match(await outcome(lab.argv('cpe', denied)), { code: 1, stderr: /is for root and the control_group of its config: run it/ })
 
   const monitor = start(t, lab.argv('cpe', bondsocks('monitor', '--json')))
   await monitor.waitFor(/"about":.*"role":"gateway"/)
