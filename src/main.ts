@@ -47,7 +47,7 @@ ${Object.entries(commands)
   bondsocks COMMAND --help   its options and their defaults
   bondsocks --version
 
-Exit codes: 0 done, 1 failed, 2 wrong use or wrong config.
+Exit codes: 0 done, 1 failed, 2 wrong use or wrong config, 3 nothing runs (status, monitor).
 `
 
 async function main(argv: readonly string[]): Promise<ExitCode> {

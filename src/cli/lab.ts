@@ -17,7 +17,7 @@ A home's LAN, its gateway with two WANs, a HAG and a server, each in a network n
 labs can exist at once; none touches the machine's own network. The WANs have a rate, a delay and a queue: by netem, or by an
 emulator of our own where the kernel has no netem.
 
-  up      makes a lab; its gateway and HAG do not run yet
+  up      makes a lab; its gateway, HAG and server do not run yet
   down    removes it, with every process that runs in it
   shell   opens a shell in one of its hosts
   run     makes a lab, runs the real programs in it, prints what was measured, and removes it
@@ -130,9 +130,10 @@ function describe(lab: Lab): string {
       ? []
       : [
           '',
-          `  bondsocks lab shell hag --name ${name}    then: bondsocks hag -c ${configs.hag}`,
-          `  bondsocks lab shell cpe --name ${name}    then: bondsocks run -c ${configs.gateway}`,
-          `  bondsocks lab shell lan --name ${name}    then: any TCP client, to ${addresses.server}`,
+          `  bondsocks lab shell hag --name ${name}       then: bondsocks hag -c ${configs.hag}`,
+          `  bondsocks lab shell cpe --name ${name}       then: bondsocks run -c ${configs.gateway}`,
+          `  bondsocks lab shell server --name ${name}    then: any TCP server, for instance iperf3 -s`,
+          `  bondsocks lab shell lan --name ${name}       then: its client, here iperf3 -R -c ${addresses.server}`,
         ]
   return `lab ${name}: ${topology}, links by ${links}
   hosts: ${Object.keys(lab.hosts).join(', ')} (namespaces bs-${name}-HOST)

@@ -17,6 +17,7 @@ t.test('up, list, shell, down', { skip: needsRoot }, async (t) => {
   t.match(up.stdout, /^ {2}dsl +5\/1\.25 Mbit\/s, 15 ms one way/m, 'the rates are divided')
   t.equal((await labAttach(name)).wans[0]?.rateDown, 5, 'for who uses it later, too')
   t.match(up.stdout, new RegExp(`^lab ${name}: hybrid`))
+  t.match(up.stdout, /lab shell server .* then: any TCP server/, 'its server serves nothing by itself')
   t.match(await namespaces(), `bs-${name}-cpe`)
   t.match((await outcome(bondsocks('lab', 'list'))).stdout, new RegExp(`^${name}  hybrid`, 'm'))
 
