@@ -22,7 +22,7 @@ export const command: Command = {
   help: `Usage: bondsocks status [-c FILE] [--watch | --json]
 
 What the gateway and the HAGs of this network namespace do now: WANs, HAGs, the proof that connections are bonded, and limits.
-For root, and for the group that the config names (control_group).
+For root, and for the group that the config names (control_group). A HAG that does not run as root is not found.
 
   -c, --config FILE   only the one with this config; if it does not run, what \`plan\` would show
       --watch         again every second, until q is pressed
