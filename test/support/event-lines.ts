@@ -66,7 +66,7 @@ const refusals = [
   ['not-a-client', 'refused 203.0.113.9: not in `clients`'],
   [
     'method',
-    'refused 203.0.113.9: it offers no way to log in that is taken here: a user name and password where there is a users_file',
+    'refused 203.0.113.9: it offers no way to log in that is taken here: a user name and password if there is a users_file, else none',
   ],
   ['credentials', 'refused 203.0.113.9: wrong user name or password'],
   ['share', 'refused 203.0.113.9: it has 75 x, or as many as are free'],

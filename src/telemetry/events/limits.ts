@@ -56,7 +56,7 @@ function refusalOf({ cause, client, limit, destination }: LimitEvents['client-re
     case 'not-a-client':
       return `refused ${client}: not in \`clients\``
     case 'method':
-      return `refused ${client}: it offers no way to log in that is taken here: a user name and password where there is a users_file`
+      return `refused ${client}: it offers no way to log in that is taken here: a user name and password if there is a users_file, else none`
     case 'credentials':
       return `refused ${client}: wrong user name or password`
     case 'share':
