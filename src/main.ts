@@ -120,9 +120,11 @@ function report(thrown: unknown): ExitCode {
   return 1
 }
 
-// It is no error if the reader goes away (`bondsocks plan | head`), or the terminal.
+// It is no error if the reader goes away (`bondsocks plan | head`), or the terminal. Node 20 cannot exit without the terminal that it began
+// with: it aborts, with a core dump (ResetStdio in src/node.cc).
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code === 'EPIPE' || error.code === 'EIO') process.exit(0)
+  if (error.code === 'EPIPE') process.exit(0)
+  if (error.code === 'EIO') process.kill(process.pid, 'SIGKILL')
   throw error
 })
 

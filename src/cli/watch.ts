@@ -9,7 +9,8 @@ export interface Terminal {
 
 /** Control sequences (ECMA-48; those with ? are of xterm) begin with it. */
 const csi = '\u001b['
-const alternateScreen = { open: `${csi}?1049h${csi}?25l`, close: `${csi}?25h${csi}?1049l` }
+/** Without cursor, and without line breaks of the terminal's own, which would move what is below. */
+const alternateScreen = { open: `${csi}?1049h${csi}?25l${csi}?7l`, close: `${csi}?7h${csi}?25h${csi}?1049l` }
 const home = `${csi}H`
 const clearRestOfLine = `${csi}K`
 const clearBelow = `${csi}J`

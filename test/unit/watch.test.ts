@@ -28,8 +28,8 @@ function terminal(columns = 40, rows = 5) {
   return { input, output, both: { input, output } as unknown as Terminal }
 }
 
-const open = '\u001b[?1049h\u001b[?25l'
-const close = '\u001b[?25h\u001b[?1049l'
+const open = '\u001b[?1049h\u001b[?25l\u001b[?7l'
+const close = '\u001b[?7h\u001b[?25h\u001b[?1049l'
 const shown = (...lines: string[]) => `\u001b[H${lines.map((line) => `${line}\u001b[K`).join('\r\n')}\u001b[J`
 
 t.test('once a second, in place, until q', async (t) => {
@@ -105,4 +105,15 @@ t.test('a terminal that is closed ends it, whatever error that is', async (t) =>
   input.emit('error', new Error('EIO'))
   await ended
   t.equal(input.isRaw, false)
+})
+
+t.test('lines that are longer than the terminal do not move what is below', async (t) => {
+  const { output, both } = terminal(10, 2)
+  const stop = new AbortController()
+  const ended = watchText(async () => 'longer than ten columns\nsecond', 'help', both, stop.signal)
+  await settle()
+  stop.abort()
+  await ended
+  t.match(output.written[0], '\u001b[?7l', 'lines do not wrap')
+  t.match(output.written.at(-1), '\u001b[?7h', 'until it ends')
 })
