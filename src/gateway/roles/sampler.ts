@@ -31,10 +31,9 @@ export class RoleSampler {
     if (wans.some(({ monthly_gb }) => monthly_gb !== undefined)) this.#volume = new Volume({ file: volumeFile, emit })
   }
 
-  /** Runs until the signal. With one WAN there is nothing to choose. */
+  /** Runs until the signal. */
   async run(signal: AbortSignal): Promise<void> {
-    const { wans, pace, report } = this.#options
-    if (wans.length < 2) return
+    const { pace, report } = this.#options
     const alarm = pace.alarm()
     while (!signal.aborted) {
       report({ type: 'rates-sampled', rates: this.#sample(), exhausted: this.#exhausted() })
