@@ -230,7 +230,7 @@ t.test('ends of every kind', { skip: needsRoot }, async (t) => {
 
   /** In the place of iptables-restore: waits for a second, and leaves a file that says so. */
   const slowRestore = (folder: string): string => {
-    const text = `#!/bin/sh\ntouch ${folder}/begun\nsleep 1\nPATH=\${PATH#*:} exec iptables-restore "$@"\n`
+    const text = `#!/bin/sh\n: >${folder}/begun\nsleep 1\nPATH=\${PATH#*:} exec iptables-restore "$@"\n`
     writeFileSync(join(folder, 'iptables-restore'), text, { mode: 0o755 })
     return `PATH=${folder}:${process.env.PATH}`
   }
