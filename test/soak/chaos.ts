@@ -29,8 +29,11 @@ const restarts: Restart[] = [
 
 /** It takes about 1 s until a WAN is found down. Connections whose only subflow went over it are reset within 2 s after that. */
 const cutMs = 4000
-/** docs/behaviour.md: connections over a dead HAG are reset, at the latest when another HAG answers in its place. They are found one by one. */
-const hagMs = 12_000
+/**
+ * docs/behaviour.md: connections over a dead HAG are reset, at the latest when another HAG answers in its place, and are found one by one. Of a
+ * request without answer that takes 15 s if the HAG's RST is lost.
+ */
+const hagMs = 16_000
 
 export class Chaos {
   readonly windows: Window[] = []
