@@ -65,3 +65,15 @@ t.test('many failures are no accident', async (t) => {
 t.test('a runner that breaks off has not passed', async (t) => {
   t.match(tally(t, []), { status: 1, again: '' })
 })
+
+t.test('what runs beside the suites counts once, by its exit code', async (t) => {
+  const beside = (status: string) => t.testdir({ status, log: 'it said so\n' })
+  const run = (status: string) => {
+    const args = ['scripts/lib/tally.mjs', '7', '0', '0', '', beside(status)]
+    const { stdout } = spawnSync(process.execPath, args, { input: tapOf([['test/unit/a.test.ts', true]]), encoding: 'utf8' })
+    return stdout
+  }
+  t.match(run('0\n'), /== beside the suites\nit said so\n\n9 passed, 0 failed\n$/)
+  t.match(run('1\n'), /FAILED: what ran beside the suites: exit code 1\n\n8 passed, 1 failed\n$/)
+  t.match(run('77\n'), /it said so\n\n8 passed, 0 failed\n$/, 'skipped')
+})
