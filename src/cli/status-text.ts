@@ -49,9 +49,10 @@ function hagLines({ service, listens, homes, busiest }: HagStatus): string[] {
   ]
 }
 
+const isUsable = ({ links }: Wan) => links.some(({ state }) => state === 'up' || state === 'degraded')
+
 /** One sentence: whether the LAN's connections are bonded, and if not, why. Says "bonded" only of what was seen. */
 export function verdictOn({ is_lan_redirected, wans, hags, bundle, on_hag_down }: GatewayStatus): string {
-  const isUsable = (wan: Wan) => wan.links.some(({ state }) => state === 'up' || state === 'degraded')
   if (!wans.some(isUsable)) return 'no WAN works'
   if (!hags.some((hag) => hag.is_first)) {
     return on_hag_down === 'direct'
@@ -107,10 +108,10 @@ function linkRemarks(wan: Wan, { state, why, mptcp, is_narrow, has_endpoint }: W
   ]
 }
 
-function wanRemarks({ role, is_in_use, why_not_in_use, links, month_bytes, month_limit_bytes }: Wan): string[] {
-  const isUsable = links.some(({ state }) => state === 'up' || state === 'degraded')
+function wanRemarks(wan: Wan): string[] {
+  const { role, is_in_use, why_not_in_use, month_bytes, month_limit_bytes } = wan
   return [
-    ...(isUsable && !is_in_use ? [why_not_in_use ?? `${role} WAN, not in use`] : []),
+    ...(isUsable(wan) && !is_in_use ? [why_not_in_use ?? `${role} WAN, not in use`] : []),
     ...(month_limit_bytes === undefined ? [] : [`${size(month_bytes ?? 0)} of ${size(month_limit_bytes)} this month`]),
   ]
 }

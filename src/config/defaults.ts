@@ -7,6 +7,8 @@ type LimitKeys = Partial<
   Pick<GatewayConfig | HagConfig, 'workers' | 'max_connections' | 'max_connections_per_client' | 'buffer_memory_mb'>
 >
 
+export type EngineLimits = ReturnType<typeof engineLimits>
+
 /** The limits of the engine, with defaults for what the config leaves out. */
 export function engineLimits(config: LimitKeys, descriptors = ownDescriptorLimit()) {
   const maxConnections = config.max_connections ?? connectionsFor(descriptors)

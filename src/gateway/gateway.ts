@@ -14,13 +14,11 @@ import type { NetworkPlan } from '../network/state.js'
 import type { WatchEvents } from '../network/watch.js'
 import type { FirewallEvents } from '../network/watch-firewall.js'
 import { drain } from '../service/drain.js'
-import { LimitTally } from '../service/limit-tally.js'
 import { listenError } from '../service/limits.js'
 import { hasStarted } from '../service/memory.js'
 import { type OpenOptions, openEngine, startProgram } from '../service/program.js'
 import { watchOptions } from '../service/refused-options.js'
 import type { StopSignals } from '../service/signals.js'
-import { serviceStatus } from '../service/status.js'
 import type { Emit } from '../telemetry/events.js'
 import type { EventFeed } from '../telemetry/feed.js'
 import type { Log } from '../telemetry/log.js'
@@ -73,8 +71,6 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
   const parts = given ?? (await realParts(config))
   const { native, network, events, log, signals } = parts
   const { emit } = events
-  const tally = new LimitTally()
-  events.listen(tally.record)
   try {
     requireMptcp(native.mptcpUnavailable())
     const entries = readPasswords(config, emit)
@@ -83,7 +79,7 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
     const engineOptions: OpenOptions['engineOptions'] = { handshakeTimeoutMs: 10_000 }
     if (config.mark !== undefined) engineOptions.mark = config.mark
     const handle = (event: EngineEvent): void => (sessions === undefined ? turnAway(engine, event) : sessions.handle(event))
-    const { engine, close } = openEngine({ native, config, engineOptions, log, emit, handle })
+    const { engine, status, close } = openEngine({ native, config, engineOptions, log, events, handle })
     try {
       const hasIpv6 = listen(engine, config.listen.port)
       if (signals.stop.aborted) return
@@ -109,7 +105,7 @@ export async function runGateway(config: GatewayConfig, given?: GatewayParts): P
         })
         const control = await parts.openControl(
           { role: 'gateway', name: 'gateway', group: config.control_group, events },
-          { status: () => statusOf(serviceStatus(engine, config, tally), config, hub, sessions) },
+          { status: () => statusOf(status(), config, hub, sessions) },
         )
         over.signal.addEventListener('abort', () => control.close(), { once: true })
         const stop = AbortSignal.any([signals.stop, over.signal])

@@ -2,20 +2,18 @@
 
 import { familyOf, formatSocketAddress, toNetwork } from '../base/address.js'
 import { aborted } from '../base/pause.js'
-import { engineLimits } from '../config/defaults.js'
 import type { HagConfig } from '../config/schema.js'
 import type { Commands, OpenControlOptions } from '../control/open.js'
 import type { ControlSocket } from '../control/socket.js'
 import type { HagStatus, ServiceStatus } from '../control/status.js'
 import type { Engine, EngineEvent, Native, Protocol } from '../engine/contract.js'
 import { drain } from '../service/drain.js'
-import { LimitTally } from '../service/limit-tally.js'
 import { listenError } from '../service/limits.js'
 import { hasStarted } from '../service/memory.js'
 import { openEngine, startProgram } from '../service/program.js'
 import { watchOptions } from '../service/refused-options.js'
 import type { StopSignals } from '../service/signals.js'
-import { connectionOf, inspected, maxBusiest, serviceStatus } from '../service/status.js'
+import { connectionOf, inspected, maxBusiest } from '../service/status.js'
 import type { Emit } from '../telemetry/events.js'
 import type { EventFeed } from '../telemetry/feed.js'
 import type { Log } from '../telemetry/log.js'
@@ -57,8 +55,6 @@ async function realParts(config: HagConfig): Promise<HagParts> {
 export async function runHag(config: HagConfig, given?: HagParts): Promise<void> {
   const { native, openControl, events, log, signals, keepNetwork } = given ?? (await realParts(config))
   const { emit } = events
-  const tally = new LimitTally()
-  events.listen(tally.record)
   try {
     const users = config.users_file === undefined ? undefined : new Users(config.users_file, emit)
     const own = new OwnAddresses(native.routeTo, emit)
@@ -71,14 +67,14 @@ export async function runHag(config: HagConfig, given?: HagParts): Promise<void>
       homes.record(event)
       dialer.handle(event)
     }
-    const { engine, close } = openEngine({ native, config, engineOptions, log, emit, handle })
+    const { engine, limits, status, close } = openEngine({ native, config, engineOptions, log, events, handle })
     const options: DialOptions = {
       engine,
       access: new Access(config, (address, port) => own.has(address, port)),
       connectTimeoutMs: config.connect_timeout_seconds * 1000,
       log,
       // A lookup takes two descriptors, as a connection does. At least as many as for the connections are left for other uses.
-      names: new Names({ emit, atOnce: Math.ceil(engineLimits(config).maxConnections / 8) }),
+      names: new Names({ emit, atOnce: Math.ceil(limits.maxConnections / 8) }),
     }
     if (users !== undefined) options.users = users
     const dialer = new Dialer(options)
@@ -91,7 +87,7 @@ export async function runHag(config: HagConfig, given?: HagParts): Promise<void>
       const listens = { addresses, port, protocol, authentication }
       const control = await openControl(
         { role: 'hag', name: `hag-${port}`, group: config.control_group, events },
-        { status: () => statusOf(serviceStatus(engine, config, tally), engine, listens, homes) },
+        { status: () => statusOf(status(), engine, listens, homes) },
       )
       const ended = new AbortController()
       ended.signal.addEventListener('abort', () => control.close(), { once: true })

@@ -1,9 +1,9 @@
-/** What `status` says of every long-running role. */
+/** What `status` says of gateway and HAG alike. */
 import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { release } from 'node:os'
+import { tenths } from '../base/tenths.js'
 import { version } from '../base/version.js'
-import { descriptorLimit, engineLimits } from '../config/defaults.js'
-import type { GatewayConfig, HagConfig } from '../config/schema.js'
+import { descriptorLimit, type EngineLimits } from '../config/defaults.js'
 import type { ConnectionStatus, ServiceStatus } from '../control/status.js'
 import type { Engine, Inspection } from '../engine/contract.js'
 import type { LimitTally } from './limit-tally.js'
@@ -14,17 +14,16 @@ export const maxBusiest = 10
 
 export function serviceStatus(
   engine: Pick<Engine, 'stats'>,
-  config: GatewayConfig | HagConfig,
+  limits: EngineLimits,
   tally: Pick<LimitTally, 'read'>,
 ): ServiceStatus {
   const { reached, refused } = tally.read()
-  const limits = engineLimits(config)
   const { connections, relaying, pipesInUse, pipesPooled, bytesParked } = engine.stats()
   return {
     version: version(),
     kernel: release(),
     pid: process.pid,
-    uptime_seconds: Math.round(process.uptime() * 10) / 10,
+    uptime_seconds: tenths(process.uptime()),
     memory: memory(),
     descriptors: descriptors(),
     connections: {
@@ -39,8 +38,6 @@ export function serviceStatus(
     buffer_memory_bytes: limits.bufferMemory,
   }
 }
-
-const rounded = (ms: number) => Math.round(ms * 10) / 10
 
 function memory(): ServiceStatus['memory'] {
   const rollup = textOf('/proc/self/smaps_rollup')
@@ -86,7 +83,7 @@ export function connectionOf(
         local,
         remote,
         joining,
-        rtt_ms: rounded(rttUs / 1000),
+        rtt_ms: tenths(rttUs / 1000),
         sent_bytes: bytesSent,
         received_bytes: bytesReceived,
         packets_sent: packetsSent,

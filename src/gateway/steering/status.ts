@@ -1,5 +1,6 @@
 /** State and target as `status` shows them (control/status.ts). Without clock or I/O. */
 import { type Family, familyOfAddress } from '../../base/address.js'
+import { tenths } from '../../base/tenths.js'
 import type { GatewayStatus } from '../../control/status.js'
 import type { Inspection } from '../../engine/contract.js'
 import { isSameHag } from '../model.js'
@@ -15,7 +16,6 @@ type HagStatus = GatewayStatus['hags'][number]
 const ratesHoldMs = 3000
 
 const age = (since: number, now: number) => Math.round(Math.max(0, now - since)) / 1000
-const rounded = (ms: number) => Math.round(ms * 10) / 10
 
 /** Without what the interfaces have carried. */
 export function wansOf(state: State, target: Target, now: number): WanStatus[] {
@@ -53,8 +53,8 @@ function linkOf({ family, address, health, mptcp, isNarrow }: State['links'][num
     has_endpoint: address !== undefined && target.hagFamilies.includes(family) && hasEndpoint(target, address),
   }
   if (address !== undefined) link.address = address
-  if (health.rttMs !== undefined) link.rtt_ms = rounded(health.rttMs)
-  if (health.minRttMs !== undefined) link.min_rtt_ms = rounded(health.minRttMs)
+  if (health.rttMs !== undefined) link.rtt_ms = tenths(health.rttMs)
+  if (health.minRttMs !== undefined) link.min_rtt_ms = tenths(health.minRttMs)
   return link
 }
 

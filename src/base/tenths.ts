@@ -1,0 +1,2 @@
+/** Rounded to one decimal. */
+export const tenths = (value: number): number => Math.round(value * 10) / 10
